@@ -1,0 +1,59 @@
+"""A `Spec` on the command line, and a `Result` on the terminal. No torch: ``submit`` uses it too."""
+
+from __future__ import annotations
+
+import argparse
+from typing import get_args
+
+from pydantic import ValidationError
+
+from proxygrad.errors import BadRequest
+from proxygrad.spec import ObjectiveKind, Result, Spec
+
+#: Settings of a `Spec` that take one value, as options named after them.
+_OPTIONS = {"slope": float, "steps": int, "step_size": float, "size_px": int, "seed": int}
+
+
+def add_question(parser: argparse.ArgumentParser) -> None:
+    """MODEL LAYER UNIT and one option for each setting; what is not given keeps the default of `Spec`."""
+    parser.add_argument("model", metavar="MODEL", help="name of a model")
+    parser.add_argument("layer", metavar="LAYER", help="name of a layer")
+    parser.add_argument("unit", metavar="UNIT", type=int, help="number of a unit, from 0")
+    parser.add_argument("--objective", choices=get_args(ObjectiveKind), help="default by the layer's kind")
+    parser.add_argument(
+        "--position", type=int, nargs=2, metavar=("ROW", "COLUMN"), help="for objective neuron"
+    )
+    for name, kind in _OPTIONS.items():
+        field = Spec.model_fields[name]
+        default = "the model's own" if field.default is None else field.default
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=f"default {default}")
+
+
+def spec_from(arguments: argparse.Namespace) -> Spec:
+    """The `Spec` that was typed. Raises `BadRequest` naming each value that is out of its limits."""
+    given = {name: getattr(arguments, name) for name in Spec.model_fields}
+    try:
+        return Spec.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        flaws = (
+            f"{'.'.join(map(str, flaw['loc']))} {flaw['input']!r}: {flaw['msg']}" for flaw in error.errors()
+        )
+        raise BadRequest("; ".join(flaws)) from error
+
+
+def describe(result: Result) -> list[tuple[str, str]]:
+    """What a person wants to know of a result, as (label, value) rows."""
+    spec = result.spec
+    where = f" at row {spec.position[0]}, column {spec.position[1]}" if spec.position else ""
+    return [
+        ("unit", f"{spec.model} {spec.layer} {spec.unit}, {spec.objective}{where}"),
+        ("achieved activation", f"{result.achieved_activation:.6g}"),
+        ("start activation", f"{result.start_activation:.6g}"),
+        ("stuck", "yes: no gradient to follow" if result.stuck else "no"),
+        ("slope, steps, seed", f"{spec.slope:g}, {result.steps_done}, {spec.seed}"),
+        ("image", f"{result.width_px} x {result.height_px} px"),
+        (
+            "computed",
+            f"{result.ran_s:.2f} s on {result.device}, {result.dtype}, {result.steps_per_s:.0f} steps/s",
+        ),
+    ]

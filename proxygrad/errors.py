@@ -1,0 +1,147 @@
+"""Everything this package raises on purpose.
+
+::
+
+    ProxyGradError
+    ├── BadRequest                    the question cannot be answered as asked
+    │   ├── UnknownModel              no such model; carries near names
+    │   ├── UnknownLayer              no such layer; carries near names
+    │   ├── UnitOutOfRange            the layer has fewer units
+    │   ├── PositionOutOfRange        the feature map is smaller
+    │   ├── ObjectiveMismatch         this kind of layer has no such objective
+    │   └── SizeUnsupported           the network cannot take an image of that size
+    ├── ModelError                    a model cannot be made ready
+    │   ├── BuilderError              its builder cannot be found, or failed
+    │   ├── WeightsError              its weights file is missing, damaged, unsafe or of another architecture
+    │   └── NetworkError              the module itself cannot be visualized
+    ├── LaneError                     one image could not be made; its batch-mates go on
+    └── Cancelled                     the caller asked for the lane to stop
+
+Messages name the offending value and the valid choices. `code` is stable and travels to HTTP as it is.
+No torch here: the gateway imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+class ProxyGradError(Exception):
+    """Base of all deliberate errors of this package."""
+
+    code = "internal_error"
+
+
+class BadRequest(ProxyGradError):
+    """The question cannot be answered as it was asked; asking again does not help."""
+
+    code = "bad_request"
+
+
+def near(name: str, choices: Sequence[str], count: int = 5) -> list[str]:
+    """The ``count`` choices that look most like ``name``, best first; may be empty."""
+    folded = {choice.lower(): choice for choice in choices}
+    inside = [choice for low, choice in folded.items() if name and name.lower() in low]
+    close = [folded[low] for low in get_close_matches(name.lower(), folded, n=count, cutoff=0.5)]
+    return list(dict.fromkeys(close + inside))[:count]
+
+
+def _unknown(what: str, name: str, choices: Sequence[str]) -> tuple[str, list[str]]:
+    suggestions = near(name, choices)
+    shown = suggestions or list(choices)[:10]
+    more = "" if suggestions or len(choices) <= 10 else f" and {len(choices) - 10} more"
+    lead = "near names" if suggestions else "there are"
+    listed = ", ".join(shown) + more if shown else "none"
+    return f"unknown {what} {name!r}; {lead}: {listed}", shown
+
+
+class UnknownModel(BadRequest):
+    """No model of that name is served. ``choices`` holds near names, or all there are."""
+
+    code = "unknown_model"
+
+    def __init__(self, name: str, choices: Sequence[str]) -> None:
+        message, self.choices = _unknown("model", name, choices)
+        super().__init__(message)
+
+
+class UnknownLayer(BadRequest):
+    """The model has no layer of that name. ``choices`` holds near names, or the first few."""
+
+    code = "unknown_layer"
+
+    def __init__(self, name: str, choices: Sequence[str], model: str = "") -> None:
+        of_model = f"layer of model {model!r}:" if model else "layer"
+        message, self.choices = _unknown(of_model, name, choices)
+        super().__init__(message)
+
+
+class UnitOutOfRange(BadRequest):
+    """The layer has ``units`` units, counted from 0."""
+
+    code = "unit_out_of_range"
+
+    def __init__(self, unit: int, units: int, layer: str) -> None:
+        self.valid_range = (0, units - 1)
+        super().__init__(f"unit {unit} is out of range: layer {layer!r} has units 0 to {units - 1}")
+
+
+class PositionOutOfRange(BadRequest):
+    """The feature map has ``height`` rows and ``width`` columns, counted from 0."""
+
+    code = "position_out_of_range"
+
+    def __init__(self, position: tuple[int, int], height: int, width: int, layer: str) -> None:
+        super().__init__(
+            f"position {list(position)} is out of range: the feature map of layer {layer!r} has "
+            f"rows 0 to {height - 1} and columns 0 to {width - 1}"
+        )
+
+
+class ObjectiveMismatch(BadRequest):
+    """The layer's kind does not offer that objective."""
+
+    code = "objective_mismatch"
+
+    def __init__(self, objective: str, layer: str, kind: str, choices: Sequence[str]) -> None:
+        super().__init__(
+            f"objective {objective!r} does not apply to layer {layer!r} (a {kind}); "
+            f"valid: {', '.join(choices)}"
+        )
+
+
+class SizeUnsupported(BadRequest):
+    """The network fails on an image of that size."""
+
+    code = "size_unsupported"
+
+
+class ModelError(ProxyGradError):
+    """A model cannot be made ready."""
+
+    code = "model_unavailable"
+
+
+class BuilderError(ModelError):
+    """The builder that the operator named cannot be found, or it failed."""
+
+
+class WeightsError(ModelError):
+    """A weights file is missing, damaged, unsafe, or belongs to another architecture."""
+
+
+class NetworkError(ModelError):
+    """The module itself cannot be visualized (not a floating-point module, non-finite weights, …)."""
+
+
+class LaneError(ProxyGradError):
+    """One image could not be made. Says at which step; the other lanes go on."""
+
+    code = "lane_failed"
+
+
+class Cancelled(ProxyGradError):
+    """The caller asked for the lane to stop before it had ended."""
+
+    code = "cancelled"

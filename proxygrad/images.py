@@ -1,0 +1,58 @@
+"""Images: where ascent starts, and the PNG that is delivered.
+
+An image is a tensor ``(C, H, W)`` with values in [0, 1] and C = 1 (grey) or 3 (RGB).
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+#: Half-width of the uniform noise around mid-grey that ascent starts from. Plain grey is a poor start: all
+#: positions are alike and many gradients vanish; 0.05 is what the measurements in docs/method.md used.
+START_NOISE = 0.05
+
+
+def start_image(shape: tuple[int, int, int], seed: int) -> Tensor:
+    """Mid-grey with uniform noise of ± `START_NOISE`, ``(C, H, W)``: the same for a seed on any device."""
+    generator = torch.Generator().manual_seed(seed)
+    return 0.5 + START_NOISE * (2 * torch.rand(shape, generator=generator) - 1)
+
+
+def encode_png(image: Tensor) -> bytes:
+    """``(C, H, W)`` in [0, 1] → a PNG of 8 bits a channel, grey for C = 1 and RGB for C = 3."""
+    levels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)  # (C, H, W)
+    pixels = levels[0].numpy() if levels.shape[0] == 1 else levels.permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def decode_png(png: bytes) -> Tensor:
+    """A PNG → ``(C, H, W)`` float32 in [0, 1]."""
+    with Image.open(io.BytesIO(png)) as picture:
+        pixels = torch.from_numpy(np.array(picture))  # (H, W) or (H, W, C), uint8
+    planes = pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+    return planes.to(torch.float32) / 255
+
+
+def annotate_png(png: bytes, text: dict[str, str]) -> bytes:
+    """The same picture with ``text`` in it: one iTXt chunk for each keyword. Pixels do not change."""
+    info = PngInfo()
+    for keyword, value in text.items():
+        info.add_itxt(keyword, value)
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.save(buffer, format="PNG", pnginfo=info, optimize=True)
+    return buffer.getvalue()
+
+
+def read_text(png: bytes) -> dict[str, str]:
+    """The text chunks of a PNG, by keyword."""
+    with Image.open(io.BytesIO(png)) as picture:
+        return {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}

@@ -1,0 +1,61 @@
+"""From a builder's name to a module.
+
+A builder is named by the operator, in ``models.toml``, and never by a request. Two forms:
+
+* ``torchvision:squeezenet1_0``: a model of torchvision's own registry, built without weights;
+* ``package.module:function``: any importable function that takes no arguments and returns a module.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from proxygrad.errors import BuilderError, near
+from proxygrad.models.torchvision_ops import import_torchvision
+
+
+def build(builder: str) -> nn.Module:
+    """The module that ``builder`` names. Raises `BuilderError`: what was not found, or what went wrong."""
+    function = find(builder)
+    try:
+        module = function()
+    except Exception as error:
+        raise BuilderError(f"builder {builder!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise BuilderError(f"builder {builder!r} returned a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def find(builder: str) -> Callable[[], Any]:
+    """The function that ``builder`` names, not called yet."""
+    source, colon, name = builder.partition(":")
+    if not (source and colon and name):
+        raise BuilderError(
+            f"builder {builder!r} is neither 'torchvision:<model>' nor '<package.module>:<function>'"
+        )
+    return _from_torchvision(name) if source == "torchvision" else _from_module(builder, source, name)
+
+
+def _from_torchvision(name: str) -> Callable[[], Any]:
+    models = import_torchvision().models
+    known = models.list_models(module=models)
+    if name not in known:
+        raise BuilderError(
+            f"torchvision has no classification model {name!r}; near names: {', '.join(near(name, known))}"
+        )
+    return lambda: models.get_model(name, weights=None)
+
+
+def _from_module(builder: str, source: str, name: str) -> Callable[[], Any]:
+    try:
+        module = importlib.import_module(source)
+    except Exception as error:
+        raise BuilderError(f"builder {builder!r}: cannot import {source!r}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise BuilderError(f"builder {builder!r}: module {source!r} has no function {name!r}")
+    return function  # type: ignore[no-any-return]

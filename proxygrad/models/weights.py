@@ -1,0 +1,111 @@
+"""From a weights file to a module that holds it, with errors that name the file and the first mismatch.
+
+Two kinds of file, neither of which can run code: safetensors, and a state dict saved by `torch.save` and
+read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError  # noqa: TID251 - what torch.load raises where it refuses to run code
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from proxygrad.errors import WeightsError, near
+from proxygrad.models.torchvision_ops import import_torchvision
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file, by key. Raises `WeightsError` when it is missing, damaged, or no weights."""
+    if not path.is_file():
+        raise WeightsError(
+            f"weights file {path} does not exist" if not path.exists() else f"{path} is not a file"
+        )
+    try:
+        loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(
+            f"weights file {path} cannot be read; is it truncated? {_first_line(error)}"
+        ) from error
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise WeightsError(
+            f"weights file {path} holds a {type(loaded).__name__}, not a state dict of tensors"
+        )
+    return dict(loaded)
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Fill ``module`` with ``state``; every key must match.
+
+    Raises `WeightsError` naming ``source`` and the first key that is missing, surplus, or of another shape.
+    """
+    own = module.state_dict()
+    for key, tensor in own.items():
+        if key not in state and key.endswith("num_batches_tracked"):
+            continue  # a training counter that old files lack; load_state_dict accepts that too
+        if key not in state:
+            similar = near(key, list(state), 3)
+            hint = f"; the file has {', '.join(similar)}" if similar else ""
+            raise WeightsError(f"{source} is of another architecture: it lacks {key!r}{hint}")
+        if state[key].shape != tensor.shape:
+            raise WeightsError(
+                f"{source} is of another architecture: {key!r} has shape {tuple(state[key].shape)}, "
+                f"the model needs {tuple(tensor.shape)}"
+            )
+    surplus = next((key for key in state if key not in own), None)
+    if surplus is not None:
+        raise WeightsError(f"{source} is of another architecture: the model has no {surplus!r}")
+    module.load_state_dict(dict(state))
+
+
+def download(builder: str, name: str) -> dict[str, Tensor]:
+    """The tensors of torchvision's weights ``name`` (``IMAGENET1K_V1``, ``DEFAULT``, …) for ``builder``.
+
+    torchvision's own code downloads and caches them. Raises `WeightsError` for an unknown name, naming the
+    valid ones, and when the download fails.
+    """
+    source, _, model = builder.partition(":")
+    if source != "torchvision":
+        raise WeightsError(
+            f"weights {name!r} name no existing file, and builder {builder!r} is not torchvision's"
+        )
+    models = import_torchvision().models
+    choices = models.get_model_weights(model)
+    if name not in choices.__members__:
+        known = ", ".join(choices.__members__)
+        raise WeightsError(f"weights {name!r} are neither an existing file nor weights of {model!r}: {known}")
+    try:
+        state: dict[str, Tensor] = choices[name].get_state_dict(progress=False, check_hash=True)
+    except Exception as error:
+        raise WeightsError(
+            f"weights {name!r} of {model!r} could not be downloaded ({_first_line(error)}); "
+            "offline, give the path of a file instead"
+        ) from error
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def _read_pickled(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise WeightsError(
+            f"weights file {path} is not a plain state dict: loading it could run code, so it is refused "
+            f"({_first_line(error)}); save module.state_dict(), better as safetensors"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300] or type(error).__name__

@@ -1,0 +1,182 @@
+"""What is asked and what came out: plain data that HTTP, queue and engine share.
+
+`Spec` is the only definition of a request. `ModelInfo` is what a process that serves a model says
+about it; with it a `Spec` is checked and completed without the network at hand (`Spec.resolve`).
+`Result` is what came out. This module needs pydantic and nothing else: the gateway runs without torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange, UnknownLayer
+
+ObjectiveKind = Literal["channel", "neuron", "logit"]
+LayerKind = Literal["feature_map", "vector", "logits"]
+
+#: What can be asked of each kind of layer; the first is what a request without `objective` gets.
+OBJECTIVES: dict[LayerKind, tuple[ObjectiveKind, ...]] = {
+    "feature_map": ("channel", "neuron"),
+    "vector": ("neuron",),
+    "logits": ("logit", "neuron"),
+}
+
+MAX_STEPS = 4096
+MIN_SIZE_PX = 8
+MAX_SIZE_PX = 1024
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LayerInfo(_Frozen):
+    """One addressable layer: the output of one module at the model's own input size."""
+
+    name: str = Field(description="The module's dotted name, as in `named_modules()`.")
+    kind: LayerKind = Field(description="What its output is: a feature map, a vector, or the logits.")
+    type: str = Field(description="The module's class name.")
+    shape: tuple[int, ...] = Field(
+        description="Output shape without the batch, at the model's own input size."
+    )
+    units: int = Field(description="How many units it has; valid units are 0 to `units` - 1.")
+
+
+class ModelInfo(_Frozen):
+    """One model as a worker serves it."""
+
+    name: str
+    input_shape: tuple[int, int, int] = Field(description="(channels, height, width) the model was made for.")
+    classes: tuple[str, ...] | None = Field(default=None, description="Names of the logits, where known.")
+    digest: str = Field(description="SHA-256 over weights, builder and normalisation.")
+    engine_version: str = Field(description="Version of the method; results of different versions differ.")
+    layers: tuple[LayerInfo, ...]
+
+    def layer(self, name: str) -> LayerInfo:
+        """The layer of that name; raises `UnknownLayer` with near names."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise UnknownLayer(name, [layer.name for layer in self.layers], self.name)
+
+
+class Spec(_Frozen):
+    """The question: what does this unit of this model respond to?
+
+    The smallest one names model, layer and unit; everything else has a default. What is `None` is
+    filled in by `resolve` from the model. Every field changes the picture and so belongs to the id.
+    """
+
+    model: str = Field(
+        min_length=1, max_length=200, description="Name of a served model.", examples=["digits"]
+    )
+    layer: str = Field(
+        min_length=1, max_length=500, description="Dotted name of a layer.", examples=["layer3"]
+    )
+    unit: int = Field(
+        ge=0, description="Channel of a feature map, or index in a vector, from 0.", examples=[7]
+    )
+    objective: ObjectiveKind | None = Field(
+        default=None,
+        description="`channel`: mean over all positions; `neuron`: one position (default the centre); "
+        "`logit`: one output before softmax. Default by the layer's kind.",
+    )
+    position: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = Field(
+        default=None, description="Row and column in the feature map, for `neuron`; default the centre."
+    )
+    slope: float = Field(
+        default=0.05,
+        ge=0.0,
+        le=1.0,
+        description="Slope of every rectifier for negative inputs in the backward pass (ProxyGrad); "
+        "0 is plain activation maximization of a ReLU network.",
+    )
+    steps: int = Field(default=128, ge=1, le=MAX_STEPS, description="Gradient steps.")
+    step_size: float = Field(
+        default=0.1,
+        gt=0.0,
+        le=10.0,
+        description="Length of the first step: root mean square change of a pixel value (range 0 to 1). "
+        "Decays linearly to 0.",
+    )
+    size_px: int | None = Field(
+        default=None,
+        ge=MIN_SIZE_PX,
+        le=MAX_SIZE_PX,
+        description="Height and width of the image in pixels; default the model's own input size, "
+        "which need not be square.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Seeds the start image.")
+
+    def resolve(self, model: ModelInfo) -> Spec:
+        """Check this question against `model` and fill in what depends on it.
+
+        Raises `UnknownLayer`, `UnitOutOfRange`, `ObjectiveMismatch` or `PositionOutOfRange`.
+        A position is checked here only at the model's own size, where the layer's shape is known.
+        """
+        layer = model.layer(self.layer)
+        if self.unit >= layer.units:
+            raise UnitOutOfRange(self.unit, layer.units, layer.name)
+        choices = OBJECTIVES[layer.kind]
+        objective = self.objective or choices[0]
+        if objective not in choices:
+            raise ObjectiveMismatch(objective, layer.name, layer.kind, choices)
+        if self.position is not None:
+            self._check_position(self.position, objective, layer, model)
+        _, height, width = model.input_shape
+        size_px = self.size_px or (height if height == width else None)
+        return self.model_copy(update={"objective": objective, "size_px": size_px})
+
+    def _check_position(
+        self, position: tuple[int, int], objective: ObjectiveKind, layer: LayerInfo, model: ModelInfo
+    ) -> None:
+        if objective != "neuron" or layer.kind != "feature_map":
+            raise ObjectiveMismatch(
+                f"{objective} with a position", layer.name, layer.kind, OBJECTIVES[layer.kind]
+            )
+        _, height, width = layer.shape
+        if self.size_px in (None, model.input_shape[1]) and (position[0] >= height or position[1] >= width):
+            raise PositionOutOfRange(position, height, width, layer.name)
+
+    def identity(self, model: ModelInfo) -> str:
+        """The id of the answer: 32 hex digits over the resolved question, the weights and the method.
+
+        The same question about the same weights has the same id, on any machine.
+        """
+        content = {
+            "spec": self.resolve(model).model_dump(mode="json"),
+            "digest": model.digest,
+            "engine_version": model.engine_version,
+        }
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+class Result(_Frozen):
+    """What came out. Every value is of what was done, none is repeated from the request."""
+
+    spec: Spec = Field(description="The settings as used, with nothing left to default.")
+    achieved_activation: float = Field(
+        description="The unit's activation on the delivered image: the PNG decoded again, the original "
+        "float32 network, no transforms."
+    )
+    start_activation: float = Field(description="The unit's activation on the start image.")
+    stuck: bool = Field(
+        description="True when ascent had no gradient to follow and never rose above the start activation."
+    )
+    curve: tuple[float, ...] = Field(
+        description="The unit's activation before each step and after the last: steps_done + 1 values."
+    )
+    steps_done: int
+    width_px: int
+    height_px: int
+    digest: str = Field(description="Digest of the model that was used.")
+    engine_version: str
+    device: str = Field(description="Where the steps were computed, e.g. `cpu` or `cuda:0`.")
+    dtype: str = Field(description="Number format of the steps, e.g. `float32`.")
+    ran_s: float = Field(description="Seconds from the first step to the measured image.")
+    steps_per_s: float

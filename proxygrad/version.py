@@ -1,0 +1,6 @@
+"""Versions, readable without importing anything heavy."""
+
+__version__ = "0.1.0"
+
+#: Part of every result's id. Raised whenever the same question would get another picture.
+ENGINE_VERSION = "1"

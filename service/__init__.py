@@ -1,0 +1,1 @@
+"""HTTP in front of the queue: the gateway, its client, and the stack of one machine. Runs without torch."""

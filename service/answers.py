@@ -1,0 +1,155 @@
+"""What the gateway answers with, as documents: shared by the routes and the client.
+
+Timestamps are UTC; they travel as RFC 3339. Durations are in seconds.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, Field
+
+from proxygrad.spec import OBJECTIVES, LayerInfo, ObjectiveKind, Result, Spec
+from workers.catalog import ServedModel
+from workers.jobs import ImageInfo, Job, Problem, State
+
+
+class Progress(BaseModel):
+    """How far the ascent has come."""
+
+    step: int = Field(description="Gradient steps done.")
+    steps: int = Field(description="Gradient steps in all.")
+    activation: float | None = Field(
+        description="The unit's activation when last seen during the ascent; `null` before the first step. "
+        "The one that counts is `result.achieved_activation`."
+    )
+
+
+class ImageAnswer(ImageInfo):
+    """One delivered picture."""
+
+    href: str = Field(description="Where its bytes are, relative to this server.")
+
+
+class VisualizationLinks(BaseModel):
+    """References relative to this server."""
+
+    self: str = Field(description="This visualization.")
+    image: str | None = Field(description="The first picture, once there is one.")
+
+
+class Visualization(BaseModel):
+    """One question, where its answer stands, and the answer."""
+
+    id: str = Field(description="32 hex digits; the same question about the same weights has the same id.")
+    state: State = Field(description="`queued` → `running` → `succeeded`, `failed` or `cancelled`.")
+    progress: Progress
+    queue_position: int | None = Field(description="Jobs ahead of this one; `null` unless queued.")
+    spec: Spec = Field(description="The question with every default that depends on the model filled in.")
+    result: Result | None = Field(description="What came out; `null` unless succeeded.")
+    images: list[ImageAnswer] = Field(description="The delivered pictures; empty unless succeeded.")
+    problem: Problem | None = Field(description="Why there is no result; `null` unless failed or cancelled.")
+    created_at: datetime = Field(description="When it was asked for (UTC).")
+    started_at: datetime | None = Field(description="When a worker began (UTC).")
+    finished_at: datetime | None = Field(description="When it ended (UTC).")
+    waited_s: float = Field(description="Seconds from asked for to begun, or until now.")
+    ran_s: float | None = Field(
+        description="Seconds from begun to ended, or until now; `null` before it began."
+    )
+    links: VisualizationLinks
+
+    @property
+    def ended(self) -> bool:
+        """True when the state will not change by itself any more."""
+        return self.state not in ("queued", "running")
+
+
+def visualization(job: Job, queue_position: int | None, base: str, now_s: float) -> Visualization:
+    """The document of `job` at the time `now_s`; `base` is the path of all visualizations."""
+    path = f"{base}/{job.id}"
+    images = [
+        ImageAnswer(**image.model_dump(), href=f"{path}/images/{number}")
+        for number, image in enumerate(job.images)
+    ]
+    until_s = job.finished_at or now_s
+    return Visualization(
+        id=job.id,
+        state=job.state,
+        progress=Progress(step=job.step, steps=job.steps, activation=job.activation),
+        queue_position=queue_position if job.state == "queued" else None,
+        spec=job.spec,
+        result=job.result,
+        images=images,
+        problem=job.problem,
+        created_at=_utc(job.created_at),
+        started_at=None if job.started_at is None else _utc(job.started_at),
+        finished_at=None if job.finished_at is None else _utc(job.finished_at),
+        waited_s=max(0.0, (job.started_at or until_s) - job.created_at),
+        ran_s=None if job.started_at is None else max(0.0, until_s - job.started_at),
+        links=VisualizationLinks(self=path, image=images[0].href if images else None),
+    )
+
+
+def _utc(epoch_s: float) -> datetime:
+    return datetime.fromtimestamp(epoch_s, tz=UTC)
+
+
+class LayerAnswer(LayerInfo):
+    """One layer, with what can be asked of it."""
+
+    objectives: tuple[ObjectiveKind, ...] = Field(description="Valid objectives; the first is the default.")
+
+    @classmethod
+    def of(cls, layer: LayerInfo) -> LayerAnswer:
+        """The document of `layer`."""
+        return cls(**layer.model_dump(), objectives=OBJECTIVES[layer.kind])
+
+
+class LayersAnswer(BaseModel):
+    """The layers of one model, in the order of the network's own module tree."""
+
+    model: str
+    layers: list[LayerAnswer]
+
+
+class ModelLinks(BaseModel):
+    """References relative to this server."""
+
+    self: str = Field(description="This model.")
+    layers: str = Field(description="Its layers.")
+
+
+class ModelAnswer(BaseModel):
+    """One model that live workers know, ready or not."""
+
+    name: str
+    ready: bool = Field(description="Whether questions about it are answered.")
+    problem: Problem | None = Field(description="Why it could not be loaded; `null` when ready.")
+    input_shape: tuple[int, int, int] | None = Field(description="(channels, height, width) it was made for.")
+    classes: tuple[str, ...] | None = Field(description="Names of its logits, where known.")
+    digest: str | None = Field(description="SHA-256 over weights, builder and normalisation.")
+    engine_version: str | None = Field(description="Version of the method that answers.")
+    layer_count: int = Field(description="How many layers it has; 0 unless ready.")
+    links: ModelLinks
+
+    @classmethod
+    def of(cls, served: ServedModel, path: str) -> ModelAnswer:
+        """The document of `served`, which is found at `path`."""
+        info = served.info
+        return cls(
+            name=served.name,
+            ready=info is not None,
+            problem=served.problem,
+            input_shape=info.input_shape if info else None,
+            classes=info.classes if info else None,
+            digest=info.digest if info else None,
+            engine_version=info.engine_version if info else None,
+            layer_count=len(info.layers) if info else 0,
+            links=ModelLinks(self=path, layers=f"{path}/layers"),
+        )
+
+
+class ModelsAnswer(BaseModel):
+    """Every model that live workers know."""
+
+    models: list[ModelAnswer]

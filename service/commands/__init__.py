@@ -1,0 +1,1 @@
+"""Subcommands of `proxygrad` that need the service. Light to import: `proxygrad` imports all of them."""

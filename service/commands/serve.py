@@ -1,0 +1,62 @@
+"""``proxygrad serve``: the whole service on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+HELP = "keep the gateway, one worker and an embedded Valkey up until Ctrl-C"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the addresses and the data directory; each stands for an environment variable."""
+    parser.add_argument("--host", help="address to listen on (PROXYGRAD_HOST, default 127.0.0.1)")
+    parser.add_argument("--port", help="port to listen on, 0 for any free one (PROXYGRAD_PORT, default 8000)")
+    parser.add_argument("--home", help="data directory (PROXYGRAD_HOME, default ~/.local/share/proxygrad)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve; returns 0 when asked to stop, raises what keeps it from starting."""
+    from service.settings import Settings
+    from service.stack import Stack
+
+    environ = _overridden(os.environ, arguments)
+    settings = Settings.from_env(environ)
+    with interruptible():
+        try:
+            with Stack(settings, environ, say=_say) as stack:
+                _say(f"ProxyGrad listens on {stack.url} (documentation: {stack.url}/docs)")
+                _say(f"data directory: {settings.home}")
+                stack.supervise()
+        except KeyboardInterrupt:
+            _say("stopped")
+    return 0
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM, and SIGHUP of a closed terminal, end the program the way Ctrl-C does."""
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _overridden(environ: Mapping[str, str], arguments: argparse.Namespace) -> dict[str, str]:
+    given = {
+        "PROXYGRAD_HOST": arguments.host,
+        "PROXYGRAD_PORT": arguments.port,
+        "PROXYGRAD_HOME": arguments.home,
+    }
+    return {**environ, **{name: value for name, value in given.items() if value is not None}}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,158 @@
+"""Every way this service says no: one table of codes, and the RFC 9457 document that carries them.
+
+`Code` is the whole vocabulary; `KINDS` gives each code its status, title and retry time.
+Handlers raise `Refusal`; `service.translation` turns it, and foreign errors, into a response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, JsonValue
+
+Code = Literal[
+    "bad_request",
+    "invalid_json",
+    "unknown_model",
+    "unknown_layer",
+    "unknown_visualization",
+    "image_not_ready",
+    "no_image",
+    "not_found",
+    "method_not_allowed",
+    "body_too_large",
+    "unsupported_media_type",
+    "invalid_request",
+    "unit_out_of_range",
+    "position_out_of_range",
+    "objective_mismatch",
+    "size_unsupported",
+    "limit_exceeded",
+    "internal_error",
+    "model_unavailable",
+    "no_worker",
+    "redis_unavailable",
+    "storage_unavailable",
+]
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a code always means: the HTTP status, a title, and when trying again may help."""
+
+    status: int
+    title: str
+    retry_after_s: int | None = None
+
+
+KINDS: Mapping[Code, Kind] = {
+    "bad_request": Kind(400, "The request cannot be understood"),
+    "invalid_json": Kind(400, "The body is not JSON"),
+    "unknown_model": Kind(404, "No such model"),
+    "unknown_layer": Kind(404, "No such layer"),
+    "unknown_visualization": Kind(404, "No such visualization"),
+    "image_not_ready": Kind(404, "The image is not made yet", retry_after_s=1),
+    "no_image": Kind(404, "No such image"),
+    "not_found": Kind(404, "No such resource"),
+    "method_not_allowed": Kind(405, "The resource does not offer this method"),
+    "body_too_large": Kind(413, "The body is too large"),
+    "unsupported_media_type": Kind(415, "The body has another content type"),
+    "invalid_request": Kind(422, "The request is not valid"),
+    "unit_out_of_range": Kind(422, "The layer has fewer units"),
+    "position_out_of_range": Kind(422, "The feature map is smaller"),
+    "objective_mismatch": Kind(422, "The objective does not apply to the layer"),
+    "size_unsupported": Kind(422, "The network cannot take this image size"),
+    "limit_exceeded": Kind(422, "Above a limit of this server"),
+    "internal_error": Kind(500, "The server failed"),
+    "model_unavailable": Kind(503, "The model could not be loaded"),
+    "no_worker": Kind(503, "No worker is alive", retry_after_s=5),
+    "redis_unavailable": Kind(503, "Redis does not answer", retry_after_s=2),
+    "storage_unavailable": Kind(503, "The artefact store does not answer", retry_after_s=5),
+}
+
+
+class Flaw(BaseModel):
+    """One thing wrong with a request: where, the value found there, and what would be valid."""
+
+    location: list[str | int] = Field(
+        description="Path to the value, beginning with `body`, `query`, `path` or `header`.",
+        examples=[["body", "unit"]],
+    )
+    detail: str = Field(description="What is wrong with it.")
+    value: JsonValue = Field(default=None, description="The offending value, shortened where it is long.")
+    minimum: float | int | None = Field(
+        default=None, description="The least valid value, where there is one."
+    )
+    maximum: float | int | None = Field(
+        default=None, description="The greatest valid value, where there is one."
+    )
+    choices: list[str] | None = Field(default=None, description="Valid values, or near names.")
+
+
+class ProblemDetails(BaseModel):
+    """An error, as RFC 9457 has it. Programs branch on `code`; people read `detail`."""
+
+    type: str = Field(
+        description="Identifies the kind of problem.", examples=["urn:proxygrad:problem:unknown_layer"]
+    )
+    title: str = Field(description="The kind of problem in words; the same for every occurrence.")
+    status: int = Field(description="The HTTP status, repeated.")
+    detail: str = Field(
+        description="What happened this time, with the offending value and the valid choices."
+    )
+    code: Code = Field(description="Stable name of the kind of problem.")
+    errors: list[Flaw] = Field(default=[], description="What is wrong with the request, value by value.")
+
+
+class Refusal(Exception):
+    """Ends a request with the problem `code`."""
+
+    def __init__(self, code: Code, detail: str, flaws: Sequence[Flaw] = ()) -> None:
+        super().__init__(detail)
+        self.code: Code = code
+        self.detail = detail
+        self.flaws = list(flaws)
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return KINDS[self.code].status
+
+    def details(self) -> ProblemDetails:
+        """The document for the body."""
+        kind = KINDS[self.code]
+        return ProblemDetails(
+            type=f"urn:proxygrad:problem:{self.code}",
+            title=kind.title,
+            status=kind.status,
+            detail=self.detail,
+            code=self.code,
+            errors=self.flaws,
+        )
+
+    def headers(self) -> dict[str, str]:
+        """Headers that say when trying again may help."""
+        retry_after_s = KINDS[self.code].retry_after_s
+        return {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+
+
+def documented(*codes: Code) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for these codes, one for each status, with the codes in its description."""
+    by_status: dict[int, list[Code]] = {}
+    for code in codes:
+        by_status.setdefault(KINDS[code].status, []).append(code)
+    return {status: _documented_status(status, by_status[status]) for status in sorted(by_status)}
+
+
+def _documented_status(status: int, codes: list[Code]) -> dict[str, Any]:
+    listed = "; ".join(f"`{code}`: {KINDS[code].title.lower()}" for code in codes)
+    schema = {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"}
+    response: dict[str, Any] = {"description": listed, "content": {MEDIA_TYPE: {"schema": schema}}}
+    if any(KINDS[code].retry_after_s for code in codes):
+        about = {"description": "Seconds after which trying again may help.", "schema": {"type": "integer"}}
+        response["headers"] = {"Retry-After": about}
+    return response

@@ -1,0 +1,121 @@
+"""Foreign errors become problems here and nowhere else: one handler for each tree of exceptions.
+
+Responses never carry a traceback; the cause of a 5xx goes to the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+
+from proxygrad.errors import (
+    BadRequest,
+    ObjectiveMismatch,
+    PositionOutOfRange,
+    SizeUnsupported,
+    UnitOutOfRange,
+    UnknownLayer,
+    UnknownModel,
+)
+from service.flaws import flaws, shown, summary
+from service.problems import MEDIA_TYPE, Code, Flaw, Refusal
+from workers.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+_CODES: frozenset[str] = frozenset(get_args(Code))
+_ROUTING: dict[int, Code] = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+#: The value of a request that each error of the science is about.
+_NAMES: dict[type[BadRequest], str] = {
+    UnknownModel: "model",
+    UnknownLayer: "layer",
+    UnitOutOfRange: "unit",
+    PositionOutOfRange: "position",
+    ObjectiveMismatch: "objective",
+    SizeUnsupported: "size_px",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` an `application/problem+json` response."""
+    app.add_exception_handler(Refusal, _refusal)
+    app.add_exception_handler(BadRequest, _bad_request)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RedisError, _redis)
+    app.add_exception_handler(StorageError, _storage)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def refusal_of(error: BadRequest, part: Literal["body", "path"], values: Mapping[str, object]) -> Refusal:
+    """The refusal for what the science said of `values`, which came in that part of the request."""
+    code: Code = error.code if error.code in _CODES else "bad_request"  # type: ignore[assignment]
+    name = _NAMES.get(type(error))
+    if name is None:
+        return Refusal(code, str(error))
+    minimum, maximum = getattr(error, "valid_range", (None, None))
+    flaw = Flaw(location=[part, name], detail=str(error), value=shown(values.get(name)))
+    flaw.minimum, flaw.maximum = minimum, maximum
+    flaw.choices = list(getattr(error, "choices", ())) or None
+    return Refusal(code, str(error), [flaw])
+
+
+def respond(refusal: Refusal) -> JSONResponse:
+    """The response that carries `refusal`."""
+    content = refusal.details().model_dump(mode="json")
+    headers = {"Cache-Control": "no-store", **refusal.headers()}
+    return JSONResponse(content, refusal.status, headers, MEDIA_TYPE)
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return respond(error)
+
+
+async def _bad_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BadRequest)
+    return respond(refusal_of(error, "path", request.path_params))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = flaws(error.errors(), [], None)
+    return respond(Refusal("invalid_request", summary(found), found))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _ROUTING.get(error.status_code, "bad_request")
+    allowed = (error.headers or {}).get("Allow", "")
+    details = {
+        "not_found": f"there is nothing at {request.url.path!r}; /docs lists what there is",
+        "method_not_allowed": f"{request.method} does not apply to {request.url.path!r}; valid: {allowed}",
+    }
+    response = respond(Refusal(code, details.get(code, str(error.detail))))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _redis(request: Request, error: Exception) -> Response:
+    log.warning("Redis failed during %s %s: %s", request.method, request.url.path, error)
+    return respond(Refusal("redis_unavailable", "Redis does not answer; nothing was lost, try again shortly"))
+
+
+async def _storage(request: Request, error: Exception) -> Response:
+    log.error("the store failed during %s %s: %s", request.method, request.url.path, error)
+    return respond(
+        Refusal("storage_unavailable", "the artefact store cannot be read or written; try again later")
+    )
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    # The server logs the traceback: starlette raises the error again once this response is sent.
+    return respond(Refusal("internal_error", "the server failed; its log says why"))

@@ -1,0 +1,56 @@
+"""Real parts for every test: a Valkey server, an artefact store, and shared models where they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+
+from service.embedded import EmbeddedValkey
+from workers.settings import connect
+from workers.storage import Store
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    """A server for the whole run, on a unix socket."""
+    with EmbeddedValkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(valkey: EmbeddedValkey) -> str:
+    """The server's URL, with nothing in it."""
+    with connect(valkey.url) as client:
+        client.flushall()
+    return valkey.url
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[redis_client.Redis]:
+    """A client of the emptied server."""
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty artefact store in a directory of the test's own."""
+    return Store.from_url((tmp_path / "artefacts").as_uri())
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """The directory of shared weights; the test is skipped where it is not there."""
+    shared = Path(os.environ.get("PROXYGRAD_SHARED") or REPOSITORY.parent / "shared")
+    models = shared / "models"
+    if not models.is_dir():
+        pytest.skip(
+            f"shared weights are not at {models}; set PROXYGRAD_SHARED to the directory that holds models/"
+        )
+    return models

@@ -1,0 +1,78 @@
+"""The command line as a user meets it: real processes' worth of work, in this process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from proxygrad.cli import main
+
+
+def test_render_writes_the_picture_and_says_what_was_achieved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new" / "fc3.png"
+    assert main(["render", "digits", "fc", "3", "--steps", "8", "--seed", "1", "-o", str(output)]) == 0
+    printed = capsys.readouterr().out
+    assert "digits fc 3, logit" in printed
+    assert "achieved activation" in printed
+    assert str(output) in printed
+    with Image.open(output) as picture:
+        assert (picture.size, picture.mode) == ((32, 32), "L")
+
+
+def test_models_and_layers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.startswith("digits               input 1x32x32, ")
+    assert main(["models", "digits"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("layer3 "))
+    assert row.split() == ["layer3", "feature_map", "Stage", "64", "64x4x4"]
+
+
+def test_a_broken_model_is_listed_with_its_reason_and_the_others_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = tmp_path / "models.toml"
+    models.write_text("[models.gone]\nbuilder = 'torchvision:squeezenet1_0'\nweights = 'gone.safetensors'\n")
+    assert main(["models", "--models", str(models)]) == 1
+    printed = capsys.readouterr().out
+    assert "gone.safetensors does not exist" in printed
+    assert "digits               input" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digitz", "fc", "3"], "error: unknown model 'digitz'; near names: digits"),
+        (["digits", "fd", "3"], "error: unknown layer of model 'digits': 'fd'; near names: fc"),
+        (["digits", "fc", "10"], "error: unit 10 is out of range: layer 'fc' has units 0 to 9"),
+        (["digits", "fc", "3", "--steps", "0"], "error: steps 0: Input should be greater than"),
+        (
+            ["digits", "fc", "3", "--steps", "1", "-o", "/dev/null/x.png"],
+            "error: cannot write /dev/null/x.png",
+        ),
+        (["digits", "fc", "3", "--device", "warp:9"], "error: device 'warp:9'"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["render", *arguments]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1].startswith(message)
+    assert "Traceback" not in printed.err
+
+
+def test_without_torch_the_missing_extra_is_named() -> None:
+    """In a process where torch cannot be imported, as where only the gateway is installed."""
+    code = (
+        "import sys; sys.modules['torch'] = None; from proxygrad.cli import main; sys.exit(main(['models']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: this command needs 'torch', which is not installed; pip install ")
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,36 @@
+"""The start image and the PNG."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from proxygrad.images import START_NOISE, annotate_png, decode_png, encode_png, read_text, start_image
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_gives_back_every_level(channels: int) -> None:
+    levels = torch.arange(256, dtype=torch.float32).view(1, 16, 16).repeat(channels, 1, 1)
+    levels[-1] = levels[-1].flip(0)
+    assert torch.equal(decode_png(encode_png(levels / 255)), levels / 255)
+
+
+def test_values_are_rounded_and_clamped() -> None:
+    image = torch.tensor([[[-1.0, 0.5019, 0.5, 2.0]]])
+    assert (decode_png(encode_png(image)) * 255).flatten().tolist() == [0, 128, 128, 255]
+
+
+def test_text_is_added_and_pixels_stay() -> None:
+    png = encode_png(torch.rand((3, 8, 9), generator=torch.Generator().manual_seed(0)))
+    text = {"id": "0123", "unit": "größer"}
+    annotated = annotate_png(png, text)
+    assert read_text(annotated) == text
+    assert torch.equal(decode_png(annotated), decode_png(png))
+
+
+def test_the_start_is_grey_with_noise_and_follows_the_seed() -> None:
+    image = start_image((3, 32, 32), seed=5)
+    assert torch.equal(image, start_image((3, 32, 32), seed=5))
+    assert not torch.equal(image, start_image((3, 32, 32), seed=6))
+    assert float(image.mean()) == pytest.approx(0.5, abs=0.005)
+    assert START_NOISE * 0.9 < float((image - 0.5).abs().max()) <= START_NOISE

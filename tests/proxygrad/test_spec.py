@@ -1,0 +1,112 @@
+"""A question is checked and completed from what a model says of itself, and has one id everywhere."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange, UnknownLayer
+from proxygrad.spec import LayerInfo, ModelInfo, Spec
+
+MODEL = ModelInfo(
+    name="digits",
+    input_shape=(1, 32, 32),
+    digest="d" * 64,
+    engine_version="1",
+    layers=(
+        LayerInfo(name="layer3", kind="feature_map", type="Sequential", shape=(64, 4, 6), units=64),
+        LayerInfo(name="pooled", kind="vector", type="Flatten", shape=(64,), units=64),
+        LayerInfo(name="fc", kind="logits", type="Linear", shape=(10,), units=10),
+    ),
+)
+
+
+def ask(**settings: object) -> Spec:
+    return Spec.model_validate({"model": "digits", "layer": "layer3", "unit": 7, **settings})
+
+
+@pytest.mark.parametrize(
+    ("layer", "objective"), [("layer3", "channel"), ("pooled", "neuron"), ("fc", "logit")]
+)
+def test_the_objective_follows_the_kind_of_layer(layer: str, objective: str) -> None:
+    assert ask(layer=layer).resolve(MODEL).objective == objective
+
+
+def test_the_size_is_the_models_own_and_open_where_that_is_not_square() -> None:
+    assert ask().resolve(MODEL).size_px == 32
+    assert ask(size_px=64).resolve(MODEL).size_px == 64
+    assert ask().resolve(MODEL.model_copy(update={"input_shape": (1, 32, 48)})).size_px is None
+
+
+def test_resolving_twice_changes_nothing() -> None:
+    once = ask(objective="neuron", position=(3, 5)).resolve(MODEL)
+    assert once.resolve(MODEL) == once
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"layer": "layer4"}, UnknownLayer, r"unknown layer of model 'digits': 'layer4'; near names: layer3"),
+        ({"unit": 64}, UnitOutOfRange, r"unit 64 is out of range: layer 'layer3' has units 0 to 63"),
+        ({"layer": "fc", "unit": 10}, UnitOutOfRange, r"units 0 to 9"),
+        (
+            {"objective": "logit"},
+            ObjectiveMismatch,
+            r"'logit' does not apply to layer 'layer3' .*: channel, neuron",
+        ),
+        ({"objective": "neuron", "position": (4, 0)}, PositionOutOfRange, r"rows 0 to 3 and columns 0 to 5"),
+        ({"objective": "neuron", "position": (0, 6), "size_px": 32}, PositionOutOfRange, r"columns 0 to 5"),
+        ({"position": (0, 0)}, ObjectiveMismatch, r"'channel with a position'"),
+        ({"layer": "pooled", "position": (0, 0)}, ObjectiveMismatch, r"'neuron with a position'"),
+    ],
+)
+def test_what_the_model_cannot_answer_names_value_and_choices(
+    settings: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        ask(**settings).resolve(MODEL)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"unit": -1},
+        {"slope": -0.1},
+        {"slope": 1.5},
+        {"slope": float("nan")},
+        {"steps": 0},
+        {"steps": 4097},
+        {"size_px": 7},
+        {"size_px": 1025},
+        {"step_size": 0.0},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"objective": "texture"},
+        {"position": (1,)},
+        {"position": (-1, 0), "objective": "neuron"},
+        {"model": ""},
+        {"steeps": 4},
+    ],
+)
+def test_values_outside_their_limits_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ask(**settings)
+
+
+def test_the_id_is_the_same_for_the_same_question() -> None:
+    identity = ask().identity(MODEL)
+    assert identity == ask(objective="channel", size_px=32, slope=0.05).identity(MODEL)
+    assert len(identity) == 32
+    assert int(identity, 16) >= 0
+
+
+@pytest.mark.parametrize(
+    "changed", [{"unit": 8}, {"slope": 0.0}, {"steps": 129}, {"seed": 1}, {"size_px": 33}]
+)
+def test_the_id_changes_with_every_setting(changed: dict[str, object]) -> None:
+    assert ask(**changed).identity(MODEL) != ask().identity(MODEL)
+
+
+@pytest.mark.parametrize("changed", [{"digest": "e" * 64}, {"engine_version": "2"}])
+def test_the_id_changes_with_weights_and_method(changed: dict[str, str]) -> None:
+    assert ask().identity(MODEL.model_copy(update=changed)) != ask().identity(MODEL)

@@ -1,0 +1,100 @@
+"""`python -m service` as a process: it starts, refuses to start in one line, and stops at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.stack import listen
+from tests.service.conftest import Http
+from tests.service.running import REPOSITORY
+
+
+def gateway(home: Path, **environ: str) -> subprocess.Popen[str]:
+    own = {"PROXYGRAD_HOME": str(home), "PROXYGRAD_PORT": "0", "PYTHONUNBUFFERED": "1"}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PROXYGRAD_", "REDIS_"))
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "service"],
+        cwd=REPOSITORY,
+        env={**kept, **own, **environ},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@pytest.fixture
+def running(redis_url: str, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A gateway and its URL."""
+    with gateway(tmp_path, REDIS_URL=redis_url) as process:
+        deadline = threading.Timer(30, process.kill)
+        deadline.start()
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            found = re.fullmatch(r"listening on (http://\S+)\n", said)
+            assert found, said
+            while "startup complete" not in said:
+                said = process.stderr.readline()
+                assert said, "it ended before it was up"
+            yield process, found[1]
+        finally:
+            deadline.cancel()
+            process.kill()
+
+
+def test_it_stops_at_once_and_answers_those_who_wait(
+    running: tuple[subprocess.Popen[str], str], served: Http
+) -> None:
+    process, url = running
+    job_id = served.ask(json={"model": "digits", "layer": "layer3", "unit": 7}).json()["id"]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(httpx.get, f"{url}/v1/visualizations/{job_id}?wait=60", timeout=70)
+        time.sleep(0.5)
+        before_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert waiting.result().json()["state"] == "queued"
+        assert process.wait(10) == -signal.SIGTERM  # uvicorn passes it on after the last answer
+        assert time.monotonic() - before_s < 3
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({}, "REDIS_URL is not set"),
+        ({"REDIS_URL": "http://127.0.0.1"}, "REDIS_URL is 'http://127.0.0.1'"),
+        ({"REDIS_URL": "redis://127.0.0.1:1", "PROXYGRAD_HOST": "0.0.0.0"}, "PROXYGRAD_ALLOW_ANONYMOUS"),
+        ({"REDIS_URL": "redis://127.0.0.1:1", "PROXYGRAD_STORE": "nothing://x"}, "nothing://x"),
+    ],
+)
+def test_what_keeps_it_from_starting_is_said_in_one_line(
+    environ: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    with gateway(tmp_path, **environ) as process:
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors.startswith("error: ")
+    assert said in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        with gateway(tmp_path, REDIS_URL="redis://127.0.0.1:1", PROXYGRAD_PORT=port) as process:
+            _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors.count("\n")) == (1, 1)
+    assert errors.startswith(f"error: port {port} on 127.0.0.1 is in use")

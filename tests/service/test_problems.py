@@ -1,0 +1,38 @@
+"""One table of codes, and what a problem looks like."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from service.problems import KINDS, MEDIA_TYPE, Code, Refusal, documented
+
+
+def test_every_code_has_a_kind_and_no_kind_is_without_a_code() -> None:
+    assert set(get_args(Code)) == set(KINDS)
+
+
+@pytest.mark.parametrize("code", get_args(Code))
+def test_a_problem_repeats_what_its_code_means(code: Code) -> None:
+    details = Refusal(code, "what happened").details()
+    kind = KINDS[code]
+    assert 400 <= kind.status < 600
+    assert (details.code, details.status, details.title) == (code, kind.status, kind.title)
+    assert details.type.endswith(f":{code}")
+
+
+@pytest.mark.parametrize("code", [code for code, kind in KINDS.items() if kind.status == 503])
+def test_what_passes_by_itself_says_when_to_try_again(code: Code) -> None:
+    # A model that could not be loaded needs its operator: trying again does not help.
+    assert ("Retry-After" in Refusal(code, "").headers()) == (code != "model_unavailable")
+
+
+def test_documented_codes_are_grouped_by_status() -> None:
+    responses = documented("unknown_model", "no_worker", "unknown_layer")
+    assert list(responses) == [404, 503]
+    assert "`unknown_model`" in responses[404]["description"]
+    assert "`unknown_layer`" in responses[404]["description"]
+    assert list(responses[404]["content"]) == [MEDIA_TYPE]
+    assert "Retry-After" in responses[503]["headers"]
+    assert "headers" not in responses[404]

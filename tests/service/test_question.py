@@ -1,0 +1,133 @@
+"""Bodies that are not a question: always a problem that says what is wrong, never a failure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from proxygrad.spec import MAX_STEPS, Spec
+from service.problems import Refusal
+from service.question import EXAMPLES, MAX_BODY_BYTES, parse
+from tests.service.conftest import Http
+
+JSON = {"Content-Type": "application/json"}
+
+
+def smallest(**changes: str) -> bytes:
+    """A question as text, with some values replaced by raw JSON."""
+    fields = {"model": '"digits"', "layer": '"layer3"', "unit": "7"} | changes
+    return ("{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}").encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"model=digits",
+        b"\xff\xfe\x00",
+        b"[" * 12_000,
+        smallest(position="[" * 5000),
+        smallest(unit="9" * 5000),
+        smallest(model='"\\ud800"'),
+        smallest(unit="0x7"),
+        smallest()[:-1],
+        smallest() + b"{}",
+    ],
+)
+def test_what_is_not_json_is_invalid_json(body: bytes) -> None:
+    with pytest.raises(Refusal) as refused:
+        parse(body)
+    assert (refused.value.code, refused.value.status) == ("invalid_json", 400)
+
+
+@pytest.mark.parametrize(
+    ("body", "location"),
+    [
+        (b"null", ["body"]),
+        (b"[1]", ["body"]),
+        (b'"text"', ["body"]),
+        (b"{}", ["body", "model"]),
+        (smallest(unit="-1"), ["body", "unit"]),
+        (smallest(unit='"7"'), ["body", "unit"]),
+        (smallest(unit="true"), ["body", "unit"]),
+        (smallest(unit="7.5"), ["body", "unit"]),
+        (smallest(unit="NaN"), ["body", "unit"]),
+        (smallest(slope="NaN"), ["body", "slope"]),
+        (smallest(slope="Infinity"), ["body", "slope"]),
+        (smallest(slope="1e999"), ["body", "slope"]),
+        (smallest(seed="9223372036854775808"), ["body", "seed"]),
+        (smallest(steps="1" + "0" * 400), ["body", "steps"]),
+        (smallest(position="[1]"), ["body", "position", 1]),
+        (smallest(position="[" * 100 + "]" * 100), ["body", "position", 0]),
+        (smallest(objective='"beauty"'), ["body", "objective"]),
+        (smallest(model='"' + "a" * 5000 + '"'), ["body", "model"]),
+        (smallest(model='"a\\u0000b"', extra="{}"), ["body", "extra"]),
+    ],
+)
+def test_json_that_is_no_question_is_invalid_and_the_place_is_named(
+    body: bytes, location: list[str | int]
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        parse(body)
+    assert (refused.value.code, refused.value.status) == ("invalid_request", 422)
+    assert refused.value.flaws[0].location == location
+    # Whatever was sent, the document that repeats it is JSON that any reader takes.
+    text = refused.value.details().model_dump_json()
+    assert "NaN" not in text.replace("'NaN'", "")
+    assert len(text) < 4000
+
+
+def test_the_range_of_every_bounded_field_is_given() -> None:
+    with pytest.raises(Refusal) as refused:
+        parse(smallest(steps="0", slope="2", seed="-1", step_size="0", size_px="3"))
+    given = {flaw.location[1]: (flaw.value, flaw.minimum, flaw.maximum) for flaw in refused.value.flaws}
+    assert given == {
+        "steps": (0, 1, MAX_STEPS),
+        "slope": (2.0, 0, 1),
+        "seed": (-1, 0, 2**63 - 1),
+        "step_size": (0.0, 0, 10),
+        "size_px": (3, 8, 1024),
+    }
+    assert "steps: should be greater than or equal to 1 (valid: 1 to 4096), not 0" in refused.value.detail
+    assert refused.value.detail.endswith("and 2 more")
+
+
+def test_choices_and_near_field_names_are_given() -> None:
+    with pytest.raises(Refusal) as refused:
+        parse(smallest(objective='"chanel"', sead="1"))
+    choices = {flaw.location[1]: flaw.choices for flaw in refused.value.flaws}
+    assert choices == {"objective": ["channel", "neuron", "logit"], "sead": ["seed"]}
+
+
+@pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
+def test_the_documented_examples_are_questions(example: dict[str, Any]) -> None:
+    assert Spec.model_validate(example["value"]).unit == 7
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_another_content_type_is_refused_and_the_right_one_named(
+    served: Http, content_type: str | None
+) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    response = served.ask(content=smallest(), headers=headers)
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+    assert "application/json" in response.json()["detail"]
+
+
+def test_parameters_of_the_content_type_do_not_matter(served: Http) -> None:
+    response = served.ask(content=smallest(), headers={"Content-Type": "application/json; charset=utf-8"})
+    assert response.status_code == 202
+
+
+@pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 10 * MAX_BODY_BYTES])
+def test_a_large_body_is_refused_whatever_is_in_it(served: Http, size: int) -> None:
+    response = served.ask(content=b" " * size, headers=JSON)
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+    assert str(MAX_BODY_BYTES) in response.json()["detail"]
+
+
+def test_a_body_just_within_the_limit_is_read(served: Http) -> None:
+    body = smallest().ljust(MAX_BODY_BYTES)
+    assert served.ask(content=body, headers=JSON).status_code == 202

@@ -1,0 +1,61 @@
+"""Settings come from the environment that is passed, and unsafe ones are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings, is_loopback
+from workers.errors import SettingsError
+
+
+def test_defaults_are_those_that_a_newcomer_needs(tmp_path: Path) -> None:
+    settings = Settings.from_env({"HOME": str(tmp_path)})
+    assert (settings.host, settings.port, settings.allow_anonymous) == ("127.0.0.1", 8000, False)
+    assert (settings.max_steps, settings.max_size_px, settings.redis_url) == (2048, 512, None)
+    assert settings.home == tmp_path / ".local/share/proxygrad"
+
+
+def test_every_variable_is_read(tmp_path: Path) -> None:
+    environ = {
+        "PROXYGRAD_HOME": str(tmp_path),
+        "PROXYGRAD_HOST": "0.0.0.0",
+        "PROXYGRAD_PORT": "0",
+        "PROXYGRAD_ALLOW_ANONYMOUS": "TRUE",
+        "PROXYGRAD_MAX_STEPS": "16",
+        "PROXYGRAD_MAX_SIZE_PX": "64",
+    }
+    settings = Settings.from_env(environ)
+    assert (settings.home, settings.host, settings.port) == (tmp_path, "0.0.0.0", 0)
+    assert (settings.allow_anonymous, settings.max_steps, settings.max_size_px) == (True, 16, 64)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("PROXYGRAD_PORT", "http", "'http'"),
+        ("PROXYGRAD_PORT", "65536", "0 to 65535"),
+        ("PROXYGRAD_ALLOW_ANONYMOUS", "perhaps", "true, false"),
+        ("PROXYGRAD_MAX_STEPS", "0", "1 to 4096"),
+        ("PROXYGRAD_MAX_STEPS", "5000", "1 to 4096"),
+        ("PROXYGRAD_MAX_SIZE_PX", "4", "8 to 1024"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_with_its_variable(variable: str, value: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=variable) as refused:
+        Settings.from_env({"HOME": "/nowhere", variable: value})
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.org", "127.0.0.1.example.org"])
+def test_an_address_that_others_reach_needs_to_be_allowed(host: str) -> None:
+    environ = {"HOME": "/nowhere", "PROXYGRAD_HOST": host}
+    with pytest.raises(SettingsError, match="PROXYGRAD_ALLOW_ANONYMOUS=true"):
+        Settings.from_env(environ)
+    assert Settings.from_env(environ | {"PROXYGRAD_ALLOW_ANONYMOUS": "true"}).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"])
+def test_loopback_addresses_are_known(host: str) -> None:
+    assert is_loopback(host)

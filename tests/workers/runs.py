@@ -1,0 +1,43 @@
+"""What a slot does with a job, step by step and by hand."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from redis import Redis
+
+from tests.workers.questions import MODEL, question
+from workers import queue
+from workers.jobs import Job, Jobs
+from workers.leases import Leases, Run, Taking
+
+STAMP = "2026-01-01T00:00:00.000000Z"
+
+
+def pop(redis: Redis) -> str:
+    """What a slot does to get work."""
+    popped = cast(bytes, redis.lmove(queue.QUEUE_KEY, queue.POPPED_KEY))
+    return popped.decode()
+
+
+def take(leases: Leases, run: Run) -> Taking:
+    return leases.take(run, slot="host.0", worker="host", stamp=STAMP)
+
+
+def started(redis: Redis, jobs: Jobs, leases: Leases, execution: str = "e1") -> Run:
+    """A job in the hands of a run."""
+    jobs.submit(question(), MODEL)
+    run = Run(pop(redis), execution)
+    assert take(leases, run) == "taken"
+    return run
+
+
+def record(jobs: Jobs, run: Run) -> Job:
+    job = jobs.fetch(run.job_id)
+    assert job is not None
+    return job
+
+
+def waiting(redis: Redis) -> list[str]:
+    """Ids in the queue, the next one first."""
+    return [job_id.decode() for job_id in cast(list[bytes], redis.lrange(queue.QUEUE_KEY, 0, -1))]

@@ -1,0 +1,120 @@
+"""Settings come from a mapping, are checked, and hide passwords; Redis that is away is said in one line."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from workers.errors import QueueUnavailable, SettingsError
+from workers.settings import WORKER_RETRIES, Settings, connect, require_redis, without_password
+
+
+def test_nothing_set_gives_the_documented_defaults() -> None:
+    settings = Settings.from_env({"HOME": "/home/ada"})
+    home = Path("/home/ada/.local/share/proxygrad")
+    assert settings == Settings(
+        home=home,
+        redis_url=None,
+        store_url=f"file://{home}/artefacts",
+        models_path=None,
+        slots=8,
+        device="auto",
+    )
+
+
+def test_every_variable_is_read(tmp_path: Path) -> None:
+    models = tmp_path / "my.toml"
+    models.write_text("")
+    environ = {
+        "PROXYGRAD_HOME": str(tmp_path),
+        "REDIS_URL": "rediss://queue:6379/1",
+        "PROXYGRAD_STORE": "s3://bucket/prefix",
+        "PROXYGRAD_MODELS": str(models),
+        "PROXYGRAD_SLOTS": "3",
+        "PROXYGRAD_DEVICE": "cuda:1",
+    }
+    assert Settings.from_env(environ) == Settings(
+        home=tmp_path,
+        redis_url="rediss://queue:6379/1",
+        store_url="s3://bucket/prefix",
+        models_path=models,
+        slots=3,
+        device="cuda:1",
+    )
+
+
+def test_empty_variables_count_as_not_set(tmp_path: Path) -> None:
+    names = ("REDIS_URL", "PROXYGRAD_STORE", "PROXYGRAD_MODELS", "PROXYGRAD_SLOTS", "PROXYGRAD_DEVICE")
+    only_home = {"PROXYGRAD_HOME": str(tmp_path)}
+    assert Settings.from_env(only_home | dict.fromkeys(names, "")) == Settings.from_env(only_home)
+
+
+def test_a_models_file_in_the_home_is_found(tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text("")
+    assert Settings.from_env({"PROXYGRAD_HOME": str(tmp_path)}).models_path == tmp_path / "models.toml"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PROXYGRAD_SLOTS", "many", "PROXYGRAD_SLOTS is 'many'; valid: a whole number"),
+        ("PROXYGRAD_SLOTS", "0", "PROXYGRAD_SLOTS is 0; valid: 1 to 256"),
+        ("PROXYGRAD_DEVICE", "gpu", "PROXYGRAD_DEVICE is 'gpu'; valid: auto, cpu, cuda"),
+        ("REDIS_URL", "localhost:6379", "REDIS_URL is 'localhost:6379'; valid: redis://"),
+        ("PROXYGRAD_MODELS", "/nowhere/models.toml", "there is no file /nowhere/models.toml"),
+    ],
+)
+def test_a_bad_value_is_named_with_the_valid_ones(name: str, value: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"HOME": "/home/ada", name: value})
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:secret@host:1/0", "redis://user:***@host:1/0"),
+        ("redis://:se%40cret@host:1/0", "redis://:***@host:1/0"),
+        ("redis://host:1/0?password=secret&x=1", "redis://host:1/0?password=***&x=1"),
+        ("unix:///run/valkey.sock", "unix:///run/valkey.sock"),
+    ],
+)
+def test_passwords_are_not_shown(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+
+
+def test_a_missing_redis_is_one_line_with_its_url() -> None:
+    with pytest.raises(QueueUnavailable) as caught:
+        require_redis("redis://me:secret@127.0.0.1:1/0")
+    said = str(caught.value)
+    assert said.startswith("no Redis answers at redis://me:***@127.0.0.1:1/0: ")
+    assert "refused" in said
+    assert "secret" not in said
+    assert "\n" not in said
+
+
+def test_a_redis_that_is_there_is_enough(redis_url: str) -> None:
+    require_redis(redis_url)
+
+
+def test_a_gateway_can_ask_for_an_answer_at_once() -> None:
+    with connect("redis://127.0.0.1:1/0", retries=0) as client:
+        started_s = time.monotonic()
+        with pytest.raises(RedisConnectionError):
+            client.ping()
+    assert time.monotonic() - started_s < 0.5
+
+
+def test_a_worker_is_patient() -> None:
+    with connect("redis://127.0.0.1:1/0") as client:
+        retry = client.get_retry()
+    assert retry is not None
+    assert retry.get_retries() == WORKER_RETRIES
+
+
+def test_an_url_redis_cannot_read_is_a_settings_error() -> None:
+    with pytest.raises(SettingsError, match="REDIS_URL is 'redis://host:port/0'"):
+        connect("redis://host:port/0")
