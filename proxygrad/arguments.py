@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 from typing import get_args
 
 from pydantic import ValidationError
 
 from proxygrad.errors import BadRequest
+from proxygrad.home import models_file
 from proxygrad.spec import ObjectiveKind, Result, Spec
 
 #: Settings of a `Spec` that take one value, as options named after them.
@@ -27,6 +30,13 @@ def add_question(parser: argparse.ArgumentParser) -> None:
         field = Spec.model_fields[name]
         default = "the model's own" if field.default is None else field.default
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=f"default {default}")
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """``--models``, which defaults to the file that a worker of the same user would read."""
+    default = models_file(os.environ)
+    where = str(default) if default else "the bundled model only"
+    parser.add_argument("--models", type=Path, default=default, help=f"a models.toml; default: {where}")
 
 
 def spec_from(arguments: argparse.Namespace) -> Spec:

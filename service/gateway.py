@@ -30,9 +30,11 @@ Ts = TypeVarTuple("Ts")
 
 #: Pause between two looks at a job that somebody waits for; nobody sees a tenth of a second.
 WAIT_POLL_S = 0.1
-#: How long calls are refused at once after Redis let one time out, so that a frozen Redis costs each
-#: caller one timeout at most instead of a place in a growing line of threads.
+#: After Redis let a call time out, calls are refused at once for this long; then one looks again, alone,
+#: while the others are still refused for at most `LOOK_S`. So a frozen Redis costs a caller one timeout at
+#: most, instead of a place in a growing line of threads.
 SILENCE_S = 1.0
+LOOK_S = 5.0
 
 
 class Gateway:
@@ -51,17 +53,21 @@ class Gateway:
         self._closing = True
 
     async def call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Run a short blocking `function` in a thread."""
+        """Run a short blocking `function` of Redis in a thread."""
         return await to_thread.run_sync(self._guarded, function, args)
 
     def _guarded(self, function: Callable[[*Ts], T], args: tuple[*Ts]) -> T:
-        if time.monotonic() < self._silent_until_s:
-            raise RedisTimeout("Redis let a call time out a moment ago")
+        if self._silent_until_s:
+            if time.monotonic() < self._silent_until_s:
+                raise RedisTimeout("Redis let a call time out a moment ago")
+            self._silent_until_s = time.monotonic() + LOOK_S
         try:
-            return function(*args)
+            outcome = function(*args)
         except RedisTimeout:
             self._silent_until_s = time.monotonic() + SILENCE_S
             raise
+        self._silent_until_s = 0.0
+        return outcome
 
     async def served(self) -> dict[str, ServedModel]:
         """What live workers serve; refuses with `no_worker` when none lives."""
@@ -94,11 +100,11 @@ class Gateway:
             raise Refusal("unknown_visualization", f"there is no visualization {job_id!r}")
         return job
 
-    def image(self, job_id: str, number: int) -> bytes | None:
+    async def image(self, job_id: str, number: int) -> bytes | None:
         """The picture, from the store alone: Redis need not answer. `None` until the job ended well."""
-        if not self.store.exists(result_path(job_id)):
+        if not await to_thread.run_sync(self.store.exists, result_path(job_id)):
             return None
-        return self.store.get(image_path(job_id, number))
+        return await to_thread.run_sync(self.store.get, image_path(job_id, number))
 
     async def ended(self, job_id: str, wait_s: float, request: Request) -> Job:
         """The job when it has ended, or as it stands after `wait_s` seconds or when the caller went away."""

@@ -126,7 +126,7 @@ async def read_image(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The PNG. It never changes, so it may be kept for good."""
-    png = await gateway.call(gateway.image, job_id, number)
+    png = await gateway.image(job_id, number)
     if png is None:
         raise _no_image(await gateway.job(job_id), number)
     etag = f'"{hashlib.sha256(png).hexdigest()}"'

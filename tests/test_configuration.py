@@ -9,7 +9,7 @@ from proxygrad.models.catalogue import ModelEntry
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/configuration.md").read_text()
-SETTINGS = [ROOT / "service/settings.py", ROOT / "workers/settings.py"]
+SETTINGS = [ROOT / "proxygrad/home.py", ROOT / "service/settings.py", ROOT / "workers/settings.py"]
 
 
 def _rows(heading: str) -> set[str]:

@@ -17,6 +17,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from proxygrad.home import home, models_file
 from workers.errors import QueueUnavailable, SettingsError
 
 #: Retries of every command of a worker, waiting 0.1 s, then twice as long, at most 2 s each: two minutes.
@@ -69,24 +70,14 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """Settings from environment variables; an empty one counts as not set. Raises `SettingsError`."""
-        home = _home(environ)
-        models = environ.get("PROXYGRAD_MODELS")
-        default_models = home / "models.toml"
         return cls(
-            home=home,
+            home=home(environ),
             redis_url=environ.get("REDIS_URL") or None,
-            store_url=environ.get("PROXYGRAD_STORE") or (home / "artefacts").as_uri(),
-            models_path=Path(models) if models else default_models if default_models.is_file() else None,
+            store_url=environ.get("PROXYGRAD_STORE") or (home(environ) / "artefacts").as_uri(),
+            models_path=models_file(environ),
             slots=_whole_number(environ, "PROXYGRAD_SLOTS", cls.slots),
             device=environ.get("PROXYGRAD_DEVICE") or cls.device,
         )
-
-
-def _home(environ: Mapping[str, str]) -> Path:
-    if given := environ.get("PROXYGRAD_HOME"):
-        return Path(given).expanduser().absolute()
-    user = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
-    return user.absolute() / ".local" / "share" / "proxygrad"
 
 
 def _whole_number(environ: Mapping[str, str], name: str, default: int) -> int:

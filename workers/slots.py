@@ -148,6 +148,8 @@ class Slot(SimpleWorker):
 
     def beat(self) -> None:
         """Keep the worker's record, and the lease of the job that runs. Called from the process's beater."""
+        if self.birth_date is None:
+            return  # RQ refuses to register a worker whose record is there already
         with self.connection.pipeline() as pipe:
             self.heartbeat(WORKER_TTL_S, pipeline=pipe)
             pipe.hexists(self.key, "birth")

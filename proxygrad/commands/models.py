@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from proxygrad.arguments import add_models
 from proxygrad.errors import ModelError
 from proxygrad.spec import ModelInfo
 
@@ -14,7 +14,7 @@ HELP = "list the models, or the layers of one"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """An optional MODEL, whose layers are listed then."""
     parser.add_argument("model", metavar="MODEL", nargs="?", help="list the layers of this model")
-    parser.add_argument("--models", type=Path, help="a models.toml; default: the bundled model only")
+    add_models(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

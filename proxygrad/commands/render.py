@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxygrad.arguments import add_question, describe, spec_from
+from proxygrad.arguments import add_models, add_question, describe, spec_from
 from proxygrad.errors import ProxyGradError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("out.png"), help="PNG to write, default out.png"
     )
-    parser.add_argument("--models", type=Path, help="a models.toml; default: the bundled model only")
+    add_models(parser)
     parser.add_argument("--device", default="cpu", help="torch device, e.g. cpu or cuda:0; default cpu")
 
 

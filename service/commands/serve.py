@@ -39,8 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP of a closed terminal, end the program the way Ctrl-C does."""
-    signals = (signal.SIGTERM, signal.SIGHUP)
+    """Let SIGTERM, and SIGHUP of a closed terminal, end the program the way Ctrl-C does.
+
+    SIGINT is named too: a program that a script starts in the background inherits it ignored.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, signal.default_int_handler) for number in signals]
     try:
         yield

@@ -44,6 +44,15 @@ def test_a_broken_model_is_listed_with_its_reason_and_the_others_too(
     assert "digits               input" in printed
 
 
+def test_the_models_file_is_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "models.toml").write_text("[models.mine]\nbuilder = 'torchvision:squeezenet1_0'\n")
+    monkeypatch.setenv("PROXYGRAD_HOME", str(tmp_path))
+    assert main(["models"]) == 0
+    assert "mine                 input 3x224x224" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,0 +1,94 @@
+"""README.md does what it says: its commands are run as printed, its answers are compared."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from proxygrad.models import Catalogue
+from proxygrad.spec import Spec
+from tests.service.running import Running
+
+pytestmark = pytest.mark.engine
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PRINTED_URL = "http://127.0.0.1:8000"
+
+
+def blocks(language: str) -> list[str]:
+    """The contents of README's code blocks in that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    stack = Running(tmp_path_factory.mktemp("readme") / "home", "serve", "--port", "0")
+    try:
+        yield stack.url()
+    finally:
+        stack.end()
+
+
+def test_the_curl_lines_work_as_printed(url: str, tmp_path: Path) -> None:
+    printed = [block for block in blocks("sh") if "curl" in block]
+    answers = []
+    for block in printed:
+        assert PRINTED_URL in block
+        command = block.replace(PRINTED_URL, url)
+        ran = subprocess.run(
+            ["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        answers.append(ran.stdout)
+
+    proxy, _, rest = answers
+    (shown,) = blocks("json")
+    answer = json.loads(proxy)
+    assert answer["id"] == re.search(r'"id": "(\w+)"', shown)[1]  # type: ignore[index]
+    assert answer["state"] == "succeeded"
+    assert all(f'"{link}"' in shown for link in (answer["links"]["self"], answer["links"]["image"]))
+    activation = re.search(r'"achieved_activation": ([\d.]+)', shown)
+    assert activation
+    assert answer["result"]["achieved_activation"] == pytest.approx(float(activation[1]), rel=1e-3)
+    with Image.open(tmp_path / "unit.png") as picture:
+        assert picture.size == (32, 32)
+
+    decoder, at, values = json.JSONDecoder(), 0, []
+    while at < len(rest.rstrip()):
+        value, at = decoder.raw_decode(rest, at)
+        values.append(value)
+    plain, models, layers = values
+    assert plain["result"]["stuck"] is True
+    assert plain["result"]["achieved_activation"] == 0.0
+    assert [model["name"] for model in models["models"]] == ["digits"]
+    assert "layer3" in [layer["name"] for layer in layers["layers"]]
+
+
+def test_the_printed_id_is_that_of_the_printed_question() -> None:
+    spec = Spec(model="digits", layer="layer3", unit=7)
+    assert spec.identity(Catalogue.from_file().load("digits").info) in README
+
+
+def test_the_python_lines_work_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = blocks("python")
+    exec(compile(program, "README.md", "exec"), {})
+    activations = [float(line) for line in capsys.readouterr().out.split()]
+    assert len(activations) == 10
+    assert min(activations) > 0
+
+
+def test_every_link_leads_to_a_file() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    broken = [
+        (page.name, target)
+        for page in pages
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
