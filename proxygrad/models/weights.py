@@ -6,9 +6,10 @@ read with ``weights_only=True``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError  # noqa: TID251 - what torch.load raises where it refuses to run code
+from pickle import UnpicklingError  # noqa: TID251 - torch.load raises it where it refuses to run code
 from typing import Any
 
 import torch
@@ -101,9 +102,14 @@ def _read_pickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        if named is None:
+            raise WeightsError(
+                f"weights file {path} is neither safetensors nor a saved state dict"
+            ) from error
         raise WeightsError(
-            f"weights file {path} is not a plain state dict: loading it could run code, so it is refused "
-            f"({_first_line(error)}); save module.state_dict(), better as safetensors"
+            f"weights file {path} is not a plain state dict: it names the function {named[1]}, and loading it "
+            "could run code, so it is refused; save module.state_dict(), better as safetensors"
         ) from error
 
 
