@@ -108,8 +108,8 @@ def _read_pickled(path: Path) -> Any:
                 f"weights file {path} is neither safetensors nor a saved state dict"
             ) from error
         raise WeightsError(
-            f"weights file {path} is not a plain state dict: it names the function {named[1]}, and loading it "
-            "could run code, so it is refused; save module.state_dict(), better as safetensors"
+            f"weights file {path} is not a plain state dict: it names the function {named[1]}, and "
+            "loading it could run code, so it is refused; save module.state_dict(), better as safetensors"
         ) from error
 
 
