@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -54,7 +55,8 @@ class Stack:
     """A context manager: ready to answer at ``url`` when entered, with every process gone when left.
 
     ``environ`` is what the children inherit; ``settings`` must come from it. ``log_directory`` receives
-    what the children print; without one they print to the terminal. ``say`` is told what happens.
+    what the children print; without one they print to the terminal. ``say`` is told what happens. Once
+    ``interrupted`` is set, starting and supervising end with `KeyboardInterrupt`.
     """
 
     def __init__(
@@ -63,12 +65,14 @@ class Stack:
         environ: Mapping[str, str],
         log_directory: Path | None = None,
         say: Callable[[str], None] = print,
+        interrupted: threading.Event | None = None,
     ) -> None:
         self.settings = settings
         self.url = ""
         self._environ = dict(environ)
         self._log_directory = log_directory
         self._say = say
+        self._interrupted = interrupted or threading.Event()
         self._parts = ExitStack()
         self._valkey: EmbeddedValkey | None = None
 
@@ -168,6 +172,8 @@ class Stack:
         raise StackError(f"the service at {self.url} was not ready within {START_LIMIT_S:g} s")
 
     def _check_foundation(self) -> None:
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
         if self._valkey is not None and not self._valkey.running:
             raise StackError(f"the embedded Valkey ended; its log is {self._valkey.log_path}")
         if self._gateway.ended:

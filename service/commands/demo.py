@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show the method beside plain activation maximization, for the same unit and budget."""
     from service.client import Client
 
-    with interruptible(), _service() as url, Client(url) as client:
+    with interruptible() as interrupted, _service(interrupted) as url, Client(url) as client:
         showings = [
             _shown(client, "ProxyGrad", {}, arguments.output),
             _shown(client, "plain", {"slope": 0.0}, arguments.output),
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _service() -> Iterator[str]:
+def _service(interrupted: threading.Event) -> Iterator[str]:
     """The address of a service: our own on a free port, or the one that has the data directory already."""
     from service.home import HomeInUse
     from service.settings import Settings
@@ -76,7 +77,8 @@ def _service() -> Iterator[str]:
     _say(f"starting the gateway, one worker and Valkey (data and logs: {settings.home})")
     with ExitStack() as running:
         try:
-            url = running.enter_context(Stack(settings, environ, settings.home / "logs", _say)).url
+            stack = Stack(settings, environ, settings.home / "logs", _say, interrupted)
+            url = running.enter_context(stack).url
             _say(f"asking the service at {url}")
         except HomeInUse as error:
             if error.url is None:

@@ -6,8 +6,10 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 
 HELP = "keep the gateway, one worker and an embedded Valkey up until Ctrl-C"
 
@@ -26,9 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     environ = _overridden(os.environ, arguments)
     settings = Settings.from_env(environ)
-    with interruptible():
+    with interruptible() as interrupted:
         try:
-            with Stack(settings, environ, say=_say) as stack:
+            with Stack(settings, environ, say=_say, interrupted=interrupted) as stack:
                 _say(f"ProxyGrad listens on {stack.url} (documentation: {stack.url}/docs)")
                 _say(f"data directory: {settings.home}")
                 stack.supervise()
@@ -38,15 +40,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[threading.Event]:
     """Let SIGTERM, and SIGHUP of a closed terminal, end the program the way Ctrl-C does.
 
-    SIGINT is named too: a program that a script starts in the background inherits it ignored.
+    SIGINT is named too: a program that a script starts in the background inherits it ignored. The event is
+    set as well, for loops to look at: Python drops an exception that is raised while an object is finalised.
     """
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.default_int_handler) for number in signals]
+    interrupted = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    before = [signal.signal(number, interrupt) for number in signals]
     try:
-        yield
+        yield interrupted
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ import httpx
 import pytest
 
 from service.client import Client
-from service.stack import PortInUse, StackError, address, listen
+from service.settings import Settings
+from service.stack import PortInUse, Stack, StackError, address, listen
 from tests.service.running import Running, all_gone, descendants, run
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7, "steps": 16}
@@ -207,3 +209,15 @@ def test_a_listening_socket_has_an_address_that_answers() -> None:
 def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
     with pytest.raises(StackError, match=r"192\.0\.2\.1"):
         listen("192.0.2.1", 0)
+
+
+@pytest.mark.engine
+def test_an_interrupt_that_python_dropped_is_noticed(home: Path) -> None:
+    """The exception of a signal is lost when it is raised while an object is finalised; the event is not."""
+    interrupted = threading.Event()
+    interrupted.set()
+    environ = {**os.environ, "PROXYGRAD_HOME": str(home), "PROXYGRAD_PORT": "0"}
+    environ.pop("REDIS_URL", None)
+    stack = Stack(Settings.from_env(environ), environ, home / "logs", interrupted=interrupted)
+    with pytest.raises(KeyboardInterrupt), stack:
+        pytest.fail("the stack came up")
