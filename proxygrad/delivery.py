@@ -25,8 +25,9 @@ class Rendering:
 def measure(network: Network, objective: Objective, image: Tensor) -> float:
     """The activation of one image ``(C, H, W)`` in [0, 1] on the network itself: float32, alone, no proxy."""
     with torch.no_grad():
-        activation = network.activations(image.to(network.device).unsqueeze(0), objective.layer)
-    return float(objective(activation))
+        images = image.to(network.device).unsqueeze(0)
+        read = {layer: network.activations(images, layer) for layer in objective.layers}
+    return float(objective(read))
 
 
 def deliver(network: Network, lane: Lane, ran_s: float) -> Rendering:

@@ -166,7 +166,7 @@ class Engine:
     def _join(self, ticket: Ticket) -> None:
         network, spec = ticket.network, ticket.spec
         size = (spec.size_px, spec.size_px) if spec.size_px else network.input_shape[1:]
-        objective = from_spec(spec).at(network.layer_shape(spec.layer, size))
+        objective = from_spec(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
         key = GroupKey(network, spec.layer, size)
         lane = Lane(spec, objective)
         ticket._start()

@@ -88,15 +88,14 @@ class UnitOutOfRange(BadRequest):
 
 
 class PositionOutOfRange(BadRequest):
-    """The feature map has ``height`` rows and ``width`` columns, counted from 0."""
+    """The layer has no such position; ``grid`` is its height and width, or its number of tokens."""
 
     code = "position_out_of_range"
 
-    def __init__(self, position: tuple[int, int], height: int, width: int, layer: str) -> None:
-        super().__init__(
-            f"position {list(position)} is out of range: the feature map of layer {layer!r} has "
-            f"rows 0 to {height - 1} and columns 0 to {width - 1}"
-        )
+    def __init__(self, position: Sequence[int], grid: Sequence[int], layer: str) -> None:
+        names = ("rows", "columns") if len(grid) == 2 else ("tokens",)
+        valid = " and ".join(f"{name} 0 to {side - 1}" for name, side in zip(names, grid, strict=True))
+        super().__init__(f"position {list(position)} is out of range: layer {layer!r} has {valid}")
 
 
 class ObjectiveMismatch(BadRequest):

@@ -121,7 +121,10 @@ class Group:
         images = self._images.detach().requires_grad_()  # (lanes, C, H, W)
         with surrogate(self._slopes()):
             activation = self.key.network.activations(images, self.key.layer)  # (lanes, units, …)
-        each = [lane.objective(activation[index : index + 1]) for index, lane in enumerate(self.lanes)]
+        each = [
+            lane.objective({self.key.layer: activation[index : index + 1]})
+            for index, lane in enumerate(self.lanes)
+        ]
         values = torch.cat(each)  # (lanes,)
         if not values.requires_grad:
             raise NetworkError(f"layer {self.key.layer!r} does not depend on the image")

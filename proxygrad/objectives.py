@@ -1,13 +1,18 @@
-"""What is to be made large: one number per image, read from the activation of one layer.
+"""What is to be made large: one number per image, read from the activations of one or more layers.
 
-An objective is a small value: ``objective(activation: (B, …)) → (B,)``. It names its layer, and `at`
-completes it for a layer of known shape, so that what was used can be reported.
+An objective is a small value. ``objective.layers`` names what it reads; ``objective(activations) → (B,)``
+takes ``{layer: (B, …)}`` and gives one number for each image; ``objective.at(shapes)`` completes it for
+layers of known shape, so that what was used can be reported. Objectives add, subtract and scale:
+``Channel("a", 1) - 0.5 * Channel("a", 2)`` wants channel 1 and no channel 2, ``-Logit(3)`` a low logit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal, Self
 
+import torch
 from torch import Tensor
 
 from proxygrad.errors import PositionOutOfRange
@@ -16,70 +21,191 @@ from proxygrad.spec import Spec
 #: The network's own output, for networks whose last module does not produce it.
 OUTPUT = "output"
 
+Activations = Mapping[str, Tensor]
+Shapes = Mapping[str, tuple[int, ...]]
 
-@dataclass(frozen=True)
-class Channel:
-    """The mean of channel ``unit`` over all positions of a feature map."""
 
-    layer: str
-    unit: int
+class Objective:
+    """Base of all objectives; subclasses are frozen dataclasses."""
 
-    def at(self, shape: tuple[int, ...]) -> Channel:
-        """Itself: there is nothing to complete."""
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that are read, without repeats."""
+        raise NotImplementedError
+
+    def at(self, shapes: Shapes) -> Self:
+        """The same with everything filled in that depends on the layers' shapes, without the batch."""
         return self
 
-    def __call__(self, activation: Tensor) -> Tensor:
-        """``(B, C, H, W)`` → ``(B,)``."""
+    def __call__(self, activations: Activations) -> Tensor:
+        """``{layer: (B, …)}`` → ``(B,)``."""
+        raise NotImplementedError
+
+    def __add__(self, other: Objective) -> Sum:
+        return Sum((*_terms(self), *_terms(other)))
+
+    def __sub__(self, other: Objective) -> Sum:
+        return self + (-1.0) * other
+
+    def __mul__(self, weight: float) -> Sum:
+        return Sum(tuple((weight * own, objective) for own, objective in _terms(self)))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Sum:
+        return self * -1.0
+
+
+@dataclass(frozen=True)
+class Sum(Objective):
+    """A weighted sum of objectives, of any layers."""
+
+    terms: tuple[tuple[float, Objective], ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Those of all terms."""
+        return tuple(dict.fromkeys(layer for _, objective in self.terms for layer in objective.layers))
+
+    def at(self, shapes: Shapes) -> Sum:
+        """Each term completed."""
+        return Sum(tuple((weight, objective.at(shapes)) for weight, objective in self.terms))
+
+    def __call__(self, activations: Activations) -> Tensor:
+        """The weighted sum, ``(B,)``."""
+        return torch.stack([weight * objective(activations) for weight, objective in self.terms]).sum(0)
+
+
+def _terms(objective: Objective) -> tuple[tuple[float, Objective], ...]:
+    return objective.terms if isinstance(objective, Sum) else ((1.0, objective),)
+
+
+@dataclass(frozen=True)
+class _OfLayer(Objective):
+    """An objective that reads one layer."""
+
+    layer: str
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The one layer."""
+        return (self.layer,)
+
+    def __call__(self, activations: Activations) -> Tensor:
+        """``(B,)``."""
+        return self.value(activations[self.layer])
+
+    def value(self, activation: Tensor) -> Tensor:
+        """From the layer's own activation ``(B, …)``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Channel(_OfLayer):
+    """The mean of unit ``unit`` over all positions of a feature map, or over all tokens of a sequence."""
+
+    unit: int
+
+    def value(self, activation: Tensor) -> Tensor:
+        """``(B, C, H, W)`` or ``(B, T, D)`` → ``(B,)``."""
+        if activation.ndim == 3:
+            return activation[:, :, self.unit].mean(dim=1)
         return activation[:, self.unit].mean(dim=(-2, -1))
 
 
 @dataclass(frozen=True)
-class Neuron:
-    """One unit: channel ``unit`` at ``position`` of a feature map, default its centre, or one of a vector."""
+class Neuron(_OfLayer):
+    """One unit at one place: of a feature map at ``position`` (row, column), default the centre; of a token
+    sequence at ``position`` (token,), default the first, which is the class token where there is one; or one
+    entry of a vector.
+    """
 
-    layer: str
     unit: int
-    position: tuple[int, int] | None = None
+    position: tuple[int, ...] | None = None
 
-    def at(self, shape: tuple[int, ...]) -> Neuron:
-        """The same with its position filled in, for a layer of shape ``(C, H, W)`` or ``(N,)``.
+    def at(self, shapes: Shapes) -> Neuron:
+        """With its position filled in, for a layer ``(C, H, W)``, ``(T, D)`` or ``(N,)``.
 
         The centre is row ``H // 2``, column ``W // 2``. Raises `PositionOutOfRange`.
         """
-        if len(shape) != 3:
-            return self
-        _, height, width = shape
-        row, column = self.position or (height // 2, width // 2)
-        if row >= height or column >= width:
-            raise PositionOutOfRange((row, column), height, width, self.layer)
-        return replace(self, position=(row, column))
+        grid = _grid(shapes[self.layer])
+        if not grid:
+            return replace(self, position=None)
+        default = tuple(side // 2 for side in grid) if len(grid) == 2 else (0,)
+        position = self.position or default
+        if len(position) != len(grid) or any(at >= side for at, side in zip(position, grid, strict=True)):
+            raise PositionOutOfRange(position, grid, self.layer)
+        return replace(self, position=position)
 
-    def __call__(self, activation: Tensor) -> Tensor:
-        """``(B, C, H, W)`` or ``(B, N)`` → ``(B,)``."""
-        unit = activation[:, self.unit]  # (B, H, W) or (B,)
-        if unit.ndim == 1:
-            return unit
-        row, column = self.position or (unit.shape[-2] // 2, unit.shape[-1] // 2)
-        return unit[:, row, column]
+    def value(self, activation: Tensor) -> Tensor:
+        """``(B, C, H, W)``, ``(B, T, D)`` or ``(B, N)`` → ``(B,)``; needs the position that `at` fills in."""
+        if activation.ndim == 2 or self.position is None:
+            return activation[:, self.unit]
+        if activation.ndim == 3:
+            return activation[:, self.position[0], self.unit]
+        return activation[:, self.unit, self.position[0], self.position[1]]
+
+
+def _grid(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The positions of a layer: ``(H, W)`` of ``(C, H, W)``, ``(T,)`` of ``(T, D)``, none of ``(N,)``."""
+    return {3: shape[1:], 2: shape[:1]}.get(len(shape), ())
 
 
 @dataclass(frozen=True)
-class Logit:
+class Logit(_OfLayer):
     """One output of a classifier, before softmax."""
 
     unit: int
-    layer: str = OUTPUT
 
-    def at(self, shape: tuple[int, ...]) -> Logit:
-        """Itself: there is nothing to complete."""
-        return self
+    def __init__(self, unit: int, layer: str = OUTPUT) -> None:
+        object.__setattr__(self, "unit", unit)
+        object.__setattr__(self, "layer", layer)
 
-    def __call__(self, activation: Tensor) -> Tensor:
+    def value(self, activation: Tensor) -> Tensor:
         """``(B, N)`` → ``(B,)``."""
         return activation[:, self.unit]
 
 
-Objective = Channel | Neuron | Logit
+@dataclass(frozen=True)
+class Direction(_OfLayer):
+    """The activation along a direction in the space of a layer's units, averaged over its positions.
+
+    ``vector``: one number per unit; only its direction counts. ``measure``: ``dot`` is the length along it;
+    ``cosine`` is that times the cosine to the power ``cosine_power``, which prefers activations that point
+    that way over large ones (lucid's ``direction``, optvis/objectives.py). ``position``: one place only.
+    """
+
+    vector: tuple[float, ...]
+    measure: Literal["dot", "cosine"] = "dot"
+    position: tuple[int, ...] | None = None
+    cosine_power: float = 2.0
+
+    def value(self, activation: Tensor) -> Tensor:
+        """``(B, C, H, W)``, ``(B, T, D)`` or ``(B, N)`` → ``(B,)``."""
+        units_last = activation.movedim(1, -1) if activation.ndim == 4 else activation  # (B, …, units)
+        vector = torch.tensor(self.vector, device=activation.device, dtype=activation.dtype)
+        along = units_last @ (vector / vector.norm())  # (B, …)
+        if self.measure == "cosine":
+            cosine = along / units_last.norm(dim=-1).clamp(min=1e-12)
+            along = along * cosine.clamp(min=0.1) ** self.cosine_power  # 0.1: lucid keeps a gradient at 0 so
+        if self.position is not None and along.ndim > 1:
+            along = along[(slice(None), *self.position)]
+        result: Tensor = along.flatten(1).mean(dim=1) if along.ndim > 1 else along
+        return result
+
+
+@dataclass(frozen=True)
+class Energy(_OfLayer):
+    """The mean square of a whole layer: what deep dream makes large."""
+
+    def value(self, activation: Tensor) -> Tensor:
+        """``(B, …)`` → ``(B,)``."""
+        return activation.square().flatten(1).mean(dim=1)
+
+
+def margin(unit: int, against: int, layer: str = OUTPUT) -> Sum:
+    """How far one logit is above another."""
+    return Logit(unit, layer) - Logit(against, layer)
 
 
 def from_spec(spec: Spec) -> Objective:

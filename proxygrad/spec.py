@@ -140,7 +140,7 @@ class Spec(_Frozen):
             )
         _, height, width = layer.shape
         if self.size_px in (None, model.input_shape[1]) and (position[0] >= height or position[1] >= width):
-            raise PositionOutOfRange(position, height, width, layer.name)
+            raise PositionOutOfRange(position, (height, width), layer.name)
 
     def identity(self, model: ModelInfo) -> str:
         """The id of the answer: 32 hex digits over the resolved question, the weights and the method.

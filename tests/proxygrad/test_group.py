@@ -18,7 +18,9 @@ from tests.proxygrad.networks import Dead, Peak, Small, small
 def lane(network: Network, **settings: object) -> Lane:
     spec = Spec.model_validate({"model": "small", "layer": "conv2", "unit": 0, "steps": 12, **settings})
     spec = spec.resolve(network.info)
-    return Lane(spec, from_spec(spec).at(network.layer_shape(spec.layer, network.input_shape[1:])))
+    return Lane(
+        spec, from_spec(spec).at({spec.layer: network.layer_shape(spec.layer, network.input_shape[1:])})
+    )
 
 
 def group(network: Network, layer: str = "conv2") -> Group:
