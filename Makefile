@@ -14,7 +14,7 @@ YAML := docker-compose.yml deploy/gpu.yml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-gateway check format lock clean
+.PHONY: help demo serve test test-gateway check format lock zoo clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ format: $(VENV)/.dev ## rewrite the code in the project's format
 
 lock: ## write constraints.txt anew from what the ranges in pyproject.toml resolve to today
 	@deploy/lock $(PYTHON)
+
+zoo: $(VENV)/.run ## maximize a unit of every classification model of torchvision, with random weights
+	$(BIN)/python benchmarks/zoo.py $(ARGS)
 
 clean: ## remove the virtual environment and every cache; pictures and data stay
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

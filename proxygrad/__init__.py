@@ -14,39 +14,55 @@ from proxygrad.version import __version__
 if TYPE_CHECKING:
     from proxygrad.delivery import Rendering
     from proxygrad.engine import Engine, Ticket
+    from proxygrad.images import tile
+    from proxygrad.maximization import Outcome, maximize
     from proxygrad.models.catalogue import Catalogue
     from proxygrad.network import Network
-    from proxygrad.objectives import Channel, Logit, Neuron
+    from proxygrad.objectives import Channel, Direction, Energy, Logit, Neuron, Objective, margin
+    from proxygrad.settings import Settings
     from proxygrad.spec import Result, Spec
-    from proxygrad.surrogate import surrogate
 
 _HOMES = {
     "Catalogue": "models.catalogue",
     "Channel": "objectives",
+    "Direction": "objectives",
+    "Energy": "objectives",
     "Engine": "engine",
     "Logit": "objectives",
     "Network": "network",
     "Neuron": "objectives",
+    "Objective": "objectives",
+    "Outcome": "maximization",
     "Rendering": "delivery",
     "Result": "spec",
+    "Settings": "settings",
     "Spec": "spec",
     "Ticket": "engine",
-    "surrogate": "surrogate",
+    "margin": "objectives",
+    "maximize": "maximization",
+    "tile": "images",
 }
 
 __all__ = [
     "Catalogue",
     "Channel",
+    "Direction",
+    "Energy",
     "Engine",
     "Logit",
     "Network",
     "Neuron",
+    "Objective",
+    "Outcome",
     "Rendering",
     "Result",
+    "Settings",
     "Spec",
     "Ticket",
     "__version__",
-    "surrogate",
+    "margin",
+    "maximize",
+    "tile",
 ]
 
 

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from proxygrad.errors import BadRequest
 from proxygrad.home import models_file
+from proxygrad.settings import Settings
 from proxygrad.spec import ObjectiveKind, Result, Spec
 
-#: Settings of a `Spec` that take one value, as options named after them.
-_OPTIONS = {"slope": float, "steps": int, "step_size": float, "size_px": int, "seed": int}
+_NUMBERS: dict[object, type] = {float: float, float | None: float, int: int, int | None: int}
 
 
 def add_question(parser: argparse.ArgumentParser) -> None:
@@ -23,13 +23,16 @@ def add_question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layer", metavar="LAYER", help="name of a layer")
     parser.add_argument("unit", metavar="UNIT", type=int, help="number of a unit, from 0")
     parser.add_argument("--objective", choices=get_args(ObjectiveKind), help="default by the layer's kind")
-    parser.add_argument(
-        "--position", type=int, nargs=2, metavar=("ROW", "COLUMN"), help="for objective neuron"
-    )
-    for name, kind in _OPTIONS.items():
-        field = Spec.model_fields[name]
-        default = "the model's own" if field.default is None else field.default
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=f"default {default}")
+    parser.add_argument("--position", type=int, nargs="+", metavar="N", help="row and column, or token")
+    for name, field in Settings.model_fields.items():
+        number = _NUMBERS.get(field.annotation)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=number or str,
+            choices=None if number else get_args(field.annotation),
+            metavar="N" if number else None,
+            help=(field.description or "").partition(". ")[0].replace("`", ""),
+        )
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +57,7 @@ def spec_from(arguments: argparse.Namespace) -> Spec:
 def describe(result: Result) -> list[tuple[str, str]]:
     """What a person wants to know of a result, as (label, value) rows."""
     spec = result.spec
-    where = f" at row {spec.position[0]}, column {spec.position[1]}" if spec.position else ""
+    where = f" at position {list(spec.position)}" if spec.position else ""
     return [
         ("unit", f"{spec.model} {spec.layer} {spec.unit}, {spec.objective}{where}"),
         ("achieved activation", f"{result.achieved_activation:.6g}"),

@@ -8,6 +8,7 @@ Each subcommand is a module named in the entry-point group ``proxygrad.commands`
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"error: this command needs {error.name!r}, which is not installed; {EXTRAS}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit says nothing either
+        return 141  # 128 + SIGPIPE
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells report it
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from proxygrad.group import Lane
 from proxygrad.images import decode_png, encode_png
+from proxygrad.lane import Lane
 from proxygrad.network import Network
 from proxygrad.objectives import Neuron, Objective
 from proxygrad.spec import Result, Spec
@@ -25,22 +25,21 @@ class Rendering:
 def measure(network: Network, objective: Objective, image: Tensor) -> float:
     """The activation of one image ``(C, H, W)`` in [0, 1] on the network itself: float32, alone, no proxy."""
     with torch.no_grad():
-        images = image.to(network.device).unsqueeze(0)
-        read = {layer: network.activations(images, layer) for layer in objective.layers}
+        read = network.read(image.to(network.device).unsqueeze(0), objective.layers)
     return float(objective(read))
 
 
-def deliver(network: Network, lane: Lane, ran_s: float) -> Rendering:
-    """Encode the lane's best image, decode it again, and measure what the decoded one achieves.
+def deliver(network: Network, spec: Spec, lane: Lane, ran_s: float) -> Rendering:
+    """Encode the image of the lane that ``spec`` asked for, decode it again, and measure what that achieves.
 
     ``ran_s``: seconds since the lane's first step.
     """
-    assert lane.best_image is not None, "a lane that ended without an error has been evaluated"
-    png = encode_png(lane.best_image)
+    assert lane.image is not None, "a lane that ended without an error has been evaluated"
+    png = encode_png(lane.image)
     achieved = measure(network, lane.objective, decode_png(png))
-    height, width = lane.best_image.shape[1:]
+    height, width = lane.image.shape[1:]
     result = Result(
-        spec=_as_used(lane.spec, lane.objective),
+        spec=_as_used(spec, lane.objective),
         achieved_activation=achieved,
         start_activation=lane.curve[0],
         stuck=lane.stuck,
@@ -51,7 +50,7 @@ def deliver(network: Network, lane: Lane, ran_s: float) -> Rendering:
         digest=network.info.digest,
         engine_version=network.info.engine_version,
         device=str(network.device),
-        dtype=str(lane.best_image.dtype).removeprefix("torch."),
+        dtype=str(lane.image.dtype).removeprefix("torch."),
         ran_s=ran_s,
         steps_per_s=lane.step / ran_s if ran_s > 0 else 0.0,
     )

@@ -20,7 +20,8 @@ from typing import Self
 
 from proxygrad.delivery import Rendering, deliver
 from proxygrad.errors import Cancelled, LaneError, ProxyGradError
-from proxygrad.group import Group, GroupKey, Lane
+from proxygrad.group import Group, GroupKey
+from proxygrad.lane import Lane
 from proxygrad.network import Network
 from proxygrad.objectives import from_spec
 from proxygrad.spec import Spec
@@ -76,7 +77,7 @@ class Ticket:
         return 0.0 if self._started_at is None else time.monotonic() - self._started_at
 
     def _follow(self, lane: Lane) -> None:
-        self.progress = Progress(lane.step, lane.spec.steps, lane.curve[-1] if lane.curve else None)
+        self.progress = Progress(lane.step, lane.settings.steps, lane.curve[-1] if lane.curve else None)
 
     def _resolve(self, outcome: Rendering | Exception) -> None:
         with suppress(InvalidStateError):
@@ -167,8 +168,8 @@ class Engine:
         network, spec = ticket.network, ticket.spec
         size = (spec.size_px, spec.size_px) if spec.size_px else network.input_shape[1:]
         objective = from_spec(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
-        key = GroupKey(network, spec.layer, size)
         lane = Lane(spec, objective)
+        key = GroupKey.of(network, lane, size)
         ticket._start()
         self._groups.setdefault(key, Group(key)).join(lane)
         self._running[lane] = ticket
@@ -183,7 +184,7 @@ class Engine:
         try:
             ended = group.step()
         except Exception as error:
-            log.exception("a step of %d lanes at layer %r failed", len(group.lanes), group.key.layer)
+            log.exception("a step of %d lanes at %s failed", len(group.lanes), ", ".join(group.key.layers))
             for lane in list(group.lanes):
                 group.leave(lane)
                 self._running.pop(lane)._resolve(_explained(error))
@@ -195,7 +196,7 @@ class Engine:
 
     def _finish(self, ticket: Ticket, lane: Lane) -> None:
         try:
-            ticket._resolve(lane.error or deliver(ticket.network, lane, ticket._ran_s()))
+            ticket._resolve(lane.error or deliver(ticket.network, ticket.spec, lane, ticket._ran_s()))
         except Exception as error:
             ticket._resolve(_explained(error))
 

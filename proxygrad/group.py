@@ -1,85 +1,55 @@
-"""A group of lanes: images that are optimised together, one forward and one backward a step for all.
+"""A group of lanes: images that are optimised together, one forward and one backward pass a step for all.
 
-A lane is one image being optimised. Lanes of a group share the network, the layer and the image size and
-nothing else: each has its own unit, slope, seed, number of steps and fate. Lanes join and leave between
-steps, so a short one never waits for a long one.
+Lanes of a group share what `GroupKey` names and nothing else: each has its own objective, slope, seed, views,
+penalties, number of steps and fate. They join and leave between steps, so a short one never waits for a
+long one. Each lane's state is one row of the group's tensors.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from proxygrad import ascent
-from proxygrad.errors import LaneError, NetworkError, ProxyGradError
-from proxygrad.images import start_image
+from proxygrad.ascent import UpdateRule, new_state, normalize, update_rule
+from proxygrad.diversity import push_apart
+from proxygrad.errors import NetworkError
+from proxygrad.lane import Lane
 from proxygrad.network import Network
-from proxygrad.objectives import Objective
-from proxygrad.spec import Spec
+from proxygrad.parameterizations import Parameterization, parameterization
+from proxygrad.regularizers import blur, penalize
+from proxygrad.settings import GafName, ParameterizationName, Proxy, UpdateName
 from proxygrad.surrogate import surrogate
+from proxygrad.transforms import apply
 
 
 @dataclass(frozen=True)
 class GroupKey:
-    """What lanes must have in common to be stepped together."""
+    """What lanes must have in common to be stepped together. ``size``: height and width in pixels."""
 
     network: Network
-    layer: str
+    layers: tuple[str, ...]
     size: tuple[int, int]
+    parameterization: ParameterizationName = "pixels"
+    update: UpdateName = "normalized"
+    gaf: GafName = "none"
+    proxy: Proxy = "surrogate"
 
-
-@dataclass(eq=False)
-class Lane:
-    """One image on its way up.
-
-    ``curve`` holds the activation before each step and, once ended, after the last one. The image kept is
-    the best one that was seen, ``best_image`` ``(C, H, W)``. ``error`` is set when the lane failed.
-    """
-
-    spec: Spec
-    objective: Objective
-    curve: list[float] = field(default_factory=list)
-    best_image: Tensor | None = None
-    best_activation: float = -math.inf
-    has_gradient: bool = True
-    error: ProxyGradError | None = None
-
-    @property
-    def step(self) -> int:
-        """Steps done so far, 0 to ``spec.steps``."""
-        return max(0, len(self.curve) - 1)
-
-    @property
-    def ended(self) -> bool:
-        """It failed, or the image after its last step has been evaluated."""
-        return self.error is not None or len(self.curve) > self.spec.steps
-
-    @property
-    def rate(self) -> float:
-        """Length of the step that follows the latest evaluation; 0 when the lane has ended."""
-        return 0.0 if self.ended else ascent.rate(self.spec.step_size, self.step, self.spec.steps)
-
-    @property
-    def stuck(self) -> bool:
-        """Ascent ran out of gradient and never rose above its start."""
-        return not self.has_gradient and self.best_activation <= self.curve[0]
-
-    def note(self, activation: float, steepest: float, image: Tensor) -> None:
-        """Record one evaluation: the activation, the largest gradient entry, and the image ``(C, H, W)``."""
-        if not (math.isfinite(activation) and math.isfinite(steepest)):
-            self.error = LaneError(
-                f"unit {self.spec.unit} of layer {self.spec.layer!r}: activation {activation} with largest "
-                f"gradient {steepest} at step {len(self.curve)}"
-            )
-            return
-        self.has_gradient = steepest > 0
-        self.curve.append(activation)
-        if activation > self.best_activation:
-            self.best_activation = activation
-            self.best_image = image.clone()
+    @classmethod
+    def of(cls, network: Network, lane: Lane, size: tuple[int, int]) -> GroupKey:
+        """The group that ``lane`` fits in."""
+        settings = lane.settings
+        return cls(
+            network,
+            lane.objective.layers,
+            size,
+            settings.parameterization,
+            settings.update,
+            settings.gaf,
+            settings.proxy,
+        )
 
 
 class Group:
@@ -88,49 +58,101 @@ class Group:
     def __init__(self, key: GroupKey) -> None:
         self.key = key
         self.lanes: list[Lane] = []
-        channels = key.network.input_shape[0]
-        self._images = torch.empty((0, channels, *key.size), device=key.network.device)  # (lanes, C, H, W)
+        shape = (key.network.input_shape[0], *key.size)
+        device = key.network.device
+        self._images: Parameterization = parameterization(key.parameterization, shape, device)
+        self._rule: UpdateRule = update_rule(key.update, key.gaf)
+        self._params = self._images.start(torch.Generator()).to(device).unsqueeze(0)[:0]  # (0, *P)
+        self._state = new_state(self._rule, self._params)  # each (lanes, *P)
 
     def join(self, lane: Lane) -> None:
-        """Take a lane in, at its start image."""
-        image = start_image((self._images.shape[1], *self.key.size), lane.spec.seed)
-        self._images = torch.cat([self._images, image.to(self._images).unsqueeze(0)])
+        """Take a lane in, at its start: a given image, or the random one of its seed."""
+        if lane.start is None:
+            params = self._images.start(lane.generator).to(self._params).unsqueeze(0)
+        else:
+            params = self._images.encode(lane.start.to(self._params).unsqueeze(0))
+        self._params = torch.cat([self._params, params])
+        fresh = new_state(self._rule, params)
+        self._state = {name: torch.cat([rows, fresh[name]]) for name, rows in self._state.items()}
         self.lanes.append(lane)
 
     def leave(self, lane: Lane) -> None:
         """Let a lane go, whether it has ended or not."""
-        keep = [index for index, other in enumerate(self.lanes) if other is not lane]
-        self.lanes = [self.lanes[index] for index in keep]
-        self._images = self._images[keep]
+        self._keep([index for index, other in enumerate(self.lanes) if other is not lane])
 
     def step(self) -> list[Lane]:
         """Evaluate every lane and move those with steps left; the ended ones leave and are returned."""
-        activations, gradient = self._evaluate()  # (lanes,), (lanes, C, H, W)
-        steepest = gradient.abs().amax(dim=(1, 2, 3))
+        images, activations, gradient = self._evaluate()
+        steepest = gradient.flatten(1).abs().amax(dim=1)
         rows = torch.stack([activations, steepest], dim=1).tolist()  # one transfer a step
-        for lane, image, (activation, slope) in zip(self.lanes, self._images, rows, strict=True):
+        steps = torch.tensor([lane.step for lane in self.lanes], device=gradient.device)
+        for lane, image, (activation, slope) in zip(self.lanes, images, rows, strict=True):
             lane.note(activation, slope, image)
-        rates = activations.new_tensor([lane.rate for lane in self.lanes])
-        self._images = ascent.normalized_ascent(self._images, gradient, rates)
+        self._move(gradient, steps)
         ended = [lane for lane in self.lanes if lane.ended]
-        for lane in ended:
-            self.leave(lane)
+        if ended:
+            self._keep([index for index, lane in enumerate(self.lanes) if not lane.ended])
         return ended
 
-    def _evaluate(self) -> tuple[Tensor, Tensor]:
-        images = self._images.detach().requires_grad_()  # (lanes, C, H, W)
-        with surrogate(self._slopes()):
-            activation = self.key.network.activations(images, self.key.layer)  # (lanes, units, …)
-        each = [
-            lane.objective({self.key.layer: activation[index : index + 1]})
-            for index, lane in enumerate(self.lanes)
-        ]
-        values = torch.cat(each)  # (lanes,)
+    def _evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Images ``(lanes, C, H, W)``, their activations ``(lanes,)``, and where the parameters should go."""
+        params = self._params.detach().requires_grad_()  # (lanes, *P)
+        images = self._images.decode(params)  # (lanes, C, H, W)
+        views = apply(images, [lane.view(self.key.size, images.shape[1]) for lane in self.lanes])
+        with surrogate(self._slopes(), proxy=self.key.proxy):
+            read = self.key.network.read(views, self.key.layers)
+        values = self._values(read)  # (lanes,)
         if not values.requires_grad:
-            raise NetworkError(f"layer {self.key.layer!r} does not depend on the image")
-        (gradient,) = torch.autograd.grad(values.sum(), images)
-        return values.detach(), gradient
+            raise NetworkError(f"layer {self.key.layers[0]!r} does not depend on the image")
+        families = self._families()
+        (gradient,) = torch.autograd.grad(values.sum(), images, retain_graph=bool(families))
+        for rows, weight in families:
+            gradient = push_apart(gradient, images, read, rows, weight)
+        gradient = self._penalized(gradient, images)
+        if images is not params:
+            (gradient,) = torch.autograd.grad(images, params, gradient)
+        if self.key.proxy == "network":
+            with torch.no_grad():
+                values = self._values(self.key.network.read(views, self.key.layers))
+        return images.detach(), values.detach(), gradient
+
+    def _values(self, read: dict[str, Tensor]) -> Tensor:
+        rows = [
+            {layer: value[index : index + 1] for layer, value in read.items()}
+            for index in range(len(self.lanes))
+        ]
+        return torch.cat([lane.objective(row) for lane, row in zip(self.lanes, rows, strict=True)])
+
+    def _penalized(self, gradient: Tensor, images: Tensor) -> Tensor:
+        weights = [(lane.settings.total_variation, lane.settings.l2) for lane in self.lanes]
+        if not any(roughness or distance for roughness, distance in weights):
+            return gradient
+        roughness, distance = torch.tensor(weights, device=gradient.device).T
+        return penalize(normalize(gradient), images, roughness, distance)
+
+    def _move(self, gradient: Tensor, steps: Tensor) -> None:
+        rates = gradient.new_tensor([lane.rate for lane in self.lanes])
+        self._params = self._images.project(
+            self._rule.step(self._params, gradient, rates, self._state, steps)
+        )
+        widths = [lane.settings.blur_px for lane in self.lanes]
+        if any(widths):  # of pixels only, which `Settings` sees to
+            self._params = blur(self._params, gradient.new_tensor(widths))
 
     def _slopes(self) -> float | Tensor:
-        slopes = [lane.spec.slope for lane in self.lanes]
-        return slopes[0] if len(set(slopes)) == 1 else torch.tensor(slopes, device=self._images.device)
+        slopes = [lane.slope for lane in self.lanes]
+        return slopes[0] if len(set(slopes)) == 1 else torch.tensor(slopes, device=self._params.device)
+
+    def _families(self) -> list[tuple[list[int], float]]:
+        """Rows of the lanes that shall differ from each other, and how much that counts."""
+        members: dict[int, list[int]] = {}
+        for index, lane in enumerate(self.lanes):
+            if lane.family is not None:
+                members.setdefault(id(lane.family), []).append(index)
+        weighted = [(rows, self.lanes[rows[0]].family) for rows in members.values() if len(rows) > 1]
+        return [(rows, family.diversity) for rows, family in weighted if family is not None]
+
+    def _keep(self, rows: Sequence[int]) -> None:
+        self.lanes = [self.lanes[index] for index in rows]
+        self._params = self._params[list(rows)]
+        self._state = {name: value[list(rows)] for name, value in self._state.items()}

@@ -6,12 +6,15 @@ An image is a tensor ``(C, H, W)`` with values in [0, 1] and C = 1 (grey) or 3 (
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+
+from proxygrad.errors import NetworkError
 
 #: Half-width of the uniform noise around mid-grey that ascent starts from. Plain grey is a poor start: all
 #: positions are alike and many gradients vanish; 0.05 is what the measurements in docs/method.md used.
@@ -25,7 +28,15 @@ def start_image(shape: tuple[int, int, int], seed: int) -> Tensor:
 
 
 def encode_png(image: Tensor) -> bytes:
-    """``(C, H, W)`` in [0, 1] → a PNG of 8 bits a channel, grey for C = 1 and RGB for C = 3."""
+    """``(C, H, W)`` in [0, 1] → a PNG of 8 bits a channel, grey for C = 1 and RGB for C = 3.
+
+    Raises `NetworkError` for any other number of channels: they would have to be shown as something else.
+    """
+    if image.shape[0] not in (1, 3):
+        raise NetworkError(
+            f"an image of {image.shape[0]} channels has no PNG, which holds 1 (grey) or 3 (RGB); "
+            "`proxygrad.maximize` returns it as a tensor"
+        )
     levels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)  # (C, H, W)
     pixels = levels[0].numpy() if levels.shape[0] == 1 else levels.permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
@@ -56,3 +67,17 @@ def read_text(png: bytes) -> dict[str, str]:
     """The text chunks of a PNG, by keyword."""
     with Image.open(io.BytesIO(png)) as picture:
         return {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}
+
+
+def tile(images: Sequence[Tensor], columns: int | None = None, gap_px: int = 2) -> Image.Image:
+    """Images ``(C, H, W)`` of one size side by side, ``columns`` in a row (default all), as a picture."""
+    columns = columns or len(images)
+    height, width = images[0].shape[1:]
+    rows = -(-len(images) // columns)
+    size = (columns * (width + gap_px) - gap_px, rows * (height + gap_px) - gap_px)
+    sheet = Image.new("RGB", size, (255, 255, 255))
+    for number, image in enumerate(images):
+        with Image.open(io.BytesIO(encode_png(image))) as picture:
+            at = (number % columns * (width + gap_px), number // columns * (height + gap_px))
+            sheet.paste(picture.convert("RGB"), at)
+    return sheet

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from proxygrad.errors import NetworkError, SizeUnsupported, UnknownLayer
+from proxygrad import cut
+from proxygrad.copying import private_copy
+from proxygrad.cut import Call
+from proxygrad.errors import NetworkError, ProxyGradError, SizeUnsupported, UnknownLayer
 from proxygrad.objectives import OUTPUT
-from proxygrad.spec import LayerInfo, LayerKind, ModelInfo
+from proxygrad.spec import LayerInfo, ModelInfo
+from proxygrad.survey import Survey, survey
 from proxygrad.version import ENGINE_VERSION
-
-
-class _Reached(BaseException):
-    """Ends a forward pass at its target. No `Exception`: a network that catches those must not stop it."""
-
-    def __init__(self, activation: Any) -> None:
-        self.activation = activation
 
 
 class Network:
     """A private, frozen copy of ``module`` in evaluation mode, with what is needed to feed it images.
 
-    ``module``: any floating-point `torch.nn.Module` that takes one tensor ``(B, C, H, W)``; it is copied and
-    never changed. ``input_shape``: ``(C, H, W)`` it was made for, C = 1 or 3. ``mean``, ``std``: per channel;
-    images in [0, 1] are normalised with them before the network (default 0 and 1). ``classes``: names of the
-    logits. ``origin``: where the module came from, e.g. its builder; part of the digest.
+    ``module``: any floating-point `torch.nn.Module` that takes one tensor ``(B, C, H, W)``; it is copied, in
+    float32 (`proxygrad.copying`), and never changed. ``input_shape``: ``(C, H, W)`` it was made for, C = 1
+    (grey), 3 (RGB), or more, for which there are images but no PNG. ``mean``, ``std``: per channel; images in
+    [0, 1] are normalised with them before the network (default 0 and 1). ``classes``: names of the logits.
+    ``origin``: where the module came from, e.g. its builder; part of the digest.
+
+    A layer is one call of one module, by its dotted name; the second call of the same module in a forward
+    pass is ``name@2``, counted from 1 as the calls return, so ``name`` is ``name@1``. Of several tensors that
+    a module returns the first counts. Activations come with the batch first: feature maps
+    ``(B, units, rows, columns)``, tokens ``(B, tokens, units)``, vectors ``(B, units)``; `proxygrad.survey`
+    says how it is known which dimension holds the units.
 
     Raises `NetworkError` when the module cannot be copied, is not floating-point, holds non-finite weights,
     or fails on an image of ``input_shape``.
@@ -51,51 +53,56 @@ class Network:
         device: str | torch.device = "cpu",
     ) -> None:
         channels = input_shape[0]
-        if channels not in (1, 3):
+        if channels < 1 or channels == 2:
             raise NetworkError(
-                f"input_shape {input_shape} has {channels} channels; images have 1 (grey) or 3 (RGB)"
+                f"input_shape {input_shape} has {channels} channels; "
+                "images have 1 (grey) or 3 (RGB), or more than 3, of which there is no picture"
             )
         self.name = name
         self.input_shape = input_shape
         self.classes = tuple(classes) if classes is not None else None
         self.origin = origin
         self.device = _device(device)
-        self._mean = _per_channel("mean", mean or [0.0] * channels, channels).to(self.device)
-        self._std = _per_channel("std", std or [1.0] * channels, channels).to(self.device)
-        if not bool((self._std > 0).all()):
-            raise NetworkError(f"std {list(std or [])} must be positive")
-        self.module = _frozen_copy(module).to(self.device)
+        with torch.inference_mode(False), torch.enable_grad():
+            self._mean = _per_channel("mean", mean or [0.0] * channels, channels).to(self.device)
+            self._std = _per_channel("std", std or [1.0] * channels, channels).to(self.device)
+            if not bool((self._std > 0).all()):
+                raise NetworkError(f"std {list(std or [])} must be positive")
+            self.module = private_copy(module).to(self.device)
+            self._modules = {each: child for each, child in self.module.named_modules() if each}
+            self._survey = self._surveyed()
         self._shapes: dict[tuple[str, tuple[int, int]], tuple[int, ...]] = {}
 
-    def activations(self, images: Tensor, layer: str) -> Tensor:
-        """What ``layer`` returns for ``images`` ``(B, C, H, W)`` in [0, 1]: ``(B, units, …)``, before softmax
-        or whatever else follows; the network runs no further than that layer. Differentiable.
+    def read(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """What each of ``layers`` returns for ``images`` ``(B, C, H, W)`` in [0, 1], batch first, in one
+        forward pass that runs no further than the last of them. Differentiable.
 
-        Raises `UnknownLayer`, or `NetworkError` when the layer does not run or returns no tensor.
+        Values are those at the moment the layer returned, also where an in-place operation behind it
+        overwrites them. Raises `UnknownLayer`, or `NetworkError` when a layer does not run, returns no
+        tensor, or returns something that is not made of one entry for each image.
         """
-        inputs = (images - self._mean) / self._std
-        if layer == OUTPUT and layer not in self._modules:
-            return _tensor(self.module(inputs), layer)
-        handle = self._module(layer).register_forward_hook(_stop)
-        try:
-            self.module(inputs)
-        except _Reached as reached:
-            return _tensor(reached.activation, layer)
-        finally:
-            handle.remove()
-        raise NetworkError(f"layer {layer!r} does not run when the network does")
+        wanted = {layer: self._call(layer) for layer in layers}
+        found = cut.read(self.module, self._normalized(images), wanted)
+        return {layer: self._arranged(layer, value, images) for layer, value in found.items()}
+
+    def activations(self, images: Tensor, layer: str) -> Tensor:
+        """`read` for a single layer."""
+        return self.read(images, [layer])[layer]
 
     def layer_shape(self, layer: str, size: tuple[int, int]) -> tuple[int, ...]:
         """Shape of ``layer``'s output without the batch, for images of ``size`` (height, width) in pixels.
 
-        Raises `SizeUnsupported` when the network fails on such an image.
+        Raises what `layer` raises, and `SizeUnsupported` when the network fails on such an image.
         """
         if (layer, size) not in self._shapes:
+            self.layer(layer)
             images = torch.full((1, self.input_shape[0], *size), 0.5, device=self.device)
             try:
                 with torch.no_grad():
                     activation = self.activations(images, layer)
-            except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            except ProxyGradError:
+                raise
+            except Exception as error:
                 height, width = size
                 raise SizeUnsupported(
                     f"model {self.name!r} cannot take an image of {height}x{width} px up to layer {layer!r} "
@@ -105,8 +112,28 @@ class Network:
         return self._shapes[layer, size]
 
     def units(self) -> tuple[LayerInfo, ...]:
-        """Every addressable layer, in the order of the forward pass: feature maps, vectors and the logits."""
+        """Every addressable layer, in the order of the forward pass."""
         return self.info.layers
+
+    @property
+    def unlisted(self) -> dict[str, str]:
+        """Modules and calls that `units` leaves out, each with the reason."""
+        return dict(self._survey.unlisted)
+
+    @property
+    def batch_first(self) -> bool:
+        """False when some layer has the batch in its second dimension, as `(T, B, D)` transformers do."""
+        return all(layout.batch == 0 for layout in self._survey.layouts.values())
+
+    def layer(self, name: str) -> LayerInfo:
+        """The layer that is meant by ``name``: ``x@1`` is ``x``, and `output` is the layer that makes it.
+
+        Raises `UnknownLayer` with near names, or `NetworkError` with the reason for one that is not listed.
+        """
+        plain = self._plain(name)
+        if (reason := self._survey.unlisted.get(plain)) is not None:
+            raise NetworkError(f"layer {name!r} {reason}")
+        return self.info.layer(plain)
 
     @cached_property
     def info(self) -> ModelInfo:
@@ -117,46 +144,53 @@ class Network:
             classes=self.classes,
             digest=self._digest(),
             engine_version=ENGINE_VERSION,
-            layers=tuple(self._survey()),
+            layers=self._survey.layers,
         )
 
-    @cached_property
-    def _modules(self) -> dict[str, nn.Module]:
-        return dict(self.module.named_modules())
-
-    def _module(self, layer: str) -> nn.Module:
-        if not layer or layer not in self._modules:
-            raise UnknownLayer(layer, [info.name for info in self.info.layers], self.name)
-        return self._modules[layer]
-
-    def _survey(self) -> list[LayerInfo]:
-        """Runs the whole network once on grey and notes what each module returned at its first call."""
-        returned: dict[str, Any] = {}
-
-        def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                returned.setdefault(name, output)
-
-            return hook
-
-        handles = [module.register_forward_hook(note(name)) for name, module in self._modules.items() if name]
-        images = torch.full((1, *self.input_shape), 0.5, device=self.device)
+    def _surveyed(self) -> Survey:
+        grey = torch.full((1, *self.input_shape), 0.5, device=self.device, requires_grad=True)
         try:
-            with torch.no_grad():
-                output = self.module((images - self._mean) / self._std)
+            found = survey(self.module, self._normalized(grey), self._modules)
         except Exception as error:
             shape = "x".join(map(str, self.input_shape))
             raise NetworkError(f"model {self.name!r} fails on an image of shape {shape}: {error}") from error
-        finally:
-            for handle in handles:
-                handle.remove()
-        if OUTPUT not in self._modules and not any(each is output for each in returned.values()):
-            returned[OUTPUT] = output
-        layers = [
-            _describe(name, self._modules.get(name), value, value is output)
-            for name, value in returned.items()
-        ]
-        return [layer for layer in layers if layer is not None]
+        if not found.layers:
+            reasons = "; ".join(f"layer {name!r} {reason}" for name, reason in found.unlisted.items())
+            raise NetworkError(f"model {self.name!r} has nothing to ask about: {reasons or 'no modules'}")
+        return found
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        return (images - self._mean) / self._std
+
+    def _call(self, layer: str) -> Call | None:
+        """None is the network's own output."""
+        if layer in self._modules:
+            return Call(self._modules[layer], 1)
+        if layer == OUTPUT:
+            return None
+        name, _, number = layer.rpartition("@")
+        if name in self._modules and number.isdecimal() and int(number) > 0:
+            return Call(self._modules[name], int(number))
+        raise UnknownLayer(layer, [info.name for info in self.info.layers], self.name)
+
+    def _plain(self, layer: str) -> str:
+        """The name under which the survey knows a layer."""
+        if layer in self._modules:
+            return layer
+        return self._survey.output if layer == OUTPUT else layer.removesuffix("@1")
+
+    def _arranged(self, layer: str, value: Tensor, images: Tensor) -> Tensor:
+        """Batch and units where they belong."""
+        layout = self._survey.layouts.get(self._plain(layer))
+        value = layout.arrange(value) if layout else value
+        if value.ndim and value.shape[0] == len(images):
+            return value
+        if images.requires_grad and not value.requires_grad:
+            raise NetworkError(f"layer {layer!r} does not depend on the image")
+        shape = tuple(value.shape)
+        raise NetworkError(
+            f"layer {layer!r} returns shape {shape} for {len(images)} image(s), not one entry each"
+        )
 
     def _digest(self) -> str:
         """SHA-256 over all weights and buffers, the origin and the normalisation."""
@@ -164,6 +198,9 @@ class Network:
         header = [self.origin, self.input_shape, self._mean.flatten().tolist(), self._std.flatten().tolist()]
         digest.update(repr(header).encode())
         for key, value in sorted(self.module.state_dict().items()):
+            if not isinstance(value, Tensor):  # a module's extra state: any object, with no bytes to speak of
+                digest.update(f"{key} {type(value).__name__}\n".encode())
+                continue
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
@@ -179,46 +216,9 @@ def _device(device: str | torch.device) -> torch.device:
     return found
 
 
-def _frozen_copy(module: nn.Module) -> nn.Module:
-    try:
-        duplicate = copy.deepcopy(module)
-    except Exception as error:
-        raise NetworkError(f"cannot copy the module {type(module).__name__}: {error}") from error
-    duplicate.eval().requires_grad_(False)
-    for name, parameter in duplicate.named_parameters():
-        if not parameter.is_floating_point():
-            raise NetworkError(
-                f"parameter {name!r} is {parameter.dtype}; only floating-point networks have gradients"
-            )
-    for name, value in duplicate.state_dict().items():
-        if not bool(torch.isfinite(value).all()):
-            raise NetworkError(f"{name!r} holds values that are not finite")
-    return duplicate.float()
-
-
 def _per_channel(what: str, values: Sequence[float], channels: int) -> Tensor:
     if len(values) != channels:
         raise NetworkError(
             f"{what} {list(values)} has {len(values)} values; the input has {channels} channels"
         )
     return torch.tensor(values, dtype=torch.float32).view(1, channels, 1, 1)
-
-
-def _stop(module: nn.Module, inputs: Any, output: Any) -> None:
-    raise _Reached(output)
-
-
-def _tensor(value: Any, layer: str) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise NetworkError(f"layer {layer!r} returns a {type(value).__name__}, not a tensor")
-    return value
-
-
-def _describe(name: str, module: nn.Module | None, value: Any, is_output: bool) -> LayerInfo | None:
-    """None for what cannot be asked about: no tensor, or neither a feature map nor a vector."""
-    kinds: dict[int, LayerKind] = {4: "feature_map", 2: "logits" if is_output else "vector"}
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim not in kinds:
-        return None
-    shape = tuple(value.shape[1:])
-    kind = type(module).__name__ if module is not None else "output"
-    return LayerInfo(name=name, kind=kinds[value.ndim], type=kind, shape=shape, units=shape[0])

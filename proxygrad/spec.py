@@ -11,23 +11,21 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange, UnknownLayer
+from proxygrad.settings import Settings
 
 ObjectiveKind = Literal["channel", "neuron", "logit"]
-LayerKind = Literal["feature_map", "vector", "logits"]
+LayerKind = Literal["feature_map", "tokens", "vector", "logits"]
 
 #: What can be asked of each kind of layer; the first is what a request without `objective` gets.
 OBJECTIVES: dict[LayerKind, tuple[ObjectiveKind, ...]] = {
     "feature_map": ("channel", "neuron"),
+    "tokens": ("channel", "neuron"),
     "vector": ("neuron",),
     "logits": ("logit", "neuron"),
 }
-
-MAX_STEPS = 4096
-MIN_SIZE_PX = 8
-MAX_SIZE_PX = 1024
 
 
 class _Frozen(BaseModel):
@@ -37,13 +35,21 @@ class _Frozen(BaseModel):
 class LayerInfo(_Frozen):
     """One addressable layer: the output of one module at the model's own input size."""
 
-    name: str = Field(description="The module's dotted name, as in `named_modules()`.")
-    kind: LayerKind = Field(description="What its output is: a feature map, a vector, or the logits.")
+    name: str = Field(
+        description="The module's dotted name, as in `named_modules()`; `name@2` is its second call."
+    )
+    kind: LayerKind = Field(description="What its output is: a feature map, tokens, a vector, or the logits.")
     type: str = Field(description="The module's class name.")
     shape: tuple[int, ...] = Field(
-        description="Output shape without the batch, at the model's own input size."
+        description="Output shape without the batch, at the model's own input size: (units, rows, columns) "
+        "of a feature map, (tokens, units), or (units,)."
     )
     units: int = Field(description="How many units it has; valid units are 0 to `units` - 1.")
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The positions of a unit: height and width of a feature map, the number of tokens, or none."""
+        return {"feature_map": self.shape[1:], "tokens": self.shape[:1]}.get(self.kind, ())
 
 
 class ModelInfo(_Frozen):
@@ -64,11 +70,11 @@ class ModelInfo(_Frozen):
         raise UnknownLayer(name, [layer.name for layer in self.layers], self.name)
 
 
-class Spec(_Frozen):
-    """The question: what does this unit of this model respond to?
+class Spec(Settings):
+    """The question: what does this unit of this model respond to, and how is the image to be made?
 
     The smallest one names model, layer and unit; everything else has a default. What is `None` is
-    filled in by `resolve` from the model. Every field changes the picture and so belongs to the id.
+    filled in by `resolve` from the model. What changes the picture belongs to the id.
     """
 
     model: str = Field(
@@ -85,32 +91,11 @@ class Spec(_Frozen):
         description="`channel`: mean over all positions; `neuron`: one position (default the centre); "
         "`logit`: one output before softmax. Default by the layer's kind.",
     )
-    position: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = Field(
-        default=None, description="Row and column in the feature map, for `neuron`; default the centre."
-    )
-    slope: float = Field(
-        default=0.05,
-        ge=0.0,
-        le=1.0,
-        description="Slope of every rectifier for negative inputs in the backward pass (ProxyGrad); "
-        "0 is plain activation maximization of a ReLU network.",
-    )
-    steps: int = Field(default=128, ge=1, le=MAX_STEPS, description="Gradient steps.")
-    step_size: float = Field(
-        default=0.1,
-        gt=0.0,
-        le=10.0,
-        description="Length of the first step: root mean square change of a pixel value (range 0 to 1). "
-        "Decays linearly to 0.",
-    )
-    size_px: int | None = Field(
+    position: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2)] | None = Field(
         default=None,
-        ge=MIN_SIZE_PX,
-        le=MAX_SIZE_PX,
-        description="Height and width of the image in pixels; default the model's own input size, "
-        "which need not be square.",
+        description="For `neuron`: row and column in a feature map, default its centre; or the number of a "
+        "token, default the first.",
     )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="Seeds the start image.")
 
     def resolve(self, model: ModelInfo) -> Spec:
         """Check this question against `model` and fill in what depends on it.
@@ -129,18 +114,19 @@ class Spec(_Frozen):
             self._check_position(self.position, objective, layer, model)
         _, height, width = model.input_shape
         size_px = self.size_px or (height if height == width else None)
-        return self.model_copy(update={"objective": objective, "size_px": size_px})
+        return self.completed().model_copy(update={"objective": objective, "size_px": size_px})
 
     def _check_position(
-        self, position: tuple[int, int], objective: ObjectiveKind, layer: LayerInfo, model: ModelInfo
+        self, position: tuple[int, ...], objective: ObjectiveKind, layer: LayerInfo, model: ModelInfo
     ) -> None:
-        if objective != "neuron" or layer.kind != "feature_map":
+        if objective != "neuron" or not layer.grid:
             raise ObjectiveMismatch(
                 f"{objective} with a position", layer.name, layer.kind, OBJECTIVES[layer.kind]
             )
-        _, height, width = layer.shape
-        if self.size_px in (None, model.input_shape[1]) and (position[0] >= height or position[1] >= width):
-            raise PositionOutOfRange(position, (height, width), layer.name)
+        own_size = self.size_px in (None, model.input_shape[1])
+        outside = own_size and any(at >= side for at, side in zip(position, layer.grid, strict=False))
+        if outside or len(position) != len(layer.grid):
+            raise PositionOutOfRange(position, layer.grid, layer.name)
 
     def identity(self, model: ModelInfo) -> str:
         """The id of the answer: 32 hex digits over the resolved question, the weights and the method.
@@ -148,7 +134,7 @@ class Spec(_Frozen):
         The same question about the same weights has the same id, on any machine.
         """
         content = {
-            "spec": self.resolve(model).model_dump(mode="json"),
+            "spec": self.resolve(model).model_dump(mode="json", exclude={"preset"}),  # which is spelt out
             "digest": model.digest,
             "engine_version": model.engine_version,
         }

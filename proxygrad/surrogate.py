@@ -1,10 +1,15 @@
-"""The method: rectifiers whose backward slope differs from the forward one.
+"""The method: activations whose backward slope differs from the forward one.
 
 Within `surrogate(slope)` every ReLU and Leaky ReLU that runs in this thread returns exactly what it
 always returns, and passes back ``grad * slope`` instead of ``grad * forward_slope`` where its input was
 not positive. Units behind inactive rectifiers, whose true gradient is zero, so get a direction to
 follow (Linse, Barth and Martinetz, "Rethinking Activation Maximization", arXiv 2410.16958; their proxy
-network, here in one forward pass with the gates of the original network).
+network, here in one forward pass with the gates of the original network). Other activations follow one
+principle, "the derivative is never below the slope": `proxygrad.activations`.
+
+`surrogate(slope, proxy="network")` is the other reading: the activations return what those of the proxy
+network would, and autograd does the rest, so that gates are the proxy's own. The value of a unit then takes
+a second forward pass, outside the block.
 
 The calls are caught where Python calls them (`torch.overrides.TorchFunctionMode`), so modules,
 functions and methods, in place or not, reused or nested, are all covered and nothing of the network is
@@ -14,7 +19,8 @@ changed. TorchScript code calls no Python and is not covered.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,9 +28,11 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from proxygrad.activations import Activation, Slope, bend, per_sample, recognize, straighten
 from proxygrad.errors import NetworkError
+from proxygrad.pooling import MAX_POOLING, spread_max_pool2d, windows_of
 
-Slope = float | Tensor
+Proxy = Literal["surrogate", "network"]
 
 
 def rectify(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
@@ -33,28 +41,19 @@ def rectify(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False
     ``y = x if x > 0 else forward_slope * x``, ``dx = dy if x > 0 else max(slope, forward_slope) * dy``.
     The proxy's slope is never below the network's own: 0 is plain activation maximization everywhere.
 
-    ``x``: any shape, the batch first. ``slope``: a number, or ``(lanes,)`` with one slope per lane, the
-    batch then being a multiple of the lanes. With ``inplace`` the result is written over ``x``.
-    Raises `NetworkError` when the batch cannot be divided among the lanes.
+    ``x``: any shape, the batch first. ``forward_slope``: not negative. ``slope``: a number, or ``(lanes,)``
+    with one slope per lane, the batch then being a multiple of the lanes. With ``inplace`` the result is
+    written over ``x``. Raises `NetworkError` when the batch cannot be divided among the lanes.
     """
-    if isinstance(slope, Tensor):
-        slope = _per_sample(slope, x).clamp(min=forward_slope)
-    else:
-        slope = max(slope, forward_slope)
-    rectified: Tensor = _Rectify.apply(x, forward_slope, slope, inplace)  # type: ignore[no-untyped-call]
+    rectified: Tensor = _Rectify.apply(x, forward_slope, _raised(slope, forward_slope, x), inplace)  # type: ignore[no-untyped-call]
     return rectified
 
 
-def _per_sample(slope: Tensor, x: Tensor) -> Tensor:
-    """``(lanes,)`` → ``(batch, 1, …)``, to broadcast to ``x``; lanes are the slow index of a folded batch."""
-    lanes, batch = slope.shape[0], x.shape[0] if x.ndim else 0
-    if batch == 0 or batch % lanes:
-        raise NetworkError(
-            f"a rectifier's input of shape {tuple(x.shape)} cannot be divided among {lanes} lanes: "
-            "its first dimension is not the batch; give all lanes the same slope"
-        )
-    spread = slope.to(x).repeat_interleave(batch // lanes)
-    return spread.view(batch, *[1] * (x.ndim - 1))
+def _raised(slope: Slope, forward_slope: float, x: Tensor) -> Slope:
+    """The larger of the two slopes; ``(lanes,)`` made ready to be multiplied with ``x``."""
+    if isinstance(slope, Tensor):
+        return per_sample(slope, x).clamp(min=forward_slope)
+    return max(slope, forward_slope)
 
 
 class _Rectify(torch.autograd.Function):
@@ -81,23 +80,83 @@ class _Rectify(torch.autograd.Function):
         return torch.ops.aten.leaky_relu_backward(grad, y, slope, False), None, None, None
 
 
-def _relu(slope: Slope, input: Tensor, inplace: bool = False) -> Tensor:
-    return rectify(input, 0.0, slope, inplace)
+def steepen(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
+    """The proxy network's rectifier: Leaky ReLU of slope ``max(slope, forward_slope)``; else as `rectify`."""
+    raised = _raised(slope, forward_slope, x)
+    if not isinstance(raised, Tensor):
+        return functional.leaky_relu(x, raised, inplace)
+    gate = torch.where(x > 0, torch.ones_like(raised), raised)
+    return x.mul_(gate) if inplace else x * gate
 
 
-def _relu_(slope: Slope, input: Tensor) -> Tensor:
-    return rectify(input, 0.0, slope, inplace=True)
+def _leaky(how: surrogate, x: Tensor, forward_slope: float, inplace: bool) -> Tensor:
+    if forward_slope < 0:  # like |x|: the sign of the output does not tell that of the input
+        parameters = (("negative_slope", forward_slope), ("inplace", inplace))
+        return _other(how, x, Activation(functional.leaky_relu, parameters, inplace))
+    rule = steepen if how.proxy == "network" else rectify
+    return rule(x, forward_slope, how.slope, inplace)
 
 
-def _leaky_relu(slope: Slope, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    return rectify(input, negative_slope, slope, inplace)
+def _relu(how: surrogate, input: Tensor, inplace: bool = False) -> Tensor:
+    return _leaky(how, input, 0.0, inplace)
 
 
-def _leaky_relu_(slope: Slope, input: Tensor, negative_slope: float = 0.01) -> Tensor:
-    return rectify(input, negative_slope, slope, inplace=True)
+def _relu_(how: surrogate, input: Tensor) -> Tensor:
+    return _leaky(how, input, 0.0, inplace=True)
 
 
-_PROXIES: dict[Callable[..., Any], Callable[..., Tensor]] = {
+def _leaky_relu(how: surrogate, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    return _leaky(how, input, negative_slope, inplace)
+
+
+def _leaky_relu_(how: surrogate, input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    return _leaky(how, input, negative_slope, inplace=True)
+
+
+def _rrelu(
+    how: surrogate,
+    input: Tensor,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    inplace: bool = False,
+) -> Tensor:
+    """In evaluation a Leaky ReLU; in training its slopes are drawn at random, and stay as they are."""
+    if training:
+        return functional.rrelu(input, lower, upper, training, inplace)
+    return _leaky(how, input, (lower + upper) / 2, inplace)
+
+
+def _rrelu_(
+    how: surrogate, input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False
+) -> Tensor:
+    return _rrelu(how, input, lower, upper, training, inplace=True)
+
+
+def _prelu(how: surrogate, input: Tensor, weight: Tensor) -> Tensor:
+    if how.proxy == "surrogate":
+        return bend(input, Activation(torch.prelu), how.slope, weight=weight)
+    own = weight.view(-1, *[1] * (input.ndim - 2)) if weight.numel() > 1 else weight  # (units, 1, …) or (1,)
+    slope = per_sample(how.slope, input) if isinstance(how.slope, Tensor) else input.new_tensor(how.slope)
+    raised = torch.where(slope > 0, torch.maximum(own, slope), own)
+    return torch.where(input > 0, input, raised * input)
+
+
+def _other(how: surrogate, x: Tensor, activation: Activation) -> Tensor:
+    return (straighten if how.proxy == "network" else bend)(x, activation, how.slope)
+
+
+def _max_pool(
+    how: surrogate, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    if how.spread_max_pool == 0:
+        return func(*args, **kwargs)  # type: ignore[no-any-return]
+    windows = windows_of(func, args, kwargs)
+    x = windows.pop("input")
+    return spread_max_pool2d(x, windows, how.spread_max_pool, forward=how.proxy == "network")
+
+
+_RECTIFIERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     functional.relu: _relu,
     torch.relu: _relu,
     Tensor.relu: _relu,
@@ -105,14 +164,24 @@ _PROXIES: dict[Callable[..., Any], Callable[..., Tensor]] = {
     Tensor.relu_: _relu_,
     functional.leaky_relu: _leaky_relu,
     functional.leaky_relu_: _leaky_relu_,
+    functional.rrelu: _rrelu,
+    torch.rrelu: _rrelu,
+    functional.rrelu_: _rrelu_,
+    torch.prelu: _prelu,
+    Tensor.prelu: _prelu,
 }
 
 
 class surrogate(TorchFunctionMode):
-    """Context manager: rectifiers of this thread use ``slope`` in the backward pass.
+    """Context manager: the activations of this thread use ``slope`` in the backward pass.
 
-    ``slope``: a number in [0, 1] for the whole batch, or a tensor ``(lanes,)`` with one for each lane.
-    Gradients of values computed inside are the proxy's, also when taken after the block has ended.
+    ``slope``: a number in [0, 1] for the whole batch, or a tensor ``(lanes,)`` with one for each lane; 0
+    changes nothing. ``proxy``: "surrogate" changes gradients only; with "network" activations return those of
+    the proxy network, and gradients are autograd's. ``spread_max_pool``: the share in [0, 1] of the gradient
+    of 2-d max pooling that goes to the whole window (`proxygrad.pooling`); 0 leaves max pooling as it is.
+
+    Gradients of values computed inside are the proxy's, also when taken after the block has ended. Of nested
+    blocks the innermost applies. Raises `NetworkError` for numbers outside [0, 1].
 
     >>> x = torch.tensor([[-1.0, 2.0]], requires_grad=True)
     >>> with surrogate(0.05):
@@ -121,9 +190,16 @@ class surrogate(TorchFunctionMode):
     (tensor([[0.0500, 1.0000]]),)
     """
 
-    def __init__(self, slope: Slope) -> None:
+    def __init__(self, slope: Slope, proxy: Proxy = "surrogate", *, spread_max_pool: float = 0.0) -> None:
         super().__init__()
+        for name, value in (("slope", slope), ("spread_max_pool", spread_max_pool)):
+            if not isinstance(value, Tensor) and not 0 <= value <= 1:
+                raise NetworkError(f"{name} {value} is outside 0 to 1")
+        if proxy not in get_args(Proxy):
+            raise NetworkError(f"proxy {proxy!r} is none of {', '.join(get_args(Proxy))}")
         self.slope = slope
+        self.proxy = proxy
+        self.spread_max_pool = spread_max_pool
 
     def __torch_function__(
         self,
@@ -132,7 +208,24 @@ class surrogate(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        proxy = _PROXIES.get(func)
-        if proxy is None:
-            return func(*args, **(kwargs or {}))
-        return proxy(self.slope, *args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        proxied = self._proxied(func, args, kwargs)
+        if proxied is None:
+            return func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():  # of nested blocks the innermost has the say
+            return proxied()
+
+    def _proxied(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[], Tensor] | None:
+        """What to call instead of ``func``; None where it is nothing of ours."""
+        if func in MAX_POOLING:
+            return partial(_max_pool, self, func, args, kwargs)
+        if (call := recognize(func, args, kwargs)) is not None:
+            proxied = partial(_other, self, *call)
+        elif (rectifier := _RECTIFIERS.get(func)) is not None:
+            proxied = partial(rectifier, self, *args, **kwargs)
+        else:
+            return None
+        plain = not isinstance(self.slope, Tensor) and self.slope == 0  # autograd itself, to the bit
+        return partial(func, *args, **kwargs) if plain else proxied

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Self
 
-from proxygrad.spec import MAX_SIZE_PX, MAX_STEPS, MIN_SIZE_PX
+from proxygrad.settings import MAX_SIZE_PX, MAX_STEPS, MIN_SIZE_PX
 from workers import settings as workers_settings
 from workers.errors import SettingsError
 

@@ -63,3 +63,51 @@ class Peak(nn.Module):
 
 def small(channels: int = 3, size: int = 16) -> Network:
     return Network(Small(channels), (channels, size, size), name="small")
+
+
+class Overwriting(nn.Module):
+    """What ``conv`` returns is overwritten twice: by an in-place rectifier, then by an in-place product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.conv(x))
+        x *= 2.0
+        logits: Tensor = self.head(x).mean(dim=(2, 3))
+        return logits
+
+
+class Unrolled(nn.Module):
+    """One convolution and one rectifier, called ``steps`` times; a loop that ends by the values themselves.
+
+    ``spare`` never runs, and ``noise`` returns no tensor that has gradients.
+    """
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.step = nn.Conv2d(3, 3, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.spare = nn.Conv2d(3, 3, 1)
+        self.noise = Ranking()
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        done = 0
+        while done < self.steps and float(x.detach().abs().max()) > 0:
+            x = self.relu(self.step(x))
+            done += 1
+        self.noise(x)
+        return x.mean(dim=(2, 3))
+
+
+class Ranking(nn.Module):
+    """Indices: nothing that could be made large."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).argsort(dim=1)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import get_args
+
 import pytest
 import torch
+from torch import Tensor
 
 from proxygrad import ascent
+from proxygrad.ascent import GafName, UpdateName, UpdateRule
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e30])
@@ -36,3 +42,142 @@ def test_values_stay_between_0_and_1() -> None:
 def test_the_rate_falls_linearly_to_the_last_step() -> None:
     rates = [ascent.rate(0.8, step, 4) for step in range(4)]
     assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2])
+
+
+UPDATE_NAMES: tuple[UpdateName, ...] = get_args(UpdateName)
+GAF_NAMES: tuple[GafName, ...] = get_args(GafName)
+
+
+def gradients(count: int, lanes: int = 3) -> list[Tensor]:
+    own = torch.Generator().manual_seed(1)
+    return [torch.randn((lanes, 2, 4, 5), generator=own, dtype=torch.float64) * 1e-3 for _ in range(count)]
+
+
+def run(rule: UpdateRule, params: Tensor, grads: list[Tensor], rates: Tensor) -> Tensor:
+    state = ascent.new_state(rule, params)
+    for count, gradient in enumerate(grads):
+        params = rule.step(params, gradient, rates, state, torch.full((len(params),), count))
+    return params
+
+
+def torch_optimum(make: Callable[[list[Tensor]], torch.optim.Optimizer], grads: list[Tensor]) -> Tensor:
+    """One lane at a time, by torch's own optimiser, which descends: hence the sign."""
+    ends = []
+    for lane in range(len(grads[0])):
+        params = torch.zeros_like(grads[0][lane]).requires_grad_()
+        optimizer = make([params])
+        for gradient in grads:
+            root_mean_square = gradient[lane].square().mean().sqrt()
+            params.grad = -gradient[lane] / root_mean_square
+            optimizer.step()
+        ends.append(params.detach())
+    return torch.stack(ends)
+
+
+def test_adam_is_torchs_adam_of_the_normalised_gradient() -> None:
+    grads = gradients(7)
+    ours = run(ascent.Adam(), torch.zeros_like(grads[0]), grads, torch.full((3,), 0.05))
+    theirs = torch_optimum(lambda params: torch.optim.Adam(params, lr=0.05), grads)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+def test_sgd_is_torchs_sgd_with_momentum_of_the_normalised_gradient() -> None:
+    grads = gradients(7)
+    ours = run(ascent.Sgd(), torch.zeros_like(grads[0]), grads, torch.full((3,), 0.05))
+    theirs = torch_optimum(lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9), grads)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", UPDATE_NAMES)
+@pytest.mark.parametrize("gaf", GAF_NAMES)
+def test_lanes_join_with_rates_and_steps_of_their_own(name: UpdateName, gaf: GafName) -> None:
+    rule = ascent.update_rule(name, gaf)
+    grads = gradients(6)
+    rates = torch.tensor([0.1, 0.02, 0.3])
+    alone = [
+        run(
+            rule,
+            torch.zeros((1, 2, 4, 5), dtype=torch.float64),
+            [g[i : i + 1] for g in grads[2 * (i == 2) :]],
+            r,
+        )
+        for i, r in enumerate(rates.split(1))
+    ]
+    params = torch.zeros((2, 2, 4, 5), dtype=torch.float64)
+    state, steps = ascent.new_state(rule, params), torch.zeros(2, dtype=torch.long)
+    for count, gradient in enumerate(grads):
+        if count == 2:  # the third lane joins late
+            newcomer = torch.zeros((1, 2, 4, 5), dtype=torch.float64)
+            params, steps = (
+                torch.cat([params, newcomer]),
+                torch.cat([steps, torch.zeros(1, dtype=torch.long)]),
+            )
+            fresh = ascent.new_state(rule, newcomer)
+            state = {key: torch.cat([rows, fresh[key]]) for key, rows in state.items()}
+        lanes = len(params)
+        params = rule.step(params, gradient[:lanes], rates[:lanes], state, steps)
+        steps = steps + 1
+    torch.testing.assert_close(params, torch.cat(alone), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", UPDATE_NAMES)
+@pytest.mark.parametrize("gaf", GAF_NAMES)
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_steps_do_not_depend_on_the_gradients_scale(name: UpdateName, gaf: GafName, scale: float) -> None:
+    rule = ascent.update_rule(name, gaf)
+    grads = [gradient.float() * 1e3 for gradient in gradients(3)]
+    start, rates = torch.zeros_like(grads[0]), torch.tensor([0.1, 0.1, 0.1])
+    scaled = run(rule, start, [gradient * scale for gradient in grads], rates)
+    torch.testing.assert_close(scaled, run(rule, start, grads, rates), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", UPDATE_NAMES)
+@pytest.mark.parametrize("gaf", GAF_NAMES)
+def test_no_gradient_no_step(name: UpdateName, gaf: GafName) -> None:
+    params = torch.ones((1, 3, 2))
+    moved = run(ascent.update_rule(name, gaf), params, [torch.zeros_like(params)] * 2, torch.tensor([0.5]))
+    assert torch.equal(moved, params)
+
+
+@pytest.mark.parametrize("gaf", GAF_NAMES)
+def test_a_normalised_step_has_its_length_under_every_gradient_activation(gaf: GafName) -> None:
+    (gradient,) = gradients(1)
+    rates = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    moved = run(ascent.Normalized(gaf), torch.zeros_like(gradient), [gradient], rates)
+    torch.testing.assert_close(moved.square().mean(dim=(1, 2, 3)).sqrt(), rates)
+    assert torch.equal(moved.sign(), gradient.sign())
+
+
+def test_gradient_activations_are_the_papers() -> None:
+    """Liu et al. 2021, arXiv 2107.04228, with α = 0.1 and β = 20, value by value."""
+    values = [-3.0, -0.01, 0.0, 1e-6, 0.05, 2.0]
+    gradient = torch.tensor(values, dtype=torch.float64)
+    formulas: dict[GafName, Callable[[float], float]] = {
+        "none": lambda g: g,
+        "atan": lambda g: 0.1 * math.atan(20 * g),
+        "tanh": lambda g: 0.1 * math.tanh(20 * g),
+        "log": lambda g: math.copysign(0.1 * math.log(1 + 20 * abs(g)), g),
+    }
+    assert set(formulas) == set(GAF_NAMES)
+    for name, formula in formulas.items():
+        assert ascent.gaf(name)(gradient).tolist() == pytest.approx([formula(v) for v in values], rel=1e-9)
+
+
+def test_the_momentum_stays_raw_and_adam_averages_the_bent_gradient() -> None:
+    (gradient,) = gradients(1)
+    unit = ascent.normalize(gradient)
+    for rule, kept, expected in (
+        (ascent.Sgd("atan"), "momentum", unit),
+        (ascent.Adam("atan"), "mean", 0.1 * ascent.gaf("atan")(unit)),
+    ):
+        state = ascent.new_state(rule, gradient)
+        rule.step(torch.zeros_like(gradient), gradient, torch.ones(3), state, torch.zeros(3))
+        torch.testing.assert_close(state[kept], expected)
+        assert tuple(state) == rule.state_names
+
+
+def test_unknown_names_are_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'normalized', 'sgd', 'adam'"):
+        ascent.update_rule("lbfgs")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'none', 'atan', 'tanh', 'log'"):
+        ascent.update_rule("sgd", "relu")  # type: ignore[arg-type]

@@ -140,13 +140,18 @@ def test_what_only_the_network_can_tell_comes_with_the_result() -> None:
 
 def test_a_network_that_fails_in_mid_run_fails_its_lanes_and_nothing_else() -> None:
     class Fuse(Small):
+        blown = False
+
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if x.requires_grad:
+            if self.blown:
                 raise RuntimeError("blown")
             return super().forward(x)
 
+    network = Network(Fuse(), (3, 16, 16), name="fuse")
     with Engine() as engine:
-        doomed = engine.submit(Network(Fuse(), (3, 16, 16), name="fuse"), ask())
+        assert engine.submit(network, ask()).result(30).result.steps_done == 8
+        network.module.blown = True  # type: ignore[assignment]
+        doomed = engine.submit(network, ask())
         with pytest.raises(LaneError, match="RuntimeError: blown"):
             doomed.result(10)
         assert engine.submit(small(), ask()).result(30).result.steps_done == 8

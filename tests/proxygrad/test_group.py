@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from proxygrad.errors import LaneError, NetworkError
-from proxygrad.group import Group, GroupKey, Lane
+from proxygrad.group import Group, GroupKey
 from proxygrad.images import start_image
+from proxygrad.lane import Lane
 from proxygrad.network import Network
 from proxygrad.objectives import from_spec
 from proxygrad.spec import Spec
@@ -23,12 +24,12 @@ def lane(network: Network, **settings: object) -> Lane:
     )
 
 
-def group(network: Network, layer: str = "conv2") -> Group:
-    return Group(GroupKey(network, layer, network.input_shape[1:]))
+def group(network: Network, first: Lane) -> Group:
+    return Group(GroupKey.of(network, first, network.input_shape[1:]))
 
 
-def run(network: Network, lanes: list[Lane], layer: str = "conv2") -> list[Lane]:
-    running = group(network, layer)
+def run(network: Network, lanes: list[Lane]) -> list[Lane]:
+    running = group(network, lanes[0])
     for each in lanes:
         running.join(each)
     while running.lanes:
@@ -37,8 +38,8 @@ def run(network: Network, lanes: list[Lane], layer: str = "conv2") -> list[Lane]
 
 
 def image(of: Lane) -> Tensor:
-    assert of.best_image is not None
-    return of.best_image
+    assert of.image is not None
+    return of.image
 
 
 def test_slope_0_is_an_independent_loop_of_plain_activation_maximization() -> None:
@@ -82,7 +83,8 @@ def test_the_same_lane_twice_is_the_same_to_the_bit() -> None:
 
 def test_lanes_join_late_and_leave_early() -> None:
     network = small()
-    running, long, short = group(network), lane(network, steps=10), lane(network, steps=3, seed=1)
+    long, short = lane(network, steps=10), lane(network, steps=3, seed=1)
+    running = group(network, long)
     running.join(long)
     running.step()
     running.join(short)
@@ -95,9 +97,7 @@ def test_lanes_join_late_and_leave_early() -> None:
 def test_the_best_image_is_kept() -> None:
     """A first step far too long lands where the unit is 0; what is kept is still the best that was seen."""
     network = Network(Peak(), (1, 8, 8))
-    (found,) = run(
-        network, [lane(network, layer="relu", objective="logit", step_size=5.0, slope=0.0)], "relu"
-    )
+    (found,) = run(network, [lane(network, layer="relu", objective="logit", step_size=5.0, slope=0.0)])
     assert found.curve[-1] == 0.0
     assert found.curve[0] == pytest.approx(0.2, abs=0.01)
     assert torch.equal(image(found), start_image((1, 8, 8), seed=0))
@@ -108,24 +108,23 @@ def test_the_proxy_revives_a_dead_unit_and_plain_ascent_does_not() -> None:
     """`Dead` is 0 with gradient 0 below 0.75, so plain ascent never leaves grey, by construction."""
     network = Network(Dead(), (1, 8, 8), name="dead")
     settings = {"layer": "relu", "step_size": 0.2}
-    plain, proxy = run(
-        network, [lane(network, slope=0.0, **settings), lane(network, slope=0.05, **settings)], "relu"
-    )
+    plain, proxy = run(network, [lane(network, slope=0.0, **settings), lane(network, slope=0.05, **settings)])
     assert plain.stuck
     assert plain.curve == [0.0] * 13
     assert torch.equal(image(plain), start_image((1, 8, 8), seed=0))
     assert not proxy.stuck
-    assert proxy.best_activation == pytest.approx(8.0 - 6.0 - 0.5)  # every pixel at 1: the global maximum
+    assert max(proxy.curve) == pytest.approx(8.0 - 6.0 - 0.5)  # every pixel at 1: the global maximum
 
 
 def test_a_lane_that_is_not_finite_fails_alone_and_names_the_step() -> None:
     network = small()
-    running, ill, well = group(network), lane(network, seed=1), lane(network, seed=2)
+    ill, well = lane(network, seed=1), lane(network, seed=2)
+    running = group(network, ill)
     running.join(ill)
     running.join(well)
     running.step()
     running.step()
-    running._images[0, 0, 0, 0] = float("nan")
+    running._params[0, 0, 0, 0] = float("nan")
     assert running.step() == [ill]
     assert isinstance(ill.error, LaneError)
     assert "activation nan" in str(ill.error)
@@ -141,9 +140,8 @@ def test_a_layer_that_does_not_depend_on_the_image_is_named() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(torch.ones_like(x))
 
-    network = Network(Constant(), (3, 16, 16))
     with pytest.raises(NetworkError, match="layer 'conv2' does not depend on the image"):
-        run(network, [lane(network)])
+        Network(Constant(), (3, 16, 16))
 
 
 def test_weights_never_get_gradients() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from proxygrad.errors import NetworkError
 from proxygrad.images import START_NOISE, annotate_png, decode_png, encode_png, read_text, start_image
 
 
@@ -34,3 +35,11 @@ def test_the_start_is_grey_with_noise_and_follows_the_seed() -> None:
     assert not torch.equal(image, start_image((3, 32, 32), seed=6))
     assert float(image.mean()) == pytest.approx(0.5, abs=0.005)
     assert START_NOISE * 0.9 < float((image - 0.5).abs().max()) <= START_NOISE
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_other_numbers_of_channels_have_no_png(channels: int) -> None:
+    with pytest.raises(
+        NetworkError, match=rf"an image of {channels} channels has no PNG, which holds 1 .grey. or 3"
+    ):
+        encode_png(torch.zeros((channels, 4, 4)))

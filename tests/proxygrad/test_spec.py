@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange, UnknownLayer
+from proxygrad.settings import PRESETS
 from proxygrad.spec import LayerInfo, ModelInfo, Spec
 
 MODEL = ModelInfo(
@@ -15,6 +16,7 @@ MODEL = ModelInfo(
     engine_version="1",
     layers=(
         LayerInfo(name="layer3", kind="feature_map", type="Sequential", shape=(64, 4, 6), units=64),
+        LayerInfo(name="blocks", kind="tokens", type="Block", shape=(17, 64), units=64),
         LayerInfo(name="pooled", kind="vector", type="Flatten", shape=(64,), units=64),
         LayerInfo(name="fc", kind="logits", type="Linear", shape=(10,), units=10),
     ),
@@ -26,7 +28,8 @@ def ask(**settings: object) -> Spec:
 
 
 @pytest.mark.parametrize(
-    ("layer", "objective"), [("layer3", "channel"), ("pooled", "neuron"), ("fc", "logit")]
+    ("layer", "objective"),
+    [("layer3", "channel"), ("blocks", "channel"), ("pooled", "neuron"), ("fc", "logit")],
 )
 def test_the_objective_follows_the_kind_of_layer(layer: str, objective: str) -> None:
     assert ask(layer=layer).resolve(MODEL).objective == objective
@@ -56,6 +59,12 @@ def test_resolving_twice_changes_nothing() -> None:
         ),
         ({"objective": "neuron", "position": (4, 0)}, PositionOutOfRange, r"rows 0 to 3 and columns 0 to 5"),
         ({"objective": "neuron", "position": (0, 6), "size_px": 32}, PositionOutOfRange, r"columns 0 to 5"),
+        ({"objective": "neuron", "position": (1,)}, PositionOutOfRange, r"position \[1\] .* rows 0 to 3"),
+        (
+            {"layer": "blocks", "objective": "neuron", "position": (17,)},
+            PositionOutOfRange,
+            r"tokens 0 to 16",
+        ),
         ({"position": (0, 0)}, ObjectiveMismatch, r"'channel with a position'"),
         ({"layer": "pooled", "position": (0, 0)}, ObjectiveMismatch, r"'neuron with a position'"),
     ],
@@ -82,7 +91,11 @@ def test_what_the_model_cannot_answer_names_value_and_choices(
         {"seed": -1},
         {"seed": 2**63},
         {"objective": "texture"},
-        {"position": (1,)},
+        {"position": (1, 2, 3)},
+        {"position": ()},
+        {"preset": "best"},
+        {"blur_px": 1, "parameterization": "fourier"},
+        {"blur_px": 1, "preset": "natural"},
         {"position": (-1, 0), "objective": "neuron"},
         {"model": ""},
         {"steeps": 4},
@@ -91,6 +104,20 @@ def test_what_the_model_cannot_answer_names_value_and_choices(
 def test_values_outside_their_limits_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ask(**settings)
+
+
+def test_a_preset_fills_in_what_is_not_given() -> None:
+    resolved = ask(preset="natural", steps=10).resolve(MODEL)
+    assert (resolved.steps, resolved.robustness) == (10, "standard")
+    assert resolved.resolve(MODEL) == resolved
+    assert Spec.model_validate_json(resolved.model_dump_json()).resolve(MODEL) == resolved
+    assert resolved.identity(MODEL) == ask(preset="natural", steps=10).identity(MODEL)
+    assert resolved.identity(MODEL) != ask(steps=10).identity(MODEL)
+
+
+def test_a_preset_is_the_settings_it_stands_for() -> None:
+    spelt_out = {**PRESETS["fast"], "preset": "max"}
+    assert ask(**spelt_out).identity(MODEL) == ask(preset="fast").identity(MODEL)
 
 
 def test_the_id_is_the_same_for_the_same_question() -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from proxygrad.ascent import normalized_ascent, rate
 from proxygrad.errors import NetworkError
-from proxygrad.surrogate import rectify, surrogate
+from proxygrad.surrogate import rectify, steepen, surrogate
 
 
 def slow_backward(x: Tensor, grad: Tensor, forward_slope: float, slope: float) -> Tensor:
@@ -151,3 +152,195 @@ def test_other_threads_do_not_notice() -> None:
         thread.start()
         thread.join()
     assert found[0].tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("name", RECTIFIERS)
+@pytest.mark.parametrize("slope", [0.0, 0.05, 0.3])
+def test_the_proxy_network_holds_leaky_rectifiers(name: str, slope: float, x: Tensor) -> None:
+    """Value and gradient are those of `torch.nn.functional.leaky_relu` at the higher of the two slopes."""
+    forward_slope, rectifier = RECTIFIERS[name]
+    expected = functional.leaky_relu(x, max(slope, forward_slope))
+    with surrogate(slope, proxy="network"):
+        y = rectifier(x)
+    assert torch.equal(y, expected)
+    found, of_leaky = (torch.autograd.grad(each.square().sum(), x)[0] for each in (y, expected))
+    assert torch.equal(found, of_leaky)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_the_proxy_networks_slopes_of_lanes_are_those_of_each_lane_alone(inplace: bool, x: Tensor) -> None:
+    slopes = torch.tensor([0.0, 0.02, 0.5, 1.0], dtype=torch.float64)
+    hidden = x * 1
+    y = steepen(hidden, 0.01, slopes, inplace)
+    (found,) = torch.autograd.grad(y.square().sum(), x)
+    assert (y.data_ptr() == hidden.data_ptr()) is inplace
+    for lane, slope in enumerate(slopes.tolist()):
+        alone = functional.leaky_relu(x[lane], max(slope, 0.01))
+        torch.testing.assert_close(y[lane], alone, rtol=0, atol=0)
+        assert torch.equal(found[lane], torch.autograd.grad(alone.square().sum(), x)[0][lane])
+
+
+def test_the_proxy_network_is_an_explicit_copy_with_other_slopes() -> None:
+    """Reused, nested and functional rectifiers, each replaced by hand by a Leaky ReLU."""
+    torch.manual_seed(0)
+    network, slope = Reused(), 0.05
+    x = torch.randn((5, 6), dtype=torch.float64, requires_grad=True)
+    hidden = functional.leaky_relu(network.first(x), slope)
+    hidden = functional.leaky_relu(network.second(hidden), slope)
+    hidden = functional.leaky_relu(network.third(hidden), slope)
+    explicit = functional.leaky_relu(network.inner[0](hidden), 0.2)
+    with surrogate(slope, proxy="network"):
+        y = network(x)
+    assert torch.equal(y, explicit)
+    assert not torch.equal(y, network(x))
+    found, expected = (torch.autograd.grad(each[:, 0].sum(), x)[0] for each in (y, explicit))
+    assert torch.equal(found, expected)
+
+
+def test_the_two_readings_differ_in_their_gates() -> None:
+    """relu(relu(x) - relu(y) + .1) at (-1, 1), slope .2: the proxy's -.2 - 1 + .1 is as silent as 0 - 1 + .1;
+
+    at (-2, .05) the network's .05 is open, the proxy's -.4 - .05 + .1 is not.
+    """
+
+    def unit(x: Tensor) -> Tensor:
+        hidden = functional.relu(x)
+        return functional.relu(hidden[:, 0] - hidden[:, 1] + 0.1)
+
+    x = torch.tensor([[-1.0, 1.0], [-2.0, 0.05]], dtype=torch.float64, requires_grad=True)
+    rows = {}
+    for proxy in ("surrogate", "network"):
+        with surrogate(0.2, proxy):
+            rows[proxy] = torch.autograd.grad(unit(x).sum(), x)[0]
+    by_hand = {"surrogate": [[0.04, -0.2], [0.2, -1.0]], "network": [[0.04, -0.2], [0.04, -0.2]]}
+    for proxy, row in by_hand.items():
+        torch.testing.assert_close(rows[proxy], torch.tensor(row, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_an_output_that_is_used_twice_gets_both_gradients(x: Tensor) -> None:
+    with surrogate(0.1):
+        y = torch.relu(x)
+        (found,) = torch.autograd.grad((y * y + 3 * y).sum(), x)
+    expected = slow_backward(x.detach(), 2 * y.detach() + 3, 0.0, 0.1)
+    torch.testing.assert_close(found, expected, rtol=1e-15, atol=1e-15)
+
+
+@pytest.mark.parametrize("slope", [0.05, torch.tensor([0.05, 0.1])])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_rectifier_keeps_its_output_and_nothing_else(slope: float | Tensor, inplace: bool) -> None:
+    kept = list[Tensor]()
+    x = torch.randn((2, 3), requires_grad=True) * 1
+
+    def keep(each: Tensor) -> Tensor:
+        kept.append(each)
+        return each
+
+    with surrogate(slope), torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
+        y = functional.relu(x, inplace=inplace)
+    assert [each.data_ptr() for each in kept] == [y.data_ptr()]
+
+
+def test_of_nested_blocks_the_innermost_applies() -> None:
+    x = torch.tensor([-1.0, 1.0], requires_grad=True)
+    for inner in (0.0, 0.1, 0.5):
+        for proxy in ("surrogate", "network"):
+            with surrogate(0.3, "network"), surrogate(inner, proxy):
+                y = torch.relu(x)
+            assert torch.autograd.grad(y.sum(), x)[0].tolist() == pytest.approx([inner, 1.0])
+
+
+@pytest.mark.parametrize("slope", [-0.1, 1.5, float("nan")])
+def test_slopes_without_a_meaning_are_refused(slope: float) -> None:
+    with pytest.raises(NetworkError, match=rf"slope {slope} is outside 0 to 1"):
+        surrogate(slope)
+
+
+def test_an_unknown_reading_is_refused() -> None:
+    with pytest.raises(NetworkError, match="proxy 'copy' is none of surrogate, network"):
+        surrogate(0.1, "copy")  # type: ignore[arg-type]
+
+
+def climb(
+    unit: Callable[[Tensor], Tensor], pixels: int, slope: float, proxy: str
+) -> tuple[list[float], float]:
+    """Normalised ascent from grey, 100 steps from 0.1 down: the last image and the unit's true value."""
+    images = torch.full((1, 1, 1, pixels), 0.5, dtype=torch.float64)
+    for step in range(100):
+        images.requires_grad_()
+        with surrogate(slope, proxy):  # type: ignore[arg-type]
+            value = unit(images.flatten())
+        (gradient,) = torch.autograd.grad(value, images)
+        images = normalized_ascent(images.detach(), gradient, torch.tensor([rate(0.1, step, 100)]))
+    return images.flatten().tolist(), float(unit(images.flatten()))
+
+
+READINGS = pytest.mark.parametrize("proxy", ["surrogate", "network"])
+
+
+@READINGS
+def test_sparse_gradient_a_unit_behind_two_silent_rectifiers(proxy: str) -> None:
+    """f = relu(relu(8x - 6) - 1/2), whose derivative at x = 1/2 is 0 exactly; its maximum is f(1) = 3/2."""
+
+    def unit(x: Tensor) -> Tensor:
+        return functional.relu(functional.relu(8 * x[0] - 6) - 0.5)
+
+    assert climb(unit, 1, 0.0, proxy) == ([0.5], 0.0)
+    assert climb(unit, 1, 0.05, proxy) == ([1.0], 1.5)
+
+
+@READINGS
+def test_sparse_gradient_a_part_of_the_image_that_is_never_asked(proxy: str) -> None:
+    """f = a + 3 relu(b - 3/4): from grey b's derivative is always 0; plain ends at (1, 1/2), not (1, 1)."""
+
+    def unit(x: Tensor) -> Tensor:
+        return x[0] + 3 * functional.relu(x[1] - 0.75)
+
+    assert climb(unit, 2, 0.0, proxy) == ([1.0, 0.5], 1.0)
+    assert climb(unit, 2, 0.1, proxy) == ([1.0, 1.0], 1.75)
+
+
+@READINGS
+def test_race_of_patterns_the_first_to_grow_locks_the_other_in(proxy: str) -> None:
+    """f = a + relu(4b - 2a - 3/2) over the unit square.
+
+    From grey the rectifier is shut and the gradient (1, 0): a wins, which shuts it further, and (1, 1/2) with
+    f = 1 is a local maximum. The global one is f(0, 1) = 5/2. With slope s the gradient is (1 - 2s, 4s): a
+    still wins at first, yet b grows behind it until the rectifier opens, where the gradient is (-1, 4).
+    """
+
+    def unit(x: Tensor) -> Tensor:
+        return x[0] + functional.relu(4 * x[1] - 2 * x[0] - 1.5)
+
+    assert climb(unit, 2, 0.0, proxy) == ([1.0, 0.5], 1.0)
+    image, value = climb(unit, 2, 0.1, proxy)
+    assert image == pytest.approx([0.0, 1.0], abs=1e-12)
+    assert value == pytest.approx(2.5, abs=1e-12)
+
+
+@READINGS
+def test_a_local_maximum_that_leaky_rectifiers_keep(proxy: str) -> None:
+    """f = 4 leaky(x - 3/4) - x/10, slope .01: downhill at x = 1/2 (.04 - .1), so plain ends at f(0) = -.03.
+
+    With slope .05 the proxy climbs (.2 - .1) over the valley to f(1) = .9.
+    """
+
+    def unit(x: Tensor) -> Tensor:
+        return 4 * functional.leaky_relu(x[0] - 0.75, 0.01) - x[0] / 10
+
+    image, value = climb(unit, 1, 0.0, proxy)
+    assert [*image, value] == pytest.approx([0.0, -0.03])
+    image, value = climb(unit, 1, 0.05, proxy)
+    assert [*image, value] == pytest.approx([1.0, 0.9])
+
+
+@READINGS
+def test_a_smooth_unit_on_its_falling_side(proxy: str) -> None:
+    """f = silu(8x - 6): at x = 1/2 the true derivative is negative; plain ends at silu(-6), not silu(2)."""
+
+    def unit(x: Tensor) -> Tensor:
+        return functional.silu(8 * x[0] - 6)
+
+    image, value = climb(unit, 1, 0.0, proxy)
+    assert [*image, value] == pytest.approx([0.0, -0.0148357], abs=1e-7)
+    image, value = climb(unit, 1, 0.05, proxy)
+    assert [*image, value] == pytest.approx([1.0, 1.7615942], abs=1e-7)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from proxygrad.spec import MAX_STEPS, Spec
+from proxygrad.settings import MAX_STEPS
+from proxygrad.spec import Spec
 from service.problems import Refusal
 from service.question import EXAMPLES, MAX_BODY_BYTES, parse
 from tests.service.conftest import Http
@@ -59,7 +60,7 @@ def test_what_is_not_json_is_invalid_json(body: bytes) -> None:
         (smallest(slope="1e999"), ["body", "slope"]),
         (smallest(seed="9223372036854775808"), ["body", "seed"]),
         (smallest(steps="1" + "0" * 400), ["body", "steps"]),
-        (smallest(position="[1]"), ["body", "position", 1]),
+        (smallest(position="[1, 2, 3]"), ["body", "position"]),
         (smallest(position="[" * 100 + "]" * 100), ["body", "position", 0]),
         (smallest(objective='"beauty"'), ["body", "objective"]),
         (smallest(model='"' + "a" * 5000 + '"'), ["body", "model"]),

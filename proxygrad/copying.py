@@ -1,0 +1,122 @@
+"""A private copy of somebody's module: frozen, in evaluation mode, in float32; theirs stays untouched."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
+
+from proxygrad.errors import NetworkError
+
+
+def private_copy(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` to run and hook freely: evaluation mode, float32, no gradients of parameters.
+
+    Taken out of `nn.DataParallel` and `torch.compile`, also inside, as those would not let hooks be seen.
+    Half and double precision become float32. Its own hooks come along (weight norm lives in them), and
+    activations that somebody's hooks have stored on it are copied without their history.
+
+    Raises `NetworkError` when the module cannot be copied, is TorchScript, quantized or otherwise not
+    floating-point, has weights that are not there yet (meta, lazy) or not finite, or mixes the images
+    of a batch.
+    """
+    module = _unwrapped(module)
+    _check_kind(module)
+    _check_presence(module)
+    try:
+        with _DetachedCopies():
+            duplicate = copy.deepcopy(module)
+    except Exception as error:
+        raise NetworkError(f"cannot copy the module {type(module).__name__}: {error}") from error
+    _unwrap_children(duplicate)
+    duplicate = duplicate.eval().requires_grad_(False).float()
+    _check_values(duplicate)
+    return duplicate
+
+
+class _DetachedCopies(TorchFunctionMode):
+    """Within it, `copy.deepcopy` takes tensors that are results of a computation too, as plain values.
+
+    torch refuses those. They sit on modules on which another tool's hooks have stored activations, and where
+    weight norm keeps its product.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is not Tensor.__deepcopy__ or args[0].is_leaf:
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) not in memo:
+            memo[id(tensor)] = tensor.detach().clone()
+        return memo[id(tensor)]
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The module itself, without what stands around it and runs it."""
+    inside: Any = None
+    if isinstance(module, nn.DataParallel | DistributedDataParallel):
+        inside = module.module
+    elif type(module).__name__ == "OptimizedModule":  # its class is in torch._dynamo, seconds to import
+        inside = getattr(module, "_orig_mod", None)
+    return _unwrapped(inside) if isinstance(inside, nn.Module) else module
+
+
+def _unwrap_children(module: nn.Module) -> None:
+    for parent in list(module.modules()):
+        for name, child in parent._modules.items():
+            if child is not None:
+                parent._modules[name] = _unwrapped(child)
+
+
+def _check_kind(module: nn.Module) -> None:
+    for name, child in module.named_modules():
+        what = f"module {name!r}" if name else f"the module {type(child).__name__}"
+        if isinstance(child, torch.jit.ScriptModule):
+            raise NetworkError(
+                f"{what} is TorchScript, whose layers and rectifiers cannot be reached; "
+                "give the Python module that it was made from"
+            )
+        if ".quantized" in type(child).__module__:
+            raise NetworkError(f"{what} is quantized; only floating-point networks have gradients")
+        if isinstance(child, _BatchNorm) and child.running_mean is None:
+            raise NetworkError(
+                f"{what} is a batch norm without running statistics: "
+                "what it returns for an image would depend on the others of its batch"
+            )
+
+
+def _check_presence(module: nn.Module) -> None:
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        if is_lazy(value):
+            raise NetworkError(
+                f"{name!r} is not initialised yet: run the module on an image once, or load its weights"
+            )
+        if value.is_meta:
+            raise NetworkError(f"{name!r} is on the meta device and has no values; load the weights")
+    for name, parameter in module.named_parameters():
+        if not parameter.is_floating_point():
+            raise NetworkError(
+                f"parameter {name!r} is {parameter.dtype}; only floating-point networks have gradients"
+            )
+
+
+def _check_values(module: nn.Module) -> None:
+    """Weights must be finite numbers; buffers too, but for the minus infinity of attention masks."""
+    for name, parameter in module.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise NetworkError(f"{name!r} holds values that are not finite")
+    for name, buffer in module.named_buffers():
+        if buffer.is_floating_point() and not bool((buffer < torch.inf).all()):
+            raise NetworkError(f"{name!r} holds values that are not finite")

@@ -1,0 +1,109 @@
+"""Reading what modules return, in one forward pass that ends at the last of them.
+
+A hook on each module that is asked about counts its calls, keeps what the wanted call returned, and ends the
+pass by raising once nothing more is wanted. Nothing is traced: any control flow will do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from proxygrad.errors import NetworkError
+
+
+class Call(NamedTuple):
+    """The ``number``-th call of ``module`` in a forward pass, counted from 1 as they return."""
+
+    module: nn.Module
+    number: int
+
+
+class _Reached(BaseException):
+    """Ends a forward pass at its target. No `Exception`: a network that catches those must not stop it."""
+
+
+class _Reading:
+    """What one forward pass has returned so far."""
+
+    def __init__(self, wanted: Iterable[Call], to_the_end: bool) -> None:
+        self.missing = set(wanted)
+        self.returned: dict[Call, Any] = {}
+        self.calls: Counter[nn.Module] = Counter()
+        self._to_the_end = to_the_end
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """The forward hook."""
+        self.calls[module] += 1
+        call = Call(module, self.calls[module])
+        if call in self.missing:
+            self.missing.remove(call)
+            self.returned[call] = first_tensor(output)
+            if self.missing or self._to_the_end:
+                self._keep(call)
+        if not (self.missing or self._to_the_end):
+            raise _Reached
+
+    def _keep(self, call: Call) -> None:
+        """The network runs on and may overwrite its values in place; nothing runs after the last one."""
+        if (value := self.returned[call]) is not None:
+            self.returned[call] = value.clone()
+
+
+def read(module: nn.Module, inputs: Tensor, wanted: Mapping[str, Call | None]) -> dict[str, Tensor]:
+    """Run ``module`` on ``inputs`` and return what each of the ``wanted`` calls returned, by its name.
+
+    None stands for the module's own output. Values are those at the moment the call returned; of several
+    tensors the first (`first_tensor`). Differentiable. No hook is left behind, whatever happens.
+
+    Raises `NetworkError` for a call that did not take place, or returned no tensor.
+    """
+    calls = {call for call in wanted.values() if call is not None}
+    reading = _Reading(calls, to_the_end=None in wanted.values())
+    output = None
+    with ExitStack() as hooks:
+        for target in {call.module for call in calls}:
+            hooks.callback(target.register_forward_hook(reading).remove)
+        with suppress(_Reached):
+            output = first_tensor(module(inputs))
+    found = {}
+    for name, call in wanted.items():
+        if call in reading.missing:
+            raise NetworkError(_absence(name, call, reading.calls[call.module]))
+        value = output if call is None else reading.returned[call]
+        if value is None:
+            raise NetworkError(f"layer {name!r} returns no floating-point tensor")
+        found[name] = value
+    return found
+
+
+def _absence(name: str, call: Call, calls: int) -> str:
+    if not calls:
+        return f"layer {name!r} does not run when the network does"
+    return f"layer {name!r} does not run: its module was called {calls} time(s), and not {call.number}"
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """The first floating-point tensor in ``value``: itself, or in a tuple, list, mapping or dataclass,
+    in their own order and however deep. None where there is none."""
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() else None
+    for part in _parts(value):
+        if (found := first_tensor(part)) is not None:
+            return found
+    return None
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, list | tuple):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in dataclasses.fields(value)]
+    return ()

@@ -1,0 +1,256 @@
+"""Parameterisations: what an image is made of while it is optimised.
+
+Steps are taken on parameters, and the parameters decide which images are near: pixels follow every
+gradient, Fourier coefficients scaled by 1/f prefer the smooth, phases alone keep the spectrum of natural
+images. A parameterisation is two arrows, ``decode: params (B, *P) → images (B, C, H, W)``, differentiable
+and in [0, 1], and ``encode`` back, for any height and width and for C = 1 or 3.
+
+`Fourier` and `Maco` share one space, which lucid ("Feature Visualization", Olah et al., Distill 2017)
+calls decorrelated: ``image = sigmoid(4 M z)``, with z of unit variance where an image is like a natural one.
+
+- ``M`` is the square root of the covariance of ImageNet's colours as lucid publishes it (`COLOR_SQRT`), in
+  units of [0, 1]; grey images take the standard deviation of its rows.
+- The sigmoid's slope at 0 is 1/4, so ``4 M z`` makes z deviate from mid-grey by ``M z`` and saturate
+  where that leaves [0, 1]. Squashing is needed because a clamp has no gradient outside, and a coefficient
+  touches every pixel: one step too far would lose some pixels for good.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from proxygrad.images import START_NOISE
+
+ParameterizationName = Literal["pixels", "fourier", "maco"]
+Shape = tuple[int, int, int]
+
+#: Square root of the covariance of ImageNet's colours (RGB by three uncorrelated axes, the first being
+#: brightness), values in [0, 1]: lucid's `color_correlation_svd_sqrt`, lucid/optvis/param/color.py.
+COLOR_SQRT = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+#: Standard deviation of one colour channel that follows from it (mean over the rows): for grey images.
+GREY_SD = sum(math.hypot(*row) for row in COLOR_SQRT) / 3
+
+#: `Fourier` starts with pixels as noisy as `Pixels` does: uniform ± START_NOISE has this deviation.
+START_SD = START_NOISE / math.sqrt(3) / GREY_SD
+
+#: Images given as a start are kept this far from 0 and 1, where the sigmoid ends: less than half of one of
+#: 255 levels (0.00196), so an 8-bit image comes back level for level.
+MARGIN = 1e-3
+
+
+class Parameterization(Protocol):
+    """Images ``(B, C, H, W)`` in [0, 1] as parameters ``(B, *P)``."""
+
+    name: ParameterizationName
+    shape: Shape
+
+    def start(self, generator: torch.Generator) -> Tensor:
+        """One lane's random start, ``P``, on the CPU: the same for a seed on any device."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Parameters of given images, as near to them as the parameterisation can come."""
+
+    def decode(self, params: Tensor) -> Tensor:
+        """The images, in [0, 1]; differentiable."""
+
+    def project(self, params: Tensor) -> Tensor:
+        """What a step has left the allowed set by is taken back."""
+
+
+class Pixels:
+    """Every pixel value for itself, ``P = (C, H, W)``; `encode` is exact and `project` clamps to [0, 1]."""
+
+    name: ParameterizationName = "pixels"
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+
+    def start(self, generator: torch.Generator) -> Tensor:
+        """Mid-grey with uniform noise of ± `START_NOISE`."""
+        return 0.5 + START_NOISE * (2 * torch.rand(self.shape, generator=generator) - 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The images themselves."""
+        return images.clone()
+
+    def decode(self, params: Tensor) -> Tensor:
+        """The parameters themselves."""
+        return params
+
+    def project(self, params: Tensor) -> Tensor:
+        """Clamped to [0, 1]."""
+        return params.clamp(0, 1)
+
+
+class Fourier:
+    """Amplitudes of plane waves, each scaled by 1/f; ``P = (C, H, W)``, in decorrelated colours.
+
+    The waves are those of the Hartley transform, ``cos + sin`` in place of ``exp(i·)``: an orthonormal
+    basis of the same frequencies with as many real numbers as pixels, at odd sizes too, where a half
+    spectrum of complex numbers has coefficients that no real image contains. Parameters of unit variance
+    give z of unit variance. `encode` is exact up to `MARGIN`.
+    """
+
+    name: ParameterizationName = "fourier"
+
+    def __init__(self, shape: Shape, device: torch.device | str = "cpu") -> None:
+        self.shape = shape
+        frequency = frequencies(shape[1:])
+        scale = amplitudes(frequency)
+        self._scale = (scale / scale.square().mean().sqrt()).to(device, torch.float32)  # (H, W)
+
+    def start(self, generator: torch.Generator) -> Tensor:
+        """Normal noise with a 1/f spectrum, the pixels' deviation from grey being that of `Pixels`."""
+        return START_SD * torch.randn(self.shape, generator=generator)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The images' own coefficients, after moving pixels within `MARGIN` of 0 or 1 to that margin."""
+        return _hartley(_from_image(images)) / self._scale
+
+    def decode(self, params: Tensor) -> Tensor:
+        """``sigmoid(4 M · Hartley(params / f))``."""
+        return _to_image(_hartley(params * self._scale))
+
+    def project(self, params: Tensor) -> Tensor:
+        """The parameters themselves: all are allowed."""
+        return params
+
+
+class Maco:
+    """Phases of the Fourier transform, ``P = (C, H, W // 2 + 1)`` in radians, under a fixed magnitude.
+
+    Magnitude-constrained optimisation (Fel et al. 2023, arXiv 2306.06805): the image may rearrange the
+    spectrum of natural images and add nothing to it, so high-frequency noise cannot arise.
+
+    ``magnitude``: ``(C, H, W // 2 + 1)``, for instance of `spectrum`; only its shape over frequencies
+    matters, its scale is set to unit variance. Default 1/f. Its mean is 0: phases of frequency 0 do not act.
+    `encode` keeps a given image's phases and so its outlines, not its contrasts.
+    """
+
+    name: ParameterizationName = "maco"
+
+    def __init__(
+        self, shape: Shape, device: torch.device | str = "cpu", magnitude: Tensor | None = None
+    ) -> None:
+        self.shape = shape
+        channels, height, width = shape
+        half = width // 2 + 1
+        if magnitude is None:
+            magnitude = amplitudes(frequencies((height, width)))[:, :half].expand(channels, height, half)
+        if magnitude.shape != (channels, height, half):
+            raise ValueError(f"magnitude of shape {tuple(magnitude.shape)}, not {(channels, height, half)}")
+        magnitude = magnitude.double().clone()
+        magnitude[:, 0, 0] = 0
+        power = _twice_counted(width) * magnitude.square()  # (C, H, W // 2 + 1)
+        variance = power.sum(dim=(1, 2), keepdim=True) / (height * width)
+        self.magnitude = (magnitude / variance.sqrt()).to(device, torch.float32)
+
+    def start(self, generator: torch.Generator) -> Tensor:
+        """Uniform phases in ± π: noise that looks alike everywhere, at full contrast."""
+        channels, height, width = self.shape
+        return math.pi * (2 * torch.rand((channels, height, width // 2 + 1), generator=generator) - 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The images' own phases."""
+        transformed: Tensor = torch.fft.rfft2(_from_image(images))
+        return transformed.angle()
+
+    def decode(self, params: Tensor) -> Tensor:
+        """``sigmoid(4 M · F⁻¹(magnitude · exp(i phase)))``."""
+        spectrum = torch.polar(self.magnitude.to(params.dtype).expand_as(params), self._odd(params))
+        planes: Tensor = torch.fft.irfft2(spectrum, s=self.shape[1:], norm="ortho")
+        return _to_image(planes)
+
+    def project(self, params: Tensor) -> Tensor:
+        """The parameters themselves: phases have no bounds."""
+        return params
+
+    def _odd(self, phase: Tensor) -> Tensor:
+        """Phases that a real image can have: odd in the columns that are their own mirror image.
+
+        Without it the inverse transform would drop what is not odd, and magnitude with it.
+        """
+        columns = [0] if self.shape[2] % 2 else [0, -1]
+        odd = phase.clone()
+        for column in columns:
+            own = phase[..., column]  # (B, C, H)
+            odd[..., column] = (own - own.flip(-1).roll(1, -1)) / 2
+        return odd
+
+
+def parameterization(
+    name: ParameterizationName, shape: Shape, device: torch.device | str = "cpu"
+) -> Parameterization:
+    """The parameterisation of that name for images of ``shape`` ``(C, H, W)``; kept for the next call."""
+    return _made(name, tuple(shape), torch.device(device))
+
+
+@lru_cache(maxsize=64)
+def _made(name: ParameterizationName, shape: Shape, device: torch.device) -> Parameterization:
+    if shape[0] not in (1, 3):
+        raise ValueError(f"shape {shape} has {shape[0]} channels; images have 1 (grey) or 3 (RGB)")
+    if name == "pixels":
+        return Pixels(shape)
+    if name == "fourier":
+        return Fourier(shape, device)
+    if name == "maco":
+        return Maco(shape, device)
+    raise ValueError(f"parameterization {name!r}; there are 'pixels', 'fourier' and 'maco'")
+
+
+def frequencies(size: tuple[int, int]) -> Tensor:
+    """Length of each coefficient's frequency in a 2-D transform, ``(H, W)`` float64, in cycles a pixel."""
+    height, width = size
+    rows = torch.fft.fftfreq(height, dtype=torch.float64).unsqueeze(1)
+    columns = torch.fft.fftfreq(width, dtype=torch.float64).unsqueeze(0)
+    return torch.sqrt(rows.square() + columns.square())
+
+
+def amplitudes(frequency: Tensor) -> Tensor:
+    """1/f, as in natural images; frequency 0 counts as the lowest other one (as lucid has it)."""
+    return 1 / frequency.clamp(min=1 / max(frequency.shape))
+
+
+def spectrum(images: Tensor) -> Tensor:
+    """Mean magnitude of natural images ``(N, C, H, W)`` in [0, 1] → ``(C, H, W // 2 + 1)``, for `Maco`."""
+    transformed: Tensor = torch.fft.rfft2(_from_image(images))
+    return transformed.abs().mean(dim=0)
+
+
+def _hartley(planes: Tensor) -> Tensor:
+    """The orthonormal Hartley transform over the last two dimensions; it is its own inverse."""
+    transformed: Tensor = torch.fft.fft2(planes, norm="ortho")
+    return transformed.real - transformed.imag
+
+
+def _twice_counted(width: int) -> Tensor:
+    """How often each column of a half spectrum counts in the whole one, ``(W // 2 + 1,)``."""
+    counts = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64)
+    counts[0] = 1
+    if width % 2 == 0:
+        counts[-1] = 1
+    return counts
+
+
+def _colors(channels: int, like: Tensor) -> Tensor:
+    """``M``: ``(C, C)``, from decorrelated colours to those of images."""
+    matrix = COLOR_SQRT if channels == 3 else ((GREY_SD,),)
+    return torch.tensor(matrix, dtype=like.dtype, device=like.device)
+
+
+def _to_image(planes: Tensor) -> Tensor:
+    """z ``(B, C, H, W)`` → images ``(B, C, H, W)`` in [0, 1]."""
+    mixed = torch.einsum("ij,bjhw->bihw", _colors(planes.shape[1], planes), planes)
+    return torch.sigmoid(4 * mixed)
+
+
+def _from_image(images: Tensor) -> Tensor:
+    """The inverse of `_to_image` for images kept `MARGIN` away from 0 and 1."""
+    logits = torch.logit(images, eps=MARGIN) / 4
+    inverse = torch.linalg.inv(_colors(images.shape[1], images))
+    return torch.einsum("ij,bjhw->bihw", inverse, logits)

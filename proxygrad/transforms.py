@@ -1,0 +1,126 @@
+"""Robustness: each step sees the image a little moved, so that only what survives it can grow.
+
+Jitter, scale, rotation, padding and cropping are one affine map per lane, drawn from the lane's own generator
+on the CPU and applied to all lanes in one `grid_sample`; noise is added after it. The tensor keeps its size,
+whatever is drawn, and a lane's draws depend on its own generator only.
+
+Where the map looks outside the image it finds the image mirrored at its border, so no edge appears there.
+Mid-grey, lucid's choice, was measured beside it: 3 % lower on average, 0.3 % higher at best (SqueezeNet, nine
+units, activation under the "standard" set).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+#: Jitter is never more than this part of the shorter side: 6 px would be a fifth of a 28 px digit.
+MAX_JITTER = 1 / 8
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """How far each step's view of the image may be from the image.
+
+    ``jitter_px``: shift in each direction, uniform in ±. ``scale``: magnification, uniform between the two.
+    ``rotate_deg``: uniform in ±. ``pad_px``: the view reaches this far beyond the image on each side.
+    ``crop``: the view is a part of the image, its side uniform between this fraction and 1, anywhere inside.
+    ``noise``: standard deviation of normal noise on each value; values may then leave [0, 1] a little.
+    """
+
+    jitter_px: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    rotate_deg: float = 0.0
+    pad_px: float = 0.0
+    crop: float = 1.0
+    noise: float = 0.0
+
+    @property
+    def moves(self) -> bool:
+        """Whether any of it but the noise does anything."""
+        return self != Robustness(noise=self.noise)
+
+
+#: "standard" is lucid's list (lucid/optvis/transform.py, `standard_transforms`): jitter by 8 and again by
+#: 4 px, together ± 6; scale .9 to 1.1; rotation by ± 10°. Its padding by 12 px is left out: with the size
+#: fixed it would shrink the image, and reflection takes its place.
+ROBUSTNESS: dict[str, Robustness | None] = {
+    "none": None,
+    "standard": Robustness(jitter_px=6, scale=(0.9, 1.1), rotate_deg=10),
+}
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One lane's view for one step. ``None`` means untouched.
+
+    ``theta``: ``(2, 3)``, from positions in the view to positions in the image, both from -1 to 1 as
+    `torch.nn.functional.affine_grid` has them; ``noise``: ``(C, H, W)``, added.
+    """
+
+    theta: Tensor | None
+    noise: Tensor | None
+
+
+def draw(
+    robustness: Robustness | None, size: tuple[int, int], channels: int, generator: torch.Generator
+) -> Draw:
+    """Draw one lane's view of an image of ``size`` (height, width); on the CPU, from ``generator`` alone."""
+    if robustness is None:
+        return Draw(None, None)
+    theta = _theta(robustness, size, generator) if robustness.moves else None
+    noise = None
+    if robustness.noise > 0:
+        noise = robustness.noise * torch.randn((channels, *size), generator=generator)
+    return Draw(theta, noise)
+
+
+def _theta(robustness: Robustness, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """A crop, in the padded image, scaled and rotated about the image's centre, and then shifted."""
+    half_px = torch.tensor([size[1], size[0]], dtype=torch.float64) / 2  # x, y
+    zoom, turn, side, *rest = torch.rand(7, generator=generator, dtype=torch.float64)
+    shift, centre = 2 * torch.stack(rest).view(2, 2) - 1  # each (2,), in ± 1
+    low, high = robustness.scale
+    angle = float(torch.deg2rad(robustness.rotate_deg * (2 * turn - 1)))
+    part = robustness.crop + (1 - robustness.crop) * side
+    jitter_px = min(robustness.jitter_px, MAX_JITTER * min(size))
+
+    rotation = torch.tensor(
+        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64
+    )  # in pixels, not in halves of unequal sides
+    view = (1 + robustness.pad_px / half_px) / (low + (high - low) * zoom)  # (2,), of the image's sides
+    matrix = rotation * half_px / half_px.unsqueeze(1) * view  # (2, 2)
+    offset = matrix @ ((1 - part) * centre) + jitter_px * shift / half_px
+    return torch.cat([part * matrix, offset.unsqueeze(1)], dim=1).float()
+
+
+def apply(images: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Each image as its draw sees it, ``(B, C, H, W)`` → the same size; differentiable.
+
+    An image without movement and noise comes out exactly as it went in, whatever the others do.
+    """
+    moved = [index for index, each in enumerate(draws) if each.theta is not None]
+    if moved:
+        images = _sample(images, moved, [each.theta for each in draws if each.theta is not None])
+    if any(each.noise is not None for each in draws):
+        images = images + torch.stack([_noise(each, images) for each in draws])
+    return images
+
+
+def _sample(images: Tensor, moved: list[int], thetas: list[Tensor]) -> Tensor:
+    theta = torch.stack(thetas).to(images)  # (moved, 2, 3)
+    chosen = images if len(moved) == images.shape[0] else images[moved]
+    grid = functional.affine_grid(theta, list(chosen.shape), align_corners=False)  # (moved, H, W, 2)
+    seen = functional.grid_sample(chosen, grid, padding_mode="reflection", align_corners=False)
+    if chosen is images:
+        return seen
+    return images.index_copy(0, torch.tensor(moved, device=images.device), seen)
+
+
+def _noise(each: Draw, images: Tensor) -> Tensor:
+    return torch.zeros_like(images[0]) if each.noise is None else each.noise.to(images)

@@ -1,0 +1,201 @@
+"""The library's one call: every setting does what it says, and lanes stay their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from proxygrad.diversity import similarity
+from proxygrad.errors import LaneError, PositionOutOfRange, UnknownLayer
+from proxygrad.maximization import maximize
+from proxygrad.network import Network
+from proxygrad.objectives import Channel, Direction, Energy, Logit, Neuron, margin
+from tests.proxygrad.networks import Small, small
+
+
+def value(network: Network, layer: str, image: Tensor) -> Tensor:
+    with torch.no_grad():
+        return network.activations(image.unsqueeze(0), layer)
+
+
+def test_each_objective_gets_its_image_and_rises() -> None:
+    network = small()
+    asked = [
+        Channel("conv2", 1),
+        Neuron("conv2", 3),
+        Logit(2),
+        Direction("conv2", (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)),
+        Energy("conv2"),
+        Channel("conv2", 1) - 0.5 * Logit(2),
+        margin(2, 1),
+        -Logit(0),
+    ]
+    outcomes = maximize(network, asked, steps=12, seed=3)
+    assert [outcome.objective.layers for outcome in outcomes][:3] == [("conv2",), ("conv2",), ("output",)]
+    for outcome in outcomes:
+        assert outcome.achieved_activation > outcome.start_activation, outcome.objective
+        assert len(outcome.curve) == 13
+        assert outcome.image.shape == (3, 16, 16)
+    assert outcomes[1].objective == Neuron("conv2", 3, (4, 4))
+    fc = value(network, "fc", outcomes[6].image)[0]
+    assert outcomes[6].achieved_activation == pytest.approx(float(fc[2] - fc[1]), rel=1e-5)
+
+
+@pytest.mark.parametrize("parameterization", ["pixels", "fourier", "maco"])
+@pytest.mark.parametrize("update", ["normalized", "sgd", "adam"])
+def test_every_parameterization_rises_with_every_update(parameterization: str, update: str) -> None:
+    (outcome,) = maximize(
+        small(),
+        Channel("conv2", 1),
+        parameterization=parameterization,
+        update=update,
+        steps=12,
+        step_size=0.05,
+    )
+    assert outcome.achieved_activation > outcome.start_activation
+    assert 0 <= float(outcome.image.min()) <= float(outcome.image.max()) <= 1
+
+
+@pytest.mark.parametrize("gaf", ["atan", "tanh", "log"])
+def test_gradient_activations_rise_too(gaf: str) -> None:
+    (outcome,) = maximize(small(), Channel("conv2", 1), gaf=gaf, update="sgd", steps=12)
+    assert outcome.achieved_activation > outcome.start_activation
+
+
+def test_what_is_measured_is_the_image_itself_not_a_view() -> None:
+    network = small()
+    (outcome,) = maximize(network, Neuron("conv2", 2), robustness="standard", steps=12)
+    assert outcome.start_activation == pytest.approx(
+        maximize(network, Neuron("conv2", 2), steps=1)[0].start_activation, rel=1e-6
+    )
+    expected = float(value(network, "conv2", outcome.image)[0, 2, 4, 4])
+    assert outcome.achieved_activation == pytest.approx(expected, rel=1e-6)
+    assert outcome.curve[-1] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["max", "natural", "fast"])
+def test_presets_are_completed_and_rise(preset: str) -> None:
+    (outcome,) = maximize(small(), Channel("conv2", 1), preset=preset)
+    assert outcome.achieved_activation > outcome.start_activation
+    assert outcome.settings.completed() == outcome.settings
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"robustness": "standard", "parameterization": "fourier", "update": "adam"}]
+)
+def test_a_lane_among_strangers_is_the_lane_alone(settings: dict[str, Any]) -> None:
+    """Its own seed, views and slope; what is left is float rounding between batch sizes."""
+    network = small()
+    mine = Neuron("conv2", 2)
+    (alone,) = maximize(network, mine, seed=7, slope=0.1, steps=10, **settings)
+    strangers = [Channel("conv2", unit % 6) for unit in range(9)]
+    slopes = [unit / 9 for unit in range(9)]
+    together = maximize(network, [*strangers, mine], seed=7, slope=[*slopes, 0.1], steps=10, **settings)[-1]
+    torch.testing.assert_close(together.image, alone.image, rtol=0, atol=0.5 / 255)
+    assert together.curve == pytest.approx(alone.curve, rel=1e-3, abs=1e-5)
+
+
+def test_the_slope_may_change_over_the_steps() -> None:
+    """From 0.5 to 0: other than either all along; and from 0 to 0 it is slope 0 to the bit."""
+    network = small()
+    ends = [
+        maximize(network, Neuron("conv2", 2), slope=begin, slope_end=end, steps=10)[0].image
+        for begin, end in ((0.5, None), (0.5, 0.0), (0.0, None), (0.0, 0.0))
+    ]
+    assert not torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[1], ends[2])
+    assert torch.equal(ends[2], ends[3])
+
+
+def test_both_readings_of_the_method_agree_without_a_slope_and_differ_with_one() -> None:
+    network = small()
+    plain = [
+        maximize(network, Neuron("fc", 2), slope=0, proxy=proxy, steps=8)[0]
+        for proxy in ("surrogate", "network")
+    ]
+    assert plain[0].curve == pytest.approx(plain[1].curve, rel=1e-4, abs=1e-6)
+    sloped = [
+        maximize(network, Neuron("fc", 2), slope=0.3, proxy=proxy, steps=8)[0]
+        for proxy in ("surrogate", "network")
+    ]
+    assert sloped[0].curve[0] == pytest.approx(sloped[1].curve[0], rel=1e-5)
+    assert sloped[0].curve[1:] != sloped[1].curve[1:]
+    for outcome in sloped:
+        expected = float(value(network, "fc", outcome.image)[0, 2])
+        assert outcome.achieved_activation == pytest.approx(expected, rel=1e-5)
+
+
+def test_diversity_makes_images_less_alike() -> None:
+    network = small()
+    alike = []
+    for diversity in (0.0, 1.0):
+        outcomes = maximize(network, Channel("conv2", 1), images=4, diversity=diversity, steps=16)
+        assert [outcome.settings.seed for outcome in outcomes] == [0, 1, 2, 3]
+        with torch.no_grad():
+            read = network.activations(torch.stack([outcome.image for outcome in outcomes]), "conv2")
+        alike.append(float(similarity(read)))
+    assert alike[1] < alike[0] - 0.01
+
+
+def test_an_image_of_ones_own_to_start_with() -> None:
+    network = small()
+    start = torch.rand((3, 20, 12), generator=torch.Generator().manual_seed(0))
+    outcome = maximize(network, Channel("conv2", 1), start=start, steps=1, step_size=1e-6)[0]
+    torch.testing.assert_close(outcome.image, start, rtol=0, atol=1e-4)
+    assert outcome.start_activation == pytest.approx(
+        float(value(network, "conv2", start)[0, 1].mean()), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(("name", "amount"), [("total_variation", 5.0), ("l2", 5.0), ("blur_px", 1.0)])
+def test_regularisers_do_what_they_are_for(name: str, amount: float) -> None:
+    network = small()
+    without = maximize(network, Channel("conv2", 1), steps=16)[0].image
+    with_it = maximize(network, Channel("conv2", 1), steps=16, **{name: amount})[0].image  # type: ignore[arg-type]
+
+    def roughness(image: Tensor) -> float:
+        return float((image[:, 1:] - image[:, :-1]).abs().mean())
+
+    def distance(image: Tensor) -> float:
+        return float((image - 0.5).square().mean())
+
+    measured = distance if name == "l2" else roughness
+    assert measured(with_it) < 0.8 * measured(without)
+
+
+def test_progress_counts_all_images() -> None:
+    seen = list[tuple[int, int]]()
+    maximize(
+        small(), [Channel("conv2", 0), Channel("conv2", 1)], steps=3, on_step=lambda *at: seen.append(at)
+    )
+    assert seen == [(0, 6), (2, 6), (4, 6), (6, 6)]
+
+
+def test_more_images_than_fit_wait_their_turn() -> None:
+    outcomes = maximize(small(), [Channel("conv2", unit) for unit in range(6)], steps=4, max_lanes=2)
+    together = maximize(small(), [Channel("conv2", unit) for unit in range(6)], steps=4)
+    for one, other in zip(outcomes, together, strict=True):
+        assert one.objective == other.objective
+        torch.testing.assert_close(one.image, other.image, rtol=0, atol=0.5 / 255)
+
+
+def test_bad_questions_name_value_and_choices() -> None:
+    network = small()
+    with pytest.raises(UnknownLayer, match="near names: conv, conv2"):
+        maximize(network, Channel("conv3", 0))
+    with pytest.raises(PositionOutOfRange, match="rows 0 to 7"):
+        maximize(network, Neuron("conv2", 0, (8, 0)))
+    with pytest.raises(ValueError, match="steps"):
+        maximize(network, Channel("conv2", 0), steps=0)
+
+
+def test_a_lane_that_leaves_finite_numbers_is_named() -> None:
+    class Overflow(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 1e30 * x.amax() ** 1000 * 1e30
+
+    with pytest.raises(LaneError, match=r"unit=2.*step \d"):
+        maximize(Network(Overflow(), (3, 16, 16)), Logit(2), steps=20)
