@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from proxygrad.delivery import Rendering, deliver
-from proxygrad.errors import Cancelled, LaneError, ProxyGradError
+from proxygrad.errors import Cancelled, LaneError, NetworkError, ProxyGradError
 from proxygrad.group import Group, GroupKey
 from proxygrad.lane import Lane
 from proxygrad.network import Network
@@ -127,7 +127,12 @@ class Engine:
 
     def submit(self, network: Network, spec: Spec) -> Ticket:
         """Ask for a visualization. Raises `BadRequest` at once for an unknown layer or unit."""
-        ticket = Ticket(network, spec.resolve(network.info))
+        if network.input_shape[0] > 3:
+            raise NetworkError(
+                f"model {network.name!r} takes {network.input_shape[0]} channels; a PNG has 1 or 3"
+            )
+        named = spec.model_copy(update={"layer": network.layer(spec.layer).name})
+        ticket = Ticket(network, named.resolve(network.info))
         with self._changed:
             if self._closing:
                 raise Cancelled("the engine is closing and takes no more work")

@@ -27,7 +27,11 @@ from proxygrad.transforms import apply
 
 @dataclass(frozen=True)
 class GroupKey:
-    """What lanes must have in common to be stepped together. ``size``: height and width in pixels."""
+    """What lanes must have in common to be stepped together. ``size``: height and width in pixels.
+
+    ``alone`` names the one lane of a group that takes no other: rectifiers tell lanes apart by the first
+    dimension, which is not the batch in every network (`Network.batch_first`).
+    """
 
     network: Network
     layers: tuple[str, ...]
@@ -36,6 +40,7 @@ class GroupKey:
     update: UpdateName = "normalized"
     gaf: GafName = "none"
     proxy: Proxy = "surrogate"
+    alone: int | None = None
 
     @classmethod
     def of(cls, network: Network, lane: Lane, size: tuple[int, int]) -> GroupKey:
@@ -49,6 +54,7 @@ class GroupKey:
             settings.update,
             settings.gaf,
             settings.proxy,
+            None if network.batch_first else id(lane),
         )
 
 

@@ -11,8 +11,10 @@ calls decorrelated: ``image = sigmoid(4 M z)``, with z of unit variance where an
 - ``M`` is the square root of the covariance of ImageNet's colours as lucid publishes it (`COLOR_SQRT`), in
   units of [0, 1]; grey images take the standard deviation of its rows.
 - The sigmoid's slope at 0 is 1/4, so ``4 M z`` makes z deviate from mid-grey by ``M z`` and saturate
-  where that leaves [0, 1]. Squashing is needed because a clamp has no gradient outside, and a coefficient
-  touches every pixel: one step too far would lose some pixels for good.
+  where that leaves [0, 1]. It is lucid's squashing, and keeps a gradient at every pixel and gradations in
+  bright and dark parts. Measured in its place: a clamp reached 6 to 23 % more in as many steps, at harder
+  contrasts; ``x / √(1 + x²)``, from 1 % more to 16 % less (SqueezeNet, nine units, activation under
+  robustness transforms).
 """
 
 from __future__ import annotations

@@ -25,12 +25,14 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     "max": {},
     "natural": {
         "parameterization": "fourier",
-        "update": "adam",
+        "gaf": "log",
         "robustness": "standard",
-        "steps": 256,
+        "total_variation": 0.01,
+        "l2": 0.05,
+        "slope": 0.02,
         "step_size": 0.05,
     },
-    "fast": {"steps": 12, "step_size": 0.2},
+    "fast": {"parameterization": "fourier", "gaf": "log", "slope": 0.02, "steps": 12, "step_size": 0.25},
 }
 
 
