@@ -88,8 +88,7 @@ class Group:
 
     def step(self) -> list[Lane]:
         """Evaluate every lane and move those with steps left; the ended ones leave and are returned."""
-        images, activations, gradient = self._evaluate()
-        steepest = gradient.flatten(1).abs().amax(dim=1)
+        images, activations, steepest, gradient = self._evaluate()
         rows = torch.stack([activations, steepest], dim=1).tolist()  # one transfer a step
         steps = torch.tensor([lane.step for lane in self.lanes], device=gradient.device)
         for lane, image, (activation, slope) in zip(self.lanes, images, rows, strict=True):
@@ -100,8 +99,10 @@ class Group:
             self._keep([index for index, lane in enumerate(self.lanes) if not lane.ended])
         return ended
 
-    def _evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Images ``(lanes, C, H, W)``, their activations ``(lanes,)``, and where the parameters should go."""
+    def _evaluate(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images ``(lanes, C, H, W)``; their activations and the largest entries of the activations' own
+        gradients, both ``(lanes,)``; and where the parameters should go, ``(lanes, *P)``, penalties included.
+        """
         params = self._params.detach().requires_grad_()  # (lanes, *P)
         images = self._images.decode(params)  # (lanes, C, H, W)
         views = apply(images, [lane.view(self.key.size, images.shape[1]) for lane in self.lanes])
@@ -112,6 +113,7 @@ class Group:
             raise NetworkError(f"layer {self.key.layers[0]!r} does not depend on the image")
         families = self._families()
         (gradient,) = torch.autograd.grad(values.sum(), images, retain_graph=bool(families))
+        steepest = gradient.flatten(1).abs().amax(dim=1)
         for rows, weight in families:
             gradient = push_apart(gradient, images, read, rows, weight)
         gradient = self._penalized(gradient, images)
@@ -120,7 +122,7 @@ class Group:
         if self.key.proxy == "network":
             with torch.no_grad():
                 values = self._values(self.key.network.read(views, self.key.layers))
-        return images.detach(), values.detach(), gradient
+        return images.detach(), values.detach(), steepest, gradient
 
     def _values(self, read: dict[str, Tensor]) -> Tensor:
         rows = [

@@ -116,6 +116,13 @@ def test_the_proxy_revives_a_dead_unit_and_plain_ascent_does_not() -> None:
     assert max(proxy.curve) == pytest.approx(8.0 - 6.0 - 0.5)  # every pixel at 1: the global maximum
 
 
+def test_a_penalty_does_not_hide_that_a_unit_is_stuck() -> None:
+    network = Network(Dead(), (1, 8, 8), name="dead")
+    (found,) = run(network, [lane(network, layer="relu", slope=0.0, total_variation=0.1)])
+    assert found.curve == [0.0] * 13
+    assert found.stuck
+
+
 def test_a_lane_that_is_not_finite_fails_alone_and_names_the_step() -> None:
     network = small()
     ill, well = lane(network, seed=1), lane(network, seed=2)
