@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from proxygrad.version import __version__
 
 if TYPE_CHECKING:
+    from proxygrad.checkpoint import Checkpoint
     from proxygrad.delivery import Rendering
-    from proxygrad.engine import Engine, Ticket
+    from proxygrad.engine import Engine
     from proxygrad.images import tile
     from proxygrad.maximization import Outcome, maximize
     from proxygrad.models.catalogue import Catalogue
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from proxygrad.objectives import Channel, Direction, Energy, Logit, Neuron, Objective, margin
     from proxygrad.settings import Settings
     from proxygrad.spec import Result, Spec
+    from proxygrad.ticket import Ticket
 
 _HOMES = {
     "Catalogue": "models.catalogue",
     "Channel": "objectives",
+    "Checkpoint": "checkpoint",
     "Direction": "objectives",
     "Energy": "objectives",
     "Engine": "engine",
@@ -37,7 +40,7 @@ _HOMES = {
     "Result": "spec",
     "Settings": "settings",
     "Spec": "spec",
-    "Ticket": "engine",
+    "Ticket": "ticket",
     "margin": "objectives",
     "maximize": "maximization",
     "tile": "images",
@@ -46,6 +49,7 @@ _HOMES = {
 __all__ = [
     "Catalogue",
     "Channel",
+    "Checkpoint",
     "Direction",
     "Energy",
     "Engine",

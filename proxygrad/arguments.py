@@ -25,13 +25,18 @@ def add_question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objective", choices=get_args(ObjectiveKind), help="default by the layer's kind")
     parser.add_argument("--position", type=int, nargs="+", metavar="N", help="row and column, or token")
     for name, field in Settings.model_fields.items():
+        option = f"--{name.replace('_', '-')}"
+        told = (field.description or "").partition(". ")[0].replace("`", "")
+        if field.annotation is bool:
+            parser.add_argument(option, action="store_true", default=None, help=told)
+            continue
         number = _NUMBERS.get(field.annotation)
         parser.add_argument(
-            f"--{name.replace('_', '-')}",
+            option,
             type=number or str,
             choices=None if number else get_args(field.annotation),
             metavar="N" if number else None,
-            help=(field.description or "").partition(". ")[0].replace("`", ""),
+            help=told,
         )
 
 

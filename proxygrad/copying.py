@@ -27,6 +27,8 @@ def private_copy(module: nn.Module) -> nn.Module:
     floating-point, has weights that are not there yet (meta, lazy) or not finite, or mixes the images
     of a batch.
     """
+    if not isinstance(module, nn.Module):
+        raise NetworkError(f"{module!r} is of type {type(module).__name__}, not a torch.nn.Module")
     module = _unwrapped(module)
     _check_kind(module)
     _check_presence(module)
@@ -39,6 +41,14 @@ def private_copy(module: nn.Module) -> nn.Module:
     duplicate = duplicate.eval().requires_grad_(False).float()
     _check_values(duplicate)
     return duplicate
+
+
+def sharing_copy(module: nn.Module) -> nn.Module:
+    """A second copy of a `private_copy` that holds the very same parameters and buffers: only what is then
+    put in their place takes memory."""
+    tensors = [*module.parameters(), *module.buffers()]
+    with _DetachedCopies():
+        return copy.deepcopy(module, {id(each): each for each in tensors})
 
 
 class _DetachedCopies(TorchFunctionMode):

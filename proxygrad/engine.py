@@ -11,101 +11,54 @@ import logging
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from proxygrad.delivery import Rendering, deliver
-from proxygrad.errors import Cancelled, LaneError, NetworkError, ProxyGradError
+from proxygrad.capacity import MOST_LANES, out_of_memory
+from proxygrad.checkpoint import Checkpoint
+from proxygrad.delivery import deliver
+from proxygrad.errors import Cancelled, LaneError, NetworkError, OutOfMemory, ProxyGradError
 from proxygrad.group import Group, GroupKey
 from proxygrad.lane import Lane
 from proxygrad.network import Network
 from proxygrad.objectives import from_spec
+from proxygrad.precision import Precision
 from proxygrad.spec import Spec
+from proxygrad.ticket import Progress, Ticket
+
+__all__ = ["DEFAULT_MAX_LANES", "Engine", "Progress", "Ticket"]
 
 log = logging.getLogger(__name__)
 
-#: Lanes stepped at once over all groups. Enough to fill a CPU; a device's own capacity is found later.
+#: Lanes stepped at once: enough to fill a CPU, and what a group on CUDA begins with.
 DEFAULT_MAX_LANES = 16
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Steps done, steps asked for, and the latest activation, which is None before the first step."""
-
-    step: int
-    steps: int
-    activation: float | None
-
-
-class Ticket:
-    """What `Engine.submit` returns: progress, the way to cancel, and in the end the rendering."""
-
-    def __init__(self, network: Network, spec: Spec) -> None:
-        self.network = network
-        self.spec = spec
-        self.cancelled = threading.Event()
-        self.progress = Progress(0, spec.steps, None)
-        self._future: Future[Rendering] = Future()
-        self._started_at: float | None = None
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until the lane has ended, at most ``timeout_s`` seconds; True when it has."""
-        with suppress(FutureTimeout):
-            self._future.exception(timeout_s)
-        return self._future.done()
-
-    def cancel(self) -> None:
-        """Ask the lane to stop at its next step; `result` then raises `Cancelled`. No effect once ended."""
-        self.cancelled.set()
-
-    def result(self, timeout_s: float | None = None) -> Rendering:
-        """The rendering, as soon as it is there.
-
-        Raises what ended the lane otherwise: `LaneError`, `Cancelled`, a `BadRequest` or a `NetworkError`;
-        and `TimeoutError` after ``timeout_s`` seconds.
-        """
-        return self._future.result(timeout_s)
-
-    def _start(self) -> None:
-        self._started_at = time.monotonic()
-
-    def _ran_s(self) -> float:
-        return 0.0 if self._started_at is None else time.monotonic() - self._started_at
-
-    def _follow(self, lane: Lane) -> None:
-        self.progress = Progress(lane.step, lane.settings.steps, lane.curve[-1] if lane.curve else None)
-
-    def _resolve(self, outcome: Rendering | Exception) -> None:
-        with suppress(InvalidStateError):
-            if isinstance(outcome, Rendering):
-                self._future.set_result(outcome)
-            else:
-                self._future.set_exception(outcome)
 
 
 class Engine:
     """Runs visualizations. Use it as a context manager, or call `start` and `close`.
 
-    ``max_lanes``: how many images are optimised at once; further ones wait in order of arrival.
+    ``max_lanes``: how many images are optimised at once; further ones wait in order of arrival. None: on the
+    CPU `DEFAULT_MAX_LANES`; on CUDA as many in each group as free memory takes, found after its first step.
+    ``precision``: what the steps compute in, see `proxygrad.precision.chosen`; what is reported is float32.
     """
 
-    def __init__(self, max_lanes: int = DEFAULT_MAX_LANES) -> None:
-        if max_lanes < 1:
+    def __init__(self, max_lanes: int | None = None, precision: Precision = "auto") -> None:
+        if max_lanes is not None and max_lanes < 1:
             raise ValueError(f"max_lanes {max_lanes} must be at least 1")
         self.max_lanes = max_lanes
+        self.precision: Precision = precision
         self._waiting: deque[Ticket] = deque()
         self._running: dict[Lane, Ticket] = {}
         self._groups: dict[GroupKey, Group] = {}
         self._changed = threading.Condition()
         self._closing = False
+        self._idle = True
+        self._beaten_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="proxygrad-engine", daemon=True)
 
     def start(self) -> Self:
         """Start the engine's thread."""
+        self._beat()
         self._thread.start()
         return self
 
@@ -125,79 +78,171 @@ class Engine:
     ) -> None:
         self.close()
 
-    def submit(self, network: Network, spec: Spec) -> Ticket:
-        """Ask for a visualization. Raises `BadRequest` at once for an unknown layer or unit."""
+    @property
+    def stalled_s(self) -> float:
+        """Seconds since the engine last finished something (an admission, a slice of a step, a delivery)
+        while it has work to do; 0 when it has none. Waits for nothing.
+        """
+        return 0.0 if self._idle else time.monotonic() - self._beaten_at
+
+    def submit(
+        self,
+        network: Network,
+        spec: Spec,
+        *,
+        deadline_s: float | None = None,
+        checkpoint: bytes | None = None,
+    ) -> Ticket:
+        """Ask for a visualization, to be ended with `DeadlineExceeded` after ``deadline_s`` seconds.
+
+        With the bytes of a ``checkpoint`` of the same question it goes on from there. Raises at once:
+        `BadRequest` for an unknown layer or unit, `CheckpointMismatch` for a checkpoint that is damaged or of
+        something else.
+        """
         if network.input_shape[0] > 3:
             raise NetworkError(
                 f"model {network.name!r} takes {network.input_shape[0]} channels; a PNG has 1 or 3"
             )
         named = spec.model_copy(update={"layer": network.layer(spec.layer).name})
-        ticket = Ticket(network, named.resolve(network.info))
+        resolved = named.resolve(network.info)
+        begin_at = None if checkpoint is None else Checkpoint.from_bytes(checkpoint)
+        if begin_at is not None:
+            begin_at.check(resolved, network.info)
+        ticket = Ticket(network, resolved, deadline_s, begin_at, self._withdraw)
         with self._changed:
             if self._closing:
                 raise Cancelled("the engine is closing and takes no more work")
             self._waiting.append(ticket)
+            self._wake()
             self._changed.notify()
         return ticket
 
     def _run(self) -> None:
-        while self._await_work():
-            self._admit()
-            for group in list(self._groups.values()):
-                self._drop_cancelled(group)
-                if group.lanes:
-                    self._step(group)
-                if not group.lanes:
-                    del self._groups[group.key]
+        ended: Exception = Cancelled("the engine was closed")
+        try:
+            while self._await_work():
+                self._admit()
+                self._advance()
+        except Exception as error:
+            log.exception("the engine's thread has failed")
+            ended = _explained(error)
+        with self._changed:
+            self._closing = self._idle = True
         for ticket in (*self._running.values(), *self._waiting):
-            ticket._resolve(Cancelled("the engine was closed"))
+            ticket._resolve(ended)
+
+    def _advance(self) -> None:
+        """One step of every group. On its own, so that an idle thread refers to no group and no network."""
+        for group in list(self._groups.values()):
+            self._drop_stopped(group)
+            if group.lanes:
+                self._step(group)
+            if not group.lanes:
+                del self._groups[group.key]
 
     def _await_work(self) -> bool:
         with self._changed:
             while not (self._closing or self._waiting or self._running):
+                self._idle = True
                 self._changed.wait()
+            self._wake()
             return not self._closing
 
+    def _wake(self) -> None:
+        """With the lock held: there is work; if there was none, the clock of `stalled_s` starts now."""
+        if self._idle:
+            self._beat()
+            self._idle = False
+
+    def _beat(self) -> None:
+        self._beaten_at = time.monotonic()
+
+    def _withdraw(self, ticket: Ticket) -> None:
+        """In any thread: a ticket that was cancelled need not wait for a lane."""
+        if self._take(ticket):
+            ticket._resolve(ticket._stopped() or Cancelled("cancelled before its first step"))
+
+    def _take(self, ticket: Ticket) -> bool:
+        """Take a ticket off the queue; False when somebody else has done so."""
+        with self._changed:
+            if ticket not in self._waiting:
+                return False
+            self._waiting.remove(ticket)
+            return True
+
     def _admit(self) -> None:
-        while self._waiting and len(self._running) < self.max_lanes:
-            ticket = self._waiting.popleft()
-            if ticket.cancelled.is_set():
-                ticket._resolve(Cancelled("cancelled before its first step"))
+        """In order of arrival; what does not fit in its own group yet does not hold up the others."""
+        with self._changed:
+            waiting = list(self._waiting)
+        for ticket in waiting:
+            stopped = ticket._stopped()
+            if stopped is not None:
+                if self._take(ticket):
+                    ticket._resolve(stopped)
+                continue
+            if len(self._running) >= self._most(ticket.network):
                 continue
             try:
                 self._join(ticket)
             except Exception as error:
+                self._take(ticket)
                 ticket._resolve(_explained(error))
+            self._beat()
+
+    def _most(self, network: Network) -> int:
+        """Lanes over all groups."""
+        on_cuda = network.device.type == "cuda"
+        return self.max_lanes or (MOST_LANES if on_cuda else DEFAULT_MAX_LANES)
 
     def _join(self, ticket: Ticket) -> None:
-        network, spec = ticket.network, ticket.spec
-        size = (spec.size_px, spec.size_px) if spec.size_px else network.input_shape[1:]
-        objective = from_spec(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
-        lane = Lane(spec, objective)
-        key = GroupKey.of(network, lane, size)
+        """Put a ticket into its group, if that has room."""
+        lane, key = ticket._place = ticket._place or _place(ticket, self.precision)
+        group = self._groups.get(key)
+        if group is not None and self.max_lanes is None and group.full(DEFAULT_MAX_LANES):
+            return
+        if not self._take(ticket):
+            return
+        group = group or Group(key)
+        group.join(lane, ticket._begin_at.state if ticket._begin_at else None)
         ticket._start()
-        self._groups.setdefault(key, Group(key)).join(lane)
+        self._groups[key] = group
         self._running[lane] = ticket
 
-    def _drop_cancelled(self, group: Group) -> None:
+    def _drop_stopped(self, group: Group) -> None:
         for lane in list(group.lanes):
-            if self._running[lane].cancelled.is_set():
+            stopped = self._running[lane]._stopped()
+            if stopped is not None:
                 group.leave(lane)
-                self._running.pop(lane)._resolve(Cancelled(f"cancelled after step {lane.step}"))
+                self._running.pop(lane)._resolve(stopped)
 
     def _step(self, group: Group) -> None:
         try:
-            ended = group.step()
+            ended = group.step(self._beat)
         except Exception as error:
             log.exception("a step of %d lanes at %s failed", len(group.lanes), ", ".join(group.key.layers))
             for lane in list(group.lanes):
                 group.leave(lane)
                 self._running.pop(lane)._resolve(_explained(error))
-            return
+            ended = []
+        self._beat()
         for lane in (*group.lanes, *ended):
             self._running[lane]._follow(lane)
+        for lane in group.lanes:
+            self._grant(self._running[lane], lane, group)
         for lane in ended:
             self._finish(self._running.pop(lane), lane)
+            self._beat()
+
+    def _grant(self, ticket: Ticket, lane: Lane, group: Group) -> None:
+        """The checkpoint that somebody waits for; none, if it cannot be made."""
+        if not ticket._wished:
+            return
+        taken = None
+        try:
+            taken = Checkpoint.of(ticket.spec, ticket.network.info, group.state(lane), ticket._ran_s())
+        except Exception:
+            log.exception("no checkpoint of a lane at %s", ", ".join(group.key.layers))
+        ticket._grant(taken)
 
     def _finish(self, ticket: Ticket, lane: Lane) -> None:
         try:
@@ -206,10 +251,20 @@ class Engine:
             ticket._resolve(_explained(error))
 
 
+def _place(ticket: Ticket, precision: Precision) -> tuple[Lane, GroupKey]:
+    """The lane that a ticket asks for, and the group it fits in."""
+    network, spec = ticket.network, ticket.spec
+    size = (spec.size_px, spec.size_px) if spec.size_px else (network.input_shape[1], network.input_shape[2])
+    objective = from_spec(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
+    lane = Lane(spec, objective)
+    return lane, GroupKey.of(network, lane, size, precision)
+
+
 def _explained(error: Exception) -> ProxyGradError:
     """Ours as it is; anything else becomes a `LaneError` that names it."""
     if isinstance(error, ProxyGradError):
         return error
-    explained = LaneError(f"{type(error).__name__}: {error}")
+    kind = OutOfMemory if out_of_memory(error) else LaneError
+    explained = kind(f"{type(error).__name__}: {error}")
     explained.__cause__ = error
     return explained

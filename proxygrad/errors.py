@@ -15,7 +15,10 @@
     │   ├── WeightsError              its weights file is missing, damaged, unsafe or of another architecture
     │   └── NetworkError              the module itself cannot be visualized
     ├── LaneError                     one image could not be made; its batch-mates go on
-    └── Cancelled                     the caller asked for the lane to stop
+    │   └── OutOfMemory               it does not fit on the device, not even alone
+    ├── Cancelled                     the caller asked for the lane to stop
+    ├── DeadlineExceeded              its time was up before it had ended
+    └── CheckpointMismatch            the checkpoint cannot be gone on from
 
 Messages name the offending value and the valid choices. `code` is stable and travels to HTTP as it is.
 No torch here: the gateway imports this module.
@@ -144,3 +147,26 @@ class Cancelled(ProxyGradError):
     """The caller asked for the lane to stop before it had ended."""
 
     code = "cancelled"
+
+
+class OutOfMemory(LaneError):
+    """One image, or a family of images that must be stepped together, does not fit on the device."""
+
+    code = "out_of_memory"
+
+
+class DeadlineExceeded(ProxyGradError):
+    """The lane's time was up after ``step`` of ``steps`` steps; ``limit_s`` counts from its submission."""
+
+    code = "deadline_exceeded"
+
+    def __init__(self, step: int, steps: int, limit_s: float) -> None:
+        self.step, self.steps, self.limit_s = step, steps, limit_s
+        reached = f"after step {step} of {steps}" if step else f"before the first of {steps} steps"
+        super().__init__(f"the deadline, {limit_s:.3g} s from submission, passed {reached}")
+
+
+class CheckpointMismatch(ProxyGradError):
+    """The checkpoint is damaged, or of another question, other weights or another version of the engine."""
+
+    code = "checkpoint_mismatch"

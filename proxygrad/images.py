@@ -15,16 +15,17 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from proxygrad.errors import NetworkError
-
-#: Half-width of the uniform noise around mid-grey that ascent starts from. Plain grey is a poor start: all
-#: positions are alike and many gradients vanish; 0.05 is what the measurements in docs/method.md used.
-START_NOISE = 0.05
+from proxygrad.settings import START_NOISE
 
 
 def start_image(shape: tuple[int, int, int], seed: int) -> Tensor:
     """Mid-grey with uniform noise of ± `START_NOISE`, ``(C, H, W)``: the same for a seed on any device."""
-    generator = torch.Generator().manual_seed(seed)
-    return 0.5 + START_NOISE * (2 * torch.rand(shape, generator=generator) - 1)
+    return noisy_grey(shape, torch.Generator().manual_seed(seed), START_NOISE)
+
+
+def noisy_grey(shape: tuple[int, int, int], generator: torch.Generator, noise: float) -> Tensor:
+    """Mid-grey with uniform noise of ± ``noise`` from ``generator``, which is on the CPU; ``(C, H, W)``."""
+    return 0.5 + noise * (2 * torch.rand(shape, generator=generator) - 1)
 
 
 def encode_png(image: Tensor) -> bytes:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from proxygrad import ascent
-from proxygrad.errors import LaneError, ProxyGradError
+from proxygrad.errors import CheckpointMismatch, LaneError, ProxyGradError
 from proxygrad.objectives import Objective
+from proxygrad.parameterizations import Parameterization
+from proxygrad.precision import Arithmetic
 from proxygrad.settings import Settings
 from proxygrad.transforms import ROBUSTNESS, Draw, draw
 
@@ -24,6 +27,33 @@ class Family:
     diversity: float
 
 
+@dataclass(frozen=True, eq=False)
+class LaneState:
+    """Everything that a lane's next steps depend on, besides what was asked; on the CPU, shared with nothing.
+
+    ``params``: ``P``; ``rule``: what the update rule keeps, each ``P``; ``generator``: the state of the
+    lane's generator, uint8; ``image``: ``(C, H, W)``, or None before the first evaluation.
+    """
+
+    params: Tensor
+    rule: Mapping[str, Tensor]
+    generator: Tensor
+    curve: tuple[float, ...]
+    steepest: float
+    steepest_ever: float
+    image: Tensor | None
+
+    def check(self, params: Sequence[int], rule: Collection[str], image: Sequence[int]) -> None:
+        """Raises `CheckpointMismatch` unless parameters, names of the rule and image have these shapes."""
+        tensors = {"params": self.params, **{f"rule.{name}": value for name, value in self.rule.items()}}
+        expected = {"params": tuple(params), **{f"rule.{name}": tuple(params) for name in rule}}
+        if self.image is not None:
+            tensors["image"], expected["image"] = self.image, tuple(image)
+        held = {name: tuple(value.shape) for name, value in tensors.items()}
+        if held != expected:
+            raise CheckpointMismatch(f"the checkpoint holds {held}; this question needs {expected}")
+
+
 @dataclass(eq=False)
 class Lane:
     """One image being optimised: what is asked of it, what has been seen, and how it ended.
@@ -32,7 +62,8 @@ class Lane:
     the seed. ``curve`` holds the activation before each step and, once ended, after the last one. ``image``
     ``(C, H, W)`` is the best that was seen, or the latest where steps see moved images: their activations
     are of the view, so the highest is luck. The first and the last evaluation always see the image itself.
-    ``error`` is set when the lane failed.
+    ``steepest`` is the largest entry of the activation's gradient at the latest evaluation, ``steepest_ever``
+    the largest at any. ``error`` is set when the lane failed.
     """
 
     settings: Settings
@@ -41,11 +72,14 @@ class Lane:
     family: Family | None = None
     curve: list[float] = field(default_factory=list)
     image: Tensor | None = None
-    has_gradient: bool = True
+    steepest: float = 0.0
+    steepest_ever: float = 0.0
     error: ProxyGradError | None = None
+    dtype: Arithmetic = "float32"
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.settings.seed)
+        self._view: Draw | None = None
 
     @property
     def step(self) -> int:
@@ -71,19 +105,31 @@ class Lane:
         passed = min(1.0, len(self.curve) / (self.settings.steps - 1))
         return begin + passed * (end - begin)
 
-    @property
-    def stuck(self) -> bool:
-        """Ascent ran out of gradient and never rose above its start."""
-        return not self.has_gradient and max(self.curve) <= self.curve[0]
+    def begin(self, images: Parameterization, device: torch.device) -> Tensor:
+        """Parameters of the first image, ``(1, *P)``: of ``start``, or drawn, once, from the generator."""
+        if self.start is None:
+            return (
+                images.start(self.generator, self.settings.start_noise).to(device, torch.float32).unsqueeze(0)
+            )
+        return images.encode(self.start.to(device, torch.float32).unsqueeze(0))
 
     def view(self, size: tuple[int, int], channels: int) -> Draw:
-        """How the evaluation to come sees the image: moved, but for the first and the last."""
+        """How the evaluation to come sees the image: moved, but for the first and the last.
+
+        Drawn once for each evaluation: until `note` has recorded it, asking again gives the same.
+        """
         if len(self.curve) in (0, self.settings.steps):
             return _UNMOVED
-        return draw(ROBUSTNESS[self.settings.robustness], size, channels, self.generator)
+        if self._view is None:
+            self._view = draw(ROBUSTNESS[self.settings.robustness], size, channels, self.generator)
+        return self._view
 
     def note(self, activation: float, steepest: float, image: Tensor) -> None:
-        """Record one evaluation: the activation, the largest gradient entry, and the image ``(C, H, W)``."""
+        """Record one evaluation: the activation, the largest gradient entry, and the image ``(C, H, W)``.
+
+        ``image`` may be a row of a larger tensor that is not written to any more.
+        """
+        self._view = None
         if not (math.isfinite(activation) and math.isfinite(steepest)):
             self.error = LaneError(
                 f"{self.objective}: activation {activation} with largest gradient {steepest} "
@@ -91,9 +137,32 @@ class Lane:
             )
             return
         best = not self.curve or activation > max(self.curve)
-        self.has_gradient = steepest > 0
+        self.steepest, self.steepest_ever = steepest, max(steepest, self.steepest_ever)
         self.curve.append(activation)
-        if self.settings.robustness == "none":
-            self.image = image.clone() if best else self.image
-        elif self.ended:
+        if self.settings.robustness != "none":
+            self.image = image.clone() if self.ended else image
+        elif best:
             self.image = image.clone()
+
+    def state(self, params: Tensor, rule: Mapping[str, Tensor]) -> LaneState:
+        """What it takes to go on from here; ``params`` ``P`` and ``rule`` are this lane's rows, copied."""
+        return LaneState(
+            params=_copied(params),
+            rule={name: _copied(value) for name, value in rule.items()},
+            generator=self.generator.get_state(),
+            curve=tuple(self.curve),
+            steepest=self.steepest,
+            steepest_ever=self.steepest_ever,
+            image=None if self.image is None else _copied(self.image),
+        )
+
+    def resume(self, state: LaneState, device: torch.device) -> None:
+        """Go on from ``state``, which was taken of a lane of the same question."""
+        self.generator.set_state(state.generator)
+        self.curve = list(state.curve)
+        self.steepest, self.steepest_ever = state.steepest, state.steepest_ever
+        self.image = None if state.image is None else state.image.to(device)
+
+
+def _copied(values: Tensor) -> Tensor:
+    return values.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxygrad.delivery import measure
-from proxygrad.errors import ProxyGradError
+from proxygrad.delivery import first_image, is_stuck, measure
+from proxygrad.errors import BadRequest, ProxyGradError
 from proxygrad.group import Group, GroupKey
 from proxygrad.lane import Family, Lane
 from proxygrad.network import Network
 from proxygrad.objectives import Objective
+from proxygrad.precision import Arithmetic, Precision
+from proxygrad.questions import check_images, check_start, objectives_of, slopes_of
 from proxygrad.settings import Settings
 
 #: Images stepped at once; the next join as these end. Enough to fill a CPU, as `proxygrad.engine` has it.
@@ -27,8 +29,9 @@ class Outcome:
 
     ``image``: ``(C, H, W)`` float32 in [0, 1] on the CPU. ``achieved_activation``: of that image, alone on
     the network itself in float32, without proxy or views. ``curve``: the activation before each step and
-    after the last one. ``stuck``: ascent had no gradient to follow and never rose above its start.
-    ``settings`` and ``objective`` are those used, with nothing left open.
+    after the last one. ``stuck``: ascent got nowhere, as `proxygrad.delivery.is_stuck` has it.
+    ``settings`` and ``objective`` are those used, with nothing left open; ``dtype`` is what the steps
+    computed in.
     """
 
     image: Tensor
@@ -38,9 +41,10 @@ class Outcome:
     stuck: bool
     settings: Settings
     objective: Objective
+    dtype: Arithmetic
 
 
-def maximize(
+def maximize(  # noqa: PLR0913, each of them named
     network: Network,
     objectives: Objective | Sequence[Objective],
     *,
@@ -50,27 +54,31 @@ def maximize(
     start: Tensor | None = None,
     on_step: Callable[[int, int], None] | None = None,
     max_lanes: int = DEFAULT_MAX_LANES,
+    precision: Precision = "auto",
     **settings: Any,
 ) -> list[Outcome]:
     """Optimise one image for each objective, as one batch where they fit together; outcomes in that order.
 
     ``slope``: one for all, or one for each objective. ``images``: so many for each objective, with seeds from
     ``seed`` on, which ``diversity`` > 0 leads away from each other. ``start``: an image ``(C, H, W)`` in
-    [0, 1] to begin with, instead of noise; its size is kept; otherwise it is ``size_px``.
-    ``on_step(done, steps)`` is called after each step with the sums over all images. Everything else is a
+    [0, 1] to begin with, instead of noise; its size is kept, and ``size_px`` is left out.
+    ``on_step(done, steps)`` is called after each step with the sums over all images. ``precision``: what the
+    steps compute in (`proxygrad.precision.chosen`); what is reported is float32. Everything else is a
     field of `proxygrad.settings.Settings`: ``preset``, ``steps``, ``parameterization``, …
 
-    Raises `BadRequest` errors for what the network does not have, `pydantic.ValidationError` for settings
-    out of their limits, and `LaneError`, naming the objective, when an image leaves finite numbers.
+    Raises `BadRequest` errors for what cannot be asked of the network, `pydantic.ValidationError` for
+    settings out of their limits, and `LaneError`, naming the objective, when an image leaves finite numbers.
     """
-    asked = [objectives] if isinstance(objectives, Objective) else list(objectives)
-    slopes = slope if isinstance(slope, Sequence) else [slope] * len(asked)
+    asked = objectives_of(objectives)
+    slopes = slopes_of(slope, len(asked))
+    if max_lanes < 1:
+        raise BadRequest(f"max_lanes {max_lanes} must be at least 1")
     lanes = [
         lane
         for objective, own in zip(asked, slopes, strict=True)
         for lane in _lanes(network, objective, _settings(settings, own), images, diversity, start)
     ]
-    _run(network, lanes, on_step, max_lanes)
+    _run(network, lanes, on_step, max_lanes, precision)
     return [_outcome(network, lane) for lane in lanes]
 
 
@@ -86,9 +94,15 @@ def _lanes(
     diversity: float,
     start: Tensor | None,
 ) -> list[Lane]:
+    check_images(images, diversity, settings.seed)
+    if start is not None:
+        check_start(start, network.input_shape, settings)
     size = _size(network, settings, start)
     completed = objective.at({layer: network.layer_shape(layer, size) for layer in objective.layers})
     family = Family(diversity) if diversity > 0 else None
+    if family is not None and (settings.solo or not network.batch_first):
+        why = "solo" if settings.solo else f"layers of model {network.name!r} that have no batch in front"
+        raise BadRequest(f"diversity {diversity:g} needs images in one batch, which {why} rules out")
     seeds = range(settings.seed, settings.seed + images)
     return [Lane(settings.model_copy(update={"seed": seed}), completed, start, family) for seed in seeds]
 
@@ -106,6 +120,7 @@ def _run(
     lanes: list[Lane],
     on_step: Callable[[int, int], None] | None,
     max_lanes: int,
+    precision: Precision,
 ) -> None:
     waiting, groups = list(lanes), dict[GroupKey, Group]()
     total = sum(lane.settings.steps for lane in lanes)
@@ -113,7 +128,7 @@ def _run(
         kin: Family | None = None  # of one family all join at the same step
         while waiting and (_running(groups) < max_lanes or (kin is not None and waiting[0].family is kin)):
             lane = waiting.pop(0)
-            key = GroupKey.of(network, lane, _size(network, lane.settings, lane.start))
+            key = GroupKey.of(network, lane, _size(network, lane.settings, lane.start), precision)
             groups.setdefault(key, Group(key)).join(lane)
             kin = lane.family
         for group in list(groups.values()):
@@ -133,12 +148,15 @@ def _outcome(network: Network, lane: Lane) -> Outcome:
         raise lane.error
     if lane.image is None:
         raise ProxyGradError("a lane that ended without an error has an image")
+    achieved = measure(network, lane.objective, lane.image)
+    start = measure(network, lane.objective, first_image(network, lane))
     return Outcome(
         image=lane.image.to("cpu", torch.float32),
-        achieved_activation=measure(network, lane.objective, lane.image),
-        start_activation=lane.curve[0],
+        achieved_activation=achieved,
+        start_activation=start,
         curve=tuple(lane.curve),
-        stuck=lane.stuck,
+        stuck=is_stuck(lane, start, achieved),
         settings=lane.settings,
         objective=lane.objective,
+        dtype=lane.dtype,
     )

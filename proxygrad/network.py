@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
-from proxygrad import cut
 from proxygrad.copying import private_copy
 from proxygrad.cut import Call
 from proxygrad.errors import NetworkError, ProxyGradError, SizeUnsupported, UnknownLayer
 from proxygrad.objectives import OUTPUT
+from proxygrad.precision import Precision, arithmetic
+from proxygrad.reader import Reader, prepare
 from proxygrad.spec import LayerInfo, ModelInfo
 from proxygrad.survey import Survey, survey
 from proxygrad.version import ENGINE_VERSION
+from proxygrad.working import Copy, Workshop
 
 
 class Network:
@@ -71,6 +74,9 @@ class Network:
             self.module = private_copy(module).to(self.device)
             self._modules = {each: child for each, child in self.module.named_modules() if each}
             self._survey = self._surveyed()
+        self._exact = Copy(self.module, self._modules)
+        self._workshop = Workshop(self._exact, self._sample)
+        self._readers: dict[tuple[tuple[str, ...], Precision], Reader] = {}
         self._shapes: dict[tuple[str, tuple[int, int]], tuple[int, ...]] = {}
 
     def read(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -78,12 +84,29 @@ class Network:
         forward pass that runs no further than the last of them. Differentiable.
 
         Values are those at the moment the layer returned, also where an in-place operation behind it
-        overwrites them. Raises `UnknownLayer`, or `NetworkError` when a layer does not run, returns no
-        tensor, or returns something that is not made of one entry for each image.
+        overwrites them; in float32, of the network as it is. Raises `UnknownLayer`, or `NetworkError` when a
+        layer does not run, returns no tensor, or returns something that is not made of one entry for each
+        image.
         """
-        wanted = {layer: self._call(layer) for layer in layers}
-        found = cut.read(self.module, self._normalized(images), wanted)
-        return {layer: self._arranged(layer, value, images) for layer, value in found.items()}
+        with arithmetic("float32", self.device):
+            return self._read(self._exact, images, layers)
+
+    def prepared(self, layers: Sequence[str], precision: Precision = "auto") -> Reader:
+        """`read` for many passes over the same ``layers``: on a working copy that is faster.
+
+        ``precision``: see `proxygrad.precision.chosen`; `Reader.dtype` tells what came of it. The copy is
+        made, and compared with the network, when it is first asked for. Raises `UnknownLayer`, or
+        `NetworkError` for a precision that is not to be had.
+        """
+        key = (tuple(layers), precision)
+        if key not in self._readers:
+            calls = [self._call(layer, self._exact) for layer in layers]
+            names = {each: name for name, each in self._modules.items()}
+            asked = {names[call.module] if call else "" for call in calls}
+            read = partial(self._read, layers=key[0])
+            with torch.inference_mode(False):
+                self._readers[key] = prepare(self._workshop, asked, precision, read)
+        return self._readers[key]
 
     def activations(self, images: Tensor, layer: str) -> Tensor:
         """`read` for a single layer."""
@@ -159,18 +182,28 @@ class Network:
             raise NetworkError(f"model {self.name!r} has nothing to ask about: {reasons or 'no modules'}")
         return found
 
+    def _read(self, copy: Copy, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        wanted = {layer: self._call(layer, copy) for layer in layers}
+        found = copy.read(self._normalized(images), wanted)
+        return {layer: self._arranged(layer, value, images) for layer, value in found.items()}
+
+    def _sample(self) -> Tensor:
+        """Two random images, always the same ones, normalised."""
+        images = torch.rand((2, *self.input_shape), generator=torch.Generator().manual_seed(0))
+        return self._normalized(images.to(self.device))
+
     def _normalized(self, images: Tensor) -> Tensor:
         return (images - self._mean) / self._std
 
-    def _call(self, layer: str) -> Call | None:
-        """None is the network's own output."""
-        if layer in self._modules:
-            return Call(self._modules[layer], 1)
+    def _call(self, layer: str, copy: Copy) -> Call | None:
+        """What ``layer`` means in a copy of the network; None is the output."""
+        if layer in copy.modules:
+            return Call(copy.modules[layer], 1)
         if layer == OUTPUT:
             return None
         name, _, number = layer.rpartition("@")
-        if name in self._modules and number.isdecimal() and int(number) > 0:
-            return Call(self._modules[name], int(number))
+        if name in copy.modules and number.isdecimal() and int(number) > 0:
+            return Call(copy.modules[name], int(number))
         raise UnknownLayer(layer, [info.name for info in self.info.layers], self.name)
 
     def _plain(self, layer: str) -> str:
@@ -221,4 +254,6 @@ def _per_channel(what: str, values: Sequence[float], channels: int) -> Tensor:
         raise NetworkError(
             f"{what} {list(values)} has {len(values)} values; the input has {channels} channels"
         )
+    if not all(map(math.isfinite, values)):
+        raise NetworkError(f"{what} {list(values)} must be finite")
     return torch.tensor(values, dtype=torch.float32).view(1, channels, 1, 1)

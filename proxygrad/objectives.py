@@ -1,26 +1,29 @@
 """What is to be made large: one number per image, read from the activations of one or more layers.
 
 An objective is a small value. ``objective.layers`` names what it reads; ``objective(activations) → (B,)``
-takes ``{layer: (B, …)}`` and gives one number for each image; ``objective.at(shapes)`` completes it for
-layers of known shape, so that what was used can be reported. Objectives add, subtract and scale:
-``Channel("a", 1) - 0.5 * Channel("a", 2)`` wants channel 1 and no channel 2, ``-Logit(3)`` a low logit.
+takes ``{layer: (B, …)}`` and gives one number for each image; ``objective.at(shapes)`` checks it against
+layers of known shape and completes it, so that what was used can be reported. Objectives add, subtract
+and scale: ``Channel("a", 1) - 0.5 * Channel("a", 2)`` wants channel 1 and no channel 2, ``-Logit(3)`` a low
+logit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
-from proxygrad.errors import PositionOutOfRange
+from proxygrad.errors import BadRequest, ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange
 from proxygrad.spec import Spec
 
 #: The network's own output, for networks whose last module does not produce it.
 OUTPUT = "output"
 
+Measure = Literal["dot", "cosine"]
 Activations = Mapping[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -34,7 +37,11 @@ class Objective:
         raise NotImplementedError
 
     def at(self, shapes: Shapes) -> Self:
-        """The same with everything filled in that depends on the layers' shapes, without the batch."""
+        """The same with everything filled in that depends on the layers' shapes, without the batch.
+
+        Raises `UnitOutOfRange`, `PositionOutOfRange`, `ObjectiveMismatch` or another `BadRequest` when a
+        layer of that shape has no such unit, place or direction.
+        """
         return self
 
     def __call__(self, activations: Activations) -> Tensor:
@@ -68,7 +75,9 @@ class Sum(Objective):
         return tuple(dict.fromkeys(layer for _, objective in self.terms for layer in objective.layers))
 
     def at(self, shapes: Shapes) -> Sum:
-        """Each term completed."""
+        """Each term completed. Raises `BadRequest` for a weight that is not finite, or without terms."""
+        if not self.terms or not all(math.isfinite(weight) for weight, _ in self.terms):
+            raise BadRequest(f"weights {[weight for weight, _ in self.terms]} must be finite, one or more")
         return Sum(tuple((weight, objective.at(shapes)) for weight, objective in self.terms))
 
     def __call__(self, activations: Activations) -> Tensor:
@@ -106,6 +115,14 @@ class Channel(_OfLayer):
 
     unit: int
 
+    def at(self, shapes: Shapes) -> Channel:
+        """The same, for a layer ``(C, H, W)`` or ``(T, D)`` that has the unit."""
+        shape = shapes[self.layer]
+        if not _grid(shape):
+            raise ObjectiveMismatch("channel", self.layer, _kind(shape), ("neuron", "logit"))
+        _check_unit(self.unit, shape, self.layer)
+        return self
+
     def value(self, activation: Tensor) -> Tensor:
         """``(B, C, H, W)`` or ``(B, T, D)`` → ``(B,)``."""
         if activation.ndim == 3:
@@ -126,16 +143,16 @@ class Neuron(_OfLayer):
     def at(self, shapes: Shapes) -> Neuron:
         """With its position filled in, for a layer ``(C, H, W)``, ``(T, D)`` or ``(N,)``.
 
-        The centre is row ``H // 2``, column ``W // 2``. Raises `PositionOutOfRange`.
+        The centre is row ``H // 2``, column ``W // 2``.
         """
-        grid = _grid(shapes[self.layer])
-        if not grid:
-            return replace(self, position=None)
+        shape = shapes[self.layer]
+        _check_unit(self.unit, shape, self.layer)
+        if self.position is not None:
+            _check_position(self.position, shape, self.layer, "neuron")
+            return self
+        grid = _grid(shape)
         default = tuple(side // 2 for side in grid) if len(grid) == 2 else (0,)
-        position = self.position or default
-        if len(position) != len(grid) or any(at >= side for at, side in zip(position, grid, strict=True)):
-            raise PositionOutOfRange(position, grid, self.layer)
-        return replace(self, position=position)
+        return replace(self, position=default if grid else None)
 
     def value(self, activation: Tensor) -> Tensor:
         """``(B, C, H, W)``, ``(B, T, D)`` or ``(B, N)`` → ``(B,)``; needs the position that `at` fills in."""
@@ -151,6 +168,32 @@ def _grid(shape: tuple[int, ...]) -> tuple[int, ...]:
     return {3: shape[1:], 2: shape[:1]}.get(len(shape), ())
 
 
+def _units(shape: tuple[int, ...]) -> int:
+    """How many units a layer ``(C, H, W)``, ``(T, D)`` or ``(N,)`` has."""
+    return shape[0] if len(shape) == 3 else shape[-1]
+
+
+def _kind(shape: tuple[int, ...]) -> str:
+    return {3: "feature_map", 2: "tokens"}.get(len(shape), "vector")
+
+
+def _check_unit(unit: int, shape: tuple[int, ...], layer: str) -> None:
+    if not hasattr(unit, "__index__"):
+        raise BadRequest(f"unit {unit!r} at layer {layer!r} is no whole number")
+    if not 0 <= unit < _units(shape):
+        raise UnitOutOfRange(unit, _units(shape), layer)
+
+
+def _check_position(position: tuple[int, ...], shape: tuple[int, ...], layer: str, objective: str) -> None:
+    grid = _grid(shape)
+    if not grid:
+        raise ObjectiveMismatch(f"{objective} with a position", layer, _kind(shape), (objective,))
+    if not all(hasattr(at, "__index__") for at in position):
+        raise BadRequest(f"position {list(position)} at layer {layer!r} holds what is no whole number")
+    if len(position) != len(grid) or not all(0 <= at < side for at, side in zip(position, grid, strict=True)):
+        raise PositionOutOfRange(position, grid, layer)
+
+
 @dataclass(frozen=True)
 class Logit(_OfLayer):
     """One output of a classifier, before softmax."""
@@ -160,6 +203,14 @@ class Logit(_OfLayer):
     def __init__(self, unit: int, layer: str = OUTPUT) -> None:
         object.__setattr__(self, "unit", unit)
         object.__setattr__(self, "layer", layer)
+
+    def at(self, shapes: Shapes) -> Logit:
+        """The same, for a layer ``(N,)`` that has the unit."""
+        shape = shapes[self.layer]
+        if _grid(shape):
+            raise ObjectiveMismatch("logit", self.layer, _kind(shape), ("channel", "neuron"))
+        _check_unit(self.unit, shape, self.layer)
+        return self
 
     def value(self, activation: Tensor) -> Tensor:
         """``(B, N)`` → ``(B,)``."""
@@ -176,15 +227,41 @@ class Direction(_OfLayer):
     """
 
     vector: tuple[float, ...]
-    measure: Literal["dot", "cosine"] = "dot"
+    measure: Measure = "dot"
     position: tuple[int, ...] | None = None
     cosine_power: float = 2.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vector", tuple(map(float, self.vector)))  # an array or a tensor will do
+
+    def at(self, shapes: Shapes) -> Direction:
+        """The same, for a layer with as many units as ``vector`` has numbers.
+
+        Raises `BadRequest` for a vector of another length, not finite or zero, and for an unknown measure.
+        """
+        shape = shapes[self.layer]
+        if len(self.vector) != _units(shape):
+            raise BadRequest(
+                f"direction of {len(self.vector)} numbers: layer {self.layer!r} has {_units(shape)} units"
+            )
+        if not all(map(math.isfinite, self.vector)) or not any(self.vector):
+            raise BadRequest(
+                f"direction {list(self.vector)[:8]} at layer {self.layer!r} must be finite, not zero"
+            )
+        if self.measure not in get_args(Measure):
+            raise BadRequest(f"measure {self.measure!r}; there are {', '.join(get_args(Measure))}")
+        if self.cosine_power < 0 or not math.isfinite(self.cosine_power):
+            raise BadRequest(f"cosine_power {self.cosine_power} must be finite and not negative")
+        if self.position is not None:
+            _check_position(self.position, shape, self.layer, "direction")
+        return self
 
     def value(self, activation: Tensor) -> Tensor:
         """``(B, C, H, W)``, ``(B, T, D)`` or ``(B, N)`` → ``(B,)``."""
         units_last = activation.movedim(1, -1) if activation.ndim == 4 else activation  # (B, …, units)
-        vector = torch.tensor(self.vector, device=activation.device, dtype=activation.dtype)
-        along = units_last @ (vector / vector.norm())  # (B, …)
+        vector = torch.tensor(self.vector, dtype=torch.float64)
+        vector = vector / vector.abs().amax()  # squares of small or large numbers would leave the range
+        along = units_last @ (vector / vector.norm()).to(activation)  # (B, …)
         if self.measure == "cosine":
             cosine = along / units_last.norm(dim=-1).clamp(min=1e-12)
             along = along * cosine.clamp(min=0.1) ** self.cosine_power  # 0.1: lucid keeps a gradient at 0 so

@@ -3,13 +3,14 @@
 Steps are taken on parameters, and the parameters decide which images are near: pixels follow every
 gradient, Fourier coefficients scaled by 1/f prefer the smooth, phases alone keep the spectrum of natural
 images. A parameterisation is two arrows, ``decode: params (B, *P) → images (B, C, H, W)``, differentiable
-and in [0, 1], and ``encode`` back, for any height and width and for C = 1 or 3.
+and in [0, 1], and ``encode`` back, for any height and width and any number of channels.
 
 `Fourier` and `Maco` share one space, which lucid ("Feature Visualization", Olah et al., Distill 2017)
 calls decorrelated: ``image = sigmoid(4 M z)``, with z of unit variance where an image is like a natural one.
 
 - ``M`` is the square root of the covariance of ImageNet's colours as lucid publishes it (`COLOR_SQRT`), in
-  units of [0, 1]; grey images take the standard deviation of its rows.
+  units of [0, 1]. Channels that are no RGB, of grey images or of more than 3, have unknown correlations: each
+  takes the standard deviation of the matrix' rows.
 - The sigmoid's slope at 0 is 1/4, so ``4 M z`` makes z deviate from mid-grey by ``M z`` and saturate
   where that leaves [0, 1]. It is lucid's squashing, and keeps a gradient at every pixel and gradations in
   bright and dark parts. Measured in its place: a clamp reached 6 to 23 % more in as many steps, at harder
@@ -26,7 +27,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from proxygrad.images import START_NOISE
+from proxygrad.images import noisy_grey
+from proxygrad.settings import START_NOISE
 
 ParameterizationName = Literal["pixels", "fourier", "maco"]
 Shape = tuple[int, int, int]
@@ -34,11 +36,12 @@ Shape = tuple[int, int, int]
 #: Square root of the covariance of ImageNet's colours (RGB by three uncorrelated axes, the first being
 #: brightness), values in [0, 1]: lucid's `color_correlation_svd_sqrt`, lucid/optvis/param/color.py.
 COLOR_SQRT = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
-#: Standard deviation of one colour channel that follows from it (mean over the rows): for grey images.
+#: Standard deviation of one colour channel that follows from it (mean over the rows): for all but RGB.
 GREY_SD = sum(math.hypot(*row) for row in COLOR_SQRT) / 3
 
-#: `Fourier` starts with pixels as noisy as `Pixels` does: uniform ± START_NOISE has this deviation.
-START_SD = START_NOISE / math.sqrt(3) / GREY_SD
+#: Deviation of `Fourier`'s start for noise 1, so that pixels are as noisy as those of `Pixels`: uniform noise
+#: in ± 1 has 1/√3.
+START_SD = 1 / math.sqrt(3) / GREY_SD
 
 #: Images given as a start are kept this far from 0 and 1, where the sigmoid ends: less than half of one of
 #: 255 levels (0.00196), so an 8-bit image comes back level for level.
@@ -51,8 +54,11 @@ class Parameterization(Protocol):
     name: ParameterizationName
     shape: Shape
 
-    def start(self, generator: torch.Generator) -> Tensor:
-        """One lane's random start, ``P``, on the CPU: the same for a seed on any device."""
+    def start(self, generator: torch.Generator, noise: float = START_NOISE) -> Tensor:
+        """One lane's random start, ``P``, on the CPU: the same for a seed on any device.
+
+        ``noise``: half-width of uniform noise around mid-grey, or what comes to the same; 0 is grey.
+        """
 
     def encode(self, images: Tensor) -> Tensor:
         """Parameters of given images, as near to them as the parameterisation can come."""
@@ -72,9 +78,9 @@ class Pixels:
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
 
-    def start(self, generator: torch.Generator) -> Tensor:
-        """Mid-grey with uniform noise of ± `START_NOISE`."""
-        return 0.5 + START_NOISE * (2 * torch.rand(self.shape, generator=generator) - 1)
+    def start(self, generator: torch.Generator, noise: float = START_NOISE) -> Tensor:
+        """Mid-grey with uniform noise of ± ``noise``."""
+        return noisy_grey(self.shape, generator, noise)
 
     def encode(self, images: Tensor) -> Tensor:
         """The images themselves."""
@@ -106,9 +112,9 @@ class Fourier:
         scale = amplitudes(frequency)
         self._scale = (scale / scale.square().mean().sqrt()).to(device, torch.float32)  # (H, W)
 
-    def start(self, generator: torch.Generator) -> Tensor:
+    def start(self, generator: torch.Generator, noise: float = START_NOISE) -> Tensor:
         """Normal noise with a 1/f spectrum, the pixels' deviation from grey being that of `Pixels`."""
-        return START_SD * torch.randn(self.shape, generator=generator)
+        return noise * START_SD * torch.randn(self.shape, generator=generator)
 
     def encode(self, images: Tensor) -> Tensor:
         """The images' own coefficients, after moving pixels within `MARGIN` of 0 or 1 to that margin."""
@@ -152,8 +158,8 @@ class Maco:
         variance = power.sum(dim=(1, 2), keepdim=True) / (height * width)
         self.magnitude = (magnitude / variance.sqrt()).to(device, torch.float32)
 
-    def start(self, generator: torch.Generator) -> Tensor:
-        """Uniform phases in ± π: noise that looks alike everywhere, at full contrast."""
+    def start(self, generator: torch.Generator, noise: float = START_NOISE) -> Tensor:
+        """Uniform phases in ± π: noise that looks alike everywhere, at full contrast, whatever ``noise``."""
         channels, height, width = self.shape
         return math.pi * (2 * torch.rand((channels, height, width // 2 + 1), generator=generator) - 1)
 
@@ -194,8 +200,6 @@ def parameterization(
 
 @lru_cache(maxsize=64)
 def _made(name: ParameterizationName, shape: Shape, device: torch.device) -> Parameterization:
-    if shape[0] not in (1, 3):
-        raise ValueError(f"shape {shape} has {shape[0]} channels; images have 1 (grey) or 3 (RGB)")
     if name == "pixels":
         return Pixels(shape)
     if name == "fourier":
@@ -241,8 +245,9 @@ def _twice_counted(width: int) -> Tensor:
 
 def _colors(channels: int, like: Tensor) -> Tensor:
     """``M``: ``(C, C)``, from decorrelated colours to those of images."""
-    matrix = COLOR_SQRT if channels == 3 else ((GREY_SD,),)
-    return torch.tensor(matrix, dtype=like.dtype, device=like.device)
+    if channels == 3:
+        return torch.tensor(COLOR_SQRT, dtype=like.dtype, device=like.device)
+    return GREY_SD * torch.eye(channels, dtype=like.dtype, device=like.device)
 
 
 def _to_image(planes: Tensor) -> Tensor:

@@ -16,7 +16,11 @@ UpdateName = Literal["normalized", "sgd", "adam"]
 GafName = Literal["none", "atan", "tanh", "log"]
 RobustnessName = Literal["none", "standard"]
 
+#: Around mid-grey. Plain grey is a poor start: all positions are alike and many gradients vanish; 0.05 is
+#: what the measurements in docs/method.md used.
+START_NOISE = 0.05
 MAX_STEPS = 4096
+MAX_SEED = 2**63 - 1
 MIN_SIZE_PX = 8
 MAX_SIZE_PX = 1024
 
@@ -44,7 +48,7 @@ class Settings(BaseModel):
     preset: Preset = Field(
         default="max",
         description="`max`: the highest activation; `natural`: robust and smooth, what one would print; "
-        "`fast`: a preview in a tenth of the time. Changes the defaults of what is not given.",
+        "`fast`: a preview in about a tenth of the time. Changes the defaults of what is not given.",
     )
     proxy: Proxy = Field(
         default="surrogate",
@@ -64,6 +68,13 @@ class Settings(BaseModel):
         le=1.0,
         description="The slope at the last step, reached linearly; default: the same throughout.",
     )
+    spread_max_pool: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of the gradient of 2-d max pooling that goes to the whole window in equal parts; "
+        "0 leaves all of it to the largest value.",
+    )
     parameterization: ParameterizationName = Field(
         default="pixels",
         description="What the steps move. `pixels`: the values themselves; `fourier`: coefficients scaled by "
@@ -79,8 +90,20 @@ class Settings(BaseModel):
         default="none",
         description="`standard`: each step sees the image a little shifted, scaled and turned.",
     )
-    total_variation: float = Field(default=0.0, ge=0.0, le=100.0, description="Weight against roughness.")
-    l2: float = Field(default=0.0, ge=0.0, le=100.0, description="Weight against distance from grey.")
+    total_variation: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="Weight against roughness, beside the activation's gradient at a root mean square of 1: "
+        "0.02 shows, 0.2 costs activation, 1 leaves little of the image.",
+    )
+    l2: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=10.0,
+        description="Weight against distance from grey, measured likewise: 0.1 shows, 1 costs activation, 10 "
+        "leaves little of the image.",
+    )
     blur_px: float = Field(
         default=0.0,
         ge=0.0,
@@ -89,11 +112,21 @@ class Settings(BaseModel):
     )
     steps: int = Field(default=128, ge=1, le=MAX_STEPS, description="Gradient steps.")
     step_size: float = Field(
-        default=0.1,
+        default=0.2,
         gt=0.0,
         le=10.0,
-        description="Length of the first step, which falls linearly to 0: root mean square change of a "
-        "parameter, for `pixels` of a value between 0 and 1.",
+        description="Length of the first step, which falls linearly to 0. `normalized`: root mean square "
+        "change of the parameters: for `pixels` of values in [0, 1], before they are kept in it; for "
+        "`fourier` of coefficients with a root mean square of 1 where an image is as rich in contrast as "
+        "natural ones; for `maco` of phases in radians. `sgd`, `adam`: the learning rate, for a gradient of "
+        "root mean square 1.",
+    )
+    start_noise: float = Field(
+        default=START_NOISE,
+        ge=0.0,
+        le=0.5,
+        description="Half-width of the uniform noise around mid-grey that ascent starts from; 0 is plain "
+        "grey. `fourier` starts from 1/f noise of the same deviation, `maco` from random phases.",
     )
     size_px: int | None = Field(
         default=None,
@@ -102,13 +135,28 @@ class Settings(BaseModel):
         description="Height and width of the image in pixels; default the model's own input size, "
         "which need not be square.",
     )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="Seeds the start image and all random views.")
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seeds the start image and all random views.")
+    solo: bool = Field(
+        default=False,
+        description="Step this image in a batch of its own, so that its bytes do not depend on what else "
+        "runs; slower under load.",
+    )
 
     @model_validator(mode="after")
     def _blur_is_of_pixels(self) -> Self:
         kind = self._chosen().get("parameterization", self.parameterization)
         if self.blur_px > 0 and kind != "pixels":
             raise ValueError(f"blur_px {self.blur_px:g} applies to parameterization 'pixels', not {kind!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_no_noise(self) -> Self:
+        kind = self._chosen().get("parameterization", self.parameterization)
+        if kind == "maco" and self.start_noise != START_NOISE:
+            raise ValueError(
+                f"start_noise {self.start_noise:g} applies to parameterization 'pixels' or 'fourier', "
+                "not 'maco', whose phases start at random"
+            )
         return self
 
     def completed(self) -> Self:

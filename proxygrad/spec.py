@@ -128,6 +128,16 @@ class Spec(Settings):
         if outside or len(position) != len(layer.grid):
             raise PositionOutOfRange(position, layer.grid, layer.name)
 
+    def cost(self, model: ModelInfo) -> float:
+        """What answering costs, by which turns in the queue are shared: steps x height x width / 10^6.
+
+        In megapixel steps. The network is left out: which of two jobs of one model costs more is exact, of
+        different models a guess. 128 steps of 224 x 224 pixels cost 6.4.
+        """
+        _, height, width = model.input_shape
+        pixels = self.size_px**2 if self.size_px else height * width
+        return self.completed().steps * pixels / 1e6
+
     def identity(self, model: ModelInfo) -> str:
         """The id of the answer: 32 hex digits over the resolved question, the weights and the method.
 
@@ -150,12 +160,18 @@ class Result(_Frozen):
         description="The unit's activation on the delivered image: the PNG decoded again, the original "
         "float32 network, no transforms."
     )
-    start_activation: float = Field(description="The unit's activation on the start image.")
+    start_activation: float = Field(
+        description="The unit's activation on the start image, measured in the same way but before rounding "
+        "to 8 bits."
+    )
     stuck: bool = Field(
-        description="True when ascent had no gradient to follow and never rose above the start activation."
+        description="True when ascent got nowhere: the image, before rounding to 8 bits, is above the start "
+        "activation by no more than float32 rounding; or the unit has gone silent, at or below 0 with a "
+        "gradient below 1 % of the largest that was met."
     )
     curve: tuple[float, ...] = Field(
-        description="The unit's activation before each step and after the last: steps_done + 1 values."
+        description="The unit's activation before each step and after the last, as the steps saw it: in "
+        "their number format, and of the moved view where there is one; steps_done + 1 values."
     )
     steps_done: int
     width_px: int
@@ -163,6 +179,9 @@ class Result(_Frozen):
     digest: str = Field(description="Digest of the model that was used.")
     engine_version: str
     device: str = Field(description="Where the steps were computed, e.g. `cpu` or `cuda:0`.")
-    dtype: str = Field(description="Number format of the steps, e.g. `float32`.")
-    ran_s: float = Field(description="Seconds from the first step to the measured image.")
+    dtype: str = Field(description="Number format of the steps: `float32`, `tf32` or `bfloat16`.")
+    ran_s: float = Field(
+        description="Seconds from the first step to the measured image; of a job that was resumed, those "
+        "before its checkpoint included."
+    )
     steps_per_s: float

@@ -172,6 +172,13 @@ _RECTIFIERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
 }
 
 
+def _is_share(value: Slope) -> bool:
+    """Whether every number is in [0, 1]; those on a GPU are trusted, for reading them would be a wait."""
+    if isinstance(value, Tensor):
+        return value.device.type != "cpu" or bool(((value >= 0) & (value <= 1)).all())
+    return 0 <= value <= 1
+
+
 class surrogate(TorchFunctionMode):
     """Context manager: the activations of this thread use ``slope`` in the backward pass.
 
@@ -181,7 +188,8 @@ class surrogate(TorchFunctionMode):
     of 2-d max pooling that goes to the whole window (`proxygrad.pooling`); 0 leaves max pooling as it is.
 
     Gradients of values computed inside are the proxy's, also when taken after the block has ended. Of nested
-    blocks the innermost applies. Raises `NetworkError` for numbers outside [0, 1].
+    blocks the innermost applies. Raises `NetworkError` for numbers outside [0, 1]: a negative slope would
+    turn the gradient of silent units round, one above 1 would prefer silent units to active ones.
 
     >>> x = torch.tensor([[-1.0, 2.0]], requires_grad=True)
     >>> with surrogate(0.05):
@@ -193,7 +201,7 @@ class surrogate(TorchFunctionMode):
     def __init__(self, slope: Slope, proxy: Proxy = "surrogate", *, spread_max_pool: float = 0.0) -> None:
         super().__init__()
         for name, value in (("slope", slope), ("spread_max_pool", spread_max_pool)):
-            if not isinstance(value, Tensor) and not 0 <= value <= 1:
+            if not _is_share(value):
                 raise NetworkError(f"{name} {value} is outside 0 to 1")
         if proxy not in get_args(Proxy):
             raise NetworkError(f"proxy {proxy!r} is none of {', '.join(get_args(Proxy))}")

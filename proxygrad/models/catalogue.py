@@ -17,10 +17,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from proxygrad.errors import ModelError, UnknownModel
 from proxygrad.models.builders import build
+from proxygrad.models.fingerprint import fingerprint
 from proxygrad.models.weights import download, load_into, read_state_dict
 from proxygrad.network import Network
 
@@ -44,8 +45,8 @@ class ModelEntry(BaseModel):
     def load(self, name: str, folder: Path, device: str) -> Network:
         """Build the module, fill it, and make it a `Network`. Relative paths start at ``folder``."""
         module = build(self.builder)
-        if self.weights is not None:
-            path = folder / Path(self.weights).expanduser()
+        path = self._weights_path(folder)
+        if self.weights is not None and path is not None:
             by_name = not path.exists() and Path(self.weights).suffix == "" and "/" not in self.weights
             state = download(self.builder, self.weights) if by_name else read_state_dict(path)
             load_into(module, state, f"weights {self.weights}" if by_name else f"weights file {path}")
@@ -59,6 +60,16 @@ class ModelEntry(BaseModel):
             origin=self.builder,
             device=device,
         )
+
+    def fingerprint(self, name: str, folder: Path) -> dict[str, JsonValue]:
+        """What the model depends on; see `proxygrad.models.fingerprint`."""
+        by_name = isinstance(self.classes, str)
+        classes = folder / Path(str(self.classes)).expanduser() if by_name else None
+        files = {"weights": self._weights_path(folder), "classes": classes}
+        return fingerprint(name, self.builder, files, self.model_dump(mode="json"))
+
+    def _weights_path(self, folder: Path) -> Path | None:
+        return None if self.weights is None else folder / Path(self.weights).expanduser()
 
     def _class_names(self, folder: Path) -> tuple[str, ...] | None:
         if not isinstance(self.classes, str):
@@ -120,9 +131,26 @@ class Catalogue:
 
     def load(self, name: str, device: str = "cpu") -> Network:
         """The model of that name, ready on ``device``. Raises `UnknownModel` or a `ModelError`."""
+        return self._entry(name).load(name, self._folder, device)
+
+    def fingerprint(self, name: str) -> dict[str, JsonValue]:
+        """What that model depends on: as long as it is equal, the model need not be looked at again.
+
+        Raises `UnknownModel`.
+        """
+        return self._entry(name).fingerprint(name, self._folder)
+
+    def has_weights(self, name: str) -> bool:
+        """False where the builder alone decides what the weights are, which may be others each time.
+
+        Raises `UnknownModel`.
+        """
+        return self._entry(name).weights is not None
+
+    def _entry(self, name: str) -> ModelEntry:
         if name not in self._entries:
             raise UnknownModel(name, self.names)
-        return self._entries[name].load(name, self._folder, device)
+        return self._entries[name]
 
 
 def _first_problem(error: ValidationError) -> str:

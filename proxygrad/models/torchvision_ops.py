@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from types import ModuleType
 
 import torch
@@ -18,6 +19,8 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 #: Declarations live as long as their library object.
 _declarations: list[torch.library.Library] = []
+#: Of two threads one would forget what the other has half imported.
+_importing = threading.Lock()
 
 
 def import_torchvision() -> ModuleType:
@@ -25,17 +28,18 @@ def import_torchvision() -> ModuleType:
 
     Raises `ImportError` when torchvision is absent or cannot be loaded for another reason.
     """
-    try:
+    with _importing:
+        try:
+            return importlib.import_module("torchvision")
+        except RuntimeError as error:
+            if "torchvision::nms" not in str(error):
+                raise ImportError(f"torchvision cannot be loaded: {error}") from error
+        _forget_half_imported()
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(operator + _SCHEMA)
+        _declarations.append(library)
         return importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise ImportError(f"torchvision cannot be loaded: {error}") from error
-    _forget_half_imported()
-    library = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        library.define(operator + _SCHEMA)
-    _declarations.append(library)
-    return importlib.import_module("torchvision")
 
 
 def _forget_half_imported() -> None:

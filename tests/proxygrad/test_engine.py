@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 import torch
 
+from proxygrad.capacity import Capacity
 from proxygrad.delivery import measure
 from proxygrad.engine import Engine
 from proxygrad.errors import Cancelled, LaneError, PositionOutOfRange, SizeUnsupported, UnitOutOfRange
@@ -62,9 +65,9 @@ def test_same_seed_same_bytes() -> None:
 def test_lanes_of_a_group_share_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes, step = list[int](), Group.step
 
-    def counted(group: Group) -> object:
+    def counted(group: Group, on_slice: Callable[[], None]) -> object:
         sizes.append(len(group.lanes))
-        return step(group)
+        return step(group, on_slice)
 
     monkeypatch.setattr(Group, "step", counted)
     network, engine = small(), Engine()
@@ -155,6 +158,81 @@ def test_a_network_that_fails_in_mid_run_fails_its_lanes_and_nothing_else() -> N
         with pytest.raises(LaneError, match="RuntimeError: blown"):
             doomed.result(10)
         assert engine.submit(small(), ask()).result(30).result.steps_done == 8
+
+
+def test_solo_bytes_do_not_depend_on_what_else_runs() -> None:
+    network = small()
+    mine = ask(unit=2, seed=7, objective="neuron", solo=True, steps=24)
+    with Engine() as engine:
+        alone = engine.submit(network, mine).result(30)
+    engine = Engine()
+    strangers = [ask(unit=seed % 6, seed=seed, slope=seed / 15, steps=5 + seed) for seed in range(15)]
+    tickets = [engine.submit(network, each) for each in (*strangers[:8], mine, *strangers[8:])]
+    with engine:
+        together = tickets[8].result(30)
+        for ticket in tickets:
+            ticket.result(30)
+    assert together.png == alone.png
+    assert together.result.curve == alone.result.curve
+    assert alone.result.spec.solo
+
+
+def test_solo_is_part_of_the_question() -> None:
+    info = small().info
+    assert ask(solo=True).identity(info) != ask().identity(info) == ask(solo=False).identity(info)
+
+
+def test_a_group_that_is_full_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA, where free memory bounds each group: here by hand, to two lanes."""
+    monkeypatch.setattr(Capacity, "lanes", lambda capacity, before: 2)
+    first, second, engine = small(), small(), Engine()
+    endless = [engine.submit(first, ask(steps=ENDLESS, seed=seed)) for seed in range(4)]
+    other = engine.submit(second, ask())
+    with engine:
+        assert other.result(30).result.steps_done == 8
+        assert [ticket.progress.step > 0 for ticket in endless] == [True, True, False, False]
+        endless[0].cancel()
+        endless[3].cancel()  # it waits; the third goes first anyhow
+        deadline = time.monotonic() + 10
+        while endless[2].progress.step == 0 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert endless[2].progress.step > 0
+
+
+def test_what_stalls_is_told_apart_from_what_rests() -> None:
+    going, standing = threading.Event(), threading.Event()
+
+    class Hanging(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if armed.is_set():
+                standing.set()
+                going.wait(30)
+            return super().forward(x)
+
+    armed = threading.Event()
+    network, engine = Network(Hanging(), (3, 16, 16), name="hanging"), Engine()
+    assert engine.stalled_s == 0.0
+    with engine:
+        engine.submit(network, ask()).result(30)
+        time.sleep(0.5)
+        assert engine.stalled_s == 0.0
+        armed.set()
+        ticket = engine.submit(network, ask())
+        assert engine.stalled_s < 0.4  # the rest before does not count
+        assert standing.wait(10)
+        time.sleep(0.2)
+        with engine._changed:  # whatever anybody holds
+            found = list[float]()
+            reader = threading.Thread(target=lambda: found.append(engine.stalled_s))
+            reader.start()
+            reader.join(5)
+        assert 0.2 <= found[0] < 5
+        going.set()
+        ticket.result(30)
+        deadline = time.monotonic() + 5
+        while engine.stalled_s > 0 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert engine.stalled_s == 0.0
 
 
 def test_closing_ends_every_ticket() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from proxygrad.delivery import first_image, is_stuck, measure
 from proxygrad.errors import LaneError, NetworkError
 from proxygrad.group import Group, GroupKey
 from proxygrad.images import start_image
@@ -42,6 +43,11 @@ def image(of: Lane) -> Tensor:
     return of.image
 
 
+def stuck(network: Network, of: Lane) -> bool:
+    start, best = (measure(network, of.objective, each) for each in (first_image(network, of), image(of)))
+    return is_stuck(of, start, best)
+
+
 def test_slope_0_is_an_independent_loop_of_plain_activation_maximization() -> None:
     module, steps, size = Small().eval(), 12, 0.1
     x = start_image((3, 16, 16), seed=3).unsqueeze(0)
@@ -55,7 +61,7 @@ def test_slope_0_is_an_independent_loop_of_plain_activation_maximization() -> No
         x = (x + size * (1 - step / steps) * grad / grad.square().mean().sqrt()).clamp(0, 1)
 
     network = small()
-    (found,) = run(network, [lane(network, unit=4, seed=3, slope=0.0)])
+    (found,) = run(network, [lane(network, unit=4, seed=3, slope=0.0, step_size=size)])
     assert found.curve == pytest.approx(curve, rel=1e-4, abs=1e-6)
     best = max(range(steps + 1), key=curve.__getitem__)
     torch.testing.assert_close(image(found), pictures[best], rtol=0, atol=1e-4)
@@ -101,7 +107,7 @@ def test_the_best_image_is_kept() -> None:
     assert found.curve[-1] == 0.0
     assert found.curve[0] == pytest.approx(0.2, abs=0.01)
     assert torch.equal(image(found), start_image((1, 8, 8), seed=0))
-    assert found.stuck
+    assert stuck(network, found)
 
 
 def test_the_proxy_revives_a_dead_unit_and_plain_ascent_does_not() -> None:
@@ -109,10 +115,10 @@ def test_the_proxy_revives_a_dead_unit_and_plain_ascent_does_not() -> None:
     network = Network(Dead(), (1, 8, 8), name="dead")
     settings = {"layer": "relu", "step_size": 0.2}
     plain, proxy = run(network, [lane(network, slope=0.0, **settings), lane(network, slope=0.05, **settings)])
-    assert plain.stuck
+    assert stuck(network, plain)
     assert plain.curve == [0.0] * 13
     assert torch.equal(image(plain), start_image((1, 8, 8), seed=0))
-    assert not proxy.stuck
+    assert not stuck(network, proxy)
     assert max(proxy.curve) == pytest.approx(8.0 - 6.0 - 0.5)  # every pixel at 1: the global maximum
 
 
@@ -120,7 +126,7 @@ def test_a_penalty_does_not_hide_that_a_unit_is_stuck() -> None:
     network = Network(Dead(), (1, 8, 8), name="dead")
     (found,) = run(network, [lane(network, layer="relu", slope=0.0, total_variation=0.1)])
     assert found.curve == [0.0] * 13
-    assert found.stuck
+    assert stuck(network, found)
 
 
 def test_a_lane_that_is_not_finite_fails_alone_and_names_the_step() -> None:
@@ -140,6 +146,38 @@ def test_a_lane_that_is_not_finite_fails_alone_and_names_the_step() -> None:
         running.step()
     (alone,) = run(network, [lane(network, seed=2)])
     torch.testing.assert_close(image(well), image(alone), rtol=0, atol=0.5 / 255)
+
+
+@pytest.mark.parametrize("ill", [0, 3, 7])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_seven_of_eight_are_untouched_by_one_that_overflows(ill: int, value: float) -> None:
+    """To the bit those of a batch of the same size that the eighth simply left at that step."""
+
+    def start() -> tuple[Group, list[Lane]]:
+        lanes = [lane(network, unit=unit % 6, seed=unit, update="adam", steps=6) for unit in range(8)]
+        running = group(network, lanes[0])
+        for each in lanes:
+            running.join(each)
+        running.step()
+        running.step()
+        return running, lanes
+
+    network = small()
+    running, lanes = start()
+    running._params[ill] = value
+    assert running.step() == [lanes[ill]]
+    assert str(lanes[ill].error).endswith("at step 2")
+    other, expected = start()
+    other.step()
+    other.leave(expected[ill])
+    for each in (running, other):
+        while each.lanes:
+            each.step()
+    for found, own in zip(lanes, expected, strict=True):
+        if found is not lanes[ill]:
+            assert found.error is None
+            assert found.curve == own.curve
+            assert torch.equal(image(found), image(own))
 
 
 def test_a_layer_that_does_not_depend_on_the_image_is_named() -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from proxygrad.errors import NetworkError
-from proxygrad.images import START_NOISE, annotate_png, decode_png, encode_png, read_text, start_image
+from proxygrad.images import annotate_png, decode_png, encode_png, read_text, start_image
+from proxygrad.settings import START_NOISE
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad.images import START_NOISE, start_image
+from proxygrad.images import start_image
+from proxygrad.maximization import maximize
+from proxygrad.network import Network
+from proxygrad.objectives import Channel
 from proxygrad.parameterizations import (
     COLOR_SQRT,
     MARGIN,
@@ -23,10 +26,12 @@ from proxygrad.parameterizations import (
     parameterization,
     spectrum,
 )
+from proxygrad.settings import START_NOISE
+from tests.proxygrad.networks import Small
 
 NAMES: tuple[ParameterizationName, ...] = get_args(ParameterizationName)
 SIZE = (63, 96)
-SHAPES: list[Shape] = [(3, 32, 32), (1, 17, 17), (3, 15, 20), (1, 28, 9)]
+SHAPES: list[Shape] = [(3, 32, 32), (1, 17, 17), (3, 15, 20), (1, 28, 9), (6, 12, 10)]
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -48,9 +53,9 @@ def signal_to_noise_db(image: Tensor, target: Tensor) -> float:
 
 
 def root(channels: int, dtype: torch.dtype) -> Tensor:
-    """lucid's matrix, and for grey the mean length of its rows."""
+    """lucid's matrix, and for channels that are no RGB the mean length of its rows, each for itself."""
     matrix = torch.tensor(COLOR_SQRT, dtype=dtype)
-    return matrix if channels == 3 else matrix.norm(dim=1).mean().view(1, 1)
+    return matrix if channels == 3 else matrix.norm(dim=1).mean() * torch.eye(channels, dtype=dtype)
 
 
 def colored(planes: Tensor) -> Tensor:
@@ -88,6 +93,17 @@ def test_fourier_starts_as_noisy_as_pixels() -> None:
     images = made.decode(torch.stack([made.start(generator(seed)) for seed in range(16)]))
     assert float(images.mean()) == pytest.approx(0.5, abs=0.01)
     assert float((images - 0.5).std()) == pytest.approx(START_NOISE / math.sqrt(3), rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["pixels", "fourier"])
+def test_the_noise_of_the_start_may_be_chosen_down_to_plain_grey(name: ParameterizationName) -> None:
+    made = parameterization(name, (3, 9, 8))
+    grey, little, more = (
+        made.decode(made.start(generator(5), noise).unsqueeze(0)) - 0.5 for noise in (0.0, 0.01, 0.02)
+    )
+    assert not bool(grey.any())
+    torch.testing.assert_close(more, 2 * little, rtol=0, atol=1e-4)
+    assert float(little.std()) == pytest.approx(0.01 / math.sqrt(3), rel=0.2)
 
 
 @pytest.mark.parametrize("name", ["pixels", "fourier"])
@@ -222,9 +238,27 @@ def test_macos_default_magnitude_is_1_over_f() -> None:
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_of_more_than_three_channels_get_images_of_them(name: ParameterizationName) -> None:
+    network = Network(Small(channels=6), (6, 16, 16))
+    (found,) = maximize(network, Channel("conv2", 1), parameterization=name, steps=8, step_size=0.05)
+    assert found.image.shape == (6, 16, 16)
+    assert found.achieved_activation > found.start_activation
+
+
+@pytest.mark.parametrize("name", ["pixels", "fourier"])
+def test_ascent_may_start_from_plain_grey(name: ParameterizationName) -> None:
+    network = Network(Small(), (3, 16, 16))
+    grey = network.activations(torch.full((1, 3, 16, 16), 0.5), "conv2")[0, 1].mean()
+    for seed in (0, 1):
+        (found,) = maximize(
+            network, Channel("conv2", 1), parameterization=name, start_noise=0, seed=seed, steps=8
+        )
+        assert found.start_activation == pytest.approx(float(grey), rel=1e-5)
+        assert found.achieved_activation > found.start_activation
+
+
 def test_what_cannot_be_made_is_refused() -> None:
-    with pytest.raises(ValueError, match="2 channels"):
-        parameterization("fourier", (2, 8, 8))
     with pytest.raises(ValueError, match=r"'pixels', 'fourier' and 'maco'"):
         parameterization("cppn", (3, 8, 8))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"magnitude of shape \(3, 8, 8\), not \(3, 8, 5\)"):

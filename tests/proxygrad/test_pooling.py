@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from proxygrad.engine import Engine
 from proxygrad.errors import NetworkError
+from proxygrad.images import decode_png
+from proxygrad.maximization import maximize
+from proxygrad.network import Network
+from proxygrad.objectives import Channel
+from proxygrad.spec import Spec
 from proxygrad.surrogate import surrogate
 
 WINDOWS: dict[str, dict[str, Any]] = {
@@ -120,3 +126,43 @@ def test_a_pattern_in_the_shadow_of_another_gets_a_gradient() -> None:
     with surrogate(0.0, spread_max_pool=0.5):
         y = functional.max_pool2d(x, (1, 2))
     assert torch.autograd.grad(y.sum(), x)[0].flatten().tolist() == [0.75, 0.25]
+
+
+class Pooled(nn.Module):
+    """The mean of the largest values of four windows; the true gradient reaches four pixels alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled: Tensor = self.pool(x)
+        return pooled
+
+
+def risen(image: Tensor) -> int:
+    return int((image > 0.6).sum())
+
+
+def test_maximize_takes_the_share() -> None:
+    network = Network(Pooled(), (1, 8, 8))
+    asked = {"steps": 8, "step_size": 0.2, "proxy": "surrogate"}
+    counts = [
+        risen(maximize(network, Channel("pool", 0), spread_max_pool=share, **asked)[0].image)  # type: ignore[arg-type]
+        for share in (0.0, 1.0)
+    ]
+    assert counts == [4, 64]
+
+
+def test_lanes_of_other_shares_are_not_stepped_together() -> None:
+    network = Network(Pooled(), (1, 8, 8))
+    question = Spec(model="network", layer="pool", unit=0, steps=8, step_size=0.2)
+    with Engine() as engine:
+        tickets = [
+            engine.submit(network, question.model_copy(update={"spread_max_pool": share}))
+            for share in (0.0, 1.0, 0.5, 0.0)
+        ]
+        images = [decode_png(ticket.result(60).png) for ticket in tickets]
+    assert [risen(images[index]) for index in (0, 1, 3)] == [4, 64, 4]
+    assert torch.equal(images[0], images[3])
+    assert not torch.equal(images[0], images[2])

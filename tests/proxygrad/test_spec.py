@@ -96,6 +96,9 @@ def test_what_the_model_cannot_answer_names_value_and_choices(
         {"preset": "best"},
         {"blur_px": 1, "parameterization": "fourier"},
         {"blur_px": 1, "preset": "natural"},
+        {"spread_max_pool": 1.1},
+        {"start_noise": 0.51},
+        {"start_noise": 0.0, "parameterization": "maco"},
         {"position": (-1, 0), "objective": "neuron"},
         {"model": ""},
         {"steeps": 4},
@@ -128,7 +131,16 @@ def test_the_id_is_the_same_for_the_same_question() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"unit": 8}, {"slope": 0.0}, {"steps": 129}, {"seed": 1}, {"size_px": 33}]
+    "changed",
+    [
+        {"unit": 8},
+        {"slope": 0.0},
+        {"steps": 129},
+        {"seed": 1},
+        {"size_px": 33},
+        {"spread_max_pool": 0.1},
+        {"start_noise": 0.0},
+    ],
 )
 def test_the_id_changes_with_every_setting(changed: dict[str, object]) -> None:
     assert ask(**changed).identity(MODEL) != ask().identity(MODEL)

@@ -254,6 +254,12 @@ def test_slopes_without_a_meaning_are_refused(slope: float) -> None:
         surrogate(slope)
 
 
+@pytest.mark.parametrize("slope", [-0.1, 1.5, float("nan")])
+def test_of_lanes_each_slope_is_looked_at(slope: float) -> None:
+    with pytest.raises(NetworkError, match=r"slope tensor\(.*\) is outside 0 to 1"):
+        surrogate(torch.tensor([0.1, slope]))
+
+
 def test_an_unknown_reading_is_refused() -> None:
     with pytest.raises(NetworkError, match="proxy 'copy' is none of surrogate, network"):
         surrogate(0.1, "copy")  # type: ignore[arg-type]

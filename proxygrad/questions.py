@@ -1,0 +1,78 @@
+"""What `proxygrad.maximize` is asked, checked before anything runs.
+
+Every refusal is a `BadRequest` that names the value and what is valid. Layers, units, positions and sizes are
+checked by `proxygrad.network` and `proxygrad.objectives`, numbers by `proxygrad.settings`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proxygrad.errors import BadRequest
+from proxygrad.objectives import Objective
+from proxygrad.settings import MAX_SEED, Settings
+
+
+def objectives_of(objectives: Objective | Sequence[Objective]) -> list[Objective]:
+    """The objectives as a list of one or more."""
+    asked: list[Any] = [objectives] if isinstance(objectives, Objective) else list(objectives)
+    if not asked:
+        raise BadRequest("no objectives: give one or more, for example Channel('features.7', 20)")
+    for each in asked:
+        if not isinstance(each, Objective):
+            raise BadRequest(
+                f"objective {each!r} is of type {type(each).__name__}, not a proxygrad objective"
+            )
+    return asked
+
+
+def slopes_of(slope: float | Sequence[float] | None, objectives: int) -> list[float | None]:
+    """One slope for each objective; None leaves it to the preset. An array or a tensor will do."""
+    given: Any = slope
+    if isinstance(given, str) or not hasattr(given, "__len__"):
+        return [given] * objectives
+    if len(given) != objectives:
+        raise BadRequest(f"slope {list(given)} has {len(given)} numbers for {objectives} objective(s)")
+    return [float(each) for each in given]
+
+
+def check_images(images: int, diversity: float, seed: int) -> None:
+    """One image or more; differing from each other needs two. Their seeds run from ``seed`` on."""
+    count: Any = images
+    if not hasattr(count, "__index__") or count < 1:
+        raise BadRequest(f"images {count!r} must be a whole number, at least 1")
+    if not (math.isfinite(diversity) and diversity >= 0):
+        raise BadRequest(f"diversity {diversity} must be 0 or a positive number")
+    if diversity > 0 and images == 1:
+        raise BadRequest(f"diversity {diversity} with images 1: a single image has none to differ from")
+    if seed + images - 1 > MAX_SEED:
+        raise BadRequest(f"seed {seed} with images {images} goes beyond the largest seed, {MAX_SEED}")
+
+
+def check_start(start: Any, input_shape: Sequence[int], settings: Settings) -> None:
+    """A finite image ``(C, H, W)`` in [0, 1] with the network's channels; the size is its own."""
+    if not isinstance(start, Tensor):
+        raise BadRequest(
+            f"start is of type {type(start).__name__}; valid: a torch tensor of values from 0 to 1"
+        )
+    shape, channels = tuple(start.shape), input_shape[0]
+    if start.ndim != 3 or shape[0] != channels:
+        raise BadRequest(
+            f"start has shape {shape}; valid: (channels, height, width) with {channels} channel(s)"
+        )
+    if not start.is_floating_point():
+        raise BadRequest(f"start is of type {start.dtype}; valid: floating-point values from 0 to 1")
+    if start.numel() == 0 or not bool(torch.isfinite(start).all()):
+        raise BadRequest("start is empty or holds values that are not finite; valid: values from 0 to 1")
+    low, high = float(start.min()), float(start.max())
+    if low < 0 or high > 1:
+        raise BadRequest(f"start has values from {low:g} to {high:g}; valid: 0 to 1, before normalisation")
+    if settings.size_px is not None and shape[1:] != (settings.size_px, settings.size_px):
+        raise BadRequest(
+            f"size_px {settings.size_px} beside a start of {shape[1]}x{shape[2]} px: leave size_px out"
+        )
