@@ -47,7 +47,7 @@ COPY --from=gateway-packages /opt/proxygrad /opt/proxygrad
 COPY deploy/health.py /opt/proxygrad/health.py
 USER 10001:10001
 WORKDIR /var/lib/proxygrad
-# Any other address than loopback wants a decision on who may ask: PROXYGRAD_ALLOW_ANONYMOUS.
+# On any other address than loopback every request needs a key: `proxygrad keys create NAME`.
 ENV PROXYGRAD_HOST=0.0.0.0 \
     PROXYGRAD_PORT=8000
 EXPOSE 8000

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from proxygrad.models.catalogue import Catalogue
     from proxygrad.network import Network
     from proxygrad.objectives import Channel, Direction, Energy, Logit, Neuron, Objective, margin
+    from proxygrad.parameterizations import spectrum
+    from proxygrad.robustness import Robustness
     from proxygrad.settings import Settings
     from proxygrad.spec import Result, Spec
     from proxygrad.ticket import Ticket
@@ -38,11 +40,13 @@ _HOMES = {
     "Outcome": "maximization",
     "Rendering": "delivery",
     "Result": "spec",
+    "Robustness": "robustness",
     "Settings": "settings",
     "Spec": "spec",
     "Ticket": "ticket",
     "margin": "objectives",
     "maximize": "maximization",
+    "spectrum": "parameterizations",
     "tile": "images",
 }
 
@@ -60,12 +64,14 @@ __all__ = [
     "Outcome",
     "Rendering",
     "Result",
+    "Robustness",
     "Settings",
     "Spec",
     "Ticket",
     "__version__",
     "margin",
     "maximize",
+    "spectrum",
     "tile",
 ]
 

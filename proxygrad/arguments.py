@@ -24,7 +24,8 @@ def add_question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("unit", metavar="UNIT", type=int, help="number of a unit, from 0")
     parser.add_argument("--objective", choices=get_args(ObjectiveKind), help="default by the layer's kind")
     parser.add_argument("--position", type=int, nargs="+", metavar="N", help="row and column, or token")
-    for name, field in Settings.model_fields.items():
+    for name in Settings.model_fields:
+        field = Spec.model_fields[name]
         option = f"--{name.replace('_', '-')}"
         told = (field.description or "").partition(". ")[0].replace("`", "")
         if field.annotation is bool:

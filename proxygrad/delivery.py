@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from proxygrad.evaluation import evaluate
 from proxygrad.images import decode_png, encode_png
 from proxygrad.lane import Lane
 from proxygrad.network import Network
@@ -44,7 +45,8 @@ def first_image(network: Network, lane: Lane) -> Tensor:
     """The image that ``lane`` began with, ``(C, H, W)`` in [0, 1]: made again, from its seed or its start."""
     assert lane.image is not None, "a lane that ended without an error has been evaluated"
     channels, height, width = lane.image.shape
-    images = parameterization(lane.settings.parameterization, (channels, height, width), network.device)
+    shape = (channels, height, width)
+    images = lane.maco or parameterization(lane.settings.parameterization, shape, network.device)
     again = Lane(lane.settings, lane.objective, lane.start)
     with torch.no_grad():
         return images.decode(again.begin(images, network.device))[0]
@@ -71,13 +73,19 @@ def deliver(network: Network, spec: Spec, lane: Lane, ran_s: float) -> Rendering
     """
     assert lane.image is not None, "a lane that ended without an error has been evaluated"
     png = encode_png(lane.image)
-    achieved = measure(network, lane.objective, decode_png(png))
+    decoded = decode_png(png)
+    achieved = measure(network, lane.objective, decoded)
+    seen = evaluate(network, lane.objective, decoded, lane.settings.seed)
     start = measure(network, lane.objective, first_image(network, lane))
     height, width = lane.image.shape[1:]
     result = Result(
         spec=_as_used(spec, lane.objective),
         achieved_activation=achieved,
         start_activation=start,
+        robust_activation=seen.robust_activation,
+        rank=seen.rank,
+        rank_of=seen.rank_of,
+        class_probabilities=seen.class_probabilities,
         stuck=is_stuck(lane, start, measure(network, lane.objective, lane.image)),
         curve=tuple(lane.curve),
         steps_done=lane.step,

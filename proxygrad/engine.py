@@ -99,7 +99,7 @@ class Engine:
         `BadRequest` for an unknown layer or unit, `CheckpointMismatch` for a checkpoint that is damaged or of
         something else.
         """
-        if network.input_shape[0] > 3:
+        if network.input_shape[0] not in (1, 3):
             raise NetworkError(
                 f"model {network.name!r} takes {network.input_shape[0]} channels; a PNG has 1 or 3"
             )

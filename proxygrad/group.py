@@ -23,7 +23,7 @@ from proxygrad.diversity import push_apart
 from proxygrad.errors import NetworkError, OutOfMemory
 from proxygrad.lane import Lane, LaneState
 from proxygrad.network import Network
-from proxygrad.parameterizations import Parameterization, parameterization
+from proxygrad.parameterizations import Maco, Parameterization, parameterization
 from proxygrad.precision import Precision
 from proxygrad.regularizers import blur, penalize
 from proxygrad.settings import GafName, ParameterizationName, Proxy, UpdateName
@@ -37,7 +37,8 @@ class GroupKey:
 
     ``alone`` names the one lane of a group that takes no other: because it asks for it (``solo``), or because
     rectifiers tell lanes apart by the first dimension, which is not the batch in every network
-    (`Network.batch_first`). ``precision`` is what is asked for, not yet what it comes to.
+    (`Network.batch_first`). ``precision`` is what is asked for, not yet what it comes to. ``maco``
+    holds a given magnitude, by identity.
     """
 
     network: Network
@@ -50,6 +51,7 @@ class GroupKey:
     spread_max_pool: float = 0.0
     alone: int | None = None
     precision: Precision = "float32"
+    maco: Maco | None = None
 
     @classmethod
     def of(
@@ -68,6 +70,7 @@ class GroupKey:
             settings.spread_max_pool,
             id(lane) if settings.solo or not network.batch_first else None,
             precision,
+            lane.maco,
         )
 
 
@@ -96,7 +99,7 @@ class Group:
         self._channels = key.network.input_shape[0]
         device = key.network.device
         self.capacity = Capacity(device)
-        self._images: Parameterization = parameterization(
+        self._images: Parameterization = key.maco or parameterization(
             key.parameterization, (self._channels, *key.size), device
         )
         self._rule: UpdateRule = update_rule(key.update, key.gaf)

@@ -12,10 +12,11 @@ from torch import Tensor
 from proxygrad import ascent
 from proxygrad.errors import CheckpointMismatch, LaneError, ProxyGradError
 from proxygrad.objectives import Objective
-from proxygrad.parameterizations import Parameterization
+from proxygrad.parameterizations import Maco, Parameterization
 from proxygrad.precision import Arithmetic
+from proxygrad.robustness import resolved
 from proxygrad.settings import Settings
-from proxygrad.transforms import ROBUSTNESS, Draw, draw
+from proxygrad.transforms import Draw, draw
 
 _UNMOVED = Draw(None, None)
 
@@ -58,18 +59,20 @@ class LaneState:
 class Lane:
     """One image being optimised: what is asked of it, what has been seen, and how it ended.
 
-    ``settings`` are completed; ``start`` is an image ``(C, H, W)`` in [0, 1], or None for a random one of
-    the seed. ``curve`` holds the activation before each step and, once ended, after the last one. ``image``
-    ``(C, H, W)`` is the best that was seen, or the latest where steps see moved images: their activations
-    are of the view, so the highest is luck. The first and the last evaluation always see the image itself.
-    ``steepest`` is the largest entry of the activation's gradient at the latest evaluation, ``steepest_ever``
-    the largest at any. ``error`` is set when the lane failed.
+    ``settings`` are completed; ``start`` is an image ``(C, H, W)`` in [0, 1], or None for a random one of the
+    seed. ``maco`` is the parameterisation where its magnitude was given. ``curve`` holds the activation
+    before each step and, once ended, after the last one. ``image`` ``(C, H, W)`` is the best that was seen,
+    or the latest where steps see moved images: their activations are of the view, so the highest is luck. The
+    first and the last evaluation always see the image itself. ``steepest`` is the largest entry of the
+    activation's gradient at the latest evaluation, ``steepest_ever`` the largest at any. ``error`` is set
+    when the lane failed.
     """
 
     settings: Settings
     objective: Objective
     start: Tensor | None = None
     family: Family | None = None
+    maco: Maco | None = None
     curve: list[float] = field(default_factory=list)
     image: Tensor | None = None
     steepest: float = 0.0
@@ -79,6 +82,7 @@ class Lane:
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.settings.seed)
+        self._robustness = resolved(self.settings.robustness)
         self._view: Draw | None = None
 
     @property
@@ -121,7 +125,7 @@ class Lane:
         if len(self.curve) in (0, self.settings.steps):
             return _UNMOVED
         if self._view is None:
-            self._view = draw(ROBUSTNESS[self.settings.robustness], size, channels, self.generator)
+            self._view = draw(self._robustness, size, channels, self.generator)
         return self._view
 
     def note(self, activation: float, steepest: float, image: Tensor) -> None:
@@ -139,7 +143,7 @@ class Lane:
         best = not self.curve or activation > max(self.curve)
         self.steepest, self.steepest_ever = steepest, max(steepest, self.steepest_ever)
         self.curve.append(activation)
-        if self.settings.robustness != "none":
+        if self._robustness is not None:
             self.image = image.clone() if self.ended else image
         elif best:
             self.image = image.clone()

@@ -15,8 +15,9 @@ from proxygrad.group import Group, GroupKey
 from proxygrad.lane import Family, Lane
 from proxygrad.network import Network
 from proxygrad.objectives import Objective
+from proxygrad.parameterizations import Maco
 from proxygrad.precision import Arithmetic, Precision
-from proxygrad.questions import check_images, check_start, objectives_of, slopes_of
+from proxygrad.questions import check_images, check_magnitude, check_start, objectives_of, slopes_of
 from proxygrad.settings import Settings
 
 #: Images stepped at once; the next join as these end. Enough to fill a CPU, as `proxygrad.engine` has it.
@@ -31,7 +32,7 @@ class Outcome:
     the network itself in float32, without proxy or views. ``curve``: the activation before each step and
     after the last one. ``stuck``: ascent got nowhere, as `proxygrad.delivery.is_stuck` has it.
     ``settings`` and ``objective`` are those used, with nothing left open; ``dtype`` is what the steps
-    computed in.
+    computed in; ``magnitude`` is the one that was given, as used: float32, scaled to unit variance.
     """
 
     image: Tensor
@@ -42,6 +43,7 @@ class Outcome:
     settings: Settings
     objective: Objective
     dtype: Arithmetic
+    magnitude: Tensor | None = None
 
 
 def maximize(  # noqa: PLR0913, each of them named
@@ -52,6 +54,7 @@ def maximize(  # noqa: PLR0913, each of them named
     images: int = 1,
     diversity: float = 0.0,
     start: Tensor | None = None,
+    magnitude: Tensor | None = None,
     on_step: Callable[[int, int], None] | None = None,
     max_lanes: int = DEFAULT_MAX_LANES,
     precision: Precision = "auto",
@@ -62,9 +65,13 @@ def maximize(  # noqa: PLR0913, each of them named
     ``slope``: one for all, or one for each objective. ``images``: so many for each objective, with seeds from
     ``seed`` on, which ``diversity`` > 0 leads away from each other. ``start``: an image ``(C, H, W)`` in
     [0, 1] to begin with, instead of noise; its size is kept, and ``size_px`` is left out.
+    ``magnitude``: for ``parameterization="maco"``, of all images, ``(C, H, W // 2 + 1)``, such as that of
+    natural images (`proxygrad.parameterizations.spectrum`); only its shape over frequencies counts. Default
+    1/f.
     ``on_step(done, steps)`` is called after each step with the sums over all images. ``precision``: what the
     steps compute in (`proxygrad.precision.chosen`); what is reported is float32. Everything else is a
-    field of `proxygrad.settings.Settings`: ``preset``, ``steps``, ``parameterization``, …
+    field of `proxygrad.settings.Settings`: ``preset``, ``steps``, ``parameterization``, …; ``robustness`` may
+    also be a `proxygrad.robustness.Robustness`.
 
     Raises `BadRequest` errors for what cannot be asked of the network, `pydantic.ValidationError` for
     settings out of their limits, and `LaneError`, naming the objective, when an image leaves finite numbers.
@@ -78,6 +85,10 @@ def maximize(  # noqa: PLR0913, each of them named
         for objective, own in zip(asked, slopes, strict=True)
         for lane in _lanes(network, objective, _settings(settings, own), images, diversity, start)
     ]
+    if magnitude is not None:
+        maco = _maco(network, lanes[0].settings, start, magnitude)
+        for lane in lanes:
+            lane.maco = maco
     _run(network, lanes, on_step, max_lanes, precision)
     return [_outcome(network, lane) for lane in lanes]
 
@@ -113,6 +124,12 @@ def _size(network: Network, settings: Settings, start: Tensor | None) -> tuple[i
         return start.shape[1], start.shape[2]
     _, height, width = network.input_shape
     return (settings.size_px, settings.size_px) if settings.size_px else (height, width)
+
+
+def _maco(network: Network, settings: Settings, start: Tensor | None, magnitude: Any) -> Maco:
+    shape = (network.input_shape[0], *_size(network, settings, start))
+    check_magnitude(magnitude, shape, settings.parameterization)
+    return Maco(shape, network.device, magnitude.detach().cpu())
 
 
 def _run(
@@ -159,4 +176,5 @@ def _outcome(network: Network, lane: Lane) -> Outcome:
         settings=lane.settings,
         objective=lane.objective,
         dtype=lane.dtype,
+        magnitude=None if lane.maco is None else lane.maco.magnitude.cpu(),
     )

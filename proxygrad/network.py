@@ -27,9 +27,9 @@ class Network:
 
     ``module``: any floating-point `torch.nn.Module` that takes one tensor ``(B, C, H, W)``; it is copied, in
     float32 (`proxygrad.copying`), and never changed. ``input_shape``: ``(C, H, W)`` it was made for, C = 1
-    (grey), 3 (RGB), or more, for which there are images but no PNG. ``mean``, ``std``: per channel; images in
-    [0, 1] are normalised with them before the network (default 0 and 1). ``classes``: names of the logits.
-    ``origin``: where the module came from, e.g. its builder; part of the digest.
+    (grey), 3 (RGB), or any other number, for which there are images but no PNG. ``mean``, ``std``: per
+    channel; images in [0, 1] are normalised with them before the network (default 0 and 1). ``classes``:
+    names of the logits. ``origin``: where the module came from, e.g. its builder; part of the digest.
 
     A layer is one call of one module, by its dotted name; the second call of the same module in a forward
     pass is ``name@2``, counted from 1 as the calls return, so ``name`` is ``name@1``. Of several tensors that
@@ -56,11 +56,8 @@ class Network:
         device: str | torch.device = "cpu",
     ) -> None:
         channels = input_shape[0]
-        if channels < 1 or channels == 2:
-            raise NetworkError(
-                f"input_shape {input_shape} has {channels} channels; "
-                "images have 1 (grey) or 3 (RGB), or more than 3, of which there is no picture"
-            )
+        if channels < 1:
+            raise NetworkError(f"input_shape {input_shape} has {channels} channels; images have 1 or more")
         self.name = name
         self.input_shape = input_shape
         self.classes = tuple(classes) if classes is not None else None

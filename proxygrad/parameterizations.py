@@ -27,6 +27,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from proxygrad.errors import BadRequest
 from proxygrad.images import noisy_grey
 from proxygrad.settings import START_NOISE
 
@@ -137,6 +138,7 @@ class Maco:
 
     ``magnitude``: ``(C, H, W // 2 + 1)``, for instance of `spectrum`; only its shape over frequencies
     matters, its scale is set to unit variance. Default 1/f. Its mean is 0: phases of frequency 0 do not act.
+    In the columns that are their own mirror image two coefficients share a wave, and get their mean.
     `encode` keeps a given image's phases and so its outlines, not its contrasts.
     """
 
@@ -154,6 +156,9 @@ class Maco:
             raise ValueError(f"magnitude of shape {tuple(magnitude.shape)}, not {(channels, height, half)}")
         magnitude = magnitude.double().clone()
         magnitude[:, 0, 0] = 0
+        for column in self._own_columns:
+            own = magnitude[..., column]  # (C, H)
+            magnitude[..., column] = (own + own.flip(-1).roll(1, -1)) / 2
         power = _twice_counted(width) * magnitude.square()  # (C, H, W // 2 + 1)
         variance = power.sum(dim=(1, 2), keepdim=True) / (height * width)
         self.magnitude = (magnitude / variance.sqrt()).to(device, torch.float32)
@@ -178,14 +183,18 @@ class Maco:
         """The parameters themselves: phases have no bounds."""
         return params
 
+    @property
+    def _own_columns(self) -> tuple[int, ...]:
+        """The columns of the half spectrum that are their own mirror image."""
+        return (0,) if self.shape[2] % 2 else (0, -1)
+
     def _odd(self, phase: Tensor) -> Tensor:
-        """Phases that a real image can have: odd in the columns that are their own mirror image.
+        """Phases that a real image can have: odd in `_own_columns`.
 
         Without it the inverse transform would drop what is not odd, and magnitude with it.
         """
-        columns = [0] if self.shape[2] % 2 else [0, -1]
         odd = phase.clone()
-        for column in columns:
+        for column in self._own_columns:
             own = phase[..., column]  # (B, C, H)
             odd[..., column] = (own - own.flip(-1).roll(1, -1)) / 2
         return odd
@@ -223,7 +232,19 @@ def amplitudes(frequency: Tensor) -> Tensor:
 
 
 def spectrum(images: Tensor) -> Tensor:
-    """Mean magnitude of natural images ``(N, C, H, W)`` in [0, 1] → ``(C, H, W // 2 + 1)``, for `Maco`."""
+    """Mean magnitude of natural images ``(N, C, H, W)`` in [0, 1] → ``(C, H, W // 2 + 1)``, for `Maco`.
+
+    Raises `BadRequest` for images of other shapes or values.
+    """
+    if images.ndim != 4 or images.numel() == 0 or not images.is_floating_point():
+        raise BadRequest(
+            f"images of shape {tuple(images.shape)} and type {images.dtype}; valid: floating-point images, "
+            "(number, channels, height, width)"
+        )
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise BadRequest(
+            f"images have values from {float(images.min()):g} to {float(images.max()):g}; valid: 0 to 1"
+        )
     transformed: Tensor = torch.fft.rfft2(_from_image(images))
     return transformed.abs().mean(dim=0)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from proxygrad.errors import BadRequest
 from proxygrad.objectives import Objective
-from proxygrad.settings import MAX_SEED, Settings
+from proxygrad.settings import MAX_SEED, ParameterizationName, Settings
 
 
 def objectives_of(objectives: Objective | Sequence[Objective]) -> list[Objective]:
@@ -75,4 +75,34 @@ def check_start(start: Any, input_shape: Sequence[int], settings: Settings) -> N
     if settings.size_px is not None and shape[1:] != (settings.size_px, settings.size_px):
         raise BadRequest(
             f"size_px {settings.size_px} beside a start of {shape[1]}x{shape[2]} px: leave size_px out"
+        )
+
+
+def check_magnitude(
+    magnitude: Any, shape: tuple[int, int, int], parameterization: ParameterizationName
+) -> None:
+    """Finite, 0 or more, and for parameterization "maco" of images of ``shape`` ``(C, H, W)``."""
+    channels, height, width = shape
+    if parameterization != "maco":
+        raise BadRequest(f"magnitude applies to parameterization 'maco', not {parameterization!r}")
+    if not isinstance(magnitude, Tensor):
+        raise BadRequest(f"magnitude is of type {type(magnitude).__name__}; valid: a torch tensor")
+    if not magnitude.is_floating_point():
+        raise BadRequest(f"magnitude is of type {magnitude.dtype}; valid: floating-point values of 0 or more")
+    valid = (channels, height, width // 2 + 1)
+    if magnitude.shape != valid:
+        raise BadRequest(
+            f"magnitude has shape {tuple(magnitude.shape)}; valid for images of {height}x{width} px: "
+            f"{valid}, which is (channels, height, width // 2 + 1)"
+        )
+    values = magnitude.detach().float()  # (C, H, W // 2 + 1)
+    if not bool(values.isfinite().all()):
+        raise BadRequest("magnitude holds values that are not finite in float32; valid: 0 or more")
+    if float(values.min()) < 0:
+        raise BadRequest(f"magnitude has values down to {float(values.min()):g}; valid: 0 or more")
+    varying = values.flatten(1)[:, 1:].amax(dim=1) > 0
+    if not bool(varying.all()):
+        raise BadRequest(
+            f"magnitude is 0 in channel {int(varying.int().argmin())} at every frequency but 0: "
+            "such an image is plain grey"
         )

@@ -9,12 +9,13 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from proxygrad.robustness import Robustness, RobustnessName
+
 Preset = Literal["max", "natural", "fast"]
 Proxy = Literal["surrogate", "network"]
 ParameterizationName = Literal["pixels", "fourier", "maco"]
 UpdateName = Literal["normalized", "sgd", "adam"]
 GafName = Literal["none", "atan", "tanh", "log"]
-RobustnessName = Literal["none", "standard"]
 
 #: Around mid-grey. Plain grey is a poor start: all positions are alike and many gradients vanish; 0.05 is
 #: what the measurements in docs/method.md used.
@@ -86,9 +87,10 @@ class Settings(BaseModel):
     gaf: GafName = Field(
         default="none", description="Gradient activation function, which enlarges small values."
     )
-    robustness: RobustnessName = Field(
+    robustness: RobustnessName | Robustness = Field(
         default="none",
-        description="`standard`: each step sees the image a little shifted, scaled and turned.",
+        description="`standard`: each step sees the image a little shifted, scaled and turned; or a "
+        "`Robustness` of one's own.",
     )
     total_variation: float = Field(
         default=0.0,

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange, UnknownLayer
+from proxygrad.robustness import RobustnessName
 from proxygrad.settings import Settings
 
 ObjectiveKind = Literal["channel", "neuron", "logit"]
@@ -77,6 +78,10 @@ class Spec(Settings):
     filled in by `resolve` from the model. What changes the picture belongs to the id.
     """
 
+    robustness: RobustnessName = Field(  # by name alone: `Settings` takes more
+        default="none",
+        description="`standard`: each step sees the image a little shifted, scaled and turned.",
+    )
     model: str = Field(
         min_length=1, max_length=200, description="Name of a served model.", examples=["digits"]
     )
@@ -152,6 +157,21 @@ class Spec(Settings):
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
+class RobustActivation(_Frozen):
+    """The unit's activation on shifted copies of the delivered image."""
+
+    mean: float = Field(description="Mean over the copies, in the unit's own scale.")
+    std: float = Field(description="Standard deviation over the copies, in the unit's own scale.")
+
+
+class ClassProbability(_Frozen):
+    """One class, as the model sees it in the delivered image."""
+
+    index: int = Field(description="Number of its logit, from 0.")
+    name: str | None = Field(description="Its name, where known.")
+    probability: float = Field(description="Softmax over all logits, 0 to 1.")
+
+
 class Result(_Frozen):
     """What came out. Every value is of what was done, none is repeated from the request."""
 
@@ -163,6 +183,22 @@ class Result(_Frozen):
     start_activation: float = Field(
         description="The unit's activation on the start image, measured in the same way but before rounding "
         "to 8 bits."
+    )
+    robust_activation: RobustActivation | None = Field(
+        default=None,
+        description="The unit's activation on 8 copies of the delivered image, each shifted at random by "
+        "whole pixels, up to 4 % of the side and mirrored at the border. `null` in records that have none.",
+    )
+    rank: int | None = Field(
+        default=None,
+        description="The unit's place among the units of its layer on the delivered image by the same "
+        "objective: 1 when it is the most active. `null` in records that have none.",
+    )
+    rank_of: int | None = Field(default=None, description="How many units the layer has, for `rank`.")
+    class_probabilities: tuple[ClassProbability, ...] | None = Field(
+        default=None,
+        description="The likeliest classes of the delivered image, at most 5, the likeliest first; `null` "
+        "where the model does not classify images of this size, and in records that have none.",
     )
     stuck: bool = Field(
         description="True when ascent got nowhere: the image, before rounding to 8 bits, is above the start "

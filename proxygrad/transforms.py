@@ -19,40 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-#: Jitter is never more than this part of the shorter side: 6 px would be a fifth of a 28 px digit.
-MAX_JITTER = 1 / 8
-
-
-@dataclass(frozen=True)
-class Robustness:
-    """How far each step's view of the image may be from the image.
-
-    ``jitter_px``: shift in each direction, uniform in ±. ``scale``: magnification, uniform between the two.
-    ``rotate_deg``: uniform in ±. ``pad_px``: the view reaches this far beyond the image on each side.
-    ``crop``: the view is a part of the image, its side uniform between this fraction and 1, anywhere inside.
-    ``noise``: standard deviation of normal noise on each value; values may then leave [0, 1] a little.
-    """
-
-    jitter_px: float = 0.0
-    scale: tuple[float, float] = (1.0, 1.0)
-    rotate_deg: float = 0.0
-    pad_px: float = 0.0
-    crop: float = 1.0
-    noise: float = 0.0
-
-    @property
-    def moves(self) -> bool:
-        """Whether any of it but the noise does anything."""
-        return self != Robustness(noise=self.noise)
-
-
-#: "standard" is lucid's list (lucid/optvis/transform.py, `standard_transforms`): jitter by 8 and again by
-#: 4 px, together ± 6; scale .9 to 1.1; rotation by ± 10°. Its padding by 12 px is left out: with the size
-#: fixed it would shrink the image, and reflection takes its place.
-ROBUSTNESS: dict[str, Robustness | None] = {
-    "none": None,
-    "standard": Robustness(jitter_px=6, scale=(0.9, 1.1), rotate_deg=10),
-}
+from proxygrad.robustness import Robustness
 
 
 @dataclass(frozen=True)
@@ -88,7 +55,7 @@ def _theta(robustness: Robustness, size: tuple[int, int], generator: torch.Gener
     low, high = robustness.scale
     angle = float(torch.deg2rad(robustness.rotate_deg * (2 * turn - 1)))
     part = robustness.crop + (1 - robustness.crop) * side
-    jitter_px = min(robustness.jitter_px, MAX_JITTER * min(size))
+    jitter_px = min(robustness.jitter_px, robustness.jitter_part * min(size))
 
     rotation = torch.tensor(
         [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64

@@ -7,14 +7,17 @@ import logging
 import os
 import socket
 import sys
+from dataclasses import replace
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from proxygrad.errors import ProxyGradError
 from service.app import create_app
+from service.connection import MAX_INCOMPLETE_BYTES, Connection
 from service.gateway import Gateway
-from service.settings import Settings
+from service.settings import Settings, is_loopback
 from service.stack import address, listen
 
 #: Short requests end in well under a second, long waits let go at once; what is left after this is cut off.
@@ -41,6 +44,26 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves: by HTTP/1.1 alone, with bounds on slow clients."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        h11_max_incomplete_event_size=MAX_INCOMPLETE_BYTES,
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
+
+
+def _as_reachable(settings: Settings, listener: socket.socket) -> Settings:
+    """Settings for the socket as it is, wherever it came from: keys are required unless it is on loopback."""
+    bound = listener.getsockname()
+    if isinstance(bound, tuple) and is_loopback(bound[0]):
+        return settings
+    return replace(settings, require_keys=True)
+
+
 def main(arguments: list[str]) -> int:
     """Serve until SIGINT or SIGTERM; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m service", description="The ProxyGrad gateway.")
@@ -50,13 +73,17 @@ def main(arguments: list[str]) -> int:
     fd = parser.parse_args(arguments).fd
     try:
         settings = Settings.from_env(os.environ)
-        app = create_app(settings)
         listener = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
+        app = create_app(_as_reachable(settings, listener))
     except ProxyGradError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    config = uvicorn.Config(app, timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=KEEP_ALIVE_S)
+    config = server_config(app)
     print(f"listening on {address(listener)}", file=sys.stderr, flush=True)
+    if app.state.gateway.settings.keys_required:
+        print(
+            "every request needs a key: `proxygrad keys create NAME` makes one", file=sys.stderr, flush=True
+        )
     logging.getLogger("uvicorn.access").addFilter(_is_worth_logging)
     with listener:
         _Server(config, app.state.gateway).run(sockets=[listener])

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from proxygrad.spec import OBJECTIVES, LayerInfo, ObjectiveKind, Result, Spec
 from workers.catalog import ServedModel
-from workers.jobs import ImageInfo, Job, Problem, State
+from workers.jobs import ImageInfo, Job, Priority, Problem, State
 
 
 class Progress(BaseModel):
@@ -49,6 +49,13 @@ class Visualization(BaseModel):
     result: Result | None = Field(description="What came out; `null` unless succeeded.")
     images: list[ImageAnswer] = Field(description="The delivered pictures; empty unless succeeded.")
     problem: Problem | None = Field(description="Why there is no result; `null` unless failed or cancelled.")
+    priority: Priority | None = Field(description="Its turn among those that wait; `null` once ended.")
+    blocked: Problem | None = Field(
+        description="Why no live worker can take it now; `null` when one can, and unless queued."
+    )
+    deadline_at: datetime | None = Field(
+        description="When it fails if it has not ended (UTC); `null` without a deadline, and once ended."
+    )
     created_at: datetime = Field(description="When it was asked for (UTC).")
     started_at: datetime | None = Field(description="When a worker began (UTC).")
     finished_at: datetime | None = Field(description="When it ended (UTC).")
@@ -64,7 +71,42 @@ class Visualization(BaseModel):
         return self.state not in ("queued", "running")
 
 
-def visualization(job: Job, queue_position: int | None, base: str, now_s: float) -> Visualization:
+class Summary(BaseModel):
+    """One visualization in a list: all but its result."""
+
+    id: str = Field(description="32 hex digits.")
+    state: State = Field(description="`queued`, `running`, `succeeded`, `failed` or `cancelled`.")
+    progress: Progress = Field(description="How far it came; once succeeded, what the picture achieves.")
+    spec: Spec = Field(description="The question with every default that depends on the model filled in.")
+    problem: Problem | None = Field(description="Why there is no result; `null` unless failed or cancelled.")
+    priority: Priority | None = Field(description="Its turn among those that wait; `null` once ended.")
+    created_at: datetime = Field(description="When it was asked for, the last time anew (UTC).")
+    started_at: datetime | None = Field(description="When a worker began (UTC).")
+    finished_at: datetime | None = Field(description="When it ended (UTC).")
+    links: VisualizationLinks
+
+    @classmethod
+    def of(cls, job: Job, base: str) -> Summary:
+        """The document of `job`; `base` is the path of all visualizations."""
+        path = f"{base}/{job.id}"
+        image = f"{path}/images/0" if job.state == "succeeded" else None
+        return cls(
+            id=job.id,
+            state=job.state,
+            progress=Progress(step=job.step, steps=job.steps, activation=job.activation),
+            spec=job.spec,
+            problem=job.problem,
+            priority=None if job.ended else job.priority,
+            created_at=_utc(job.created_at),
+            started_at=None if job.started_at is None else _utc(job.started_at),
+            finished_at=None if job.finished_at is None else _utc(job.finished_at),
+            links=VisualizationLinks(self=path, image=image),
+        )
+
+
+def visualization(
+    job: Job, queue_position: int | None, blocked: Problem | None, base: str, now_s: float
+) -> Visualization:
     """The document of `job` at the time `now_s`; `base` is the path of all visualizations."""
     path = f"{base}/{job.id}"
     images = [
@@ -81,6 +123,9 @@ def visualization(job: Job, queue_position: int | None, base: str, now_s: float)
         result=job.result,
         images=images,
         problem=job.problem,
+        priority=None if job.ended else job.priority,
+        blocked=blocked,
+        deadline_at=None if job.ended or job.deadline_at is None else _utc(job.deadline_at),
         created_at=_utc(job.created_at),
         started_at=None if job.started_at is None else _utc(job.started_at),
         finished_at=None if job.finished_at is None else _utc(job.finished_at),

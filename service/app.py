@@ -7,15 +7,21 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from proxygrad.spec import Spec
 from proxygrad.version import __version__
-from service import health, models, visualizations
+from service import events, health, images, lifecycle, listing, models, visualizations
+from service.auth import Authentication
+from service.bodies import Bounds
 from service.gateway import Gateway
+from service.hosts import CORS, Hosts
 from service.problems import ProblemDetails
+from service.security import describe_keys
 from service.settings import Settings
 from service.translation import install
 from workers.errors import SettingsError
+from workers.jobs import Request
 from workers.settings import connect
 from workers.storage import Store
 
@@ -48,10 +54,21 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.gateway = gateway
     install(app)
-    for resource in (visualizations, models, health):
+    for resource in (visualizations, listing, lifecycle, images, events, models, health):
         app.include_router(resource.router)
     _document(app)
+    _guard(app, gateway)
     return app
+
+
+def _guard(app: FastAPI, gateway: Gateway) -> None:
+    """What every request passes before any route; the last that is added comes first."""
+    settings = gateway.settings
+    app.add_middleware(Authentication, gateway=gateway)
+    app.add_middleware(Bounds, max_body_bytes=settings.max_body_bytes)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
+    app.add_middleware(Hosts, settings=settings)
 
 
 @asynccontextmanager
@@ -76,10 +93,11 @@ def _document(app: FastAPI) -> None:
                     del operation["responses"]["422"]
         for guessed in ("HTTPValidationError", "ValidationError"):
             schemas.pop(guessed, None)
-        for model in (Spec, ProblemDetails):
+        for model in (Request, Spec, ProblemDetails):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema
+        describe_keys(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

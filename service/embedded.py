@@ -29,6 +29,8 @@ __all__ = ["EmbeddedServerError", "EmbeddedValkey", "die_with_parent", "find_bin
 #: `sun_path` holds 104 bytes on macOS and 108 on Linux, the final zero included.
 LONGEST_SOCKET_PATH = 103
 
+SOCKET_NAME = "valkey.sock"
+
 #: A start reads the append-only file back: 70 MB with 100,000 records took 1.4 s on two cores.
 START_LIMIT_S = 30.0
 #: The server ends within milliseconds; it writes and syncs what is left of its file first.
@@ -84,6 +86,11 @@ class EmbeddedValkey:
         return f"unix://{quote(str(self.socket))}"
 
     @property
+    def url_inside(self) -> str:
+        """Where the server of another process listens, unless its path is too long for a socket."""
+        return f"unix://{quote(str(self.data_dir / SOCKET_NAME))}"
+
+    @property
     def running(self) -> bool:
         """Whether the server is there; False once it was stopped or has died."""
         return self._process is not None and self._process.running
@@ -105,7 +112,7 @@ class EmbeddedValkey:
             self._lock = None
 
     def _socket_path(self) -> Path:
-        inside = self.data_dir / "valkey.sock"
+        inside = self.data_dir / SOCKET_NAME
         if len(os.fsencode(inside)) <= LONGEST_SOCKET_PATH:
             return inside
         self._private_dir = tempfile.mkdtemp(prefix="proxygrad-", dir="/tmp")

@@ -1,14 +1,16 @@
 """What every route needs: the settings, the queue, the catalogue and the store, without blocking.
 
 Redis and the store are reached by short blocking calls in a thread each; a long wait is a coroutine
-that sleeps between such calls and holds no thread.
+that is woken by what happens to the job (`service.live`) and holds no thread.
 """
 
 from __future__ import annotations
 
-import asyncio
+import copy
+import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Annotated, TypeVar, TypeVarTuple
 
 from anyio import to_thread
@@ -18,18 +20,26 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from proxygrad.errors import UnknownModel
 from proxygrad.spec import ModelInfo
+from service.callers import ANYBODY, STATE, Caller
+from service.conversion import Conversions
+from service.idempotency import Idempotency
+from service.live import Live
 from service.problems import Refusal
 from service.settings import Settings
 from workers import catalog
 from workers.catalog import ServedModel
-from workers.jobs import Job, Jobs, image_path, result_path
+from workers.jobs import Asked, Event, Job, Jobs, Limits, image_path, result_path
+from workers.jobs import Request as AskedFor
 from workers.storage import Store
+
+JOB_ID = re.compile("[0-9a-f]{32}")
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-#: Pause between two looks at a job that somebody waits for; nobody sees a tenth of a second.
-WAIT_POLL_S = 0.1
+#: Who waits for a job is told of its end. This often it is looked at all the same, and whether the caller is
+#: there still.
+WAIT_LOOK_S = 5.0
 #: After Redis let a call time out, calls are refused at once for this long; then one looks again, alone,
 #: while the others are still refused for at most `LOOK_S`. So a frozen Redis costs a caller one timeout at
 #: most, instead of a place in a growing line of threads.
@@ -37,37 +47,117 @@ SILENCE_S = 1.0
 LOOK_S = 5.0
 
 
+@dataclass
+class _Process:
+    """What is of the whole process, whoever asks."""
+
+    silent_until_s: float = 0.0
+    closing: bool = False
+
+
 class Gateway:
-    """One process's access to queue, catalogue and store."""
+    """One process's access to queue, catalogue and store, on behalf of ``caller``.
+
+    ``asked``: what the caller is to the job that the request is about, where it sees but its own.
+    """
 
     def __init__(self, settings: Settings, redis: Redis, store: Store) -> None:
         self.settings = settings
         self.redis = redis
         self.store = store
         self.jobs = Jobs(redis, store)
-        self._silent_until_s = 0.0
-        self._closing = False
+        self.conversions = Conversions()
+        self.idempotency = Idempotency(redis)
+        self.caller = ANYBODY
+        self.asked: Asked | None = None
+        self._process = _Process()
+        self.live = Live(settings.redis_url or "", self._watch)
 
     def close(self) -> None:
         """Let every long wait return at once with what it has, so that the process can stop."""
-        self._closing = True
+        self._process.closing = True
+        self.live.close()
 
     async def call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run a short blocking `function` of Redis in a thread."""
         return await to_thread.run_sync(self._guarded, function, args)
 
     def _guarded(self, function: Callable[[*Ts], T], args: tuple[*Ts]) -> T:
-        if self._silent_until_s:
-            if time.monotonic() < self._silent_until_s:
+        if self._process.silent_until_s:
+            if time.monotonic() < self._process.silent_until_s:
                 raise RedisTimeout("Redis let a call time out a moment ago")
-            self._silent_until_s = time.monotonic() + LOOK_S
+            self._process.silent_until_s = time.monotonic() + LOOK_S
         try:
             outcome = function(*args)
         except RedisTimeout:
-            self._silent_until_s = time.monotonic() + SILENCE_S
+            self._process.silent_until_s = time.monotonic() + SILENCE_S
             raise
-        self._silent_until_s = 0.0
+        self._process.silent_until_s = 0.0
         return outcome
+
+    async def on_behalf_of(self, caller: Caller, job_id: str | None) -> Gateway:
+        """The same for a caller, who has asked for the job of that id, or may see all.
+
+        Refuses with `unknown_visualization`: what others asked for is not there.
+        """
+        if caller.anonymous:
+            return self
+        bound = copy.copy(self)
+        bound.caller = caller
+        if job_id is not None and not caller.operates:
+            bound.asked = await self.call(self.jobs.asked, job_id, caller.name)
+            if bound.asked is None and not caller.sees_all:
+                raise _unknown(job_id)
+        return bound
+
+    @property
+    def limits(self) -> Limits:
+        """What the queue may hold, and what of it may be of this caller."""
+        return replace(self.settings.limits, in_flight=self.caller.in_flight)
+
+    def submit(self, asked: AskedFor, model: ModelInfo) -> Job:
+        """The job for what was asked, new or known; see `Jobs.submit`. Blocks."""
+        return self.jobs.submit(asked, model, caller=self.caller.name, limits=self.limits)[0]
+
+    def retry(self, job_id: str) -> Job | None:
+        """The job, queued again where it had failed or was cancelled; None when Redis has none. Blocks."""
+        self._own(job_id, "retry")
+        caller = None if self.caller.anonymous else self.caller.name
+        retried = self.jobs.retry(job_id, caller=caller, limits=self.limits)
+        self.asked = None  # asked again, whatever was before
+        return None if retried is None else retried[0]
+
+    def known(self, job_id: str) -> Job | None:
+        """The job of that id as the caller sees it; None where it has not asked for it. Blocks."""
+        job = self.jobs.fetch(job_id)
+        if job is None or self.caller.operates:
+            return job
+        self.asked = self.jobs.asked(job_id, self.caller.name)
+        return None if self.asked is None else self._as_seen(job)
+
+    def cancel(self, job_id: str) -> Job | None:
+        """Let nobody compute it, or, where others asked too, withdraw the caller alone. Blocks."""
+        self._own(job_id, "cancel")
+        if self.caller.operates:
+            return self.jobs.cancel(job_id)
+        job = self.jobs.cancel(job_id, caller=self.caller.name)
+        self.asked = self.jobs.asked(job_id, self.caller.name)
+        return None if job is None else self._as_seen(job)
+
+    def forget(self, job_id: str) -> bool:
+        """Leave nothing of it, for anybody or, where others asked too, for the caller alone. Blocks."""
+        self._own(job_id, "delete")
+        return self.jobs.forget(job_id, caller=None if self.caller.operates else self.caller.name)
+
+    def _own(self, job_id: str, what: str) -> None:
+        """Refuse to change what the caller sees only because it may see all."""
+        if not self.caller.operates and self.asked is None:
+            needed = "a key needs the scope 'admin', or to ask the question too"
+            raise Refusal("forbidden", f"to {what} what another caller asked for, {needed}")
+
+    def _as_seen(self, job: Job) -> Job:
+        withdrawn_at = None if self.asked is None else self.asked.withdrawn_at
+        return job if withdrawn_at is None else job.as_withdrawn(withdrawn_at)
 
     async def served(self) -> dict[str, ServedModel]:
         """What live workers serve; refuses with `no_worker` when none lives."""
@@ -97,11 +187,14 @@ class Gateway:
         """The job of that id; refuses with `unknown_visualization`."""
         job = await self.call(self.jobs.fetch, job_id)
         if job is None:
-            raise Refusal("unknown_visualization", f"there is no visualization {job_id!r}")
-        return job
+            raise _unknown(job_id)
+        return self._as_seen(job)
 
     async def image(self, job_id: str, number: int) -> bytes | None:
         """The picture, from the store alone: Redis need not answer. `None` until the job ended well."""
+        withdrawn = self.asked is not None and self.asked.withdrawn_at is not None
+        if withdrawn and (await self.job(job_id)).state != "succeeded":
+            return None
         if not await to_thread.run_sync(self.store.exists, result_path(job_id)):
             return None
         return await to_thread.run_sync(self.store.get, image_path(job_id, number))
@@ -110,18 +203,43 @@ class Gateway:
         """The job when it has ended, or as it stands after `wait_s` seconds or when the caller went away."""
         deadline_s = time.monotonic() + wait_s
         job = await self.job(job_id)
-        while not job.ended and not self._closing:
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or await request.is_disconnected():
-                break
-            await asyncio.sleep(min(WAIT_POLL_S, left_s))
-            job = await self.job(job_id)
+        if job.ended or wait_s <= 0:
+            return job
+        mailbox = await self.live.follow(job_id, {"state"})
+        try:
+            job = await self.job(job_id)  # it may have ended before we followed
+            while not job.ended and not self._process.closing:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or await request.is_disconnected():
+                    break
+                await mailbox.next(min(left_s, WAIT_LOOK_S))
+                job = await self.job(job_id)
+        finally:
+            mailbox.close()
         return job
 
+    async def _watch(self, job_ids: list[str]) -> None:
+        await self.call(self.jobs.watch, job_ids)
 
-def _of(request: Request) -> Gateway:
+    def followed(self, job_id: str, after: str | None) -> tuple[Job | None, str, list[Event]]:
+        """How the job stands, and what happened since, as `Jobs.followed`; previews are wanted. Blocks."""
+        job, last, missed = self.jobs.followed(job_id, after)
+        if job is not None and not job.ended:
+            self.jobs.watch([job_id])
+        return None if job is None else self._as_seen(job), last, missed
+
+
+def _unknown(job_id: str) -> Refusal:
+    return Refusal("unknown_visualization", f"there is no visualization {job_id!r}")
+
+
+async def _of(request: Request) -> Gateway:
+    """Of the caller; for a route about a job, whoever may not see it is told that there is none."""
     gateway: Gateway = request.app.state.gateway
-    return gateway
+    job_id = request.path_params.get("job_id")
+    if job_id is not None and not JOB_ID.fullmatch(job_id):
+        job_id = None  # the route refuses it
+    return await gateway.on_behalf_of(request.scope["state"][STATE], job_id)
 
 
 GatewayDep = Annotated[Gateway, Depends(_of)]

@@ -15,6 +15,9 @@ from pydantic import BaseModel, Field, JsonValue
 Code = Literal[
     "bad_request",
     "invalid_json",
+    "json_too_deep",
+    "unauthorized",
+    "forbidden",
     "unknown_model",
     "unknown_layer",
     "unknown_visualization",
@@ -22,18 +25,31 @@ Code = Literal[
     "no_image",
     "not_found",
     "method_not_allowed",
+    "not_acceptable",
+    "visualization_ended",
+    "request_timeout",
+    "idempotency_key_reused",
     "body_too_large",
     "unsupported_media_type",
+    "range_not_satisfiable",
     "invalid_request",
     "unit_out_of_range",
     "position_out_of_range",
     "objective_mismatch",
     "size_unsupported",
     "limit_exceeded",
+    "cost_too_high",
+    "unknown_host",
+    "queue_full",
+    "caller_queue_full",
+    "too_many_in_flight",
+    "rate_limited",
+    "headers_too_large",
     "internal_error",
     "model_unavailable",
     "no_worker",
     "redis_unavailable",
+    "queue_memory_full",
     "storage_unavailable",
 ]
 
@@ -52,6 +68,9 @@ class Kind:
 KINDS: Mapping[Code, Kind] = {
     "bad_request": Kind(400, "The request cannot be understood"),
     "invalid_json": Kind(400, "The body is not JSON"),
+    "json_too_deep": Kind(400, "The body is nested too deeply"),
+    "unauthorized": Kind(401, "No valid key was given"),
+    "forbidden": Kind(403, "The caller may not do this"),
     "unknown_model": Kind(404, "No such model"),
     "unknown_layer": Kind(404, "No such layer"),
     "unknown_visualization": Kind(404, "No such visualization"),
@@ -59,18 +78,31 @@ KINDS: Mapping[Code, Kind] = {
     "no_image": Kind(404, "No such image"),
     "not_found": Kind(404, "No such resource"),
     "method_not_allowed": Kind(405, "The resource does not offer this method"),
+    "not_acceptable": Kind(406, "The picture has no form that the caller accepts"),
+    "visualization_ended": Kind(409, "The visualization has ended otherwise"),
+    "request_timeout": Kind(408, "The request did not arrive in time"),
+    "idempotency_key_reused": Kind(409, "The idempotency key belongs to another request"),
     "body_too_large": Kind(413, "The body is too large"),
     "unsupported_media_type": Kind(415, "The body has another content type"),
+    "range_not_satisfiable": Kind(416, "The range lies beyond the end"),
     "invalid_request": Kind(422, "The request is not valid"),
     "unit_out_of_range": Kind(422, "The layer has fewer units"),
     "position_out_of_range": Kind(422, "The feature map is smaller"),
     "objective_mismatch": Kind(422, "The objective does not apply to the layer"),
     "size_unsupported": Kind(422, "The network cannot take this image size"),
     "limit_exceeded": Kind(422, "Above a limit of this server"),
+    "cost_too_high": Kind(422, "The request costs more than this server allows"),
+    "unknown_host": Kind(421, "This server does not answer for that host"),
+    "queue_full": Kind(429, "The queue is full", retry_after_s=30),
+    "caller_queue_full": Kind(429, "This caller's share of the queue is full", retry_after_s=30),
+    "too_many_in_flight": Kind(429, "Too many jobs of this key wait or run", retry_after_s=30),
+    "rate_limited": Kind(429, "Too many requests of this key", retry_after_s=1),
+    "headers_too_large": Kind(431, "The header is too large"),
     "internal_error": Kind(500, "The server failed"),
     "model_unavailable": Kind(503, "The model could not be loaded"),
     "no_worker": Kind(503, "No worker is alive", retry_after_s=5),
     "redis_unavailable": Kind(503, "Redis does not answer", retry_after_s=2),
+    "queue_memory_full": Kind(503, "Redis has no memory for another job", retry_after_s=30),
     "storage_unavailable": Kind(503, "The artefact store does not answer", retry_after_s=5),
 }
 
@@ -106,13 +138,31 @@ class ProblemDetails(BaseModel):
     )
     code: Code = Field(description="Stable name of the kind of problem.")
     errors: list[Flaw] = Field(default=[], description="What is wrong with the request, value by value.")
+    state: str | None = Field(
+        default=None, description="State of the visualization, where that is what is in the way."
+    )
 
 
 class Refusal(Exception):
-    """Ends a request with the problem `code`."""
+    """Ends a request with the problem `code`; `retry_after_s` where it is known better than by the code.
 
-    def __init__(self, code: Code, detail: str, flaws: Sequence[Flaw] = ()) -> None:
+    ``headers`` go with the response; ``state`` is that of the visualization that is in the way.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        detail: str,
+        flaws: Sequence[Flaw] = (),
+        *,
+        retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        state: str | None = None,
+    ) -> None:
         super().__init__(detail)
+        self._retry_after_s = retry_after_s
+        self._headers = dict(headers or {})
+        self.state = state
         self.code: Code = code
         self.detail = detail
         self.flaws = list(flaws)
@@ -132,12 +182,14 @@ class Refusal(Exception):
             detail=self.detail,
             code=self.code,
             errors=self.flaws,
+            state=self.state,
         )
 
     def headers(self) -> dict[str, str]:
-        """Headers that say when trying again may help."""
-        retry_after_s = KINDS[self.code].retry_after_s
-        return {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        """Its own headers, and when trying again may help."""
+        retry_after_s = self._retry_after_s or KINDS[self.code].retry_after_s
+        when = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        return self._headers | when
 
 
 def documented(*codes: Code) -> dict[int | str, dict[str, Any]]:

@@ -1,19 +1,19 @@
-"""The body of a request as a `Spec`: its type, its size, its JSON, its fields, the operator's limits."""
+"""The body of a request as a `Request`: its type, its size, its JSON, its fields, the operator's limits."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+import fastapi
+from fastapi import Depends
 from pydantic import ValidationError
 
 from proxygrad.spec import ModelInfo, Spec
+from service.bodies import check_depth
 from service.flaws import flaws, summary
 from service.problems import Flaw, Refusal
 from service.settings import Settings
-
-#: A question with every field at its longest is under 3 kB; 16 kB leaves room for added fields.
-MAX_BODY_BYTES = 16 * 1024
+from workers.jobs import Request
 
 EXAMPLES: dict[str, Any] = {
     "smallest": {
@@ -23,6 +23,10 @@ EXAMPLES: dict[str, Any] = {
     "settings": {
         "summary": "With settings",
         "value": {"model": "digits", "layer": "layer3", "unit": 7, "slope": 0.05, "steps": 64, "seed": 1},
+    },
+    "urgency": {
+        "summary": "Of no use after two minutes, and after all interactive ones",
+        "value": {"model": "digits", "layer": "layer3", "unit": 7, "priority": "batch", "deadline_s": 120},
     },
     "plain": {
         "summary": "Plain activation maximization",
@@ -36,13 +40,13 @@ OPENAPI_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/Spec"}, "examples": EXAMPLES}
+            "application/json": {"schema": {"$ref": "#/components/schemas/Request"}, "examples": EXAMPLES}
         },
     }
 }
 
 
-async def question(request: Request) -> Spec:
+async def question(request: fastapi.Request) -> Request:
     """Read the body; refuses with 400, 413, 415 or 422."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
@@ -52,30 +56,22 @@ async def question(request: Request) -> Spec:
         raise Refusal(
             "unsupported_media_type", f"the content type must be 'application/json', {said}", [flaw]
         )
-    return parse(await _body(request))
+    return parse(await request.body())
 
 
-QuestionDep = Annotated[Spec, Depends(question)]
+QuestionDep = Annotated[Request, Depends(question)]
 
 
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise Refusal("body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
-
-
-def parse(body: bytes) -> Spec:
+def parse(body: bytes) -> Request:
     """The question in `body`, types taken as JSON has them: no number in quotes, no `true` for 1."""
+    check_depth(body)
     try:
-        return Spec.model_validate_json(body, strict=True)
+        return Request.model_validate_json(body, strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False)
         if found[0]["type"] == "json_invalid":
             raise Refusal("invalid_json", f"the body is not JSON: {found[0]['ctx']['error']}") from error
-        said = flaws(found, ["body"], Spec)
+        said = flaws(found, ["body"], Request)
         raise Refusal("invalid_request", summary(said), said) from error
 
 
@@ -84,6 +80,16 @@ def within_limits(spec: Spec, model: ModelInfo, settings: Settings) -> None:
     size_px = spec.size_px or max(model.input_shape[1:])
     _limit("steps", spec.steps, settings.max_steps, "PROXYGRAD_MAX_STEPS")
     _limit("size_px", size_px, settings.max_size_px, "PROXYGRAD_MAX_SIZE_PX")
+    cost = spec.cost(model)
+    if cost > settings.max_cost:
+        detail = (
+            f"the request costs {cost:.6g} megapixel steps (steps × height × width / 10⁶), and this server's "
+            f"limit is {settings.max_cost:g} (its operator's PROXYGRAD_MAX_COST); use fewer steps or pixels"
+        )
+        flaw = Flaw(
+            location=["body"], detail="costs too much", value=round(cost, 6), maximum=settings.max_cost
+        )
+        raise Refusal("cost_too_high", detail, [flaw])
 
 
 def _limit(field: str, value: int, limit: int, variable: str) -> None:

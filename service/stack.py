@@ -24,6 +24,7 @@ from proxygrad.errors import ProxyGradError
 from service.child import Backoff, Child
 from service.embedded import EmbeddedValkey
 from service.home import claimed
+from service.keys import Keys
 from service.settings import Settings
 from workers import catalog
 from workers.settings import connect, require_redis
@@ -32,8 +33,11 @@ from workers.storage import Store
 #: Longest time from the start of the children until the service answers. The worker imports torch and loads
 #: every model: seconds on this machine, more on a cold disk.
 START_LIMIT_S = 180.0
-#: How long the worker may take to put down its jobs before it is killed; a killed job is not lost, only late.
-WORKER_GRACE_S = 10.0
+#: How long the worker drains after Ctrl-C where `PROXYGRAD_GRACE_S` does not say: somebody waits for the prompt,
+#: and what does not fit goes on from its checkpoint at the next start.
+WORKER_GRACE_S = 8.0
+#: After that the worker is killed; a killed job is not lost, only late.
+WORKER_EXIT_S = 3.0
 #: The gateway lets go of long waits at once and of short requests in under a second.
 GATEWAY_GRACE_S = 5.0
 LOOK_S = 0.2
@@ -49,6 +53,12 @@ class PortInUse(StackError):
     """Somebody else listens there."""
 
     code = "port_in_use"
+
+
+class NoKeys(StackError):
+    """Nobody could use a server that asks for keys when there are none."""
+
+    code = "no_keys"
 
 
 class Stack:
@@ -113,13 +123,16 @@ class Stack:
         Store.from_url(self.settings.store_url)  # Better said here than by a child, after a start.
         if self._log_directory is not None:
             self._log_directory.mkdir(parents=True, exist_ok=True)
-        environment = self._environment(self._redis_url())
+        redis_url = self._redis_url()
+        _require_key(self.settings, redis_url)
+        environment = self._environment(redis_url)
         self._gateway = self._child(
             "gateway", ["service", "--fd", str(listener.fileno())], environment, listener
         )
-        self._worker = self._child("worker", ["workers"], environment)
+        grace_s = environment.get("PROXYGRAD_GRACE_S") or f"{WORKER_GRACE_S:g}"
+        self._worker = self._child("worker", ["workers"], {**environment, "PROXYGRAD_GRACE_S": grace_s})
         self._begin(self._gateway, GATEWAY_GRACE_S)
-        self._begin(self._worker, WORKER_GRACE_S)
+        self._begin(self._worker, _seconds(grace_s) + WORKER_EXIT_S)
         self._until_ready()
 
     def _redis_url(self) -> str:
@@ -178,6 +191,25 @@ class Stack:
             raise StackError(f"the embedded Valkey ended; its log is {self._valkey.log_path}")
         if self._gateway.ended:
             raise StackError(self._gateway.obituary())
+
+
+def _seconds(text: str) -> float:
+    """A number of seconds; one that is none is for the worker to complain about."""
+    with suppress(ValueError):
+        return float(text)
+    return WORKER_GRACE_S
+
+
+def _require_key(settings: Settings, redis_url: str) -> None:
+    """Where every request needs a key somebody must have one, or nobody could ask anything."""
+    if not settings.keys_required:
+        return
+    with connect(redis_url, retries=1) as redis:
+        if not Keys(redis).all().in_force:
+            raise NoKeys(
+                f"every request to {settings.host!r} needs a key, and none has been made; make one with "
+                "`proxygrad keys create NAME`, or listen on 127.0.0.1 without PROXYGRAD_REQUIRE_KEYS"
+            )
 
 
 def listen(host: str, port: int) -> socket.socket:

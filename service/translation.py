@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
 
 from proxygrad.errors import (
@@ -26,7 +26,7 @@ from proxygrad.errors import (
 )
 from service.flaws import flaws, shown, summary
 from service.problems import MEDIA_TYPE, Code, Flaw, Refusal
-from workers.errors import StorageError
+from workers.errors import QueueFull, QueueMemoryFull, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(BadRequest, _bad_request)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(QueueFull, _queue_full)
+    app.add_exception_handler(QueueMemoryFull, _no_memory)
+    app.add_exception_handler(OutOfMemoryError, _no_memory)
     app.add_exception_handler(RedisError, _redis)
     app.add_exception_handler(StorageError, _storage)
     app.add_exception_handler(Exception, _unforeseen)
@@ -93,6 +96,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, Refusal):  # FastAPI's word for whatever went wrong while it read a body
+        return respond(error.__cause__)
     code = _ROUTING.get(error.status_code, "bad_request")
     allowed = (error.headers or {}).get("Allow", "")
     details = {
@@ -104,9 +109,29 @@ async def _http(request: Request, error: Exception) -> Response:
     return response
 
 
+async def _queue_full(request: Request, error: Exception) -> Response:
+    assert isinstance(error, QueueFull)
+    code: Code = error.code if error.code in _CODES else "queue_full"  # type: ignore[assignment]
+    return respond(Refusal(code, f"{error}; nothing was queued", retry_after_s=error.retry_after_s))
+
+
+async def _no_memory(request: Request, error: Exception) -> Response:
+    log.error("Redis refused %s %s: %s", request.method, request.url.path, error)
+    return respond(
+        Refusal(
+            "queue_memory_full", "Redis has reached its maxmemory: nothing was queued, running jobs go on"
+        )
+    )
+
+
 async def _redis(request: Request, error: Exception) -> Response:
+    return respond(redis_refusal(request, error))
+
+
+def redis_refusal(request: Request, error: Exception) -> Refusal:
+    """The refusal for what Redis did not answer; the log says why."""
     log.warning("Redis failed during %s %s: %s", request.method, request.url.path, error)
-    return respond(Refusal("redis_unavailable", "Redis does not answer; nothing was lost, try again shortly"))
+    return Refusal("redis_unavailable", "Redis does not answer; nothing was lost, try again shortly")
 
 
 async def _storage(request: Request, error: Exception) -> Response:

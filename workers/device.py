@@ -1,9 +1,13 @@
-"""Where to compute."""
+"""Where to compute, and in what number format."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
+from proxygrad.errors import NetworkError
+from proxygrad.precision import Precision, chosen
 from workers.errors import SettingsError
 
 
@@ -23,3 +27,13 @@ def choose(wanted: str) -> str:
         there = ", ".join(f"cuda:{index}" for index in range(count))
         raise SettingsError(f"PROXYGRAD_DEVICE is {wanted!r}; valid here: auto, cpu, {there}")
     return f"cuda:{number}"
+
+
+def choose_precision(wanted: str, device: str) -> Precision:
+    """``wanted``, as the engine takes it; raises `SettingsError` if ``device`` has no such arithmetic."""
+    precision = cast(Precision, wanted)
+    try:
+        chosen(precision, torch.device(device), (1, 1))
+    except NetworkError as error:
+        raise SettingsError(f"PROXYGRAD_PRECISION: {error}") from error
+    return precision

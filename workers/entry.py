@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from rq.job import Job as RQJob
 
 from workers import queue
+from workers.jobs import Job
 from workers.render import render
 
 
@@ -27,7 +28,7 @@ class Entry(RQJob):
         self.webhooks = []
 
     @property
-    def func(self) -> Callable[[str], str]:
+    def func(self) -> Callable[[str], Job]:
         """The task. Raises `PermissionError` for any other name."""
         if self.func_name != queue.TASK or self.instance is not None:
             raise PermissionError(f"job {self.id} names the task {self.func_name!r}; allowed: {queue.TASK}")

@@ -5,7 +5,11 @@
     ProxyGradError
     ├── SettingsError        an environment variable, or what it points at, cannot be used
     ├── StorageError         the artefact store cannot be read or written
+    │   └── StorageFull      it has no room for what was to be written
     ├── QueueUnavailable     Redis does not answer
+    │   └── QueueMemoryFull  it answers, and has no memory for another job
+    ├── QueueFull            as many jobs wait as may
+    │   └── TooManyInFlight  as many jobs of the caller wait or run as may
     └── LeaseLost            this run of a job may no longer speak for it; somebody else does, or nobody
         └── GivenBack        its worker stops, and has put the job back into the queue
 """
@@ -27,10 +31,46 @@ class StorageError(ProxyGradError):
     code = "storage_unavailable"
 
 
+class StorageFull(StorageError):
+    """The artefact store has no room. Says how much was asked for; nothing of it was kept."""
+
+    code = "storage_full"
+
+
 class QueueUnavailable(ProxyGradError):
     """Redis does not answer. Names its URL, without the password."""
 
     code = "queue_unavailable"
+
+
+class QueueMemoryFull(QueueUnavailable):
+    """Redis has reached its `maxmemory`. Nothing of the job was written."""
+
+    code = "queue_memory_full"
+
+
+class QueueFull(ProxyGradError):
+    """As many jobs wait as may: ``count`` of at most ``limit``, in all, or of the caller ``whose``.
+
+    ``retry_after_s``: when a place may be free, by the pace of the last minute.
+    """
+
+    code = "queue_full"
+
+    def __init__(self, count: int, limit: int, whose: str | None, retry_after_s: int) -> None:
+        self.count, self.limit, self.whose, self.retry_after_s = count, limit, whose, retry_after_s
+        self.code = "queue_full" if whose is None else "caller_queue_full"
+        jobs = "jobs" if whose is None else f"jobs of caller {whose!r}"
+        super().__init__(f"{count} {jobs} wait already, and at most {limit} may")
+
+
+class TooManyInFlight(QueueFull):
+    """As many jobs of the caller wait or run as may."""
+
+    def __init__(self, count: int, limit: int, whose: str | None, retry_after_s: int) -> None:
+        super().__init__(count, limit, whose, retry_after_s)
+        self.code = "too_many_in_flight"
+        self.args = (f"{count} jobs of this caller wait or run already, and at most {limit} may",)
 
 
 class LeaseLost(ProxyGradError):

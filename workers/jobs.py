@@ -3,8 +3,9 @@
 ::
 
     queued ──► running ──► succeeded | failed | cancelled
-       ▲          │
-       └──────────┘  its worker died, or gave it back
+    queued ──► failed | cancelled    its deadline passed; nobody wants it any more
+    running ──► queued               its worker died, or gave it back
+    failed | cancelled ──► queued    somebody asked again
 
 The record is a hash of our own beside RQ's; every change of state is one script in Redis, so that of two
 processes that change it at once one comes first and the other sees it. Times are those of Redis' clock.
@@ -13,95 +14,60 @@ A job that succeeded is also kept in the store, which answers for it when Redis 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import redis
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from proxygrad.spec import ModelInfo, Result, Spec
+from proxygrad.spec import ModelInfo, Spec
 from workers import queue
+from workers.askers import Asked, Askers
+from workers.cancellation import Cancel
+from workers.claims import Claims
 from workers.errors import StorageError
+from workers.events import Event, Events, is_after, is_event_id, progress_event, state_event
+from workers.forgetting import Forget
+from workers.ready import Ready
+from workers.recent import ASKED_FIELD, Entry, Recent
+from workers.records import Checkpoint, ImageInfo, Job, Problem, State
 from workers.storage import Store
+from workers.submission import ANONYMOUS, Limits, Mode, Priority, Request, Submission, Submit
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+__all__ = [
+    "ANONYMOUS",
+    "Asked",
+    "Checkpoint",
+    "Entry",
+    "Event",
+    "ImageInfo",
+    "Job",
+    "Jobs",
+    "Limits",
+    "Priority",
+    "Problem",
+    "Request",
+    "State",
+    "events_channel",
+    "image_path",
+    "is_after",
+    "is_event_id",
+    "progress_event",
+    "result_path",
+    "state_event",
+]
 
-#: Fields of the record that hold JSON; the others are plain text.
-_JSON_FIELDS = frozenset({"spec", "result", "images", "problem"})
+DEFAULT_LIMITS = Limits()
+
+#: What a list shows of a job: all but the answer, which is most of a record.
+_LISTED_FIELDS = (
+    *("spec", "state", "created_at", "started_at", "finished_at", "step", "steps", "activation"),
+    *("problem", "priority"),
+)
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Problem(_Record):
-    """Why a job failed, or a model is not served: a stable code and a sentence for people."""
-
-    code: str
-    detail: str
-
-
-class ImageInfo(_Record):
-    """One stored image; the digest is of the stored bytes."""
-
-    sha256: str
-    size_bytes: int
-    media_type: str
-    width_px: int
-    height_px: int
-
-
-class Job(_Record):
-    """One question and where its answer stands. Times are seconds since 1970, UTC.
-
-    ``step`` of ``steps`` are done, with ``activation`` at that step; ``worker`` computes it or did;
-    ``losses`` counts the workers that died with it.
-    """
-
-    id: str
-    spec: Spec
-    state: State
-    created_at: float
-    started_at: float | None = None
-    finished_at: float | None = None
-    step: int = 0
-    steps: int
-    activation: float | None = None
-    worker: str | None = None
-    losses: int = 0
-    result: Result | None = None
-    images: tuple[ImageInfo, ...] = ()
-    problem: Problem | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the state will not change any more by itself."""
-        return self.state in ("succeeded", "failed", "cancelled")
-
-    @property
-    def waited_s(self) -> float | None:
-        """Seconds from submission to the start of the run that counts; None before."""
-        return None if self.started_at is None else self.started_at - self.created_at
-
-    @property
-    def ran_s(self) -> float | None:
-        """Seconds from that start to the end; None before."""
-        if self.started_at is None or self.finished_at is None:
-            return None
-        return self.finished_at - self.started_at
-
-    @classmethod
-    def from_fields(cls, job_id: str, fields: Mapping[bytes, bytes]) -> Job:
-        """The job that a record's fields describe."""
-        known = {name: fields[name.encode()].decode() for name in cls.model_fields if name.encode() in fields}
-        parsed = {name: json.loads(text) if name in _JSON_FIELDS else text for name, text in known.items()}
-        return cls.model_validate({**parsed, "id": job_id})
-
-    def to_fields(self) -> dict[str, str | int | float]:
-        """The record's fields that describe this job; what is None has none."""
-        values = self.model_dump(mode="json", exclude={"id"}, exclude_none=True)
-        return {name: json.dumps(value) if name in _JSON_FIELDS else value for name, value in values.items()}
+#: The channel on which it is told what happens to a job.
+events_channel = queue.events_key
 
 
 def result_path(job_id: str) -> str:
@@ -114,79 +80,149 @@ def image_path(job_id: str, number: int) -> str:
     return f"{job_id}/{number}.png"
 
 
-# Of two callers with the same question one creates the job and the other joins it; a job that ended without
-# an answer starts again; one whose RQ entry vanished (`rq empty`, a Redis without its last second) does too.
-_SUBMIT = """
-local own, entry, queue, popped, leases, finished, failed, queues = unpack(KEYS)
-local id, recompute, spec, steps = unpack(ARGV, 1, 4)
-local state = redis.call('HGET', own, 'state')
-local status = redis.call('HGET', entry, 'status')
-local underway = (state == 'queued' or state == 'running') and (status == 'queued' or status == 'started')
-if underway or (state == 'succeeded' and recompute == '0') then
-  return {0, redis.call('HGETALL', own)}
-end
-if state or status then
-  local run = redis.call('HGET', own, 'execution')
-  if run then redis.call('ZREM', leases, id .. ':' .. run) end
-  redis.call('LREM', queue, 0, id)
-  redis.call('LREM', popped, 0, id)
-  redis.call('ZREM', finished, id)
-  redis.call('ZREM', failed, id)
-  redis.call('DEL', own, entry)
-end
-local time = redis.call('TIME')
-redis.call('HSET', own, 'spec', spec, 'steps', steps, 'state', 'queued', 'step', 0, 'losses', 0,
-  'created_at', string.format('%d.%06d', time[1], time[2]))
-redis.call('HSET', entry, unpack(ARGV, 5))
-redis.call('RPUSH', queue, id)
-redis.call('SADD', queues, queue)
-return {1, redis.call('HGETALL', own)}
-"""
-
-
 class Jobs:
-    """Submit and look up. Safe to share between threads."""
+    """Submit, look up, cancel and retry. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis, store: Store) -> None:
         self._redis = redis
         self._store = store
-        self._submit = redis.register_script(_SUBMIT)
+        self._submit = Submit(redis)
+        self._cancel = Cancel(redis)
+        self._ready = Ready(redis)
+        self._claims = Claims(redis)
+        self._forget = Forget(redis, store)
+        self._recent = Recent(redis)
+        self._events = Events(redis)
+        self._askers = Askers(redis)
 
-    def submit(self, spec: Spec, model: ModelInfo) -> tuple[Job, bool]:
-        """Ask ``spec`` of ``model``: the job, and whether this call put it into the queue.
+    def submit(
+        self,
+        question: Spec,
+        model: ModelInfo,
+        *,
+        caller: str = ANONYMOUS,
+        flow: str | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> tuple[Job, bool]:
+        """Ask ``question`` of ``model``: the job, and whether this call put it into the queue.
 
         The same question has the same id and is computed once: one that waits or runs is joined, one that
         succeeded is returned as it is. One that failed or was cancelled is queued again, and so is one
-        whose stored answer is gone. Raises what `Spec.resolve` raises, and `StorageError`.
-        """
-        resolved, job_id = spec.resolve(model), spec.identity(model)
-        known = self.fetch(job_id)
-        succeeded = known is not None and known.state == "succeeded"
-        if known is not None and succeeded and self._store.exists(result_path(job_id)):
-            return known, False
-        return self._enqueue(job_id, resolved, recompute=succeeded)
+        whose stored answer is gone. Who joins makes a waiting job interactive and its deadline later, where
+        the `Request` says so, and takes back a cancellation.
 
-    def _enqueue(self, job_id: str, spec: Spec, *, recompute: bool) -> tuple[Job, bool]:
-        keys = [
-            queue.job_key(job_id),
-            queue.entry_key(job_id),
-            queue.QUEUE_KEY,
-            queue.POPPED_KEY,
-            queue.LEASES_KEY,
-            queue.FINISHED_KEY,
-            queue.FAILED_KEY,
-            queue.QUEUES_KEY,
-        ]
-        entry = [part for pair in queue.entry_fields(job_id, self._redis).items() for part in pair]
-        args = [job_id, int(recompute), spec.model_dump_json(), spec.steps, *entry]
-        created, flat = cast(tuple[int, list[bytes]], self._submit(keys=keys, args=args))
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        return Job.from_fields(job_id, fields), bool(created)
+        ``flow``: the batch of the caller that it belongs to; turns are shared among callers and batches.
+        Raises what `Spec.resolve` raises, `StorageError`, and, where a new job would be needed, `QueueFull`
+        or `QueueMemoryFull`.
+        """
+        request = question if isinstance(question, Request) else Request.of(question)
+        submission = Submission.of(request, model, caller, flow)
+        known = self.fetch(submission.job_id)
+        succeeded = known is not None and known.state == "succeeded"
+        # The promise comes before the look: what is seen after it stays.
+        if known is not None and succeeded and self._claims.pin(known.id, asked=True) and self.whole(known):
+            if caller != ANONYMOUS:
+                self._askers.add(known.id, caller)
+            return known, False
+        return self._enqueue(submission, "recompute" if succeeded else "ask", limits)
+
+    def retry(
+        self, job_id: str, *, caller: str | None = None, limits: Limits = DEFAULT_LIMITS
+    ) -> tuple[Job, bool] | None:
+        """Queue a failed or cancelled job again, without its deadline; None when Redis knows no such job.
+
+        The job, and whether this call queued it: any other state is left as it is. ``caller``: who asks, by
+        default who asked first. Raises `QueueFull` or `QueueMemoryFull`.
+        """
+        known = self._recorded(job_id)
+        if known is None:
+            return None
+        submission = Submission(
+            job_id=job_id,
+            spec=known.spec,
+            cost=known.cost,
+            priority=known.priority,
+            caller=caller or known.caller,
+        )
+        return self._enqueue(submission, "retry", limits)
+
+    def asked(self, job_id: str, caller: str) -> Asked | None:
+        """Whether ``caller`` asked for the job; None when it never did, or before records are kept."""
+        return self._askers.asked(job_id, caller)
+
+    def cancel(self, job_id: str, *, caller: str | None = None) -> Job | None:
+        """Let nobody compute the job; as it stands then, or None when there is none.
+
+        With a ``caller``, that one withdraws: others who asked keep it, and it is cancelled with the last.
+
+        One that waits is cancelled at once. A run is asked to stop, and cancels it when it does; one that
+        ends well first has succeeded. What has ended stays as it is.
+        """
+        fields = self._cancel(job_id, caller)
+        return Job.from_fields(job_id, fields) if fields else self.stored(job_id)
+
+    def forget(self, job_id: str, *, caller: str | None = None) -> bool:
+        """Leave nothing of the job, for anybody; False when a run has to stop first, which is asked to.
+
+        With a ``caller``, for that one alone as long as others have asked for it.
+
+        Then it is forgotten by a worker's round, unless its question is asked again. Raises `StorageError`.
+        """
+        return self._forget(job_id, result_path(job_id), caller=caller)
+
+    def forget_stopped(self) -> None:
+        """Forget what was to be forgotten, and has stopped since. Raises `StorageError`."""
+        for job_id in self._forget.pending():
+            self._forget(job_id, result_path(job_id), again=True)
+
+    def recent(
+        self,
+        last: Entry | None,
+        most: int,
+        looked_at: int,
+        fits: Callable[[Job], bool],
+        *,
+        caller: str | None = None,
+    ) -> tuple[list[Job], Entry | None]:
+        """Of the records older than ``last``, the newest first, ``most`` that fit; and where to go on.
+
+        The jobs come without result and images. At most ``looked_at`` are looked at; None: there are no more.
+        ``caller``: only what that one asked for, by when it did, and as it sees it.
+        """
+        jobs: list[Job] = []
+        for entry, fields in self._recent.before(last, looked_at, _LISTED_FIELDS, caller):
+            looked_at -= 1
+            job = _listed(entry, fields, caller)
+            if job is not None and fits(job):
+                jobs.append(job)
+            if len(jobs) == most or not looked_at:
+                return jobs, entry
+        return jobs, None
+
+    def _enqueue(self, submission: Submission, mode: Mode, limits: Limits) -> tuple[Job, bool]:
+        fields, created = self._submit(submission, mode, limits)
+        return Job.from_fields(submission.job_id, fields), created
+
+    def followed(self, job_id: str, after: str | None) -> tuple[Job | None, str, list[Event]]:
+        """The job as it stands, the id of its last event, and what happened after the event ``after``.
+
+        None: whatever happened before is not wanted. Raises `StorageError`.
+        """
+        fields, last, missed = self._events.read(job_id, after)
+        job = Job.from_fields(job_id, fields) if b"state" in fields else self.stored(job_id)
+        return job, last, missed
+
+    def watch(self, job_ids: Sequence[str]) -> None:
+        """Somebody wants to see previews of these jobs, for the next ten seconds."""
+        self._events.watch(job_ids)
 
     def fetch(self, job_id: str) -> Job | None:
         """The job of that id as it stands, or None. Raises `StorageError` when the store cannot be read."""
+        return self._recorded(job_id) or self.stored(job_id)
+
+    def _recorded(self, job_id: str) -> Job | None:
         fields = cast(dict[bytes, bytes], self._redis.hgetall(queue.job_key(job_id)))
-        return Job.from_fields(job_id, fields) if b"state" in fields else self.stored(job_id)
+        return Job.from_fields(job_id, fields) if b"state" in fields else None
 
     def stored(self, job_id: str) -> Job | None:
         """The succeeded job as the store keeps it, or None. Raises `StorageError` for a damaged record."""
@@ -198,6 +234,24 @@ class Jobs:
                 f"{result_path(job_id)} in the store {self._store.url} is no job's record"
             ) from exc
 
+    def whole(self, job: Job) -> bool:
+        """Whether the store has all of a succeeded job's answer. Raises `StorageError`."""
+        paths = [image_path(job.id, number) for number in range(len(job.images))]
+        return all(self._store.exists(path) for path in [*paths, result_path(job.id)])
+
+    def pin(self, job_id: str) -> bool:
+        """Promise the stored answer for an hour; False when a collector is removing it."""
+        return self._claims.pin(job_id)
+
     def queue_position(self, job_id: str) -> int | None:
-        """How many jobs wait before this one, 0 for the next; None when it does not wait."""
-        return cast("int | None", self._redis.lpos(queue.QUEUE_KEY, job_id))
+        """How many jobs are before this one, 0 for the next; None when it does not wait."""
+        return self._ready.position(job_id)
+
+
+def _listed(entry: Entry, fields: Mapping[bytes, bytes], caller: str | None) -> Job | None:
+    """The job of an entry as the caller sees it; None when there is none for it any more."""
+    if b"state" not in fields or (caller is not None and ASKED_FIELD not in fields):
+        return None
+    job = Job.from_fields(entry.job_id, fields)
+    withdrawn = fields.get(ASKED_FIELD)
+    return job.as_withdrawn(float(withdrawn)) if withdrawn else job

@@ -10,12 +10,18 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
+from typing import TYPE_CHECKING
+
+import redis
 
 from proxygrad.errors import ProxyGradError
-from workers import catalog, leases
-from workers.catalog import ServedModel
+from workers import catalog, forgetting, leases, retention
+from workers.connections import WORKER_CONNECTIONS
+from workers.drain import FAULT_STATUS, Drain, end_now
 from workers.errors import SettingsError
 from workers.recovery import SWEEP_S, TIDY_S, Janitor
 from workers.rounds import Rounds
@@ -23,9 +29,15 @@ from workers.runtime import Runtime
 from workers.settings import Settings, connect, require_redis
 from workers.storage import Store
 
-#: From the signal to the end: running jobs are put back within `workers.render.PROGRESS_S`, idle slots notice
-#: within `workers.slots.POP_WAIT_S`. What is not done by then is left to the janitors of other workers.
-STOP_LIMIT_S = 5.0
+if TYPE_CHECKING:
+    from proxygrad.engine import Engine
+    from workers.shelf import Shelf
+    from workers.slots import Slots
+
+#: How often a process that drains looks whether its slots have ended.
+LOOK_S = 0.05
+#: For each last word to Redis; with Redis away it would go on for minutes.
+FAREWELL_S = 0.5
 
 _log = logging.getLogger("workers")
 
@@ -35,16 +47,20 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m workers",
         description="Compute visualizations from the queue. Settings are environment variables: REDIS_URL, "
-        "PROXYGRAD_HOME, PROXYGRAD_STORE, PROXYGRAD_MODELS, PROXYGRAD_SLOTS, PROXYGRAD_DEVICE.",
+        "PROXYGRAD_HOME, PROXYGRAD_STORE, PROXYGRAD_MODELS, PROXYGRAD_SLOTS, PROXYGRAD_DEVICE, and others: "
+        "docs/configuration.md. SIGTERM or Ctrl-C: finish what fits into PROXYGRAD_GRACE_S, put the rest "
+        "back; a second one: put everything back at once.",
     )
     parser.parse_args(arguments)
     log_to_stderr()
     try:
-        work(Settings.from_env(environ), stop_on_signals())
+        settings = Settings.from_env(environ)
+        drain = Drain(settings.grace_s)
+        drain_on_signals(drain)
+        return work(settings, drain)
     except ProxyGradError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def log_to_stderr() -> None:
@@ -53,21 +69,34 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form, datefmt="%H:%M:%S")
 
 
-def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set; a second signal ends the process as usual."""
-    stopping = threading.Event()
+def drain_on_signals(drain: Drain) -> None:
+    """SIGTERM and SIGINT begin the drain, a second one hurries it, a third ends the process as usual."""
+    # A handler may interrupt the main thread while it holds the lock of an event: `SimpleQueue.put` alone is
+    # made for that.
+    told: SimpleQueue[int] = SimpleQueue()
+    count = 0
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stopping.set()
+    def tell(number: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count == 2:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        told.put(number)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    return stopping
+    def follow() -> None:
+        told.get()
+        drain.begin()
+        told.get()
+        drain.hurry()
+
+    threading.Thread(target=follow, name="signals", daemon=True).start()
+    signal.signal(signal.SIGTERM, tell)
+    signal.signal(signal.SIGINT, tell)
 
 
-def work(settings: Settings, stopping: threading.Event) -> None:
-    """Serve the models until ``stopping`` is set.
+def work(settings: Settings, drain: Drain) -> int:
+    """Serve the models until ``drain`` has begun, and drain; the exit status.
 
     Raises `SettingsError`, `QueueUnavailable`, `StorageError`, or `ModelError` for a bad models file.
     """
@@ -75,46 +104,141 @@ def work(settings: Settings, stopping: threading.Event) -> None:
         raise SettingsError("REDIS_URL is not set; valid: redis://host:port/0, rediss://…, unix:///path")
     require_redis(settings.redis_url)
     store = Store.from_url(settings.store_url)
-    # Importing torch takes seconds: what can be wrong without it has been said by now.
+    with leaving_at_once(drain):
+        engine, models = prepare(settings)
+    from workers.shelf import RETRY_S
+
+    with commands_to(settings.redis_url) as redis, listening_to(settings.redis_url) as listening:
+        runtime = Runtime(worker_name(), redis, store, engine, models, drain, settings.stall_s)
+        keep = retention.Keep(settings.keep_days, settings.keep_gb)
+        collector = retention.Collector(redis, store, keep, runtime.stopping)
+        more = [
+            Rounds("collector", collector.round, retention.ROUND_S, runtime.stopping),
+            Rounds("forgetting", runtime.jobs.forget_stopped, forgetting.ROUND_S, runtime.stopping),
+            Rounds("models", models.recover, RETRY_S, runtime.stopping),
+        ]
+        return serve(runtime, settings.slots, listening, engine.close, more)
+
+
+@contextmanager
+def leaving_at_once(drain: Drain) -> Iterator[None]:
+    """Within, a process that is told to stop ends: importing torch and loading models takes seconds."""
+    over = threading.Event()
+
+    def leave() -> None:
+        drain.begun.wait()
+        if not over.is_set():
+            end_now(0)
+
+    threading.Thread(target=leave, name="leave", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def prepare(settings: Settings) -> tuple[Engine, Shelf]:
+    """A running engine and the models to ask about. Raises `SettingsError` or `ModelError`."""
+    import torch
+
     from proxygrad.engine import Engine
     from proxygrad.models import Catalogue
-    from workers.device import choose
+    from workers import memory
+    from workers.device import choose, choose_precision
     from workers.shelf import Shelf
 
     device = choose(settings.device)
-    shelf = Shelf.load(Catalogue.from_file(settings.models_path), device)
-    with Engine(max_lanes=settings.slots) as engine, connect(settings.redis_url) as redis:
-        serve(Runtime(worker_name(), redis, store, engine, shelf, stopping), shelf.served, settings.slots)
+    precision = choose_precision(settings.precision, device)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    catalogue = Catalogue.from_file(settings.models_path)
+    budget_bytes = memory.budget(settings.model_memory_mb, device)
+    models = Shelf.open(catalogue, device, budget_bytes, settings.home / "models")
+    # On CUDA the engine finds out how many images its memory takes.
+    engine = Engine(settings.slots if device == "cpu" else None, precision)
+    return engine.start(), models
 
 
-def serve(runtime: Runtime, models: Sequence[ServedModel], slots: int) -> None:
-    """Take jobs in ``slots`` slots, and publish ``models``, until ``runtime.stopping`` is set."""
+def commands_to(url: str) -> redis.Redis:
+    """The client that all threads of a process share."""
+    return connect(url, connections=WORKER_CONNECTIONS)
+
+
+def listening_to(url: str) -> redis.Redis:
+    """The client of the listener."""
+    return connect(url, retries=0, connections=1)
+
+
+def serve(
+    runtime: Runtime,
+    slots: int,
+    listening: redis.Redis,
+    close: Callable[[], object] = lambda: None,
+    more: Sequence[Rounds] = (),
+) -> int:
+    """Take jobs in ``slots`` slots until ``runtime.drain`` has begun, and drain; the exit status.
+
+    ``more`` goes round meanwhile. ``close`` is called at the end, unless something hangs: then the process
+    ends here.
+    """
+    from workers.beats import Beats
+    from workers.listener import Listener
     from workers.slots import Slots
 
-    taking, janitor = Slots(runtime, slots), Janitor(runtime.redis)
-    rounds = [
-        Rounds("catalogue", lambda: _publish(runtime, models), catalog.RENEW_S, runtime.stopping),
-        Rounds("beat", taking.beat, leases.BEAT_S, runtime.stopping),
-        Rounds("janitor", janitor.sweep, SWEEP_S, runtime.stopping),
-        Rounds("books", janitor.tidy, TIDY_S, runtime.stopping),
-    ]
-    catalog.publish(runtime.redis, runtime.worker, models)
+    taking, ended = Slots(runtime, slots), threading.Event()
+    beat = Rounds("beat", Beats(runtime, taking).round, leases.BEAT_S, ended)
+    listener = Listener(listening, runtime, taking, ended)
+    catalog.publish(runtime.redis, runtime.worker, runtime.models.served)
     taking.start()
-    for thread in rounds:
+    for thread in (beat, listener, *_rounds(runtime), *more):
         thread.start()
     _log.info("worker %s: %d slots", runtime.worker, slots)
     runtime.stopping.wait()
-    _log.info("worker %s stops", runtime.worker)
+    whole = _drain(runtime, taking)
+    ended.set()
+    status = 0 if runtime.drain.fault is None else FAULT_STATUS
+    closing = threading.Thread(target=close, name="close", daemon=True)
+    closing.start()
+    closing.join(FAREWELL_S)
+    if not whole or closing.is_alive():
+        end_now(status)
+    return status
+
+
+def _rounds(runtime: Runtime) -> list[Rounds]:
+    """What every worker does for all of them, and its word of what it serves."""
+    janitor = Janitor(runtime.redis)
+    return [
+        Rounds("catalogue", lambda: _publish(runtime), catalog.RENEW_S, runtime.stopping),
+        Rounds("janitor", janitor.sweep, SWEEP_S, runtime.stopping),
+        Rounds("books", janitor.tidy, TIDY_S, runtime.stopping),
+    ]
+
+
+def _drain(runtime: Runtime, taking: Slots) -> bool:
+    """Take nothing more, and see all slots end within the grace period; whether they did."""
+    drain = runtime.drain
+    _log.info("worker %s stops%s", runtime.worker, f": {drain.fault}" if drain.fault else "")
     farewell = threading.Thread(target=catalog.withdraw, args=(runtime.redis, runtime.worker), daemon=True)
     farewell.start()
-    if not taking.join(STOP_LIMIT_S):
-        _log.warning("some jobs did not stop within %g s; other workers take them over", STOP_LIMIT_S)
-    farewell.join(1.0)  # no longer: with Redis away it would go on for minutes
+    stop = threading.Thread(target=taking.stop, daemon=True)
+    stop.start()
+    while not taking.join(LOOK_S) and drain.left_s > 0:
+        pass
+    stop.join(FAREWELL_S)
+    whole = taking.join(0)
+    if not whole:
+        _log.warning("some slots did not end in time; their jobs are put back")
+        abandon = threading.Thread(target=taking.abandon, daemon=True)
+        abandon.start()
+        abandon.join(FAREWELL_S)
+    farewell.join(FAREWELL_S)
+    return whole
 
 
-def _publish(runtime: Runtime, models: Sequence[ServedModel]) -> None:
+def _publish(runtime: Runtime) -> None:
     if not runtime.stopping.is_set():
-        catalog.publish(runtime.redis, runtime.worker, models)
+        catalog.publish(runtime.redis, runtime.worker, runtime.models.served)
 
 
 def worker_name() -> str:

@@ -1,6 +1,7 @@
 """The one RQ queue: its keys, and what an entry in it looks like.
 
-`rq info` and RQ's dashboards read these keys; their names and formats are RQ's, pinned to 2.12.
+`rq info` and RQ's dashboards read these keys; their names and formats are RQ's, pinned to 2.12. The list says
+what waits; in which order it starts is our own (`workers.fairness`).
 Entries hold JSON, never pickle, and name one task only.
 """
 
@@ -23,8 +24,26 @@ POPPED_KEY = f"{QUEUE_KEY}:intermediate"  # taken off the queue, not yet started
 LEASES_KEY = f"rq:wip:{QUEUE_NAME}"  # "job:execution", scored by when the lease ends
 FINISHED_KEY = f"rq:finished:{QUEUE_NAME}"
 FAILED_KEY = f"rq:failed:{QUEUE_NAME}"
+CANCELED_KEY = f"rq:canceled:{QUEUE_NAME}"
 QUEUES_KEY = "rq:queues"
 WORKERS_KEYS = ("rq:workers", f"rq:workers:{QUEUE_NAME}")
+
+#: Channels. Whoever makes a job ready names its model on the first; whoever wants a running job stopped gives
+#: its id on the second. A message that is lost costs time only: pops and beats find the same.
+WAKE_CHANNEL = "proxygrad:wake"
+CANCEL_CHANNEL = "proxygrad:cancel"
+
+#: Every job of which there is a record, scored by when that was created; expired ones are dropped in time.
+JOBS_KEY = "proxygrad:jobs"
+#: Prefix of the channels and streams of what happens to jobs (`workers.events`).
+EVENTS_PREFIX = "proxygrad:events:"
+#: Jobs that are to be forgotten as soon as they have stopped (`workers.forgetting`).
+FORGOTTEN_KEY = "proxygrad:forgotten"
+
+#: Who asks where nobody is told apart.
+ANONYMOUS = "anonymous"
+#: So many of the jobs that one caller asked for are listed to it, the newest.
+MOST_ASKED = 10_000
 
 #: Redis forgets a job that long after its end; the store answers for a succeeded one from then on. A week
 #: covers "what did I run last week"; a finished job takes some 8 to 11 KB of Redis, RQ's part included.
@@ -40,6 +59,26 @@ _NO_TIMEOUT = -1  # RQ's word for it; the engine keeps deadlines
 def job_key(job_id: str) -> str:
     """Our own record of a job, a hash."""
     return f"proxygrad:job:{job_id}"
+
+
+def askers_key(job_id: str) -> str:
+    """Who asked for a job, a hash (`workers.askers`)."""
+    return f"proxygrad:askers:{job_id}"
+
+
+def asked_key(caller: str) -> str:
+    """What a caller asked for, ids scored by when (`workers.askers`)."""
+    return f"proxygrad:asked:{caller}"
+
+
+def events_key(job_id: str) -> str:
+    """What happened to a job, a stream; and the channel on which it is told."""
+    return f"{EVENTS_PREFIX}{job_id}"
+
+
+def watched_key(job_id: str) -> str:
+    """There while somebody wants to see previews of a job."""
+    return f"proxygrad:watched:{job_id}"
 
 
 def entry_key(job_id: str) -> str:

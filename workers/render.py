@@ -1,99 +1,66 @@
-"""The RQ task: from a job's spec, through the engine, to artefacts in the store and an end in the record.
+"""The RQ task: what a job asks is computed, and the answer stored.
 
 The image is stored first and the record beside it last, each written once. Whoever dies in between leaves an
 image that says itself what it is; the next run keeps it and finishes the record from it. Then the state
-changes, if the run still holds the job.
+changes (`workers.slot`), if the run still holds the job.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 
-from redis.exceptions import RedisError
-
-from proxygrad.errors import Cancelled, ProxyGradError
 from proxygrad.images import annotate_png, read_text
-from proxygrad.spec import Result, Spec
-from workers import queue, runtime
-from workers.errors import GivenBack, LeaseLost
-from workers.jobs import ImageInfo, Job, Problem, image_path, result_path
-from workers.runtime import Assignment, Progress, Rendering
-
-#: Progress is written and a stop is noticed this often; the end is noticed at once.
-PROGRESS_S = 0.25
-
-_log = logging.getLogger(__name__)
+from proxygrad.spec import Result
+from workers import assignment as assignments
+from workers.assignment import Assignment
+from workers.compute import PROGRESS_S, compute
+from workers.jobs import ImageInfo, Job, image_path, result_path
+from workers.runtime import Rendering
 
 
-def render(job_id: str) -> str:
-    """Make the image of job ``job_id``; its final state.
+def render(job_id: str) -> Job:
+    """Make the image of job ``job_id`` and store it; the job as it has succeeded.
 
-    What is wrong with the question, the model or the image fails the job and is not tried again. Raises it
-    once more for RQ's records; `LeaseLost` when the job is not ours any more; and Redis' errors, which
-    leave the job to be found by a janitor.
+    Raises `LookupError` or `PermissionError` for an entry that is none of ours, what `compute` raises, and
+    `StorageError`.
     """
-    assignment = runtime.current()
+    assignment = assignments.current()
     if job_id != assignment.run.job_id:
         raise PermissionError(f"the entry of job {assignment.run.job_id} asks for job {job_id}")
     job = assignment.runtime.jobs.fetch(job_id)
     if job is None:
         raise LookupError(f"job {job_id} has no record")
-    try:
-        return _finish(assignment, _answer(assignment, job))
-    except (LeaseLost, RedisError):
-        raise
-    except Exception as error:
-        _fail(assignment, error)
-        raise
+    assignment.set_deadline(job.deadline_at)
+    if job.cancel_requested is not None:
+        assignment.cancel()
+    while assignment.runtime.claims.collecting(job.id):  # none begins while the job runs
+        assignment.stay()
+        assignment.lost.wait(PROGRESS_S)
+    return _stored(assignment, job) or _keep(assignment, job, compute(assignment, job))
 
 
-def _answer(assignment: Assignment, job: Job) -> Job:
-    # An earlier run may have stored everything and died before it could say so.
-    return assignment.runtime.jobs.stored(job.id) or _keep(assignment, job, _compute(assignment, job.spec))
+def _stored(assignment: Assignment, job: Job) -> Job | None:
+    """The answer, where an earlier run stored everything and died before it could say so.
 
-
-def _compute(assignment: Assignment, spec: Spec) -> Rendering:
-    there = assignment.runtime
-    ticket = there.engine.submit(there.models.network(spec.model), spec)
-    written = 0
-    try:
-        while not ticket.wait(PROGRESS_S):
-            _stay(assignment)
-            if ticket.progress.step > written:
-                written = _write_progress(assignment, ticket.progress)
-    except BaseException:
-        ticket.cancel()
-        raise
-    try:
-        return ticket.result()
-    except Cancelled:
-        _stay(assignment)  # an engine that closes cancels; that is no failure of the job
-        raise
-
-
-def _stay(assignment: Assignment) -> None:
-    """Return as long as the run may go on; raises `LeaseLost`, or `GivenBack` after giving the job back."""
-    run, there = assignment.run, assignment.runtime
-    stopping = there.stopping.is_set()
-    if assignment.lost.is_set() or (stopping and not there.leases.give_back(run)):
-        raise LeaseLost(f"job {run.job_id}: the lease of run {run.execution_id} has ended")
-    if stopping:
-        raise GivenBack(f"job {run.job_id} is back in the queue: the worker stops")
-
-
-def _write_progress(assignment: Assignment, progress: Progress) -> int:
-    fields: dict[str, str | int | float] = {"step": progress.step}
-    if progress.activation is not None:
-        fields["activation"] = progress.activation
-    assignment.runtime.leases.write(assignment.run, fields)
-    return progress.step
+    A record whose image is gone is none, and is taken away: its image could not be made the same again.
+    """
+    jobs, store = assignment.runtime.jobs, assignment.runtime.store
+    stored = jobs.stored(job.id)
+    if stored is None:
+        return None
+    if not jobs.whole(stored):
+        store.delete(result_path(job.id))
+        return None
+    if job.checkpoint is not None:
+        assignment.checkpoints.add(job.checkpoint.path)
+    return stored
 
 
 def _keep(assignment: Assignment, job: Job, rendering: Rendering) -> Job:
     """Store the image and the record; the job as the store has it, which may be an earlier run's."""
     store, path = assignment.runtime.store, image_path(job.id, 0)
     png, result = _annotated(job, rendering), rendering.result
+    assignment.enter("storing")
     if not store.put(path, png):
         png = store.get(path) or png
         result = Result.model_validate_json(read_text(png)["result"])
@@ -107,6 +74,7 @@ def _keep(assignment: Assignment, job: Job, rendering: Rendering) -> Job:
             "images": (_describe(png, result),),
         }
     )
+    assignment.enter("storing")
     if not store.put(result_path(job.id), ended.model_dump_json().encode()):
         return assignment.runtime.jobs.stored(job.id) or ended
     return ended
@@ -130,21 +98,3 @@ def _describe(png: bytes, result: Result) -> ImageInfo:
         width_px=result.width_px,
         height_px=result.height_px,
     )
-
-
-def _finish(assignment: Assignment, job: Job) -> str:
-    assignment.runtime.leases.write(assignment.run, job.to_fields(), ttl_s=queue.FINISHED_TTL_S)
-    _log.info("job %s succeeded: %s unit %d of %s", job.id, job.spec.layer, job.spec.unit, job.spec.model)
-    return job.state
-
-
-def _fail(assignment: Assignment, error: Exception) -> None:
-    known = isinstance(error, ProxyGradError)
-    code = error.code if isinstance(error, ProxyGradError) else "internal_error"
-    detail = str(error) if known else f"the worker met an unexpected {type(error).__name__}; its log has more"
-    fields: dict[str, str | int | float] = {
-        "state": "failed",
-        "finished_at": assignment.runtime.now(),
-        "problem": Problem(code=code, detail=detail).model_dump_json(),
-    }
-    assignment.runtime.leases.write(assignment.run, fields, ttl_s=queue.FINISHED_TTL_S)

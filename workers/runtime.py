@@ -1,14 +1,10 @@
-"""What a worker process has at hand when a job comes, and what the engine must offer to it.
-
-RQ calls its task with plain arguments; the slot that runs it says here, per thread, on whose behalf.
-"""
+"""What a worker process has at hand when a job comes, and what the engine and the models must offer to it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -16,9 +12,16 @@ from typing import Any, Protocol
 import redis
 
 from proxygrad.spec import Result, Spec
+from workers.catalog import ServedModel
+from workers.claims import Claims
+from workers.drain import Drain
 from workers.jobs import Jobs
-from workers.leases import Leases, Run
+from workers.leases import Leases
+from workers.register import Register
 from workers.storage import Store
+
+#: How long the engine may go without finishing anything while it has work.
+STALL_S = 60.0
 
 
 class Progress(Protocol):
@@ -39,38 +42,63 @@ class Rendering(Protocol):
     def result(self) -> Result: ...  # noqa: D102
 
 
+class LaneState(Protocol):
+    """The state of an image under way after ``step`` steps, for `Engine.submit` to go on from."""
+
+    @property
+    def step(self) -> int: ...  # noqa: D102
+    def to_bytes(self) -> bytes: ...  # noqa: D102
+
+
 class Ticket(Protocol):
-    """One image under way."""
+    """One image under way. Any thread may use it."""
 
     @property
     def progress(self) -> Progress: ...  # noqa: D102
+    @property
+    def remaining_s(self) -> float | None: ...  # noqa: D102
     def wait(self, timeout_s: float) -> bool: ...  # noqa: D102
     def cancel(self) -> None: ...  # noqa: D102
+    def extend_deadline(self, seconds_from_now: float | None) -> None: ...  # noqa: D102
+    def preview(self) -> bytes | None: ...  # noqa: D102
+    def checkpoint(self, timeout_s: float) -> LaneState | None: ...  # noqa: D102
     def result(self) -> Rendering: ...  # noqa: D102
 
 
 class Engine(Protocol):
     """Computes images; any thread may submit. `proxygrad.engine.Engine` is one."""
 
-    def submit(self, network: Any, spec: Spec) -> Ticket: ...  # noqa: D102
+    @property
+    def stalled_s(self) -> float: ...  # noqa: D102
+    def submit(  # noqa: D102
+        self, network: Any, spec: Spec, *, deadline_s: float | None = None, checkpoint: bytes | None = None
+    ) -> Ticket: ...
 
 
 class Models(Protocol):
-    """Networks by name, in the engine's own form. `workers.shelf.Shelf` is one."""
+    """Networks by name, in the engine's own form; ``served`` changes. `workers.shelf.Shelf` is one."""
 
-    def network(self, name: str) -> Any: ...  # noqa: D102
+    @property
+    def served(self) -> Sequence[ServedModel]: ...  # noqa: D102
+    def lent(self, name: str) -> AbstractContextManager[Any]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """One worker process: its name, its parts, and whether it is about to stop."""
+    """One worker process: its name, its parts, and how it ends."""
 
     worker: str
     redis: redis.Redis
     store: Store
     engine: Engine
     models: Models
-    stopping: threading.Event = field(default_factory=threading.Event)
+    drain: Drain = field(default_factory=Drain)
+    stall_s: float = STALL_S
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set once nothing new is to be begun."""
+        return self.drain.begun
 
     @cached_property
     def jobs(self) -> Jobs:
@@ -82,34 +110,17 @@ class Runtime:
         """The jobs' leases."""
         return Leases(self.redis)
 
+    @cached_property
+    def claims(self) -> Claims:
+        """What a collector is removing."""
+        return Claims(self.redis)
+
+    @cached_property
+    def register(self) -> Register:
+        """RQ's records of its workers."""
+        return Register(self.redis)
+
     def now(self) -> float:
         """Seconds since 1970 on Redis' clock, which all records use."""
         seconds, micros = self.redis.time()
         return seconds + micros / 1e6
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A run of a job in this process; ``lost`` is set when its lease was found ended."""
-
-    run: Run
-    runtime: Runtime
-    lost: threading.Event = field(default_factory=threading.Event)
-
-
-_current: ContextVar[Assignment] = ContextVar("assignment")
-
-
-@contextmanager
-def assigned(assignment: Assignment) -> Iterator[None]:
-    """Within, `current` of this thread is ``assignment``."""
-    token = _current.set(assignment)
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
-def current() -> Assignment:
-    """On whose behalf this thread works. Raises `LookupError` outside a slot."""
-    return _current.get()

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 HELP = "start everything, make one picture over HTTP, stop everything"
 
-#: The logit of the digit 4: plain activation maximization runs out of gradient before it gets there.
-QUESTION: dict[str, Any] = {"model": "digits", "layer": "fc", "unit": 4}
+#: The logit of the digit 0: plain activation maximization runs out of gradient before it gets there.
+QUESTION: dict[str, Any] = {"model": "digits", "layer": "fc", "unit": 0}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,14 @@ import torch
 from proxygrad.capacity import Capacity
 from proxygrad.delivery import measure
 from proxygrad.engine import Engine
-from proxygrad.errors import Cancelled, LaneError, PositionOutOfRange, SizeUnsupported, UnitOutOfRange
+from proxygrad.errors import (
+    Cancelled,
+    LaneError,
+    NetworkError,
+    PositionOutOfRange,
+    SizeUnsupported,
+    UnitOutOfRange,
+)
 from proxygrad.group import Group
 from proxygrad.images import decode_png
 from proxygrad.network import Network
@@ -53,6 +60,13 @@ def test_what_is_reported_is_what_was_used() -> None:
         "cpu",
         "float32",
     )
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_that_have_no_png_are_refused_at_once(channels: int) -> None:
+    network = Network(Small(channels), (channels, 16, 16), name="wide")
+    with pytest.raises(NetworkError, match=rf"model 'wide' takes {channels} channels; a PNG has 1 or 3"):
+        Engine().submit(network, ask())
 
 
 def test_same_seed_same_bytes() -> None:

@@ -13,6 +13,7 @@ from proxygrad.images import start_image
 from proxygrad.lane import Lane
 from proxygrad.network import Network
 from proxygrad.objectives import from_spec
+from proxygrad.parameterizations import Maco
 from proxygrad.spec import Spec
 from tests.proxygrad.networks import Dead, Peak, Small, small
 
@@ -178,6 +179,18 @@ def test_seven_of_eight_are_untouched_by_one_that_overflows(ill: int, value: flo
             assert found.error is None
             assert found.curve == own.curve
             assert torch.equal(image(found), image(own))
+
+
+def test_lanes_of_a_group_share_a_given_magnitude() -> None:
+    network, size = small(), (16, 16)
+    first, second = (Maco((3, *size), magnitude=torch.ones(3, 16, 9)) for _ in range(2))
+    keys = []
+    for maco in (first, first, second, None):
+        each = lane(network, parameterization="maco")
+        each.maco = maco
+        keys.append(GroupKey.of(network, each, size))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
 
 
 def test_a_layer_that_does_not_depend_on_the_image_is_named() -> None:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from proxygrad.diversity import similarity
 from proxygrad.errors import BadRequest, LaneError, PositionOutOfRange, UnknownLayer
-from proxygrad.maximization import maximize
+from proxygrad.maximization import Outcome, maximize
 from proxygrad.network import Network
 from proxygrad.objectives import Channel, Direction, Energy, Logit, Neuron, margin
+from proxygrad.parameterizations import spectrum
 from tests.proxygrad.networks import Small, small
 
 
@@ -170,6 +171,34 @@ def test_an_image_of_ones_own_to_start_with() -> None:
     assert outcome.start_activation == pytest.approx(
         float(value(network, "conv2", start)[0, 1].mean()), rel=1e-4
     )
+
+
+@pytest.mark.parametrize("size", [(16, 16), (15, 20)])
+def test_a_magnitude_of_ones_own_is_kept_by_every_image(size: tuple[int, int]) -> None:
+    """One that is far from 1/f, for four lanes of one group; each image has it, and none has it without."""
+    network, start = small(), torch.rand((3, *size), generator=torch.Generator().manual_seed(1))
+    magnitude = spectrum(torch.rand((64, 3, *size), generator=torch.Generator().manual_seed(0)))
+    given: dict[str, Any] = {"parameterization": "maco", "steps": 8, "step_size": 0.1, "images": 2}
+    asked = [Channel("conv2", 1), Logit(2)]
+
+    def distance(outcome: Outcome) -> float:
+        found, wanted = spectrum(outcome.image.unsqueeze(0)), magnitude.clone()
+        found[:, 0, 0] = wanted[:, 0, 0] = 0
+        found, wanted = (each / each.norm(dim=(1, 2), keepdim=True) for each in (found, wanted))
+        return float((found - wanted).norm(dim=(1, 2)).max())
+
+    outcomes = maximize(network, asked, start=start, magnitude=magnitude, slope=[0.0, 0.1], **given)
+    assert len(outcomes) == 4
+    for outcome in outcomes:
+        assert distance(outcome) < 0.02
+        assert outcome.achieved_activation > outcome.start_activation
+        assert outcome.curve[0] == pytest.approx(outcome.start_activation, rel=1e-4, abs=1e-6)
+        assert outcome.magnitude is not None
+        ratio = (outcome.magnitude / magnitude).flatten(1)[:, 1:]
+        torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), rtol=1e-3, atol=0)
+    for outcome in maximize(network, asked, start=start, **given):
+        assert distance(outcome) > 0.3
+        assert outcome.magnitude is None
 
 
 @pytest.mark.parametrize(("name", "amount"), [("total_variation", 1.0), ("l2", 5.0), ("blur_px", 1.0)])

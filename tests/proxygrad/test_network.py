@@ -115,7 +115,7 @@ def broken_weights() -> nn.Module:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"input_shape": (2, 16, 16)}, "has 2 channels; images have 1 .grey. or 3 .RGB."),
+        ({"input_shape": (0, 16, 16)}, r"input_shape \(0, 16, 16\) has 0 channels; images have 1 or more"),
         ({"mean": (0.5,)}, r"mean \[0.5\] has 1 values; the input has 3 channels"),
         ({"mean": (0.5, float("nan"), 0.5)}, r"mean \[0.5, nan, 0.5\] must be finite"),
         ({"std": (1.0, float("inf"), 1.0)}, r"std \[1.0, inf, 1.0\] must be finite"),

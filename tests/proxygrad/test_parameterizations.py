@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from proxygrad.errors import BadRequest
 from proxygrad.images import start_image
 from proxygrad.maximization import maximize
 from proxygrad.network import Network
@@ -230,6 +231,17 @@ def test_maco_never_changes_the_magnitude(shape: Shape) -> None:
     torch.testing.assert_close(found, expected.expand_as(found), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_magnitude_gives_unit_variance(shape: Shape) -> None:
+    """Also one that no real image has, unequal where two coefficients share a wave."""
+    channels, height, width = shape
+    made = Maco(shape, magnitude=torch.rand((channels, height, width // 2 + 1), generator=generator()))
+    images = made.decode(made.start(generator(1)).unsqueeze(0).double())
+    assert MARGIN < float(images.min()) < float(images.max()) < 1 - MARGIN  # nothing is cut off below
+    variance = decorrelated(images).var(dim=(2, 3), correction=0)
+    torch.testing.assert_close(variance, torch.ones_like(variance), rtol=1e-3, atol=0)
+
+
 def test_macos_default_magnitude_is_1_over_f() -> None:
     made = Maco((3, 8, 7))
     wanted = amplitudes(frequencies((8, 7)))[:, :4]
@@ -238,11 +250,14 @@ def test_macos_default_magnitude_is_1_over_f() -> None:
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("channels", [2, 6])
 @pytest.mark.parametrize("name", NAMES)
-def test_networks_of_more_than_three_channels_get_images_of_them(name: ParameterizationName) -> None:
-    network = Network(Small(channels=6), (6, 16, 16))
+def test_networks_of_other_channels_than_rgb_get_images_of_them(
+    name: ParameterizationName, channels: int
+) -> None:
+    network = Network(Small(channels=channels), (channels, 16, 16))
     (found,) = maximize(network, Channel("conv2", 1), parameterization=name, steps=8, step_size=0.05)
-    assert found.image.shape == (6, 16, 16)
+    assert found.image.shape == (channels, 16, 16)
     assert found.achieved_activation > found.start_activation
 
 
@@ -263,3 +278,18 @@ def test_what_cannot_be_made_is_refused() -> None:
         parameterization("cppn", (3, 8, 8))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"magnitude of shape \(3, 8, 8\), not \(3, 8, 5\)"):
         Maco((3, 8, 8), magnitude=torch.ones(3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.rand(3, 8, 8), r"shape \(3, 8, 8\) .* valid: floating-point images, \(number, channels"),
+        (torch.rand(0, 3, 8, 8), r"shape \(0, 3, 8, 8\)"),
+        (torch.ones(1, 3, 8, 8, dtype=torch.uint8), "type torch.uint8"),
+        (torch.full((1, 3, 8, 8), 255.0), "values from 255 to 255; valid: 0 to 1"),
+        (torch.full((1, 3, 8, 8), float("nan")), "values from nan to nan"),
+    ],
+)
+def test_what_has_no_spectrum_is_named(images: Tensor, message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        spectrum(images)

@@ -109,6 +109,40 @@ def test_arguments_out_of_their_limits_are_named(arguments: dict[str, Any], mess
         maximize(small(), UNIT, **{"steps": 1, **arguments})
 
 
+def magnitude(*shape: int, fill: float = 1.0) -> Tensor:
+    return torch.full(shape, fill)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"parameterization": "pixels"}, "magnitude applies to parameterization 'maco', not 'pixels'"),
+        ({"preset": "fast", "parameterization": "fourier"}, "'maco', not 'fourier'"),
+        ({"magnitude": np.ones((3, 16, 9))}, "magnitude is of type ndarray; valid: a torch tensor"),
+        ({"magnitude": magnitude(3, 16, 9).int()}, "magnitude is of type torch.int32; valid: floating-point"),
+        (
+            {"magnitude": magnitude(3, 16, 16)},
+            r"shape \(3, 16, 16\); valid for images of 16x16 px: \(3, 16, 9\), which is \(channels, height",
+        ),
+        ({"magnitude": magnitude(1, 16, 9)}, r"shape \(1, 16, 9\); valid .* \(3, 16, 9\)"),
+        ({"magnitude": magnitude(16, 9)}, r"shape \(16, 9\); valid"),
+        ({"size_px": 20}, r"shape \(3, 16, 9\); valid for images of 20x20 px: \(3, 20, 11\)"),
+        ({"start": start(3, 17, 12)}, r"shape \(3, 16, 9\); valid for images of 17x12 px: \(3, 17, 7\)"),
+        ({"magnitude": magnitude(3, 16, 9, fill=-1.0)}, "magnitude has values down to -1; valid: 0 or more"),
+        ({"magnitude": magnitude(3, 16, 9, fill=float("nan"))}, "magnitude holds values that are not finite"),
+        ({"magnitude": 1e300 * magnitude(3, 16, 9).double()}, "not finite in float32"),
+        (
+            {"magnitude": magnitude(3, 16, 9, fill=0.0)},
+            "magnitude is 0 in channel 0 at every frequency but 0",
+        ),
+    ],
+)
+def test_magnitudes_that_maco_cannot_keep_are_named(arguments: dict[str, Any], message: str) -> None:
+    given = {"parameterization": "maco", "magnitude": magnitude(3, 16, 9), "steps": 1, **arguments}
+    with pytest.raises(BadRequest, match=message):
+        maximize(small(), UNIT, **given)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange, UnknownLayer
-from proxygrad.settings import PRESETS
+from proxygrad.robustness import Robustness
+from proxygrad.settings import PRESETS, Settings
 from proxygrad.spec import LayerInfo, ModelInfo, Spec
 
 MODEL = ModelInfo(
@@ -121,6 +122,14 @@ def test_a_preset_fills_in_what_is_not_given() -> None:
 def test_a_preset_is_the_settings_it_stands_for() -> None:
     spelt_out = {**PRESETS["fast"], "preset": "max"}
     assert ask(**spelt_out).identity(MODEL) == ask(preset="fast").identity(MODEL)
+
+
+def test_robustness_is_asked_for_by_name() -> None:
+    own = {"crop": 0.5}
+    assert Settings.model_validate({"robustness": own}).robustness == Robustness(crop=0.5)
+    for given in (own, Robustness(crop=0.5)):
+        with pytest.raises(ValidationError, match="'none' or 'standard'"):
+            ask(robustness=given)
 
 
 def test_the_id_is_the_same_for_the_same_question() -> None:

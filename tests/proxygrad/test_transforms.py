@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad.transforms import ROBUSTNESS, Draw, Robustness, apply, draw
+from proxygrad.robustness import ROBUSTNESS, Robustness
+from proxygrad.transforms import Draw, apply, draw
 
 FULL = Robustness(jitter_px=4, scale=(0.8, 1.2), rotate_deg=20, pad_px=2, crop=0.6, noise=0.1)
 
@@ -77,9 +78,10 @@ def thetas(robustness: Robustness, size: tuple[int, int], count: int = 400) -> T
     return torch.stack([theta for theta in drawn if theta is not None]).double()
 
 
-def test_jitter_is_uniform_within_its_pixels_and_an_eighth_of_the_side() -> None:
+def test_jitter_is_uniform_within_its_pixels_and_its_part_of_the_side() -> None:
+    own = Robustness(jitter_px=6, jitter_part=1 / 8)
     for size, most in (((64, 128), 6.0), ((28, 32), 28 / 8)):
-        shifts = thetas(Robustness(jitter_px=6), size)[:, :, 2] * torch.tensor([size[1], size[0]]) / 2
+        shifts = thetas(own, size)[:, :, 2] * torch.tensor([size[1], size[0]]) / 2
         assert most * 0.95 < float(shifts.abs().max()) <= most + 1e-4
         assert float(shifts.mean()) == pytest.approx(0, abs=most / 10)
         assert float(shifts.std()) == pytest.approx(most / math.sqrt(3), rel=0.1)

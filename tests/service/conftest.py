@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import httpx
 import pytest
 import redis as redis_client
 from fastapi import FastAPI
+from PIL import Image
 
 from proxygrad.spec import LayerInfo, ModelInfo, Result
 from service.app import create_app
@@ -21,10 +23,21 @@ from workers import catalog
 from workers.catalog import ServedModel
 from workers.jobs import ImageInfo, Job, Jobs, Problem, image_path, result_path
 from workers.queue import job_key
+from workers.scripts import Script
 from workers.storage import Store
 
-#: The bytes that every PNG begins with, and a tail of its own: the gateway never decodes it.
-PNG = b"\x89PNG\r\n\x1a\n" + b"a picture of unit 7"
+
+def picture(mode: str = "L", size: tuple[int, int] = (32, 32)) -> bytes:
+    """A PNG with a grey gradient, or three."""
+    grey = Image.linear_gradient("L").resize(size)
+    bands = [grey, grey.rotate(90), grey.rotate(180)][: len(mode)]
+    buffer = io.BytesIO()
+    Image.merge(mode, bands).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+#: What the worker that is played makes.
+PNG = picture()
 
 
 class Http:
@@ -38,7 +51,7 @@ class Http:
 
     async def _send(self, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
         transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **request)
 
     def get(self, path: str, **request: Any) -> httpx.Response:
@@ -103,6 +116,7 @@ class Player:
         self._store = store
         self._info = info
         self._jobs = Jobs(redis, store)
+        self._tell = Script(redis, "tell_state(ARGV[3])", "allow-oom")
 
     def begin(self, job_id: str, step: int = 5) -> None:
         """The job began one and a half seconds after it was asked for, and has done `step` steps."""
@@ -135,6 +149,8 @@ class Player:
 
     def _write(self, job_id: str, fields: dict[str, str | int | float]) -> None:
         self._redis.hset(job_key(job_id), items=[part for pair in fields.items() for part in pair])
+        if "state" in fields:
+            self._tell(job_id)
 
     def _done(self, job: Job) -> Job:
         assert job.started_at is not None

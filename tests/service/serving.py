@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from service.connection import Connection
 from service.stack import address, listen
 
 
@@ -17,7 +18,7 @@ from service.stack import address, listen
 def serving(app: FastAPI) -> Iterator[str]:
     """The URL of `app`, served from a thread until the block ends."""
     with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", http=Connection))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

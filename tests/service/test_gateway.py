@@ -206,4 +206,4 @@ def test_redis_that_refuses_to_write_is_a_problem_of_redis(served: Http, redis: 
         response = served.ask(json=QUESTION)
     finally:
         redis.config_set("maxmemory", 0)
-    assert (response.status_code, response.json()["code"]) == (503, "redis_unavailable")
+    assert (response.status_code, response.json()["code"]) == (503, "queue_memory_full")

@@ -76,7 +76,10 @@ def test_it_stops_at_once_and_answers_those_who_wait(
     [
         ({}, "REDIS_URL is not set"),
         ({"REDIS_URL": "http://127.0.0.1"}, "REDIS_URL is 'http://127.0.0.1'"),
-        ({"REDIS_URL": "redis://127.0.0.1:1", "PROXYGRAD_HOST": "0.0.0.0"}, "PROXYGRAD_ALLOW_ANONYMOUS"),
+        (
+            {"REDIS_URL": "unix:///x", "PROXYGRAD_HOST": "0.0.0.0", "PROXYGRAD_REQUIRE_KEYS": "no"},
+            "PROXYGRAD_REQUIRE_KEYS is false",
+        ),
         ({"REDIS_URL": "redis://127.0.0.1:1", "PROXYGRAD_STORE": "nothing://x"}, "nothing://x"),
     ],
 )
@@ -98,3 +101,20 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
             _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors.count("\n")) == (1, 1)
     assert errors.startswith(f"error: port {port} on 127.0.0.1 is in use")
+
+
+def test_a_socket_that_others_reach_asks_for_keys_whatever_the_settings_say(
+    redis_url: str, tmp_path: Path
+) -> None:
+    with listen("0.0.0.0", 0) as listener:
+        port, fd = listener.getsockname()[1], listener.fileno()
+        own = {"REDIS_URL": redis_url, "PROXYGRAD_HOME": str(tmp_path), "PROXYGRAD_REQUIRE_KEYS": "false"}
+        command = [sys.executable, "-m", "service", "--fd", str(fd)]
+        with subprocess.Popen(
+            command, cwd=REPOSITORY, env={**os.environ, **own}, pass_fds=[fd], stderr=subprocess.DEVNULL
+        ) as process:
+            try:
+                answer = httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=30)
+                assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+            finally:
+                process.terminate()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from service.problems import KINDS, MEDIA_TYPE, Code, Refusal, documented
+
+PAGE = Path(__file__).parents[2] / "docs/problems.md"
 
 
 def test_every_code_has_a_kind_and_no_kind_is_without_a_code() -> None:
@@ -36,3 +40,10 @@ def test_documented_codes_are_grouped_by_status() -> None:
     assert list(responses[404]["content"]) == [MEDIA_TYPE]
     assert "Retry-After" in responses[503]["headers"]
     assert "headers" not in responses[404]
+
+
+def test_the_page_lists_every_code_with_its_status_and_retry_time() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (\d+|–) \| \S.*\|$", PAGE.read_text(), re.MULTILINE)
+    listed = {code: (int(status), None if after == "–" else int(after)) for status, code, after in rows}
+    assert listed == {code: (kind.status, kind.retry_after_s) for code, kind in KINDS.items()}
+    assert len(rows) == len(KINDS)

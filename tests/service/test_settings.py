@@ -12,7 +12,7 @@ from workers.errors import SettingsError
 
 def test_defaults_are_those_that_a_newcomer_needs(tmp_path: Path) -> None:
     settings = Settings.from_env({"HOME": str(tmp_path)})
-    assert (settings.host, settings.port, settings.allow_anonymous) == ("127.0.0.1", 8000, False)
+    assert (settings.host, settings.port, settings.keys_required) == ("127.0.0.1", 8000, False)
     assert (settings.max_steps, settings.max_size_px, settings.redis_url) == (2048, 512, None)
     assert settings.home == tmp_path / ".local/share/proxygrad"
 
@@ -22,13 +22,20 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         "PROXYGRAD_HOME": str(tmp_path),
         "PROXYGRAD_HOST": "0.0.0.0",
         "PROXYGRAD_PORT": "0",
-        "PROXYGRAD_ALLOW_ANONYMOUS": "TRUE",
+        "PROXYGRAD_REQUIRE_KEYS": "TRUE",
+        "PROXYGRAD_ALLOWED_HOSTS": "Example.org, *.example.net",
+        "PROXYGRAD_CORS_ORIGINS": "https://example.org,http://[::1]:8080",
+        "PROXYGRAD_MAX_BODY_BYTES": "2048",
+        "PROXYGRAD_MAX_COST": "0.5",
         "PROXYGRAD_MAX_STEPS": "16",
         "PROXYGRAD_MAX_SIZE_PX": "64",
     }
     settings = Settings.from_env(environ)
     assert (settings.home, settings.host, settings.port) == (tmp_path, "0.0.0.0", 0)
-    assert (settings.allow_anonymous, settings.max_steps, settings.max_size_px) == (True, 16, 64)
+    assert (settings.require_keys, settings.max_steps, settings.max_size_px) == (True, 16, 64)
+    assert settings.allowed_hosts == ("example.org", "*.example.net")
+    assert settings.cors_origins == ("https://example.org", "http://[::1]:8080")
+    assert (settings.max_body_bytes, settings.max_cost) == (2048, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +43,15 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
     [
         ("PROXYGRAD_PORT", "http", "'http'"),
         ("PROXYGRAD_PORT", "65536", "0 to 65535"),
-        ("PROXYGRAD_ALLOW_ANONYMOUS", "perhaps", "true, false"),
+        ("PROXYGRAD_REQUIRE_KEYS", "perhaps", "true, false"),
+        ("PROXYGRAD_ALLOWED_HOSTS", "example.org:80/x", "without port"),
+        ("PROXYGRAD_ALLOWED_HOSTS", "*", "host names"),
+        ("PROXYGRAD_CORS_ORIGINS", "*", "no *"),
+        ("PROXYGRAD_CORS_ORIGINS", "https://example.org/page", "https://host"),
+        ("PROXYGRAD_MAX_BODY_BYTES", "10", "1024 to 16777216"),
+        ("PROXYGRAD_MAX_COST", "0", "above 0"),
+        ("PROXYGRAD_MAX_COST", "nan", "above 0"),
+        ("PROXYGRAD_MAX_COST", "much", "a number"),
         ("PROXYGRAD_MAX_STEPS", "0", "1 to 4096"),
         ("PROXYGRAD_MAX_STEPS", "5000", "1 to 4096"),
         ("PROXYGRAD_MAX_SIZE_PX", "4", "8 to 1024"),
@@ -49,11 +64,17 @@ def test_a_value_that_cannot_be_used_is_named_with_its_variable(variable: str, v
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.org", "127.0.0.1.example.org"])
-def test_an_address_that_others_reach_needs_to_be_allowed(host: str) -> None:
+def test_where_others_reach_it_keys_are_required_and_nothing_takes_that_away(host: str) -> None:
     environ = {"HOME": "/nowhere", "PROXYGRAD_HOST": host}
-    with pytest.raises(SettingsError, match="PROXYGRAD_ALLOW_ANONYMOUS=true"):
-        Settings.from_env(environ)
-    assert Settings.from_env(environ | {"PROXYGRAD_ALLOW_ANONYMOUS": "true"}).host == host
+    assert Settings.from_env(environ).keys_required
+    with pytest.raises(SettingsError, match="PROXYGRAD_REQUIRE_KEYS is false"):
+        Settings.from_env(environ | {"PROXYGRAD_REQUIRE_KEYS": "false"})
+
+
+def test_on_loopback_keys_are_required_where_it_is_said() -> None:
+    environ = {"HOME": "/nowhere", "PROXYGRAD_REQUIRE_KEYS": "true"}
+    assert Settings.from_env(environ).keys_required
+    assert not Settings.from_env(environ | {"PROXYGRAD_REQUIRE_KEYS": "false"}).keys_required
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"])

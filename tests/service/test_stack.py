@@ -173,10 +173,22 @@ def test_a_store_that_cannot_be_opened_is_said_in_one_line(home: Path, tmp_path:
     assert store in done.stderr
 
 
-def test_an_address_that_others_reach_is_refused(home: Path) -> None:
+def test_an_address_that_others_reach_is_refused_as_long_as_there_is_no_key(home: Path) -> None:
     done = run(home, "serve", "--host", "0.0.0.0", "--port", "0")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "PROXYGRAD_ALLOW_ANONYMOUS=true" in done.stderr
+    assert "proxygrad keys create" in done.stderr
+
+
+@pytest.mark.engine
+def test_with_a_key_others_may_reach_it_and_only_who_has_it_may_ask(home: Path) -> None:
+    token = run(home, "keys", "create", "me").stdout.strip()
+    served = Running(home, "serve", "--host", "0.0.0.0", "--port", "0")
+    try:
+        url = served.url()
+        assert httpx.get(f"{url}/v1/models").json()["code"] == "unauthorized"
+        assert httpx.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {token}"}).is_success
+    finally:
+        served.end()
 
 
 def test_a_redis_that_is_named_but_not_there_is_said(home: Path) -> None:

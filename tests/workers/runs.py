@@ -10,14 +10,15 @@ from tests.workers.questions import MODEL, question
 from workers import queue
 from workers.jobs import Job, Jobs
 from workers.leases import Leases, Run, Taking
+from workers.ready import Ready
 
 STAMP = "2026-01-01T00:00:00.000000Z"
 
 
-def pop(redis: Redis) -> str:
-    """What a slot does to get work."""
-    popped = cast(bytes, redis.lmove(queue.QUEUE_KEY, queue.POPPED_KEY))
-    return popped.decode()
+def pop(redis: Redis, *models: str) -> str:
+    """What a worker does to get work."""
+    (job_id,) = Ready(redis).pop(models or ["tiny"], 1)
+    return job_id
 
 
 def take(leases: Leases, run: Run) -> Taking:

@@ -57,3 +57,19 @@ def test_a_model_is_ready_or_has_a_problem() -> None:
         ServedModel(name="tiny")
     with pytest.raises(ValidationError, match="either an info or a problem"):
         ServedModel(name="tiny", info=MODEL, problem=BROKEN.problem)
+
+
+def test_what_keeps_a_job_waiting_is_named(redis: Redis) -> None:
+    def code(model: str) -> str | None:
+        obstacle = catalog.obstacle(redis, model)
+        return None if obstacle is None else obstacle.code
+
+    assert code("tiny") == "no_worker"
+    catalog.publish(redis, "a", [BROKEN])
+    assert catalog.obstacle(redis, "tiny") == BROKEN.problem
+    assert code("other") == "model_not_served"
+    catalog.publish(redis, "b", [READY])
+    assert code("tiny") is None
+    catalog.withdraw(redis, "b")
+    catalog.withdraw(redis, "a")
+    assert code("tiny") == "no_worker"

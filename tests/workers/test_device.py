@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 pytest.importorskip("torch", reason="devices are torch's")
 
 import torch
 
-from workers.device import choose
+from proxygrad.precision import Precision
+from workers.device import choose, choose_precision
 from workers.errors import SettingsError
+from workers.settings import PRECISIONS
 
 pytestmark = pytest.mark.engine
 
@@ -49,3 +53,17 @@ def test_a_device_that_is_not_there(
     with pytest.raises(SettingsError) as caught:
         choose(wanted)
     assert str(caught.value) == said
+
+
+def test_precisions_are_those_of_the_engine() -> None:
+    assert get_args(Precision) == PRECISIONS
+    assert [choose_precision(each, "cpu") for each in ("auto", "float32", "bfloat16")] == [
+        "auto",
+        "float32",
+        "bfloat16",
+    ]
+
+
+def test_a_precision_that_the_device_does_not_have() -> None:
+    with pytest.raises(SettingsError, match=r"PROXYGRAD_PRECISION: precision 'tf32' needs a GPU"):
+        choose_precision("tf32", "cpu")

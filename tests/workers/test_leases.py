@@ -14,6 +14,7 @@ from workers import queue
 from workers.errors import LeaseLost
 from workers.jobs import Jobs
 from workers.leases import LEASE_S, Leases, Run
+from workers.ready import Ready
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_taking_starts_the_job(redis: Redis, jobs: Jobs, leases: Leases) -> None
 def test_what_was_returned_to_the_queue_is_not_taken(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     jobs.submit(question(), MODEL)
     run = Run(pop(redis), "e1")
-    redis.lmove(queue.POPPED_KEY, queue.QUEUE_KEY)
+    assert Ready(redis).put_back([run.job_id]) == 1
     assert take(leases, run) == "elsewhere"
     assert record(jobs, run).state == "queued"
     assert redis.zcard(queue.LEASES_KEY) == 0
@@ -50,6 +51,17 @@ def test_a_job_that_runs_is_not_taken_twice(redis: Redis, jobs: Jobs, leases: Le
     assert redis.llen(queue.POPPED_KEY) == 0
 
 
+def test_a_run_whose_answer_was_lost_on_the_way_may_ask_again(
+    redis: Redis, jobs: Jobs, leases: Leases
+) -> None:
+    """The client sends a script again when the connection broke after Redis had run it."""
+    run = started(redis, jobs, leases)
+    before = record(jobs, run)
+    assert take(leases, run) == "taken"
+    assert record(jobs, run) == before
+    assert redis.zcard(queue.LEASES_KEY) == 1
+
+
 def test_a_job_that_has_ended_is_not_taken(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     jobs.submit(question(), MODEL)
     run = Run(pop(redis), "e1")
@@ -58,12 +70,15 @@ def test_a_job_that_has_ended_is_not_taken(redis: Redis, jobs: Jobs, leases: Lea
     assert redis.zcard(queue.LEASES_KEY) == 0
 
 
-def test_a_job_put_back_by_rq_itself_counts_as_lost(redis: Redis, jobs: Jobs, leases: Leases) -> None:
-    first = started(redis, jobs, leases)
-    redis.zrem(queue.LEASES_KEY, first.member)  # what RQ's cleanup does when `rq info` finds it expired
-    redis.rpush(queue.POPPED_KEY, first.job_id)
-    assert take(leases, Run(first.job_id, "e2")) == "taken"
-    assert record(jobs, first).losses == 1
+def test_a_job_whose_entry_went_after_it_was_popped_is_not_taken(
+    redis: Redis, jobs: Jobs, leases: Leases
+) -> None:
+    jobs.submit(question(), MODEL)
+    run = Run(pop(redis), "e1")
+    redis.delete(queue.entry_key(run.job_id))  # what `Job.delete` of RQ does
+    assert take(leases, run) == "over"
+    assert record(jobs, run).state == "cancelled"
+    assert redis.exists(queue.entry_key(run.job_id)) == redis.zcard(queue.LEASES_KEY) == 0
 
 
 def test_a_beat_prolongs_the_lease(redis: Redis, jobs: Jobs, leases: Leases) -> None:

@@ -94,10 +94,10 @@ def test_a_failure_is_recorded_and_not_tried_again(
     assert not store.exists(result_path(job.id))
 
 
-class Refusing:
+class Refusing(CountingEngine):
     """An engine that refuses at once."""
 
-    def submit(self, network: object, spec: Spec) -> CountingTicket:
+    def submit(self, network: object, spec: Spec, **_: object) -> CountingTicket:
         raise BadRequest("no such layer")
 
 

@@ -1,44 +1,356 @@
-"""Broken models are shown with their problem and keep nobody else from being served."""
+"""Models come when they are wanted, leave when memory is short, and keep nobody else from being served."""
 
 from __future__ import annotations
 
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch", reason="networks are torch's")
 
+from proxygrad.engine import Engine
 from proxygrad.errors import ModelError, UnknownModel
 from proxygrad.models import Catalogue
-from workers.shelf import Shelf
+from proxygrad.network import Network
+from proxygrad.spec import ModelInfo, Spec
+from tests.workers.networks import BUILT, WEIGHTS_BYTES, save_weights, table
+from tests.workers.process import until
+from workers import places
+from workers import shelf as module
+from workers.jobs import Job, Problem
+from workers.shelf import ModelChanged, Shelf, check
 
 pytestmark = pytest.mark.engine
 
+#: What one of the small networks counts for.
+ONE = 2 * WEIGHTS_BYTES
+PLENTY = 10**9
+
+
+@pytest.fixture(autouse=True)
+def nothing_built() -> None:
+    BUILT.clear()
+
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
+def folder(tmp_path: Path) -> Path:
+    """A folder with weights for the models a to d."""
+    for seed, name in enumerate("abcd"):
+        save_weights(tmp_path / f"{name}.safetensors", seed)
+    BUILT.clear()
+    return tmp_path
+
+
+def opened(folder: Path, names: Sequence[str], budget_bytes: int, builder: str = "small") -> Shelf:
+    """A shelf with these models beside `digits`, which has been asked about once; all with notes."""
+    tables = [table(name, builder, f"{name}.safetensors") for name in names]
+    (folder / "models.toml").write_text("".join(tables))
+    catalogue = Catalogue.from_file(folder / "models.toml")
+    Shelf.open(catalogue, "cpu", PLENTY, folder / "notes")
+    BUILT.clear()
+    return Shelf.open(catalogue, "cpu", budget_bytes, folder / "notes")
+
+
+def loaded(shelf: Shelf) -> set[str]:
+    return {name for name in shelf._catalogue.names if shelf._places[name].network is not None}
+
+
+def info(shelf: Shelf, name: str) -> ModelInfo | None:
+    return {model.name: model for model in shelf.served}[name].info
+
+
+def problem(shelf: Shelf, name: str) -> Problem | None:
+    return {model.name: model for model in shelf.served}[name].problem
+
+
+# -- what is served ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Shelf:
     (tmp_path / "broken.safetensors").write_bytes(b"not weights")
-    models = tmp_path / "models.toml"
-    models.write_text(
-        '[models.broken]\nbuilder = "proxygrad.models.digits:digits"\nweights = "broken.safetensors"\n'
-        "input_shape = [1, 32, 32]\n"
-    )
-    return Shelf.load(Catalogue.from_file(models), "cpu")
+    (tmp_path / "models.toml").write_text(table("broken", weights="broken.safetensors"))
+    return Shelf.open(Catalogue.from_file(tmp_path / "models.toml"), "cpu", PLENTY, None)
 
 
-def test_the_good_one_is_served_and_the_broken_one_explained(shelf: Shelf, tmp_path: Path) -> None:
-    served = {model.name: model for model in shelf.served}
-    assert served["digits"].info is not None
-    assert served["digits"].problem is None
-    problem = served["broken"].problem
-    assert problem is not None
-    assert problem.code == "model_unavailable"
-    assert str(tmp_path / "broken.safetensors") in problem.detail
+def test_the_good_one_is_served_and_the_broken_one_explained(broken: Shelf, tmp_path: Path) -> None:
+    assert info(broken, "digits") is not None
+    assert problem(broken, "digits") is None
+    said = problem(broken, "broken")
+    assert said is not None
+    assert said.code == "model_unavailable"
+    assert str(tmp_path / "broken.safetensors") in said.detail
 
 
-def test_a_network_or_the_reason(shelf: Shelf) -> None:
-    assert shelf.network("digits").info.name == "digits"
+def test_a_network_or_the_reason(broken: Shelf) -> None:
+    assert broken.network("digits").info.name == "digits"
     with pytest.raises(ModelError, match=r"broken\.safetensors"):
-        shelf.network("broken")
+        broken.network("broken")
     with pytest.raises(UnknownModel, match=r"'digit'.*near names: digits"):
-        shelf.network("digit")
+        broken.network("digit")
+
+
+def test_a_broken_one_is_tried_again_when_its_file_has_changed(broken: Shelf, tmp_path: Path) -> None:
+    BUILT.clear()
+    broken.recover()
+    assert BUILT["small"] == 0
+    save_weights(tmp_path / "broken.safetensors", 0)
+    broken.recover()
+    assert problem(broken, "broken") is None
+    assert broken.network("broken").info == info(broken, "broken")
+
+
+# -- starting ------------------------------------------------------------------------------------------------
+
+
+def test_a_second_start_loads_nothing_and_knows_the_same(folder: Path) -> None:
+    shelf = opened(folder, "ab", PLENTY)
+    assert BUILT == {}
+    assert loaded(shelf) == set()
+    assert info(shelf, "a") == shelf.network("a").info
+    assert BUILT == {"small": 1}
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff\xfe", b'{"fingerprint": {}, "info": null}'])
+def test_a_damaged_note_is_ignored(folder: Path, damage: bytes) -> None:
+    shelf = opened(folder, "a", PLENTY)
+    (folder / "notes" / "a.json").write_bytes(damage)
+    again = Shelf.open(shelf._catalogue, "cpu", PLENTY, folder / "notes")
+    assert BUILT == {"small": 1}
+    assert info(again, "a") == info(shelf, "a")
+
+
+def test_notes_that_cannot_be_kept_only_cost_time(folder: Path) -> None:
+    (folder / "file").write_text("")
+    (folder / "models.toml").write_text(table("a", weights="a.safetensors"))
+    shelf = Shelf.open(Catalogue.from_file(folder / "models.toml"), "cpu", PLENTY, folder / "file" / "notes")
+    assert info(shelf, "a") is not None
+
+
+def test_changed_weights_are_found_at_the_start(folder: Path) -> None:
+    before = info(opened(folder, "a", PLENTY), "a")
+    save_weights(folder / "a.safetensors", 99)
+    catalogue = Catalogue.from_file(folder / "models.toml")
+    after = info(Shelf.open(catalogue, "cpu", PLENTY, folder / "notes"), "a")
+    assert before is not None
+    assert after is not None
+    assert before.digest != after.digest
+
+
+def test_the_first_start_stays_within_the_budget(folder: Path) -> None:
+    (folder / "models.toml").write_text(
+        "".join(table(name, weights=f"{name}.safetensors") for name in "abcd")
+    )
+    shelf = Shelf.open(Catalogue.from_file(folder / "models.toml"), "cpu", 2 * ONE, None)
+    assert loaded(shelf) == {"c", "d"}
+
+
+def test_weights_drawn_anew_each_time_stay_and_are_never_noted(folder: Path) -> None:
+    (folder / "models.toml").write_text(
+        table("random") + table("constant", "constant") + table("a", weights="a.safetensors")
+    )
+    catalogue = Catalogue.from_file(folder / "models.toml")
+    shelf = Shelf.open(catalogue, "cpu", ONE, folder / "notes")
+    assert sorted(file.name for file in (folder / "notes").iterdir()) == [
+        "a.json",
+        "constant.json",
+        "digits.json",
+    ]
+    first = shelf.network("random")
+    shelf.network("a")
+    assert shelf.network("random") is first
+    BUILT.clear()
+    assert Shelf.open(catalogue, "cpu", ONE, folder / "notes").network("constant").info == info(
+        shelf, "constant"
+    )
+    assert BUILT == {"small": 2, "constant": 1}  # twice to see that it differs; once because it was wanted
+
+
+# -- coming and going ----------------------------------------------------------------------------------------
+
+
+def test_the_one_wanted_longest_ago_leaves(folder: Path) -> None:
+    shelf = opened(folder, "abc", 2 * ONE)
+    for name in "abac":
+        shelf.network(name)
+    assert loaded(shelf) == {"a", "c"}
+    shelf.network("b")
+    assert loaded(shelf) == {"b", "c"}
+
+
+def test_room_is_made_before_a_model_comes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = opened(folder, "ab", ONE)
+    first = weakref.ref(shelf.network("a"))
+    alive: list[bool] = []
+    load = shelf._catalogue.load
+
+    def watched(name: str, device: str) -> Network:
+        alive.append(first() is not None)
+        return load(name, device)
+
+    monkeypatch.setattr(shelf._catalogue, "load", watched)
+    gc.disable()
+    try:
+        shelf.network("b")
+    finally:
+        gc.enable()
+    assert alive == [False]
+
+
+def test_what_has_left_takes_no_memory_any_more_although_the_engine_served_it(folder: Path) -> None:
+    shelf = opened(folder, "ab", ONE)
+    with Engine() as engine:
+        with shelf.lent("a") as network:
+            first = weakref.ref(network)
+            spec = Spec(model="a", layer=network.info.layers[0].name, unit=1, steps=2)
+            engine.submit(network, spec).result(20)
+            del network
+        shelf.network("b")
+        until(lambda: gc.collect() >= 0 and first() is None, 5)
+
+
+def test_what_is_lent_does_not_leave(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "PATIENCE_S", 0.05)
+    shelf = opened(folder, "abc", ONE)
+    with shelf.lent("a") as lent:
+        shelf.network("b")  # beyond the budget, after a little patience
+        shelf.network("c")
+        assert "a" in loaded(shelf)
+        assert shelf.network("a") is lent
+    assert len(loaded(shelf)) == 1
+
+
+def test_a_model_waits_for_those_in_use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "PATIENCE_S", 5.0)
+    shelf = opened(folder, "ab", ONE)
+    found: list[set[str]] = []
+
+    def want() -> None:
+        shelf.network("b")
+        found.append(loaded(shelf))
+
+    with shelf.lent("a"):
+        other = threading.Thread(target=want)
+        other.start()
+        time.sleep(0.1)
+        assert loaded(shelf) == {"a"}
+    other.join(5)
+    assert found == [{"b"}]
+
+
+def test_one_larger_than_the_budget_is_loaded_and_stays_until_another_comes(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf = opened(folder, "ab", ONE // 2)
+    first = shelf.network("a")
+    assert shelf.network("a") is first
+    assert "with model a, models take 0.0 MB of the 0.0 MB they may" in caplog.text
+    shelf.network("b")
+    assert loaded(shelf) == {"b"}
+
+
+def test_many_at_once_load_a_model_once_and_do_not_hold_up_others(folder: Path) -> None:
+    shelf = opened(folder, "a", PLENTY, builder="slow")
+    began_s, ends_s = time.monotonic(), []
+
+    def want(name: str) -> None:
+        shelf.network(name)
+        ends_s.append((name, time.monotonic() - began_s))
+
+    threads = [threading.Thread(target=want, args=(name,)) for name in ["a"] * 8 + ["digits"]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert BUILT == {"slow": 1}
+    assert ends_s[0][0] == "digits"
+
+
+def test_many_users_of_many_models_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "PATIENCE_S", 0.05)
+    shelf = opened(folder, "abcd", 2 * ONE)
+    wrong: list[str] = []
+
+    def use(first: int) -> None:
+        for step in range(12):
+            name = "abcd"[(first + step * (first + 1)) % 4]
+            with shelf.lent(name) as network:
+                if network.name != name or shelf._places[name].network is not network:
+                    wrong.append(name)
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(loaded(shelf)) <= 2
+    assert all(shelf._places[name].users == 0 for name in "abcd")
+
+
+# -- what goes wrong on the way ------------------------------------------------------------------------------
+
+
+def test_weights_that_changed_fail_the_question_and_are_published(folder: Path) -> None:
+    shelf = opened(folder, "a", PLENTY)
+    before = info(shelf, "a")
+    save_weights(folder / "a.safetensors", 99)
+    with pytest.raises(ModelChanged, match="the files of model 'a' have changed"):
+        shelf.network("a")
+    after = info(shelf, "a")
+    assert after is not None
+    assert before != after
+    assert shelf.network("a").info == after
+    BUILT.clear()
+    assert info(Shelf.open(shelf._catalogue, "cpu", PLENTY, folder / "notes"), "a") == after
+    assert BUILT == {}
+
+
+def test_a_failure_is_published_and_not_repeated_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = opened(folder, "a", PLENTY)
+    weights = (folder / "a.safetensors").read_bytes()
+    (folder / "a.safetensors").unlink()
+    with pytest.raises(ModelError, match="does not exist"):
+        shelf.network("a")
+    assert (said := problem(shelf, "a")) is not None
+    assert "a.safetensors does not exist" in said.detail
+    (folder / "a.safetensors").write_bytes(weights)
+    with pytest.raises(ModelError, match="does not exist"):
+        shelf.network("a")  # not tried again for half a minute
+    assert BUILT["small"] == 1
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    assert shelf.network("a").name == "a"
+    assert problem(shelf, "a") is None
+
+
+def test_a_model_that_failed_comes_back_by_itself(folder: Path) -> None:
+    shelf = opened(folder, "a", PLENTY)
+    weights = (folder / "a.safetensors").read_bytes()
+    (folder / "a.safetensors").unlink()
+    with pytest.raises(ModelError):
+        shelf.network("a")
+    shelf.recover()
+    assert problem(shelf, "a") is not None
+    (folder / "a.safetensors").write_bytes(weights)
+    shelf.recover()
+    assert problem(shelf, "a") is None
+    assert loaded(shelf) == {"a"}
+    assert shelf._places["a"].users == 0
+
+
+def test_a_job_of_other_weights_is_refused(folder: Path) -> None:
+    shelf = opened(folder, "ab", PLENTY)
+    asked = info(shelf, "a")
+    assert asked is not None
+    spec = Spec(model="a", layer=asked.layers[0].name, unit=1).resolve(asked)
+    job = Job(id=spec.identity(asked), spec=spec, state="running", created_at=0.0, steps=spec.steps)
+    check(shelf.network("a"), Job.model_validate_json(job.model_dump_json()))
+    with pytest.raises(ModelError, match="other weights than when the question was asked"):
+        check(shelf.network("b"), job)

@@ -14,9 +14,11 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
 
 pytest.importorskip("torch", reason="slots run the task, which needs torch")
 
+import torch
 from rq import Queue, SimpleWorker, Worker
 from rq.job import Job as RQJob
 from rq.job import JobStatus
@@ -29,12 +31,14 @@ from tests.workers.questions import MODEL, question
 from tests.workers.runs import waiting
 from workers import queue
 from workers.entry import Entry
-from workers.jobs import Jobs, image_path, result_path
+from workers.errors import QueueMemoryFull
+from workers.jobs import Jobs, Request, image_path, result_path
 from workers.leases import LEASE_S, Leases, Run
+from workers.ready import Ready
 from workers.recovery import Janitor
 from workers.rounds import Rounds
 from workers.settings import connect
-from workers.slots import Slot
+from workers.slot import Slot
 from workers.storage import Store
 
 pytestmark = pytest.mark.engine
@@ -71,6 +75,12 @@ def test_jobs_are_done_each_once(redis: Redis, store: Store, jobs: Jobs) -> None
     assert nothing_left(redis)
 
 
+def rq_info(redis_url: str, *options: str) -> str:
+    """What the tool of RQ prints."""
+    command = [str(Path(sys.executable).with_name("rq")), "info", "--raw", "--url", redis_url, *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def test_rq_keeps_its_own_books(redis: Redis, store: Store, jobs: Jobs, redis_url: str) -> None:
     good, _ = jobs.submit(question(0), MODEL)
     bad, _ = jobs.submit(question(1), MODEL)
@@ -78,14 +88,34 @@ def test_rq_keeps_its_own_books(redis: Redis, store: Store, jobs: Jobs, redis_ur
         until(lambda: status(redis, good.id) == b"finished" and status(redis, bad.id) == b"failed")
         (worker,) = Worker.all(connection=redis)
         assert (worker.name, worker.successful_job_count, worker.failed_job_count) == ("host.0", 1, 1)
-        rq = [str(Path(sys.executable).with_name("rq")), "info", "--raw", "--url", redis_url]
-        shown = subprocess.run(rq, capture_output=True, text=True, check=True).stdout
+        assert worker.total_working_time > 0
+        shown = rq_info(redis_url)
     assert "queue proxygrad 0, 0 executing, 1 finished, 1 failed" in shown
     assert "host.0" in shown
     assert entry(redis, good.id).return_value() == "succeeded"
     assert redis.ttl(queue.entry_key(good.id)) > 0
     assert Worker.all(connection=redis) == []
     assert nothing_left(redis)
+
+
+def test_rq_info_shows_who_is_idle_and_who_is_busy_with_what(
+    redis: Redis, store: Store, jobs: Jobs, redis_url: str
+) -> None:
+    job, _ = jobs.submit(question(steps=2000), MODEL)
+    with working(redis, store, CountingEngine(step_s=0.02), slots=2):
+        until(lambda: {worker.get_state() for worker in Worker.all(connection=redis)} == {"busy", "idle"})
+        (busy,) = [worker for worker in Worker.all(connection=redis) if worker.get_state() == "busy"]
+        (idle,) = [worker for worker in Worker.all(connection=redis) if worker.get_state() == "idle"]
+        assert (busy.get_current_job_id(), idle.get_current_job_id()) == (job.id, None)
+        workers, by_queue = rq_info(redis_url, "--only-workers"), rq_info(redis_url, "--by-queue")
+    lines = {line.split()[1]: line for line in workers.splitlines() if line.startswith("worker")}
+    assert " busy " in lines[busy.name]
+    assert " idle " in lines[idle.name]
+    assert str(os.getpid()) in lines[busy.name]
+    assert "queue proxygrad 0, 1 executing" in by_queue
+    shown = next(line for line in by_queue.splitlines() if line.startswith("proxygrad:"))
+    assert f"{busy.name} (busy)" in shown
+    assert f"{idle.name} (idle)" in shown
 
 
 def test_a_running_job_shows_as_such(redis: Redis, store: Store, jobs: Jobs) -> None:
@@ -145,6 +175,96 @@ def test_stopping_puts_running_jobs_back_without_a_loss(redis: Redis, store: Sto
         assert ended(jobs, behind.id).state == "succeeded"
 
 
+def test_what_fits_into_the_grace_period_is_finished(redis: Redis, store: Store, jobs: Jobs) -> None:
+    short, _ = jobs.submit(question(0, steps=100), MODEL)
+    long, _ = jobs.submit(question(1, steps=2000), MODEL)
+    engine = CountingEngine(step_s=0.01)
+    with working(redis, store, engine, slots=2, grace_s=4.0):
+        until(lambda: len(engine.tickets) == 2 and all(ticket.progress.step > 2 for ticket in engine.tickets))
+        began_s = time.monotonic()
+    assert 0.5 < time.monotonic() - began_s < 3
+    states = [(now.state, now.losses) for job in (short, long) if (now := jobs.fetch(job.id)) is not None]
+    assert states == [("succeeded", 0), ("queued", 0)]
+    assert waiting(redis) == [long.id]
+
+
+def test_told_twice_nothing_is_finished(redis: Redis, store: Store, jobs: Jobs) -> None:
+    job, _ = jobs.submit(question(0, steps=500), MODEL)
+    engine = CountingEngine(step_s=0.01)
+    with working(redis, store, engine, grace_s=60.0) as runtime:
+        until(lambda: engine.tickets != [] and engine.tickets[0].progress.step > 2)
+        runtime.drain.begin()
+        time.sleep(0.5)
+        assert status(redis, job.id) == b"started"
+        began_s = time.monotonic()
+        runtime.drain.hurry()
+    assert time.monotonic() - began_s < 1.5
+    assert waiting(redis) == [job.id]
+
+
+def test_an_engine_that_ended_takes_its_process_and_no_job_with_it(
+    redis: Redis, store: Store, jobs: Jobs
+) -> None:
+    job, _ = jobs.submit(question(), MODEL)
+    with working(redis, store, CountingEngine(closed=True)) as runtime:
+        assert runtime.stopping.wait(5)
+        assert runtime.drain.fault == "the engine has ended"
+    back = jobs.fetch(job.id)
+    assert back is not None
+    assert (back.state, back.losses) == ("queued", 0)
+    assert waiting(redis) == [job.id]
+
+
+def test_a_device_that_failed_takes_its_process_with_it_and_its_job_counts_as_lost(
+    redis: Redis, store: Store, jobs: Jobs
+) -> None:
+    error = LaneError("AcceleratorError: CUDA error: device-side assert triggered")
+    error.__cause__ = torch.AcceleratorError("CUDA error: device-side assert triggered")
+    job, _ = jobs.submit(question(), MODEL)
+    with working(redis, store, CountingEngine(errors={0: error})) as runtime:
+        assert runtime.stopping.wait(5)
+        assert runtime.drain.fault is not None
+    (member,) = cast(list[bytes], redis.zrange(queue.LEASES_KEY, 0, -1))
+    redis.zadd(queue.LEASES_KEY, {member: 1})
+    assert Janitor(redis).sweep() == {job.id: "queued"}
+    back = jobs.fetch(job.id)
+    assert back is not None
+    assert back.losses == 1
+
+
+def test_a_deadline_ends_a_running_job(redis: Redis, store: Store, jobs: Jobs) -> None:
+    asked = Request.of(question(0, steps=500)).model_copy(update={"deadline_s": 0.5})
+    job, _ = jobs.submit(asked, MODEL)
+    with working(redis, store, CountingEngine(step_s=0.01)):
+        done = ended(jobs, job.id)
+    assert done.problem is not None
+    assert (done.state, done.problem.code) == ("failed", "deadline_exceeded")
+    assert done.finished_at is not None
+    assert 0.5 <= done.finished_at - done.created_at < 1.0
+    assert status(redis, job.id) == b"failed"
+
+
+def test_running_work_ends_in_a_full_redis(tmp_path: Path, store: Store) -> None:
+    with EmbeddedValkey(tmp_path) as server, connect(server.url) as redis:
+        jobs = Jobs(redis, store)
+        ids = [jobs.submit(question(unit, steps=40), MODEL)[0].id for unit in range(8)]
+        with working(redis, store, CountingEngine(step_s=0.01, errors={3: LaneError("nan")}), slots=2):
+            until(lambda: redis.zcard(queue.LEASES_KEY) == 2)
+            redis.config_set("maxmemory", "1")
+            with pytest.raises(OutOfMemoryError):
+                redis.set("something", "new")
+            done = [ended(jobs, job_id) for job_id in ids]
+            assert sorted(worker.name for worker in Worker.all(connection=redis)) == ["host.0", "host.1"]
+            with pytest.raises(QueueMemoryFull):
+                jobs.submit(question(100), MODEL)
+        assert nothing_left(redis)
+        assert Worker.all(connection=redis) == []
+        with working(redis, store, CountingEngine()):  # a worker may start there, too
+            until(lambda: Worker.count(connection=redis) == 1)
+    states = [job.state for job in done]
+    assert states == ["succeeded"] * 3 + ["failed"] + ["succeeded"] * 4
+
+
 def test_idle_slots_stop_soon(redis: Redis, store: Store) -> None:
     with working(redis, store, CountingEngine(), slots=4):
         until(lambda: Worker.count(connection=redis) == 4)
@@ -198,11 +318,12 @@ def test_a_job_that_redis_interrupted_is_left_to_the_janitors(
 def test_rqs_own_cleanup_loses_nothing(redis: Redis, store: Store, jobs: Jobs) -> None:
     job, _ = jobs.submit(question(), MODEL)
     rq_queue = Queue(queue.QUEUE_NAME, connection=redis, serializer=queue.SERIALIZER)
-    redis.lmove(queue.QUEUE_KEY, queue.POPPED_KEY)
+    assert Ready(redis).pop(["tiny"], 1) == [job.id]
     Leases(redis).take(Run(job.id, "e1"), slot="dead.0", worker="dead", stamp="2026-01-01T00:00:00.000000Z")
     redis.zadd(queue.LEASES_KEY, {f"{job.id}:e1": 1})
     assert rq_queue.started_job_registry.count == 0  # what `rq info` does
     assert waiting(redis) == [job.id]
+    assert Janitor(redis).sweep() == {job.id: "queued"}  # in RQ's list alone until then
     with working(redis, store, CountingEngine()):
         done = ended(jobs, job.id)
     assert (done.state, done.losses) == ("succeeded", 1)
@@ -246,6 +367,8 @@ def smuggle(redis: Redis, func: str, *args: object, job_id: str = "smuggled", **
     if fields:
         redis.hset(job.key, mapping=cast(Any, fields))
     redis.rpush(queue.QUEUE_KEY, job_id)
+    redis.hset("proxygrad:offsets:interactive", "tiny", 0)
+    redis.zadd("proxygrad:ready:interactive:tiny", {f"{0:016d}:{job_id}": 0})
     return job_id
 
 
@@ -254,6 +377,20 @@ def test_other_functions_are_refused(redis: Redis, store: Store, trap: Path) -> 
     with working(redis, store, CountingEngine()):
         until(lambda: status(redis, job_id) == b"failed")
     assert "names the task 'os.mkdir'; allowed: workers.render.render" in why(redis, job_id)
+    assert nothing_left(redis)
+
+
+def test_an_entry_that_cannot_be_read_fails(redis: Redis, store: Store, jobs: Jobs) -> None:
+    job, _ = jobs.submit(question(), MODEL)
+    after, _ = jobs.submit(question(1), MODEL)
+    redis.hset(queue.entry_key(job.id), "created_at", "the day before yesterday")
+    with working(redis, store, CountingEngine()):
+        assert ended(jobs, after.id).state == "succeeded"
+        done = ended(jobs, job.id)
+        assert Worker.all(connection=redis)[0].name == "host.0"  # which did not fall over it
+    assert done.problem is not None
+    assert (done.state, done.problem.code) == ("failed", "internal_error")
+    assert status(redis, job.id) == b"failed"
     assert nothing_left(redis)
 
 
@@ -285,7 +422,8 @@ def test_methods_of_stored_objects_are_refused(redis: Redis, store: Store) -> No
 
 def test_an_entry_for_another_job_is_refused(redis: Redis, store: Store, jobs: Jobs) -> None:
     job, _ = jobs.submit(question(), MODEL)
-    redis.delete(queue.QUEUE_KEY)
+    assert Ready(redis).pop(["tiny"], 1) == [job.id]  # out of the way
+    redis.delete(queue.POPPED_KEY)
     job_id = smuggle(redis, queue.TASK, job.id)
     with working(redis, store, CountingEngine()):
         until(lambda: status(redis, job_id) == b"failed")

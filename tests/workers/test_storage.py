@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import groupby
 from pathlib import Path
 
 import pytest
+from obstore.store import MemoryStore
 
 from workers.storage import StorageError, Store
 
@@ -32,6 +34,93 @@ def test_the_first_write_stays(store: Store) -> None:
     assert store.put("a/0.png", b"first")
     assert not store.put("a/0.png", b"second")
     assert store.get("a/0.png") == b"first"
+
+
+def test_a_checkpoint_is_replaced_in_place(store: Store, tmp_path: Path) -> None:
+    store.replace("a/checkpoint", b"first")
+    store.replace("a/checkpoint", b"second")
+    assert store.get("a/checkpoint") == b"second"
+    assert [path.name for path in (tmp_path / "artefacts" / "a").iterdir()] == ["checkpoint"]
+
+
+def test_readers_of_what_is_replaced_see_it_whole(store: Store) -> None:
+    store.replace("a/checkpoint", bytes(100_000))
+    over = threading.Event()
+
+    def write() -> None:
+        for number in range(1, 200):
+            store.replace("a/checkpoint", bytes([number]) * 100_000)
+        over.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen: set[int] = set()
+    while not over.is_set():
+        data = store.get("a/checkpoint")
+        assert data is not None
+        assert len(data) == 100_000
+        assert len(set(data)) == 1
+        seen.add(data[0])
+    writer.join()
+    assert len(seen) > 1
+
+
+@pytest.fixture(params=["directory", "memory"])
+def any_store(request: pytest.FixtureRequest, store: Store) -> Store:
+    """A directory, or an object store's way of doing things."""
+    return store if request.param == "directory" else Store(MemoryStore(), "memory:///")
+
+
+def test_what_is_there_is_listed_folder_by_folder(any_store: Store) -> None:
+    for path in ("a/0.png", "b/0.png", "a/result.json", "ab/0.png"):
+        any_store.put(path, path.encode())
+    found = list(any_store.list())
+    assert {each.path: each.size_bytes for each in found} == {
+        path: len(path) for path in ("a/0.png", "a/result.json", "ab/0.png", "b/0.png")
+    }
+    folders = [each.path.partition("/")[0] for each in found]
+    assert len(list(groupby(folders))) == 3
+    assert all(abs(each.modified_at - time.time()) < 10 for each in found)
+    assert {each.path for each in any_store.list("a")} == {"a/0.png", "a/result.json"}
+    assert list(any_store.list("nowhere")) == []
+
+
+def test_what_is_deleted_is_gone_and_deleting_again_is_fine(any_store: Store) -> None:
+    any_store.put("a/0.png", b"png")
+    for _ in range(2):
+        any_store.delete("a/0.png")
+        assert not any_store.exists("a/0.png")
+    assert any_store.put("a/0.png", b"again")
+
+
+def test_an_emptied_folder_goes_too(store: Store, tmp_path: Path) -> None:
+    store.put("a/0.png", b"png")
+    store.put("a/1.png", b"png")
+    store.delete("a/0.png")
+    assert (tmp_path / "artefacts" / "a").is_dir()
+    store.delete("a/1.png")
+    assert list((tmp_path / "artefacts").iterdir()) == []
+
+
+def test_writers_and_removers_of_one_folder_do_not_disturb_each_other(store: Store) -> None:
+    """An emptied folder goes just as somebody else wants it."""
+    wrong: list[str] = []
+
+    def come_and_go(number: int) -> None:
+        for _ in range(300):
+            try:
+                if not store.put(f"a/{number}", b"x"):
+                    wrong.append("there already")
+                store.delete(f"a/{number}")
+            except StorageError as error:
+                wrong.append(str(error))
+
+    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 def test_of_many_writers_at_once_one_wins(store: Store) -> None:
@@ -75,10 +164,15 @@ def test_a_writer_killed_in_mid_write_leaves_nothing_half(tmp_path: Path) -> Non
     whole = [path for path in (tmp_path / "a").iterdir() if path.suffix == ".png"]
     assert {len(store.get(f"a/{path.name}") or b"") for path in whole} <= {20_000_000}
     (left,) = _half_written(tmp_path)
+    (unfinished,) = store.unfinished()
+    assert (unfinished.path, unfinished.size_bytes) == (f"a/{left.name}", left.stat().st_size)
+    assert left.name not in {each.path for each in store.list()}
     name = left.name.partition("#")[0]
     if not store.exists(f"a/{name}"):  # what it left behind is in nobody's way
         assert store.put(f"a/{name}", b"again")
         assert store.get(f"a/{name}") == b"again"
+    store.delete(unfinished.path)
+    assert not left.exists()
 
 
 def _half_written(directory: Path) -> list[Path]:

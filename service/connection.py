@@ -1,0 +1,87 @@
+"""One connection: how long a header may take to come, and how long an answer may lie unread.
+
+uvicorn bounds neither. Its own HTTP/1.1 protocol on h11 is used, whatever else is installed, so that every
+installation has the same limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from service.problems import MEDIA_TYPE, Code, Refusal
+
+#: From the first byte of a request, or from the connection where none came yet, to the end of its header.
+HEADER_S = 10.0
+#: How long 64 KiB of an answer, asyncio's high-water mark, may wait for its reader to take three quarters.
+UNREAD_S = 30.0
+#: Bytes of a header that has not ended yet.
+MAX_INCOMPLETE_BYTES = 16 * 1024
+
+
+class Connection(H11Protocol):
+    """A connection that is closed when its client is too slow; what is no HTTP is answered with a problem."""
+
+    _header_timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The header may take so long from now."""
+        super().connection_made(transport)
+        self._header_timer = self.loop.call_later(HEADER_S, self._header_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._stop_timers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Start the time of a header at its first byte, end it at its last."""
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            if self._header_timer is None:
+                self._header_timer = self.loop.call_later(HEADER_S, self._header_is_late)
+        elif self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def pause_writing(self) -> None:
+        """The reader is slow: give it so long."""
+        super().pause_writing()
+        if self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The reader has caught up."""
+        super().resume_writing()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request."""
+        self._end("bad_request", "this is no request of HTTP/1.1, or its header is too large")
+
+    def _header_is_late(self) -> None:
+        self._header_timer = None
+        if not self.transport.is_closing():
+            self._end("request_timeout", f"the header of the request did not come within {HEADER_S:g} s")
+
+    def _end(self, code: Code, detail: str) -> None:
+        """Answer with the problem, where nothing has been answered yet, and close."""
+        refusal = Refusal(code, detail)
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            content = refusal.details().model_dump_json().encode()
+            headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(content)), "Connection": "close"}
+            response = h11.Response(status_code=refusal.status, headers=list(headers.items()))
+            for event in (response, h11.Data(data=content), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _stop_timers(self) -> None:
+        for timer in (self._header_timer, self._unread_timer):
+            if timer is not None:
+                timer.cancel()
+        self._header_timer = self._unread_timer = None

@@ -1,0 +1,195 @@
+"""API keys: who may ask, for what, and how much.
+
+A key is ``pg_<id>_<secret>``, shown once. Redis keeps, in the hash ``proxygrad:keys``, a JSON record under
+its id, with the SHA-256 of the secret. The secret is 256 random bits, so nobody can try candidates against a
+leaked hash, and a slow hash made for passwords, which people choose, would buy nothing and cost each request.
+
+A record is never removed: one that was revoked says so. From the first one on, keys are in force.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self, cast, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from redis import Redis
+
+from proxygrad.errors import ProxyGradError
+
+log = logging.getLogger(__name__)
+
+Scope = Literal["read", "submit", "read_all", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+KEYS_KEY = "proxygrad:keys"
+DEFAULT_SCOPES: tuple[Scope, ...] = ("read", "submit")
+#: Ten a second, kept up for a minute: more than any client needs that waits with `Prefer` or `?wait=`.
+DEFAULT_RATE_PER_MIN = 600
+#: Of the 2000 jobs of one caller that may wait by default, a tenth.
+DEFAULT_IN_FLIGHT = 200
+MAX_RATE_PER_MIN = 1_000_000
+MAX_IN_FLIGHT = 1_000_000
+MAX_EXPIRES_DAYS = 36_500
+MAX_NAME = 100
+
+_SECRET_BYTES = 32
+_TOKEN = re.compile(r"pg_([0-9a-f]{12})_([0-9a-f]{64})")
+#: What a secret is compared with when there is no record of its id: the hash of nothing that can be sent.
+_NOBODY = "0" * 64
+
+_ADD = """#!lua flags=allow-oom
+return redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+"""
+
+_REVOKE = """#!lua flags=allow-oom
+local text = redis.call('HGET', KEYS[1], ARGV[1])
+if not text then return nil end
+local record = cjson.decode(text)
+if record.revoked_at == nil or record.revoked_at == cjson.null then
+  local time = redis.call('TIME')
+  record.revoked_at = tonumber(time[1])
+  text = cjson.encode(record)
+  redis.call('HSET', KEYS[1], ARGV[1], text)
+end
+return text
+"""
+
+
+class KeyProblem(ProxyGradError):
+    """A key cannot be made, found or read as was asked."""
+
+    code = "key_error"
+
+
+class Key(BaseModel):
+    """What is kept of a key. Times are seconds since 1970, UTC; a limit of None is none."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: str
+    name: str = Field(min_length=1, max_length=MAX_NAME)
+    digest: str = Field(pattern="^[0-9a-f]{64}$", repr=False)
+    scopes: frozenset[Scope] = Field(min_length=1)
+    rate_per_min: int | None = Field(default=DEFAULT_RATE_PER_MIN, ge=1, le=MAX_RATE_PER_MIN)
+    in_flight: int | None = Field(default=DEFAULT_IN_FLIGHT, ge=1, le=MAX_IN_FLIGHT)
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+    def state(self, now_s: float) -> Literal["valid", "expired", "revoked"]:
+        """Whether it opens anything at that time."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now_s else "valid"
+
+    @classmethod
+    def made(
+        cls,
+        name: str,
+        scopes: Iterable[Scope],
+        now_s: float,
+        *,
+        rate_per_min: int | None = DEFAULT_RATE_PER_MIN,
+        in_flight: int | None = DEFAULT_IN_FLIGHT,
+        expires_days: float | None = None,
+    ) -> tuple[Self, str]:
+        """A new record and its key; raises `KeyProblem` for values out of range."""
+        key_id, secret = secrets.token_hex(6), secrets.token_hex(_SECRET_BYTES)
+        try:
+            record = cls(
+                id=key_id,
+                name=name,
+                digest=_digest(secret),
+                scopes=frozenset(scopes),
+                rate_per_min=rate_per_min,
+                in_flight=in_flight,
+                created_at=now_s,
+                expires_at=None if expires_days is None else now_s + expires_days * 86_400,
+            )
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise KeyProblem(f"{first['loc'][0]} {first['input']!r}: {first['msg']}") from None
+        return record, f"pg_{key_id}_{secret}"
+
+
+@dataclass(frozen=True)
+class Known:
+    """All readable keys by id. ``in_force``: whether there is a record at all, readable or not."""
+
+    keys: Mapping[str, Key]
+    in_force: bool
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def opened(token: str, keys: Mapping[str, Key]) -> Key | None:
+    """The record that ``token`` belongs to, valid or not; None for an unknown id and for a wrong secret.
+
+    The same work is done in both cases, so that they take the same time.
+    """
+    parts = _TOKEN.fullmatch(token)
+    if parts is None:
+        return None
+    key = keys.get(parts[1])
+    matches = hmac.compare_digest(_digest(parts[2]), key.digest if key is not None else _NOBODY)
+    return key if matches else None
+
+
+class Keys:
+    """The keys in Redis. Safe to share between threads."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._add = redis.register_script(_ADD)
+        self._revoke = redis.register_script(_REVOKE)
+
+    def create(
+        self,
+        name: str,
+        scopes: Sequence[Scope] = DEFAULT_SCOPES,
+        *,
+        rate_per_min: int | None = DEFAULT_RATE_PER_MIN,
+        in_flight: int | None = DEFAULT_IN_FLIGHT,
+        expires_days: float | None = None,
+    ) -> tuple[Key, str]:
+        """Keep a new key: its record, and the key itself, which is not to be had again."""
+        seconds, _ = self._redis.time()
+        key, token = Key.made(
+            name,
+            scopes,
+            float(seconds),
+            rate_per_min=rate_per_min,
+            in_flight=in_flight,
+            expires_days=expires_days,
+        )
+        if not self._add(keys=[KEYS_KEY], args=[key.id, key.model_dump_json()]):
+            raise KeyProblem(f"a key with the id {key.id!r} is there already; try again")
+        return key, token
+
+    def all(self) -> Known:
+        """Every record, those revoked and expired too, as one command finds them: all of one moment."""
+        texts = cast("dict[bytes, bytes]", self._redis.hgetall(KEYS_KEY))
+        known: dict[str, Key] = {}
+        for key_id, text in texts.items():
+            try:
+                known[key_id.decode()] = Key.model_validate_json(text)
+            except (ValidationError, UnicodeDecodeError):
+                log.error("the record %r in %s is no key of this version; it opens nothing", key_id, KEYS_KEY)
+        return Known(known, in_force=bool(texts))
+
+    def revoke(self, key_id: str) -> Key:
+        """Let the key open nothing any more; its record afterwards. Raises `KeyProblem` if there is none."""
+        text = cast("bytes | None", self._revoke(keys=[KEYS_KEY], args=[key_id]))
+        if text is None:
+            ids = ", ".join(sorted(self.all().keys)) or "there are none"
+            raise KeyProblem(f"there is no key {key_id!r}; ids: {ids}")
+        return Key.model_validate_json(text)

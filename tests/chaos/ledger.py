@@ -1,0 +1,224 @@
+"""The ledger: what was asked against what there is, at the end, in Redis and in the store."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import cast
+
+from PIL import Image
+from redis import Redis
+
+from proxygrad.images import read_text
+from tests.chaos.book import Account, Book
+from tests.chaos.callers import ENDED
+from tests.chaos.fleet import Fleet
+from tests.workers import invariants
+from workers import queue
+from workers.jobs import Job, Jobs, image_path, result_path
+from workers.retention import Collector, Keep
+from workers.scripts import MAX_LOSSES
+from workers.storage import Store
+
+#: A run that stores its answer while its deadline passes has made it, and tells as soon as Redis is there.
+LATE_S = 5.0
+
+#: What may be left for good once nothing waits or runs. Other keys of jobs, and of ours, have to expire.
+_KEPT = re.compile(
+    r"rq:(queues|workers(:proxygrad)?|worker:.+|(finished|failed|canceled):proxygrad)"
+    r"|proxygrad:(clock|arrivals|jobs|rate|sweeps|workers|collector|worker:.+|flows:(interactive|batch))"
+)
+_OF_A_JOB = re.compile(r"(?:proxygrad:[a-z]+|rq:(?:job|results)):([0-9a-f]{32})")
+
+#: What may become of a question, beside `worker_lost` where it met that many dead workers.
+_OUTCOMES: dict[str, set[str]] = {
+    "plain": {"succeeded"},
+    "batch": {"succeeded"},
+    "patient": {"succeeded"},
+    "twin": {"succeeded"},
+    "cancelled": {"succeeded", "cancelled"},
+    "hurried": {"succeeded", "failed: deadline_exceeded"},
+    "foreign": {"failed: model_unavailable"},
+    "outside": {"failed: position_out_of_range"},
+}
+
+
+@dataclass
+class Ledger:
+    """``mismatches`` is empty when all is well; the rest is for the table."""
+
+    mismatches: list[str] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    losses: Counter[int] = field(default_factory=Counter)
+    images: int = 0
+    left_by_killed: int = 0
+    answers_besides: int = 0
+    fenced: int = 0
+    twice_told: int = 0
+
+
+def audit(book: Book, fleet: Fleet, redis: Redis, store: Store) -> Ledger:
+    """Look at everything; all must have ended."""
+    ledger = Ledger(mismatches=[*book.flaws, *fleet.surprises])
+    jobs = Jobs(redis, store)
+    for account in book.accounts.values():
+        job = jobs.fetch(account.job_id)
+        if job is None:
+            _audit_forgotten(account, ledger, fleet)
+            continue
+        outcome = f"failed: {job.problem.code}" if job.problem and job.state == "failed" else job.state
+        ledger.outcomes[outcome] += 1
+        ledger.losses[job.losses] += 1
+        ledger.mismatches += _of_outcome(account, job, outcome, fleet)
+        ledger.mismatches += _of_first_end(account, job, jobs, redis, fleet)
+        if job.state == "succeeded":
+            ledger.images += 1
+            ledger.mismatches += _of_answer(account, job, jobs, store)
+    ledger.mismatches += [f"queue: {fault}" for fault in invariants.faults(redis)]
+    ledger.mismatches += _of_keys(book, redis)
+    _audit_store(book, ledger, redis, store)
+    _audit_logs(book, ledger, fleet)
+    return ledger
+
+
+def forgettable(at: float, fleet: Fleet) -> bool:
+    """Whether a Redis that crashed may have forgotten what it wrote at that time."""
+    return any(since <= at <= until for since, until in fleet.cuts)
+
+
+def _audit_forgotten(account: Account, ledger: Ledger, fleet: Fleet) -> None:
+    """A job may be forgotten after its end, where that was within the seconds that Redis lost."""
+    at = max(account.acknowledged)
+    if account.told in ("failed", "cancelled") and any(at <= until for _, until in fleet.cuts):
+        ledger.outcomes[f"{account.told}, then forgotten"] += 1
+    else:
+        ledger.mismatches.append(f"{account.job_id} was asked at {at:.1f}, and nobody knows it")
+
+
+def _of_outcome(account: Account, job: Job, outcome: str, fleet: Fleet) -> Iterator[str]:
+    what = f"{job.id} ({', '.join(sorted(account.kinds))})"
+    allowed = set.intersection(*(_OUTCOMES[kind] for kind in account.kinds))
+    if outcome not in allowed and not (outcome == "failed: worker_lost" and job.losses >= MAX_LOSSES):
+        yield f"{what} ended as {outcome}: {job.problem}"
+    promised = account.cancel_state == "cancelled" and not forgettable(account.cancelled_at or 0, fleet)
+    if promised and job.state != "cancelled":
+        yield f"{what} was said to be cancelled, and is {job.state}"
+    if job.deadline_at is not None and job.finished_at is not None:
+        if outcome == "failed: deadline_exceeded" and job.finished_at < job.deadline_at - 0.05:
+            yield f"{what} failed {job.deadline_at - job.finished_at:.2f} s before its deadline"
+        late = job.state == "succeeded" and job.finished_at > job.deadline_at + LATE_S
+        if late and not _away(job.deadline_at, job.finished_at, fleet):
+            yield f"{what} succeeded {job.finished_at - job.deadline_at:.2f} s after its deadline"
+
+
+def _away(since: float, until: float, fleet: Fleet) -> bool:
+    """Whether nothing could be told at some time in between, or just before."""
+    return any(went < until and back > since - LATE_S for went, back in fleet.outages)
+
+
+def _of_first_end(account: Account, job: Job, jobs: Jobs, redis: Redis, fleet: Fleet) -> Iterator[str]:
+    """Whatever came after the first end has changed nothing; what Redis forgot of it, the store has still."""
+    then, now = account.end, record(redis, job.id)
+    if then is None or then == now:
+        return
+    if "finished_at" not in then:  # its caller alone was told, before Redis forgot the job
+        if job.state != then["state"]:
+            yield f"{job.id} was said to have {then['state']}, and is {job.state}"
+        return
+    if not forgettable(float(then["finished_at"]), fleet):
+        changed = sorted(name for name in now | then if now.get(name) != then.get(name))
+        yield f"{job.id} ended as {then['state']}, and {', '.join(changed)} changed afterwards"
+    stored = jobs.stored(job.id)
+    if then["state"] == "succeeded":
+        kept = {} if stored is None else stored.to_fields()
+        for name in ("result", "images"):
+            if kept.get(name) != then[name]:
+                yield f"{job.id} succeeded, and its {name} in the store changed afterwards"
+
+
+def _of_answer(account: Account, job: Job, jobs: Jobs, store: Store) -> Iterator[str]:
+    png = store.get(image_path(job.id, 0))
+    if png is None or len(job.images) != 1:
+        yield f"{job.id} succeeded, and has {len(job.images)} images in its record and no picture"
+        return
+    digest = hashlib.sha256(png).hexdigest()
+    if digest != job.images[0].sha256:
+        yield f"{job.id}: the picture's sha256 is {digest}, its record says {job.images[0].sha256}"
+    if account.image_sha256 and digest != account.image_sha256:
+        yield f"{job.id}: the picture is not the one that was there when it succeeded"
+    with Image.open(io.BytesIO(png)) as image:
+        image.load()
+        if image.size != (job.images[0].width_px, job.images[0].height_px):
+            yield f"{job.id}: the picture is {image.size} pixels, not as its record says"
+    if read_text(png)["id"] != job.id:
+        yield f"{job.id}: the picture says that it is of {read_text(png)['id']}"
+    stored = jobs.stored(job.id)
+    if stored is None or stored.result != job.result or stored.images != job.images:
+        yield f"{job.id}: the record in the store is not the one in Redis"
+
+
+def _of_keys(book: Book, redis: Redis) -> Iterator[str]:
+    for key in (name.decode() for name in redis.scan_iter(count=1000)):
+        of_job = _OF_A_JOB.fullmatch(key)
+        if of_job is None or of_job[1] not in book.accounts:
+            expected = _KEPT.fullmatch(key) or (key.startswith("proxygrad:") and redis.ttl(key) > 0)
+        else:
+            expected = redis.ttl(key) > 0
+        if not expected:
+            yield f"the key {key} is left, for {redis.ttl(key)} s"
+
+
+def _audit_store(book: Book, ledger: Ledger, redis: Redis, store: Store) -> None:
+    """Killed runs may leave what only the collector removes; after it there is nothing but answers."""
+    succeeded = {
+        job_id
+        for job_id in book.accounts
+        if redis.hget(queue.job_key(job_id), "state") == b"succeeded" or store.exists(result_path(job_id))
+    }
+    wanted = {path for job_id in succeeded for path in (image_path(job_id, 0), result_path(job_id))}
+    before = {each.path for each in store.list()} | {each.path for each in store.unfinished()}
+    ledger.left_by_killed = len(before - wanted)
+    ledger.answers_besides = len(succeeded) - ledger.images
+    Collector(redis, store, Keep(), grace_s=0.0).collect()
+    after = {each.path for each in store.list()} | {each.path for each in store.unfinished()}
+    ledger.mismatches += [f"{path} is left in the store" for path in sorted(after - wanted)]
+    ledger.mismatches += [f"{path} is not in the store" for path in sorted(wanted - after)]
+
+
+def _audit_logs(book: Book, ledger: Ledger, fleet: Fleet) -> None:
+    """Of each job one worker says that it succeeded, unless Redis forgot it; nobody tells of a traceback."""
+    told: Counter[str] = Counter()
+    for member in fleet.members:
+        text = member.log.read_text(errors="replace") if member.log.exists() else ""
+        told.update(re.findall(r"job ([0-9a-f]{32}) succeeded in", text))
+        ledger.fenced += len(re.findall(r"the lease of run \S+ has ended", text))
+        for found in re.findall(r"^(?:Traceback|\S+ (?:ERROR|CRITICAL)) .*", text, re.MULTILINE):
+            ledger.mismatches.append(f"{member.name} said: {found[:200]}")
+    for job_id, count in told.items():
+        ledger.twice_told += count > 1
+        account = book.accounts.get(job_id)
+        if count > 1 and not fleet.cuts:
+            ledger.mismatches.append(f"{count} runs of {job_id} were told that they had succeeded")
+        if account is None:
+            ledger.mismatches.append(f"{job_id} was computed, and nobody asked")
+
+
+def record(redis: Redis, job_id: str) -> dict[str, str]:
+    """All fields of a job's record."""
+    raw = cast(dict[bytes, bytes], redis.hgetall(queue.job_key(job_id)))
+    return {name.decode(): value.decode() for name, value in raw.items()}
+
+
+def unended(book: Book, redis: Redis) -> list[str]:
+    """What has not ended, in words."""
+    found = []
+    for job_id in book.accounts:
+        fields = {name: value[:60] for name, value in record(redis, job_id).items() if name != "spec"}
+        if fields and fields["state"] not in ENDED:
+            found.append(f"{job_id} has not ended: {json.dumps(fields)}")
+    return found

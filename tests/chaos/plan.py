@@ -1,0 +1,185 @@
+"""What a run of the chaos is made of, all drawn from its seed: questions of several callers, and faults."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from proxygrad.spec import ModelInfo
+from workers.jobs import Request
+
+#: What is to become of a question.
+#:
+#: ``plain``, ``batch``, ``patient`` (a deadline far off): it succeeds. ``twin``: another caller's.
+#: ``cancelled``: its caller loses interest, maybe too late. ``hurried``: its deadline may pass, waiting or
+#: running. ``foreign``: asked of other weights than the workers have, as when a file changes while a job
+#: waits. ``outside``: a position that only the network can tell is outside its grid, at another size than its
+#: own.
+Kind = Literal["plain", "batch", "patient", "twin", "cancelled", "hurried", "foreign", "outside"]
+KINDS: dict[Kind, float] = {
+    "plain": 50,
+    "batch": 20,
+    "patient": 5,
+    "twin": 5,
+    "cancelled": 8,
+    "hurried": 7,
+    "foreign": 2,
+    "outside": 3,
+}
+
+FaultKind = Literal[
+    "worker kill -9",
+    "worker paused",
+    "worker drained",
+    "Redis kill -9",
+    "Redis crash",
+    "Redis paused",
+    "gateway kill -9",
+]
+#: How often a kind is drawn, beside once for certain.
+FAULTS: dict[FaultKind, float] = {
+    "worker kill -9": 4,
+    "worker paused": 3,
+    "worker drained": 3,
+    "Redis kill -9": 2,
+    "Redis crash": 2,
+    "Redis paused": 2,
+    "gateway kill -9": 2,
+}
+#: Seconds from and to which a fault lasts; a lease lasts 6, an answer of Redis is waited for 10. What was
+#: killed is started again at the end of it; a machine that pauses loses its leases.
+LASTS_S: dict[FaultKind, tuple[float, float]] = {
+    "worker kill -9": (0.5, 2),
+    "worker paused": (8, 12),
+    "worker drained": (0.5, 2),
+    "Redis kill -9": (0.5, 6),
+    "Redis crash": (0.5, 6),
+    "Redis paused": (2, 13),
+    "gateway kill -9": (0.5, 2),
+}
+#: The longest that Redis is away, once in a long run.
+REDIS_AWAY_S = 20.0
+
+#: Callers at the queue itself, each by its name, and callers over HTTP, who are all one to the gateway.
+AT_THE_QUEUE = ("ann", "ben", "eva", "ole")
+OVER_HTTP = ("http-1", "http-2")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The size of a run: questions and faults come within ``spread_s``, the rest takes ``settle_s`` at most.
+
+    Of the spans in `LASTS_S` the first part, ``stretch``, is used.
+    """
+
+    jobs: int
+    faults: int
+    spread_s: float
+    settle_s: float
+    workers: int = 3
+    slots: int = 8
+    grace_s: float = 5.0
+    stretch: float = 1.0
+
+    @property
+    def limit_s(self) -> float:
+        """When a run that hangs is given up: its parts, and a minute and a half to start and to look."""
+        return self.spread_s + self.settle_s + 90
+
+
+LONG = Scale(jobs=1200, faults=24, spread_s=330, settle_s=170)
+SHORT = Scale(jobs=200, faults=7, spread_s=30, settle_s=80, slots=4, stretch=0.2)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of one caller, ``at_s`` seconds after the beginning."""
+
+    number: int
+    caller: str
+    at_s: float
+    kind: Kind
+    request: Request
+    cancel_after_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``pick``, 0 to 1, says which of several processes it hits."""
+
+    kind: FaultKind
+    at_s: float
+    lasts_s: float
+    pick: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will happen, each in the order of its time."""
+
+    questions: tuple[Question, ...]
+    faults: tuple[Fault, ...]
+
+
+def draw(seed: int, scale: Scale, model: ModelInfo) -> Plan:
+    """The plan of that seed."""
+    dice = random.Random(seed)
+    times = sorted(dice.uniform(0, scale.spread_s) for _ in range(scale.jobs))
+    questions: list[Question] = []
+    for number, at_s in enumerate(times):
+        questions.append(_question(dice, seed, number, at_s, questions, model))
+    return Plan(tuple(questions), tuple(_faults(dice, scale)))
+
+
+def _question(
+    dice: random.Random, seed: int, number: int, at_s: float, earlier: list[Question], model: ModelInfo
+) -> Question:
+    (kind,) = dice.choices(list(KINDS), list(KINDS.values()))
+    callers = AT_THE_QUEUE if kind in ("cancelled", "foreign") else AT_THE_QUEUE + OVER_HTTP
+    caller = dice.choice(callers)
+    plain = [one for one in earlier[-20:] if one.kind == "plain" and one.caller != caller]
+    if kind == "twin" and plain:
+        return replace(dice.choice(plain), number=number, at_s=at_s, caller=caller, kind=kind)
+    layer = model.layer(dice.choice(("layer1", "layer2", "layer3")))
+    fields = {
+        "model": model.name,
+        "layer": layer.name,
+        "unit": dice.randrange(layer.units),
+        "seed": seed * 1_000_000 + number,
+        "steps": _steps(dice, kind),
+    }
+    if kind == "batch":
+        fields["priority"] = "batch"
+    elif kind == "patient":
+        fields["deadline_s"] = 3600.0
+    elif kind == "hurried":
+        fields["deadline_s"] = round(dice.uniform(0.2, 3.0), 3)
+    elif kind == "outside":
+        fields |= {"objective": "neuron", "position": tuple(side - 1 for side in layer.grid), "size_px": 16}
+    wait_s = dice.uniform(0, 3) if kind == "cancelled" else None
+    return Question(number, caller, at_s, kind, Request.model_validate(fields), wait_s)
+
+
+def _steps(dice: random.Random, kind: Kind) -> int:
+    """Mostly short, some of seconds, a few long enough for checkpoints."""
+    if kind in ("cancelled", "hurried"):
+        return dice.randint(200, 1500)
+    (span,) = dice.choices(((8, 64), (200, 600), (2000, 4000)), (65, 28, 7))
+    return dice.randint(*span)
+
+
+def _faults(dice: random.Random, scale: Scale) -> list[Fault]:
+    kinds: list[FaultKind] = list(FAULTS)[: scale.faults]
+    kinds += dice.choices(list(FAULTS), list(FAULTS.values()), k=scale.faults - len(kinds))
+    dice.shuffle(kinds)
+    times = sorted(dice.uniform(0.03 * scale.spread_s, 0.97 * scale.spread_s) for _ in kinds)
+    faults = []
+    for kind, at_s in zip(kinds, times, strict=True):
+        least_s, most_s = LASTS_S[kind]
+        lasts_s = dice.uniform(least_s, least_s + scale.stretch * (most_s - least_s))
+        faults.append(Fault(kind, at_s, lasts_s, dice.random()))
+    longest = kinds.index("Redis kill -9")
+    if scale.spread_s > 10 * REDIS_AWAY_S:
+        faults[longest] = replace(faults[longest], lasts_s=REDIS_AWAY_S)
+    return faults

@@ -1,0 +1,97 @@
+"""The tables at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil
+
+from tests.chaos.book import Book
+from tests.chaos.fleet import Fleet
+from tests.chaos.ledger import Ledger
+from tests.chaos.plan import AT_THE_QUEUE, FAULTS, OVER_HTTP
+from tests.chaos.watch import Blow, Hit, Watch
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least value that at least this share of them does not exceed."""
+    return sorted(values)[max(0, ceil(share * len(values)) - 1)]
+
+
+def of_faults(blows: Sequence[Blow], watch: Watch, book: Book) -> Iterator[str]:
+    """One row a kind: what it hit, when that began again, and when the service was back."""
+    span = f"{'p50':>7} {'p99':>7}"
+    yield f"{'':<16}       jobs  went began   {'began again, s':>15}   {'alone, s':>15}   {'back, s':>13}"
+    yield f"{'fault':<16}   n   hit    on again   {span}   {span}   {'p50':>6} {'max':>6}"
+    for kind in FAULTS:
+        mine = [blow for blow in blows if blow.kind == kind]
+        pairs = [(blow, hit) for blow in mine for hit in blow.hits if hit.ended != "before"]
+        again = [(blow, hit) for blow, hit in pairs if hit.again_at is not None]
+        timed = [(blow, hit) for blow, hit in again if hit.held.priority == "interactive"]
+        alone = [(blow, hit) for blow, hit in timed if _alone(blow, hit, blows)]
+        back = [at - blow.at for blow in mine if (at := _back(blow, watch, book)) is not None]
+        yield (
+            f"{kind:<16} {len(mine):>3} {len(pairs):>5} {len(pairs) - len(again):>5} {len(again):>5}   "
+            f"{_two([_took(*pair) for pair in timed], 7)}   {_two([_took(*pair) for pair in alone], 7)}   "
+            f"{_two(back, 6, 1.0)}"
+        )
+    yield "began again, s: from the fault to the next start of an interactive job that it hit (a batch waits"
+    yield "for those); alone: with no other fault of Redis or a worker in between; back, s: from the fault to"
+    yield "the next start of any job (gateway: to the next answer to a question over HTTP)"
+
+
+def of_jobs(ledger: Ledger, book: Book, fleet: Fleet) -> Iterator[str]:
+    """What was asked, and what became of it."""
+    accounts = book.accounts.values()
+    questions = sum(len(account.questions) for account in accounts)
+    asked = sum(len(account.acknowledged) for account in accounts)
+    forgotten = sum(account.forgotten for account in accounts)
+    callers = len(AT_THE_QUEUE) + len(OVER_HTTP)
+    rows = {
+        "questions": f"{questions} of {callers} callers, accepted {asked} times",
+        "refused, for now": _counts(book.refusals),
+        "forgotten": f"{forgotten} by a Redis that crashed, and asked again",
+        "jobs": f"{len(accounts)} = {_counts(ledger.outcomes)}",
+        "losses of a job": ", ".join(f"{losses}: {n} jobs" for losses, n in sorted(ledger.losses.items())),
+        "pictures": f"{ledger.images}, each decoded, its sha256 as recorded and as first seen",
+        "fenced off": f"{ledger.fenced} runs found that they had lost their job",
+        "ended twice": f"{ledger.twice_told}, their first end forgotten by Redis",
+        "left by the killed": f"{ledger.left_by_killed} files, gone after the collector",
+        "answers besides": f"{ledger.answers_besides} by runs whose job then ended otherwise",
+    }
+    if fleet.drains:
+        spans = [until - since for since, until in fleet.drains]
+        rows["drains"] = f"{len(spans)}, p50 {percentile(spans, 0.5):.1f} s, max {max(spans):.1f} s"
+        rows["drains"] += f"; grace period {fleet.scale.grace_s:g} s"
+    for name, text in rows.items():
+        yield f"{name:<18}  {text}"
+
+
+def _took(blow: Blow, hit: Hit) -> float:
+    return (hit.again_at or blow.at) - blow.at
+
+
+def _alone(blow: Blow, hit: Hit, blows: Sequence[Blow]) -> bool:
+    until = hit.again_at or blow.at
+    return not any(
+        other.at < until and other.until > blow.at
+        for other in blows
+        if other is not blow and other.target != "gateway"
+    )
+
+
+def _back(blow: Blow, watch: Watch, book: Book) -> float | None:
+    if blow.target == "gateway":
+        return book.first_answer_after(blow.at, OVER_HTTP)
+    if blow.target != "Redis":
+        return None
+    return min((at for at in watch.starts.values() if at > blow.at + 0.2), default=None)
+
+
+def _two(values: Sequence[float], width: int, second: float = 0.99) -> str:
+    if not values:
+        return f"{'-':>{width}} {'-':>{width}}"
+    return f"{percentile(values, 0.5):>{width}.1f} {percentile(values, second):>{width}.1f}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return " + ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"

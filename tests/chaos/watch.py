@@ -1,0 +1,160 @@
+"""An observer beside the service: which run holds which job, what a fault hit, and when that began again."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from tests.chaos.book import Book
+from tests.chaos.callers import ENDED
+from tests.chaos.ledger import record
+from tests.chaos.plan import FaultKind
+from workers import queue
+from workers.jobs import image_path
+from workers.storage import Store
+
+#: Between two looks at what runs, and at what has ended.
+LOOK_S = 0.1
+ENDS_S = 0.5
+#: A job that Redis has forgotten, and that nobody asks for again within this, is not wanted any more.
+FORGOTTEN_S = 10.0
+
+
+class Held(NamedTuple):
+    """A job in the hands of a run."""
+
+    job_id: str
+    execution: str
+    worker: str
+    started_at: float
+    priority: str
+
+
+@dataclass
+class Hit:
+    """A job that a fault hit. ``again_at``: when its next run began; ``ended``: its state where none came."""
+
+    held: Held
+    again_at: float | None = None
+    ended: str = ""
+
+    @property
+    def settled(self) -> bool:
+        return self.again_at is not None or bool(self.ended)
+
+
+@dataclass
+class Blow:
+    """A fault that happened, when, and what it hit."""
+
+    kind: FaultKind
+    at: float
+    until: float
+    target: str
+    hits: list[Hit] = field(default_factory=list)
+
+
+class Watch(threading.Thread):
+    """Looks until ``over`` is set. Safe to ask from other threads."""
+
+    def __init__(self, redis: Redis, store: Store, book: Book, over: threading.Event) -> None:
+        super().__init__(name="watch", daemon=True)
+        self._redis = redis
+        self._store = store
+        self._book = book
+        self._over = over
+        self._running: dict[str, Held] = {}
+        self._blows: list[Blow] = []
+        self._ends_s = 0.0
+        self.starts: dict[str, float] = {}  # by run
+
+    def run(self) -> None:
+        while not self._over.wait(LOOK_S):
+            try:
+                self.look()
+                if time.monotonic() >= self._ends_s:
+                    self._see_ends()
+                    self._ends_s = time.monotonic() + ENDS_S
+            except RedisError:
+                continue  # as everybody, it waits for Redis to come back
+
+    def running(self) -> list[Held]:
+        """What runs now; where Redis cannot say, what did last."""
+        with suppress(RedisError):
+            self.look()
+        return list(self._running.values())
+
+    def follow(self, blow: Blow) -> None:
+        """See what becomes of the jobs it hit."""
+        self._blows.append(blow)
+
+    @property
+    def unsettled(self) -> list[Hit]:
+        """Those of which that is not known yet."""
+        return [hit for blow in list(self._blows) for hit in blow.hits if not hit.settled]
+
+    def look(self) -> None:
+        members = [
+            member.decode() for member in cast(list[bytes], self._redis.zrange(queue.LEASES_KEY, 0, -1))
+        ]
+        open_hits = [(blow, hit) for blow in list(self._blows) for hit in blow.hits if not hit.settled]
+        ids = dict.fromkeys([member.rpartition(":")[0] for member in members])
+        ids |= dict.fromkeys(hit.held.job_id for _, hit in open_hits)
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                fields = ("state", "execution", "worker", "started_at", "finished_at", "priority")
+                pipe.hmget(queue.job_key(job_id), *fields)
+            records = dict(zip(ids, map(_texts, pipe.execute()), strict=True))
+        running = {}
+        for job_id, (state, execution, worker, started_at, _, priority) in records.items():
+            if state == "running" and execution and worker and started_at:
+                held = Held(job_id, execution, worker, float(started_at), priority or "")
+                running[job_id] = held
+                self.starts[execution] = held.started_at
+        self._running = running
+        for blow, hit in open_hits:
+            _settle(blow, hit, records[hit.held.job_id])
+
+    def _see_ends(self) -> None:
+        ids = self._book.open_ids()
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hget(queue.job_key(job_id), "state")
+            states = [(state or b"").decode() for state in pipe.execute()]
+        for job_id, state in zip(ids, states, strict=True):
+            account = self._book.accounts[job_id]
+            if state in ENDED:
+                self._see_end(job_id)
+            elif not state and account.told:  # forgotten since, and nobody will ask again
+                account.end = {"state": account.told}
+
+    def _see_end(self, job_id: str) -> None:
+        fields = record(self._redis, job_id)
+        if fields.get("state") not in ENDED:
+            return
+        account = self._book.accounts[job_id]
+        if fields["state"] == "succeeded":
+            png = self._store.get(image_path(job_id, 0))
+            account.image_sha256 = "" if png is None else hashlib.sha256(png).hexdigest()
+        account.end = fields
+
+
+def _settle(blow: Blow, hit: Hit, record: list[str | None]) -> None:
+    state, execution, _, started_at, finished_at, _ = record
+    if execution and execution != hit.held.execution and float(started_at or 0) > blow.at:
+        hit.again_at = float(started_at or 0)
+    elif state in ENDED:
+        hit.ended = state if float(finished_at or 0) > blow.at else "before"
+    elif state is None and time.time() > blow.until + FORGOTTEN_S:
+        hit.ended = "forgotten"
+
+
+def _texts(values: list[bytes | None]) -> list[str | None]:
+    return [None if value is None else value.decode() for value in values]

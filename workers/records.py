@@ -1,0 +1,113 @@
+"""A job's record: what it says, and how it is written in a hash of Redis and in the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxygrad.spec import Result, Spec
+from workers.submission import ANONYMOUS, Priority
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+#: Fields of the record that hold JSON; the others are plain text.
+_JSON_FIELDS = frozenset({"spec", "result", "images", "problem", "checkpoint"})
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Problem(_Record):
+    """Why a job failed, or a model is not served: a stable code and a sentence for people."""
+
+    code: str
+    detail: str
+
+
+class Checkpoint(_Record):
+    """Where the store keeps the state of a run after ``step`` steps, for another run to go on from."""
+
+    step: int
+    path: str
+
+
+class ImageInfo(_Record):
+    """One stored image; the digest is of the stored bytes."""
+
+    sha256: str
+    size_bytes: int
+    media_type: str
+    width_px: int
+    height_px: int
+
+
+class Job(_Record):
+    """One question and where its answer stands. Times are seconds since 1970, UTC.
+
+    ``step`` of ``steps`` are done, with ``activation`` at that step; ``worker`` computes it or did;
+    ``losses`` counts the workers that died with it; ``cost`` is that of `Spec.cost`. What follows the problem
+    and the cost matters until the end, and is in Redis alone.
+    """
+
+    id: str
+    spec: Spec
+    state: State
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    step: int = 0
+    steps: int
+    activation: float | None = None
+    worker: str | None = None
+    losses: int = 0
+    result: Result | None = None
+    images: tuple[ImageInfo, ...] = ()
+    problem: Problem | None = None
+    cost: float = 0.0
+    priority: Priority = Field(default="interactive", exclude=True)
+    caller: str = Field(default=ANONYMOUS, exclude=True)
+    deadline_at: float | None = Field(default=None, exclude=True)
+    checkpoint: Checkpoint | None = Field(default=None, exclude=True)
+    cancel_requested: float | None = Field(default=None, exclude=True)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the state will not change any more by itself."""
+        return self.state in ("succeeded", "failed", "cancelled")
+
+    @property
+    def waited_s(self) -> float | None:
+        """Seconds from submission to the start of the run that counts; None before."""
+        return None if self.started_at is None else self.started_at - self.created_at
+
+    @property
+    def ran_s(self) -> float | None:
+        """Seconds from that start to the end; None before."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return self.finished_at - self.started_at
+
+    def as_withdrawn(self, at: float) -> Job:
+        """The job as a caller sees it who withdrew at that time, whatever it is to the others."""
+        if self.ended and (self.finished_at or 0.0) <= at:
+            return self
+        began = self.started_at is not None and self.started_at <= at
+        unseen: dict[str, object] = {} if began else {"started_at": None, "step": 0, "activation": None}
+        answer = {"result": None, "images": (), "problem": None}
+        return self.model_copy(update={"state": "cancelled", "finished_at": at, **answer, **unseen})
+
+    @classmethod
+    def from_fields(cls, job_id: str, fields: Mapping[bytes, bytes]) -> Job:
+        """The job that a record's fields describe."""
+        known = {name: fields[name.encode()].decode() for name in cls.model_fields if name.encode() in fields}
+        parsed = {name: json.loads(text) if name in _JSON_FIELDS else text for name, text in known.items()}
+        return cls.model_validate({**parsed, "id": job_id})
+
+    def to_fields(self) -> dict[str, str | int | float]:
+        """The record's fields that describe this job; what is None has none."""
+        values = self.model_dump(mode="json", exclude={"id"}, exclude_none=True)
+        return {name: json.dumps(value) if name in _JSON_FIELDS else value for name, value in values.items()}
