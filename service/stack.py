@@ -33,8 +33,8 @@ from workers.storage import Store
 #: Longest time from the start of the children until the service answers. The worker imports torch and loads
 #: every model: seconds on this machine, more on a cold disk.
 START_LIMIT_S = 180.0
-#: How long the worker drains after Ctrl-C where `PROXYGRAD_GRACE_S` does not say: somebody waits for the prompt,
-#: and what does not fit goes on from its checkpoint at the next start.
+#: How long the worker drains after Ctrl-C where `PROXYGRAD_GRACE_S` does not say: somebody waits for the
+#: prompt, and what does not fit goes on from its checkpoint at the next start.
 WORKER_GRACE_S = 8.0
 #: After that the worker is killed; a killed job is not lost, only late.
 WORKER_EXIT_S = 3.0

@@ -11,6 +11,9 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.plan import AT_THE_QUEUE, FAULTS, OVER_HTTP
 from tests.chaos.watch import Blow, Hit, Watch
 
+#: What a fault hit comes back within a lease, a sweep and a bit after its end.
+AFTERMATH_S = 8.0
+
 
 def percentile(values: Sequence[float], share: float) -> float:
     """The least value that at least this share of them does not exceed."""
@@ -35,7 +38,7 @@ def of_faults(blows: Sequence[Blow], watch: Watch, book: Book) -> Iterator[str]:
             f"{_two(back, 6, 1.0)}"
         )
     yield "began again, s: from the fault to the next start of an interactive job that it hit (a batch waits"
-    yield "for those); alone: with no other fault of Redis or a worker in between; back, s: from the fault to"
+    yield "for those); alone: with no other fault of Redis or a worker near; back, s: from the fault to"
     yield "the next start of any job (gateway: to the next answer to a question over HTTP)"
 
 
@@ -73,7 +76,7 @@ def _took(blow: Blow, hit: Hit) -> float:
 def _alone(blow: Blow, hit: Hit, blows: Sequence[Blow]) -> bool:
     until = hit.again_at or blow.at
     return not any(
-        other.at < until and other.until > blow.at
+        other.at < until and other.until + AFTERMATH_S > blow.at
         for other in blows
         if other is not blow and other.target != "gateway"
     )
