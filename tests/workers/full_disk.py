@@ -46,7 +46,8 @@ def write_and_go_on(directory: Path) -> dict[str, object]:
 def run_a_job(directory: Path, redis_url: str) -> dict[str, object]:
     """A job on a store without room, and the next one after there is some."""
     from tests.workers.counting import CountingEngine
-    from tests.workers.process import ended, working
+    from tests.workers.patience import ended
+    from tests.workers.process import working
     from tests.workers.questions import MODEL, question
     from workers.jobs import Jobs
     from workers.settings import connect

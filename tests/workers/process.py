@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from redis import Redis
@@ -12,7 +11,6 @@ from redis import Redis
 from tests.workers.counting import AnyModel
 from workers.beats import Beats
 from workers.drain import Drain
-from workers.jobs import Job, Jobs
 from workers.leases import BEAT_S
 from workers.listener import Listener
 from workers.rounds import Rounds
@@ -55,19 +53,3 @@ def working(
 
 def _no_end(status: int) -> None:
     raise AssertionError(f"the process would end with status {status}")
-
-
-def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
-    """Return when ``condition`` holds; fails after ``limit_s``."""
-    deadline_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not within {limit_s} s"
-        time.sleep(0.005)
-
-
-def ended(jobs: Jobs, job_id: str, limit_s: float = 10.0) -> Job:
-    """The job once it has ended."""
-    until(lambda: (job := jobs.fetch(job_id)) is not None and job.ended, limit_s)
-    job = jobs.fetch(job_id)
-    assert job is not None
-    return job

@@ -16,7 +16,8 @@ pytest.importorskip("torch", reason="slots run the task, which needs torch")
 from rq import Worker
 
 from tests.workers.counting import AnyModel, CountingEngine, OnPaper
-from tests.workers.process import ended, until, working
+from tests.workers.patience import ended, until
+from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from workers import assignment as assignments
 from workers import leases, queue

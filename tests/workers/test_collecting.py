@@ -122,7 +122,8 @@ def test_a_run_waits_until_its_artefacts_have_been_removed(redis: Redis, store: 
     """A collector that stands still in mid removal: the image it will remove is not the new one."""
     pytest.importorskip("torch", reason="a slot computes with torch")
     from tests.workers.counting import CountingEngine
-    from tests.workers.process import ended, until, working
+    from tests.workers.patience import ended, until
+    from tests.workers.process import working
 
     jobs, claims, engine = Jobs(redis, store), Claims(redis), CountingEngine()
     job_id = keep_answer(store, 0)
@@ -147,7 +148,8 @@ def test_a_run_waits_until_its_artefacts_have_been_removed(redis: Redis, store: 
 def test_an_answer_whose_image_is_gone_is_computed_again(redis: Redis, store: Store) -> None:
     pytest.importorskip("torch", reason="a slot computes with torch")
     from tests.workers.counting import CountingEngine
-    from tests.workers.process import ended, working
+    from tests.workers.patience import ended
+    from tests.workers.process import working
 
     jobs = Jobs(redis, store)
     job_id = keep_answer(store, 0)

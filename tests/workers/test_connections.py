@@ -51,7 +51,8 @@ def test_a_process_has_four_however_many_slots_are_at_work(
 ) -> None:
     pytest.importorskip("torch", reason="slots run the task, which needs torch")
     from tests.workers.counting import CountingEngine
-    from tests.workers.process import ended, working
+    from tests.workers.patience import ended
+    from tests.workers.process import working
     from workers.main import commands_to, listening_to
 
     ids = [jobs.submit(question(unit, steps=20), MODEL)[0].id for unit in range(200)]

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 
-from tests.workers.process import until
+from tests.workers.patience import until
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import waiting
 from workers import dispatcher as module

@@ -17,7 +17,8 @@ from rq.command import send_command, send_kill_horse_command, send_shutdown_comm
 
 from service.embedded import EmbeddedValkey
 from tests.workers.counting import CountingEngine
-from tests.workers.process import ended, until, working
+from tests.workers.patience import ended, until
+from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import waiting
 from workers import dispatcher, queue

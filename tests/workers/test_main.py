@@ -24,7 +24,8 @@ from proxygrad.models import Catalogue
 from proxygrad.network import Network
 from proxygrad.spec import Spec
 from tests.workers.counting import HANGING, POISON
-from tests.workers.process import ended, until, working
+from tests.workers.patience import ended, until
+from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import waiting
 from workers import catalog, queue

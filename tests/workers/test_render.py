@@ -14,7 +14,8 @@ from proxygrad.errors import BadRequest, LaneError, ProxyGradError, WeightsError
 from proxygrad.images import annotate_png, decode_png, encode_png, read_text
 from proxygrad.spec import Spec
 from tests.workers.counting import CountingEngine, CountingTicket
-from tests.workers.process import ended, until, working
+from tests.workers.patience import ended, until
+from tests.workers.process import working
 from tests.workers.questions import MODEL, outcome, question
 from workers.jobs import Job, Jobs, Problem, image_path, result_path
 from workers.storage import StorageError, Store

@@ -12,7 +12,8 @@ pytest.importorskip("torch", reason="slots run the task, which needs torch")
 
 from tests.workers.artefacts import names
 from tests.workers.counting import CountingEngine
-from tests.workers.process import ended, until, working
+from tests.workers.patience import ended, until
+from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import pop, take, waiting
 from workers import queue, resumption

@@ -19,7 +19,7 @@ from proxygrad.models import Catalogue
 from proxygrad.network import Network
 from proxygrad.spec import ModelInfo, Spec
 from tests.workers.networks import BUILT, WEIGHTS_BYTES, save_weights, table
-from tests.workers.process import until
+from tests.workers.patience import until
 from workers import places
 from workers import shelf as module
 from workers.jobs import Job, Problem

@@ -26,7 +26,8 @@ from rq.job import JobStatus
 from proxygrad.errors import LaneError
 from service.embedded import EmbeddedValkey
 from tests.workers.counting import CountingEngine
-from tests.workers.process import ended, until, working
+from tests.workers.patience import ended, until
+from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import waiting
 from workers import queue
