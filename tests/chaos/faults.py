@@ -7,7 +7,8 @@ import time
 
 from redis.exceptions import RedisError
 
-from tests.chaos.fleet import Fleet, Member
+from tests.chaos.fleet import Fleet
+from tests.chaos.member import Member
 from tests.chaos.plan import Fault
 from tests.chaos.watch import Blow, Held, Hit, Watch
 from workers import catalog

@@ -8,11 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,87 +20,16 @@ from redis import Redis
 
 from proxygrad.settings import MAX_STEPS
 from service.embedded import EmbeddedValkey
-from service.tether import die_with_parent
+from tests.chaos.member import Member
 from tests.chaos.plan import Scale
 from workers import catalog
 from workers.settings import connect
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 90.0
 #: What a machine that crashes may lose with `appendfsync everysec`.
 UNSYNCED_S = 1.0
 #: Between two faults of Redis, so that something is under way at the second.
 BREATH_S = 3.0
-
-
-class Member:
-    """A process that is to be there, and that is started again ``away_s`` after its end.
-
-    ``expected`` holds the exit statuses that a fault accounts for.
-    """
-
-    def __init__(self, name: str, module: str, environ: Mapping[str, str], folder: Path) -> None:
-        self.name = name
-        self.log = folder / f"{name}.log"
-        self.expected: set[int] = set()
-        self.paused = False
-        self.away_s = 1.0
-        self.draining_since: float | None = None
-        self._command = [sys.executable, "-m", module]
-        self._environ = dict(environ)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def runs(self, worker: str) -> bool:
-        """Whether it is the one of that name in the queue."""
-        return self._process is not None and f"-{self.pid}-" in worker
-
-    @property
-    def status(self) -> int | None:
-        """Its exit status, once it has ended."""
-        return None if self._process is None else self._process.poll()
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self.status is None
-
-    @property
-    def free(self) -> bool:
-        """Whether no other fault has hold of it."""
-        return self.running and not self.paused and self.draining_since is None
-
-    def start(self) -> None:
-        self.expected, self.paused, self.away_s, self.draining_since = set(), False, 1.0, None
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=REPOSITORY,
-                env=self._environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - it only sets a flag of the child
-            )
-
-    def send(self, number: signal.Signals) -> None:
-        """Harmless when it has ended."""
-        if self._process is not None:
-            self._process.send_signal(number)
-
-    def wait(self, limit_s: float) -> int | None:
-        """Its exit status; killed where it has not ended by then."""
-        if self._process is None:
-            return None
-        try:
-            return self._process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
 
 
 class Fleet:

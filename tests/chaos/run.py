@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -52,7 +52,7 @@ class Chaos:
     def run(self) -> Ledger:
         """The ledger. Raises `TimeoutError` where the run is not through by its limit."""
         began_s = time.monotonic()
-        with _limited(self._scale.limit_s), Fleet(self._home, self._scale) as fleet:
+        with _limited(self._scale.limit_s), Fleet(self._home, self._scale) as fleet, ExitStack() as clients:
             store = Store.from_url((self._home / "artefacts").as_uri())
             with fleet.client() as redis:
                 info = catalog.served(redis)[MODEL].info
@@ -60,8 +60,8 @@ class Chaos:
             plan = draw(self._seed, self._scale, info)
             self._say(f"{len(plan.questions)} questions, {len(plan.faults)} faults, seed {self._seed}")
             book = Book()
-            watch = Watch(fleet.client(), store, book, self._over)
-            callers = [*self._callers(plan, fleet, store, book, info)]
+            watch = Watch(clients.enter_context(fleet.client()), store, book, self._over)
+            callers = [*self._callers(plan, fleet, store, book, info, clients)]
             try:
                 watch.start()
                 self._shake(plan, fleet, watch, callers)
@@ -74,14 +74,14 @@ class Chaos:
         return ledger
 
     def _callers(
-        self, plan: Plan, fleet: Fleet, store: Store, book: Book, info: ModelInfo
+        self, plan: Plan, fleet: Fleet, store: Store, book: Book, info: ModelInfo, clients: ExitStack
     ) -> Iterator[Caller]:
         for name in (*AT_THE_QUEUE, *OVER_HTTP):
             desk: Desk
             if name in OVER_HTTP:
-                desk = OverHttp(Client(fleet.address))
+                desk = OverHttp(clients.enter_context(Client(fleet.address)))
             else:
-                desk = AtTheQueue(fleet.client(), store, info)
+                desk = AtTheQueue(clients.enter_context(fleet.client()), store, info)
             questions = [question for question in plan.questions if question.caller == name]
             yield Caller(name, desk, questions, book, self._over)
 
