@@ -162,11 +162,11 @@ class Keys:
         expires_days: float | None = None,
     ) -> tuple[Key, str]:
         """Keep a new key: its record, and the key itself, which is not to be had again."""
-        seconds, _ = self._redis.time()
+        seconds, micros = self._redis.time()
         key, token = Key.made(
             name,
             scopes,
-            float(seconds),
+            seconds + micros / 1e6,
             rate_per_min=rate_per_min,
             in_flight=in_flight,
             expires_days=expires_days,
