@@ -166,7 +166,7 @@ class Keys:
         key, token = Key.made(
             name,
             scopes,
-            seconds + micros / 1e6,
+            seconds + micros // 1000 / 1000,  # milliseconds: Lua writes 14 digits when it revokes
             rate_per_min=rate_per_min,
             in_flight=in_flight,
             expires_days=expires_days,
