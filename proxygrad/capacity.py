@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import torch
 
+#: Lanes stepped at once where nothing else is said: enough to fill a CPU; a group on CUDA begins with them.
+DEFAULT_MAX_LANES = 16
 #: Part of the free memory that lanes may take; the rest is for workspaces that grow with the batch.
 SHARE = 0.8
 #: Lanes that a group on CUDA takes in, and all groups together; more would gain no speed, only wait.

@@ -14,7 +14,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-from proxygrad.capacity import MOST_LANES, out_of_memory
+from proxygrad.capacity import DEFAULT_MAX_LANES, MOST_LANES, out_of_memory
 from proxygrad.checkpoint import Checkpoint
 from proxygrad.delivery import deliver
 from proxygrad.errors import Cancelled, LaneError, NetworkError, OutOfMemory, ProxyGradError
@@ -26,12 +26,9 @@ from proxygrad.precision import Precision
 from proxygrad.spec import Spec
 from proxygrad.ticket import Progress, Ticket
 
-__all__ = ["DEFAULT_MAX_LANES", "Engine", "Progress", "Ticket"]
+__all__ = ["Engine", "Progress", "Ticket"]
 
 log = logging.getLogger(__name__)
-
-#: Lanes stepped at once: enough to fill a CPU, and what a group on CUDA begins with.
-DEFAULT_MAX_LANES = 16
 
 
 class Engine:

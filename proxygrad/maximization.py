@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proxygrad.capacity import DEFAULT_MAX_LANES
 from proxygrad.delivery import first_image, is_stuck, measure
 from proxygrad.errors import BadRequest, ProxyGradError
 from proxygrad.group import Group, GroupKey
@@ -19,9 +20,6 @@ from proxygrad.parameterizations import Maco
 from proxygrad.precision import Arithmetic, Precision
 from proxygrad.questions import check_images, check_magnitude, check_start, objectives_of, slopes_of
 from proxygrad.settings import Settings
-
-#: Images stepped at once; the next join as these end. Enough to fill a CPU, as `proxygrad.engine` has it.
-DEFAULT_MAX_LANES = 16
 
 
 @dataclass(frozen=True)
