@@ -97,6 +97,7 @@ class _Telling:
         self.over = False
         self._job_id = job_id
         self._after = after
+        self._state = ""
 
     async def catch_up(self) -> list[Event]:
         """What is to be told now: to a beginner how the job stands, else what came since.
@@ -109,15 +110,21 @@ class _Telling:
             return []
         known, self._after = self._after, last
         self.over = job.ended
-        if known is None:
-            return self._standing(job, last)
+        told = self._standing(job, last) if known is None else self._missed(job, missed, known != last)
+        for event in told:
+            self._remember(event)
+        return told
+
+    def _missed(self, job: Job, missed: list[Event], moved: bool) -> list[Event]:
+        """Every change of state since, and the last progress; ``moved``: whether there is any event since."""
+        now = state_event(job.state, _problem(job), None)
         progress = [event for event in missed if event.kind == "progress"][-1:]
         told = [event for event in missed if event.kind == "state" or event in progress]
         # The stream may have lost what lies far back, and a job may end as the caller sees it alone.
-        if told and not any(event.kind == "state" for event in told):
-            told.insert(0, state_event(job.state, _problem(job), None))
-        if job.ended and (told or known != last) and not (told and told[-1].final):
-            told.append(state_event(job.state, _problem(job), last))
+        if told and now.data != self._state and not any(event.kind == "state" for event in told):
+            told.insert(0, now)
+        if job.ended and (told or moved) and not (told and told[-1].final):
+            told.append(state_event(job.state, _problem(job), self._after))
         return told
 
     def news(self, event: Event) -> bool:
@@ -128,7 +135,12 @@ class _Telling:
             return False
         self._after = event.event_id
         self.over = event.final
+        self._remember(event)
         return True
+
+    def _remember(self, event: Event) -> None:
+        if event.kind == "state":
+            self._state = event.data
 
     def _standing(self, job: Job, last: str) -> list[Event]:
         told = [state_event(job.state, _problem(job), last)]

@@ -246,14 +246,16 @@ def test_a_listener_outlives_a_restart_of_redis(
                 assert hears.result(10).states == ["queued", "running", "cancelled"]
 
 
-def test_what_happened_while_the_connection_was_broken_is_told(
-    served: Http, app: FastAPI, redis: redis_client.Redis
+@pytest.mark.parametrize("pause_s", [0, 3 * live.RETRY_S])  # it ends before the reader is back, or after
+def test_what_happened_while_the_connection_was_broken_is_told_once(
+    served: Http, app: FastAPI, redis: redis_client.Redis, pause_s: float
 ) -> None:
     job_id = asked(served)
     with serving(app) as url, listening(f"{url}/v1/visualizations/{job_id}/events") as hears:
         slot = Slot(redis)
         redis.client_kill_filter(_type="pubsub")
         slot.step(5)
+        time.sleep(pause_s)
         slot.cancel(redis)
         told = hears.result(10)
     assert told.states == ["queued", "running", "cancelled"]
