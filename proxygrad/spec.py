@@ -71,12 +71,8 @@ class ModelInfo(_Frozen):
         raise UnknownLayer(name, [layer.name for layer in self.layers], self.name)
 
 
-class Spec(Settings):
-    """The question: what does this unit of this model respond to, and how is the image to be made?
-
-    The smallest one names model, layer and unit; everything else has a default. What is `None` is
-    filled in by `resolve` from the model. What changes the picture belongs to the id.
-    """
+class Template(Settings):
+    """A question but for the unit: what is asked of each, and how the images are to be made."""
 
     robustness: RobustnessName = Field(  # by name alone: `Settings` takes more
         default="none",
@@ -88,9 +84,6 @@ class Spec(Settings):
     layer: str = Field(
         min_length=1, max_length=500, description="Dotted name of a layer.", examples=["layer3"]
     )
-    unit: int = Field(
-        ge=0, description="Channel of a feature map, or index in a vector, from 0.", examples=[7]
-    )
     objective: ObjectiveKind | None = Field(
         default=None,
         description="`channel`: mean over all positions; `neuron`: one position (default the centre); "
@@ -100,6 +93,18 @@ class Spec(Settings):
         default=None,
         description="For `neuron`: row and column in a feature map, default its centre; or the number of a "
         "token, default the first.",
+    )
+
+
+class Spec(Template):
+    """The question: what does this unit of this model respond to, and how is the image to be made?
+
+    The smallest one names model, layer and unit; everything else has a default. What is `None` is
+    filled in by `resolve` from the model. What changes the picture belongs to the id.
+    """
+
+    unit: int = Field(
+        ge=0, description="Channel of a feature map, or index in a vector, from 0.", examples=[7]
     )
 
     def resolve(self, model: ModelInfo) -> Spec:

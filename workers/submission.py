@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 
 import redis
-from pydantic import Field
+from pydantic import BaseModel, Field
 from redis.exceptions import OutOfMemoryError
 
 from proxygrad.spec import ModelInfo, Spec
@@ -27,8 +27,8 @@ RETRY_UNKNOWN_S = 30
 RETRY_MAX_S = 60
 
 
-class Request(Spec):
-    """A question, and how soon its answer is wanted. The latter is no part of its identity."""
+class Wishes(BaseModel):
+    """How soon an answer is wanted, which is no part of its identity."""
 
     priority: Priority = Field(
         default="interactive",
@@ -42,6 +42,10 @@ class Request(Spec):
         description="Seconds from now after which the answer is of no use: the job fails then, waiting or "
         "running. Not part of the id: of several deadlines the latest counts, and none is later than any.",
     )
+
+
+class Request(Spec, Wishes):
+    """A question, and how soon its answer is wanted."""
 
     @classmethod
     def of(cls, spec: Spec) -> Self:
