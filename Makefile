@@ -14,7 +14,7 @@ YAML := docker-compose.yml deploy/gpu.yml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-gateway chaos check format lock zoo clean
+.PHONY: help demo serve test test-gateway chaos fuzz openapi check format lock zoo clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,12 @@ test-gateway: $(GATEWAY)/.installed ## the tests of gateway and queue where torc
 
 chaos: $(VENV)/.dev ## kill and pause workers, Redis and gateway for under 10 minutes: nothing may be lost (SEED=3)
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(ARGS)
+
+fuzz: $(VENV)/.dev ## send 10,000 generated requests to a running service: no 5xx, nothing against its schema (SEED=3)
+	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),1) $(ARGS)
+
+openapi: $(VENV)/.dev ## write docs/openapi.json anew
+	$(BIN)/python docs/openapi.py
 
 check: $(VENV)/.dev ## format, lint, types, import contracts, Dockerfile and compose files
 	$(BIN)/ruff format --check .

@@ -36,7 +36,7 @@ from proxygrad.activations import Activation, recognize
 from proxygrad.ascent import normalized_ascent, rate
 from proxygrad.images import start_image
 from proxygrad.models.digits import CLASSES, INPUT_SHAPE, DigitsNet, digits, normalize
-from proxygrad.spec import Spec
+from proxygrad.spec import ObjectiveKind, Spec
 from proxygrad.surrogate import surrogate
 from proxygrad.train_digits import Recipe, Split, accuracy, augment, load_split
 
@@ -51,7 +51,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "GELU": nn.GELU,
     "Softplus": nn.Softplus,
 }
-OBJECTIVES = (
+OBJECTIVES: tuple[tuple[str, ObjectiveKind], ...] = (
     ("layer2", "channel"),
     ("layer2", "neuron"),
     ("layer3", "channel"),

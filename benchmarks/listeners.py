@@ -3,7 +3,7 @@
 Starts an embedded Valkey, a worker and a gateway; asks for a few visualizations, lets each listener follow
 one of them to its end, and prints what that took:
 
-    python benchmarks/listeners.py --streams 1000 --polls 1000 --jobs 20
+    python -m benchmarks.listeners --streams 1000 --polls 1000 --jobs 20
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from benchmarks.figures import percentile
 from service.embedded import EmbeddedValkey
 from service.tether import die_with_parent
 from workers.settings import connect
@@ -116,18 +118,16 @@ async def measure(url: str, redis_url: str, pid: int, options: argparse.Namespac
             f"events {Counter(kind for each in told for kind in each['kinds'])}"
         )
         print(f"polls: states {dict(Counter(answered))}")
-        late = sorted(each["at"] - epoch_s(finished[each["id"]]) for each in told)
+        late = [each["at"] - epoch_s(finished[each["id"]]) for each in told]
         print(
-            f"from a job's end to its listener's: p50 {late[len(late) // 2]:.3f} s, p99 "
-            f"{late[int(len(late) * 0.99)]:.3f} s, last {late[-1]:.3f} s"
+            f"from a job's end to its listener's: p50 {percentile(late, 0.5):.3f} s, p99 "
+            f"{percentile(late, 0.99):.3f} s, last {max(late):.3f} s"
         )
         good = all(each["state"] == "succeeded" for each in told) and set(answered) <= {"succeeded"}
         return 0 if good and len(told) == options.streams and len(answered) == options.polls else 1
 
 
 def epoch_s(text: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(text).timestamp()
 
 

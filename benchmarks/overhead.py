@@ -4,29 +4,26 @@ Starts a Valkey, a gateway and worker processes of its own on this machine, with
 work hardly counts, and prints one row for each figure. Times of different processes are compared, so all run
 on one machine and read its clock. The idle figures need Linux (`/proc`).
 
-    python benchmarks/overhead.py
-    python benchmarks/overhead.py --jobs 5000 --idle-s 60
+    python -m benchmarks.overhead
+    python -m benchmarks.overhead --jobs 5000 --idle-s 60
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from math import ceil
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from redis import Redis
 
+from benchmarks.figures import row, single
+from benchmarks.observed import LOOK_S, MODELS, ROOT, TRACE, running, until, worker
 from proxygrad.spec import ModelInfo, Spec
 from service.client import Client, ServiceUnreachable
 from service.embedded import EmbeddedValkey
@@ -36,112 +33,15 @@ from workers.jobs import Job, Jobs, Limits
 from workers.settings import connect
 from workers.storage import Store
 
-ROOT = Path(__file__).resolve().parent.parent
-TRACE = "OVERHEAD_TRACE"  # file that a worker writes the times of its engine to
-START_LIMIT_S = 60.0
-LOOK_S = 0.0005
 PLENTY = Limits(10**6, 10**6)
 #: Commands of the measurement itself, which no worker sends.
 OURS = ("ZCARD", "INFO", "ECHO", "DEL")
-MODELS = """
-[models.tiny]
-builder = "overhead:tiny"
-input_shape = [1, 8, 8]
-"""
-
-
-# -- the worker under observation ----------------------------------------------------------------------------
-
-
-def tiny() -> Any:
-    """Two layers of 4 channels, the same each time."""
-    import torch
-
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
-
-
-def work() -> int:
-    """A worker as `python -m workers`, which also notes when each image had its first step and its end."""
-    from proxygrad import engine
-    from workers.main import main as worker
-
-    with Path(os.environ[TRACE]).open("a", buffering=1) as trace:
-
-        def observe(ticket: engine.Ticket) -> None:
-            while ticket.progress.step == 0:
-                time.sleep(LOOK_S / 5)
-            first_at = time.time()
-            ticket.wait()
-            trace.write(f"{ticket.spec.seed} {first_at!r} {time.time()!r}\n")
-
-        class Observed(engine.Engine):
-            def submit(self, *args: Any, **options: Any) -> engine.Ticket:
-                ticket = super().submit(*args, **options)
-                threading.Thread(target=observe, args=(ticket,), daemon=True).start()
-                return ticket
-
-        engine.Engine = Observed  # type: ignore[misc]
-        return worker([], os.environ)
-
-
-@contextmanager
-def running(command: list[str], environ: Mapping[str, str], home: Path) -> Iterator[int]:
-    """The process id of a process that lives as long as the block; its log is kept in ``home``."""
-    with (home / "log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, *command], env=environ, stdout=log, stderr=log)
-    try:
-        yield process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def worker(redis: Redis, environ: Mapping[str, str], home: Path, slots: int, observed: bool) -> Iterator[int]:
-    """A worker that serves `tiny`."""
-    command = [__file__, "--worker"] if observed else ["-m", "workers"]
-    with running(command, {**environ, "PROXYGRAD_SLOTS": str(slots)}, home) as pid:
-        _until(lambda: "tiny" in catalog.served(redis), home)
-        time.sleep(2)  # what it does once at its start
-        yield pid
-
-
-def _until(ready: Callable[[], bool], home: Path) -> None:
-    until_s = time.monotonic() + START_LIMIT_S
-    while not ready():
-        if time.monotonic() > until_s:
-            raise SystemExit(f"not ready within {START_LIMIT_S:g} s:\n{(home / 'log').read_text()[-2000:]}")
-        time.sleep(0.1)
 
 
 def _answers(client: Client) -> bool:
     with suppress(ServiceUnreachable):
         return bool(client.models())
     return False
-
-
-# -- figures -------------------------------------------------------------------------------------------------
-
-
-def percentile(values: list[float], share: float) -> float:
-    """The least value that at least this share of them does not exceed."""
-    return sorted(values)[max(0, ceil(share * len(values)) - 1)]
-
-
-def row(name: str, values: list[float], unit: str = "ms", scale: float = 1e3) -> None:
-    """Print p50, p99 and how many there were."""
-    p50, p99 = (percentile(values, share) * scale for share in (0.5, 0.99))
-    print(f"{name:<42} {p50:>8.2f} {p99:>8.2f} {unit:<5} n={len(values)}", flush=True)
-
-
-def single(name: str, value: float, unit: str) -> None:
-    """Print one number."""
-    print(f"{name:<42} {value:>8.2f} {'':>8} {unit}", flush=True)
 
 
 def question(seed: int, steps: int) -> Spec:
@@ -283,7 +183,7 @@ def measure(home: Path, arguments: argparse.Namespace) -> None:
             "PROXYGRAD_HOME": str(home),
             "PROXYGRAD_DEVICE": "cpu",
             "PROXYGRAD_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")]),
+            "PYTHONPATH": str(ROOT),
             TRACE: str(trace),
         }
         jobs = Jobs(redis, Store.from_url((home / "artefacts").as_uri()))
@@ -305,7 +205,7 @@ def measure(home: Path, arguments: argparse.Namespace) -> None:
             free.close()
             gateway = {**environ, "PROXYGRAD_PORT": url.rpartition(":")[2]}
             with running(["-m", "service"], gateway, home), Client(url) as client:
-                _until(lambda: _answers(client), home)
+                until(lambda: _answers(client), home)
                 latencies(redis, jobs, info, client, trace, arguments.asked)
 
 
@@ -317,10 +217,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2000, help="of the throughput")
     parser.add_argument("--asked", type=int, default=300, help="questions on an idle worker")
     parser.add_argument("--idle-s", type=float, default=20.0)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker:
-        sys.exit(work())
     with tempfile.TemporaryDirectory(prefix="overhead-", dir="/tmp") as home:
         measure(Path(home), arguments)
 

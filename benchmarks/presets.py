@@ -6,41 +6,32 @@ against the best of all: the median ratio of achieved activations, the one that 
 below, and the worst; and on how many images it reached more than the first. Then the seconds that one image
 takes under each preset, alone, in alternation, as a part of what ``max`` takes.
 
-    python benchmarks/presets.py
-    python benchmarks/presets.py --models models.toml --model squeezenet --size-px 112 \
+    python -m benchmarks.presets
+    python -m benchmarks.presets --models models.toml --model squeezenet --size-px 112 \
         --layers features.7 features.12 output
 """
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any, get_args
 
 import torch
 
-from proxygrad import Catalogue, Channel, Logit, Network, Neuron, Objective, maximize
+from benchmarks.asking import network_of, parser_of, question
+from proxygrad import Network, Objective, maximize
 from proxygrad.settings import Preset
-from proxygrad.spec import LayerInfo
 
 
 def questions(network: Network, layers: list[str], units: int) -> list[Objective]:
     """``units`` units of each layer, evenly spread."""
     infos = [network.layer(layer) for layer in layers]
     return [
-        of_unit(info, index * info.units // units)
+        question(network, info.name, index * info.units // units)
         for info in infos
         for index in range(min(units, info.units))
     ]
-
-
-def of_unit(info: LayerInfo, unit: int) -> Objective:
-    """What a request without an objective gets."""
-    if info.kind == "logits":
-        return Logit(unit, info.name)
-    return Neuron(info.name, unit) if info.kind == "vector" else Channel(info.name, unit)
 
 
 def reached(
@@ -81,24 +72,16 @@ def seconds(
 
 def main() -> None:
     """Measure, and print both tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", type=Path)
-    parser.add_argument("--model", default="digits")
-    parser.add_argument("--layers", nargs="+", default=["layer2", "layer3", "fc"])
-    parser.add_argument("--units", type=int, default=8, help="of each layer")
+    parser = parser_of(__doc__, ["layer2", "layer3", "fc"], (8, "of each layer"), steps=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--step-sizes", type=float, nargs="+", default=[0.1, 0.05, 0.2, 0.4])
-    parser.add_argument("--size-px", type=int)
-    parser.add_argument("--steps", type=int)
     parser.add_argument("--preset", choices=get_args(Preset), default="max")
     parser.add_argument("--repeats", type=int, default=3, help="of each timing")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
-    network = Catalogue.from_file(arguments.models).load(arguments.model)
+    network = network_of(arguments)
     asked = questions(network, arguments.layers, arguments.units)
     settings: dict[str, Any] = {"preset": arguments.preset, "size_px": arguments.size_px}
     settings |= {} if arguments.steps is None else {"steps": arguments.steps}

@@ -4,18 +4,15 @@ For each layer and objective: the same units, seed, steps and step size with slo
 all in one process. Prints how many units plain ascent left stuck, how many of those came alive, and the
 median ratio of achieved activations on the units that plain ascent did move (1.00 = no difference).
 
-    python benchmarks/rescue.py
-    python benchmarks/rescue.py --models models.toml --model squeezenet --size-px 112 \
+    python -m benchmarks.rescue
+    python -m benchmarks.rescue --models models.toml --model squeezenet --size-px 112 \
         --layers features.7 features.10 features.12
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-from statistics import median
-
-from proxygrad import Catalogue, Engine, Network, Result, Spec
+from benchmarks.asking import network_of, parser_of, ratios, shown
+from proxygrad import Engine, Network, Result, Spec
 
 
 def visualize(engine: Engine, network: Network, spec: Spec, units: list[int], slope: float) -> list[Result]:
@@ -29,35 +26,22 @@ def row(plain: list[Result], proxy: list[Result]) -> str:
     pairs = list(zip(plain, proxy, strict=True))
     stuck = [ours for theirs, ours in pairs if theirs.stuck]
     revived = sum(not ours.stuck and ours.achieved_activation > ours.start_activation for ours in stuck)
-    ratios = [
-        ours.achieved_activation / theirs.achieved_activation
-        for theirs, ours in pairs
-        if not theirs.stuck and theirs.achieved_activation > 0
-    ]
-    ratio = f"{median(ratios):.2f}" if ratios else "-"
-    return f"{len(pairs):>5} {len(stuck):>12} {revived:>8} {ratio:>6}"
+    return f"{len(pairs):>5} {len(stuck):>12} {revived:>8} {shown(ratios(proxy, plain), digits=2)[0]}"
 
 
 def main() -> None:
     """Measure and print one row for each layer and objective."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", type=Path)
-    parser.add_argument("--model", default="digits")
-    parser.add_argument("--layers", nargs="+", default=["layer1", "layer2", "layer3"])
-    parser.add_argument("--units", type=int, default=16, help="the first N units of each layer")
+    units, steps = (16, "the first N units of each layer"), Spec.model_fields["steps"].default
+    parser = parser_of(__doc__, ["layer1", "layer2", "layer3"], units, steps)
     parser.add_argument("--slope", type=float, default=Spec.model_fields["slope"].default)
-    parser.add_argument("--steps", type=int, default=Spec.model_fields["steps"].default)
-    parser.add_argument("--size-px", type=int)
     arguments = parser.parse_args()
 
-    network = Catalogue.from_file(arguments.models).load(arguments.model)
+    network = network_of(arguments)
     print(f"{arguments.model}, slope 0 against {arguments.slope:g}, {arguments.steps} steps, seed 0")
     print(f"{'layer':<16} {'objective':<9} {'units':>5} {'plain stuck':>12} {'revived':>8} {'ratio':>6}")
     with Engine(max_lanes=arguments.units) as engine:
         for layer in arguments.layers:
-            units = list(range(min(arguments.units, network.info.layer(layer).units)))
+            numbers = list(range(min(arguments.units, network.info.layer(layer).units)))
             for objective in ("channel", "neuron"):
                 spec = Spec.model_validate(
                     {
@@ -69,8 +53,8 @@ def main() -> None:
                         "size_px": arguments.size_px,
                     }
                 )
-                plain = visualize(engine, network, spec, units, 0.0)
-                proxy = visualize(engine, network, spec, units, arguments.slope)
+                plain = visualize(engine, network, spec, numbers, 0.0)
+                proxy = visualize(engine, network, spec, numbers, arguments.slope)
                 print(f"{layer:<16} {objective:<9} {row(plain, proxy)}", flush=True)
 
 

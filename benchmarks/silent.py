@@ -17,24 +17,18 @@ import torch
 from torch import nn
 
 from benchmarks.activations import ACTIVATIONS, OBJECTIVES, variant
+from benchmarks.asking import question
 from proxygrad import delivery
 from proxygrad.delivery import first_image, is_stuck, measure
 from proxygrad.group import Group, GroupKey
 from proxygrad.lane import Lane
 from proxygrad.models.digits import CLASSES, INPUT_SHAPE
 from proxygrad.network import Network
-from proxygrad.objectives import Channel, Logit, Neuron, Objective
 from proxygrad.settings import Settings
 from proxygrad.train_digits import load_split
 
 SIZE = (INPUT_SHAPE[1], INPUT_SHAPE[2])
 BOUNDS = (delivery.FADED, 0.1)
-
-
-def objective(layer: str, kind: str, unit: int) -> Objective:
-    if kind == "logit":
-        return Logit(unit, layer)
-    return Channel(layer, unit) if kind == "channel" else Neuron(layer, unit)
 
 
 def climb(network: Network, slope: float, units: int, steps: int) -> list[tuple[Lane, float, float]]:
@@ -44,7 +38,7 @@ def climb(network: Network, slope: float, units: int, steps: int) -> list[tuple[
         count = len(CLASSES) if kind == "logit" else units
         shapes = {layer: network.layer_shape(layer, SIZE)}
         lanes = [
-            Lane(Settings(steps=steps, slope=slope), objective(layer, kind, unit).at(shapes))
+            Lane(Settings(steps=steps, slope=slope), question(network, layer, unit, kind).at(shapes))
             for unit in range(count)
         ]
         group = Group(GroupKey.of(network, lanes[0], SIZE))

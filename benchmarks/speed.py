@@ -40,7 +40,7 @@ from proxygrad.models.torchvision_ops import import_torchvision
 from proxygrad.models.weights import load_into, read_state_dict
 from proxygrad.reader import Reader
 from proxygrad.settings import Settings
-from proxygrad.working import Kind
+from proxygrad.working import EXACT, Kind
 
 TARGETS = (
     ("resnet18", "layer2"),
@@ -109,16 +109,16 @@ def variants(network: Network, layer: str) -> dict[str, Reader]:
     workshop = network._workshop
     pairs = network.prepared([layer], "float32")._copy.kind.pairs
     kinds = {
-        "plain": Kind(),
+        "plain": EXACT,
         "folded": Kind(pairs),
         "layout": Kind(pairs, channels_last=True),
         "bf16": Kind(pairs, channels_last=True, bfloat16=True),
     }
     read = partial(network._read, layers=[layer])
+    again = partial(workshop.made, Kind())
     found = {}
     for name, kind in kinds.items():
-        made = workshop.made(kind) if kind != Kind() else workshop.exact
-        again = partial(workshop.made, Kind())
+        made = workshop.made(kind) if kind != EXACT else workshop.exact
         found[name] = Reader(read, (made, again), "bfloat16" if kind.bfloat16 else "float32", network.device)
     return found
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-UpdateName = Literal["normalized", "sgd", "adam"]
-GafName = Literal["none", "atan", "tanh", "log"]
+from proxygrad.settings import GafName, UpdateName
 
 #: α and β of every gradient activation, as in Liu et al.'s runs (arXiv 2107.04228): (0.1, 20).
 GAF_ALPHA, GAF_BETA = 0.1, 20.0

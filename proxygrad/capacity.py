@@ -103,8 +103,9 @@ class Capacity:
 
         On CUDA by free memory, what PyTorch holds in reserve included, and never above `MOST_LANES`.
         """
-        if self.device.type != "cuda" or not self._peaks:
+        if self.device.type != "cuda":
             return before
         free, _ = torch.cuda.mem_get_info(self.device)
         reserve = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return min(MOST_LANES, self.limit or MOST_LANES, self.fits(free + reserve) or before)
+        fitting = self.fits(free + reserve)
+        return before if fitting is None else min(MOST_LANES, self.limit or MOST_LANES, fitting)

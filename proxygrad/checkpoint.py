@@ -1,15 +1,15 @@
-"""A checkpoint: all that an unfinished lane needs to go on elsewhere, as bytes.
+"""A checkpoint: all that the unfinished lanes of a question need to go on elsewhere, as bytes.
 
 safetensors with JSON in its metadata, so that reading one runs no code; a SHA-256 over both, because
-safetensors itself does not notice a changed value. A lane that goes on from a checkpoint, alone and on the
-same kind of machine, ends with the same bytes as one that was never interrupted.
+safetensors itself does not notice a changed value. Lanes that go on from a checkpoint, alone and on the
+same kind of machine, end with the same bytes as ones that were never interrupted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,31 +22,35 @@ from proxygrad.lane import LaneState
 from proxygrad.spec import ModelInfo, Spec
 
 #: Raised whenever the content below changes.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A lane's state, and what it is the state of.
+    """The states of a question's lanes, in the order of `Result.images`, all after the same step.
 
-    ``question``: the resolved `Spec` without its preset, which is spelt out. ``ran_s``: seconds spent so far.
+    ``question``: what the resolved `Spec` asks (`Spec.asked`). ``ran_s``: seconds spent so far.
     """
 
     question: Mapping[str, Any]
     digest: str
     engine_version: str
     ran_s: float
-    state: LaneState
+    states: tuple[LaneState, ...]
 
     @property
     def step(self) -> int:
         """Steps done."""
-        return max(0, len(self.state.curve) - 1)
+        return max(0, self._evaluations - 1)
+
+    @property
+    def _evaluations(self) -> int:
+        return len(self.states[0].curve)
 
     @classmethod
-    def of(cls, spec: Spec, model: ModelInfo, state: LaneState, ran_s: float) -> Checkpoint:
-        """The checkpoint of a lane that answers ``spec``, which is resolved, about ``model``."""
-        return cls(_question(spec), model.digest, model.engine_version, ran_s, state)
+    def of(cls, spec: Spec, model: ModelInfo, states: Sequence[LaneState], ran_s: float) -> Checkpoint:
+        """The checkpoint of the lanes that answer ``spec``, which is resolved, about ``model``."""
+        return cls(spec.asked(), model.digest, model.engine_version, ran_s, tuple(states))
 
     def check(self, spec: Spec, model: ModelInfo) -> None:
         """Raises `CheckpointMismatch` unless it was taken of ``spec``, resolved, about ``model``."""
@@ -54,36 +58,40 @@ class Checkpoint:
         asked = {
             "model digest": model.digest,
             "engine version": model.engine_version,
-            **_question(spec),
+            **spec.asked(),
         }
         for name in {**asked, **own}:
-            if own.get(name) != asked.get(name):
+            unsaid = Spec.model_fields[name].default if name in Spec.model_fields else None
+            taken_of, here = own.get(name, unsaid), asked.get(name, unsaid)
+            if taken_of != here:
                 raise CheckpointMismatch(
-                    f"the checkpoint was taken of {name} {own.get(name)!r}; here it is {asked.get(name)!r}"
+                    f"the checkpoint was taken of {name} {taken_of!r}; here it is {here!r}"
                 )
-        if len(self.state.curve) > spec.steps:
+        if self._evaluations > spec.steps:
             raise CheckpointMismatch(
-                f"the checkpoint has {len(self.state.curve)} evaluations; unfinished are at most {spec.steps}"
+                f"the checkpoint has {self._evaluations} evaluations; unfinished are at most {spec.steps}"
+            )
+        evaluations = {len(state.curve) for state in self.states}
+        if len(self.states) != spec.lanes or len(evaluations) > 1:
+            raise CheckpointMismatch(
+                f"the checkpoint holds {len(self.states)} images after {sorted(evaluations)} evaluations; "
+                f"this question has {spec.lanes}, all after as many"
             )
 
     def to_bytes(self) -> bytes:
         """For `from_bytes`."""
         tensors = {
-            "params": self.state.params,
-            "generator": self.state.generator,
-            "curve": torch.tensor(self.state.curve, dtype=torch.float64),
-            **{f"rule.{name}": value for name, value in self.state.rule.items()},
+            f"{number}.{name}": value
+            for number, state in enumerate(self.states)
+            for name, value in _tensors(state).items()
         }
-        if self.state.image is not None:
-            tensors["image"] = self.state.image
         about = {
             "format": FORMAT,
             "question": self.question,
             "digest": self.digest,
             "engine_version": self.engine_version,
             "step": self.step,
-            "steepest": self.state.steepest,
-            "steepest_ever": self.state.steepest_ever,
+            "steepest": [(state.steepest, state.steepest_ever) for state in self.states],
             "ran_s": self.ran_s,
         }
         sealed = {"about": about, "sha256": _sum(about, tensors)}
@@ -114,24 +122,41 @@ class Checkpoint:
             raise CheckpointMismatch(
                 f"the checkpoint has format {about['format']}; this version reads {FORMAT}"
             )
-        state = LaneState(
-            params=tensors["params"],
-            rule={
-                name.removeprefix("rule."): value
-                for name, value in tensors.items()
-                if name.startswith("rule.")
-            },
-            generator=tensors["generator"],
-            curve=tuple(tensors["curve"].tolist()),
-            steepest=about["steepest"],
-            steepest_ever=about["steepest_ever"],
-            image=tensors.get("image"),
+        states = tuple(
+            _state(_numbered(number, tensors), steepest, steepest_ever)
+            for number, (steepest, steepest_ever) in enumerate(about["steepest"])
         )
-        return cls(about["question"], about["digest"], about["engine_version"], about["ran_s"], state)
+        return cls(about["question"], about["digest"], about["engine_version"], about["ran_s"], states)
 
 
-def _question(spec: Spec) -> dict[str, Any]:
-    return spec.model_dump(mode="json", exclude={"preset"})
+def _tensors(state: LaneState) -> dict[str, Tensor]:
+    image = {} if state.image is None else {"image": state.image}
+    return {
+        "params": state.params,
+        "generator": state.generator,
+        "curve": torch.tensor(state.curve, dtype=torch.float64),
+        **{f"rule.{name}": value for name, value in state.rule.items()},
+        **image,
+    }
+
+
+def _state(tensors: Mapping[str, Tensor], steepest: float, steepest_ever: float) -> LaneState:
+    rule = {name.removeprefix("rule."): value for name, value in tensors.items() if name.startswith("rule.")}
+    return LaneState(
+        params=tensors["params"],
+        rule=rule,
+        generator=tensors["generator"],
+        curve=tuple(tensors["curve"].tolist()),
+        steepest=steepest,
+        steepest_ever=steepest_ever,
+        image=tensors.get("image"),
+    )
+
+
+def _numbered(number: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of one lane, by their names in its state."""
+    own = f"{number}."
+    return {name.removeprefix(own): value for name, value in tensors.items() if name.startswith(own)}
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""From an optimised image to what is handed out: the PNG, and the truth about it.
+"""From optimised images to what is handed out: the PNGs, and the truth about them.
 
 Whatever number format the steps were computed in, what is reported here is measured in float32 on the network
 itself.
@@ -6,6 +6,7 @@ itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from proxygrad.lane import Lane
 from proxygrad.network import Network
 from proxygrad.objectives import Channel, Logit, Neuron, Objective
 from proxygrad.parameterizations import parameterization
-from proxygrad.spec import Result, Spec
+from proxygrad.spec import ImageResult, Measured, Result, Role, Spec
 
 #: Two activations that differ by less than this part of the larger are equal but for float32 rounding.
 ROUNDING = 1e-5
@@ -28,10 +29,15 @@ FADED = 0.01
 
 @dataclass(frozen=True)
 class Rendering:
-    """A finished visualization: the PNG's bytes and everything known about it."""
+    """A finished visualization: everything known about it, and a PNG's bytes for each of `Result.images`."""
 
-    png: bytes
+    images: tuple[bytes, ...]
     result: Result
+
+    @property
+    def png(self) -> bytes:
+        """The best image."""
+        return self.images[self.result.best]
 
 
 def measure(network: Network, objective: Objective, image: Tensor) -> float:
@@ -66,29 +72,30 @@ def is_stuck(lane: Lane, start: float, best: float) -> bool:
     return single and best <= 0 and lane.steepest <= FADED * lane.steepest_ever
 
 
-def deliver(network: Network, spec: Spec, lane: Lane, ran_s: float) -> Rendering:
-    """Encode the image of the lane that ``spec`` asked for, decode it again, and measure what that achieves.
+def deliver(
+    network: Network,
+    spec: Spec,
+    lanes: Sequence[Lane],
+    ran_s: float,
+    on_image: Callable[[], None] = lambda: None,
+) -> Rendering:
+    """Encode the images that ``spec`` asked for, decode them again, and measure what they achieve.
 
-    ``ran_s``: seconds since the lane's first step.
+    ``lanes``: those asked for, then the plain ones beside them. ``ran_s``: seconds since their first step.
+    ``on_image`` is called after each of several.
     """
-    assert lane.image is not None, "a lane that ended without an error has been evaluated"
-    png = encode_png(lane.image)
-    decoded = decode_png(png)
-    achieved = measure(network, lane.objective, decoded)
-    seen = evaluate(network, lane.objective, decoded, lane.settings.seed)
-    start = measure(network, lane.objective, first_image(network, lane))
+    images, seen = list[bytes](), list[ImageResult]()
+    for number, lane in enumerate(lanes):
+        png, measured = _delivered(network, lane, "proxygrad" if number < spec.images else "baseline")
+        images.append(png)
+        seen.append(measured)
+        on_image()
+    first, lane = seen[0], lanes[0]
+    assert lane.image is not None, "it has been delivered"
     height, width = lane.image.shape[1:]
     result = Result(
+        **{name: getattr(first, name) for name in Measured.model_fields},
         spec=_as_used(spec, lane.objective),
-        achieved_activation=achieved,
-        start_activation=start,
-        robust_activation=seen.robust_activation,
-        rank=seen.rank,
-        rank_of=seen.rank_of,
-        class_probabilities=seen.class_probabilities,
-        stuck=is_stuck(lane, start, measure(network, lane.objective, lane.image)),
-        curve=tuple(lane.curve),
-        steps_done=lane.step,
         width_px=width,
         height_px=height,
         digest=network.info.digest,
@@ -98,7 +105,29 @@ def deliver(network: Network, spec: Spec, lane: Lane, ran_s: float) -> Rendering
         ran_s=ran_s,
         steps_per_s=lane.step / ran_s if ran_s > 0 else 0.0,
     )
-    return Rendering(png, result)
+    return Rendering(tuple(images), result if len(seen) == 1 else result.of(tuple(seen)))
+
+
+def _delivered(network: Network, lane: Lane, role: Role) -> tuple[bytes, ImageResult]:
+    assert lane.image is not None, "a lane that ended without an error has been evaluated"
+    png = encode_png(lane.image)
+    decoded = decode_png(png)
+    seen = evaluate(network, lane.objective, decoded, lane.settings.seed)
+    start = measure(network, lane.objective, first_image(network, lane))
+    measured = ImageResult(
+        role=role,
+        seed=lane.settings.seed,
+        achieved_activation=measure(network, lane.objective, decoded),
+        start_activation=start,
+        robust_activation=seen.robust_activation,
+        rank=seen.rank,
+        rank_of=seen.rank_of,
+        class_probabilities=seen.class_probabilities,
+        stuck=is_stuck(lane, start, measure(network, lane.objective, lane.image)),
+        curve=tuple(lane.curve),
+        steps_done=lane.step,
+    )
+    return png, measured
 
 
 def _as_used(spec: Spec, objective: Objective) -> Spec:

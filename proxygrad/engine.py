@@ -1,7 +1,7 @@
 """The engine: one thread that steps every group in turn, while any thread may submit and cancel.
 
-A submitted `Spec` becomes a lane, which joins the group it fits in at the next step. Groups take turns
-step by step; within a group all lanes advance together. Nothing of a network is touched by any other
+A submitted `Spec` becomes a lane, or several, which join the group they fit in at the next step. Groups take
+turns step by step; within a group all lanes advance together. Nothing of a network is touched by any other
 thread, so a `Network` needs no lock.
 """
 
@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +22,7 @@ from proxygrad.errors import Cancelled, LaneError, NetworkError, OutOfMemory, Pr
 from proxygrad.group import Group, GroupKey
 from proxygrad.lane import Lane
 from proxygrad.network import Network
-from proxygrad.objectives import from_spec
+from proxygrad.party import Party
 from proxygrad.precision import Precision
 from proxygrad.spec import Spec
 from proxygrad.ticket import Progress, Ticket
@@ -34,8 +35,9 @@ log = logging.getLogger(__name__)
 class Engine:
     """Runs visualizations. Use it as a context manager, or call `start` and `close`.
 
-    ``max_lanes``: how many images are optimised at once; further ones wait in order of arrival. None: on the
-    CPU `DEFAULT_MAX_LANES`; on CUDA as many in each group as free memory takes, found after its first step.
+    ``max_lanes``: how many images are optimised at once; further ones wait in order of arrival, and a
+    question of more than that runs alone. None: on the CPU `DEFAULT_MAX_LANES`; on CUDA as many in each group
+    as free memory takes, found after its first step.
     ``precision``: what the steps compute in, see `proxygrad.precision.chosen`; what is reported is float32.
     """
 
@@ -156,8 +158,9 @@ class Engine:
 
     def _withdraw(self, ticket: Ticket) -> None:
         """In any thread: a ticket that was cancelled need not wait for a lane."""
-        if self._take(ticket):
-            ticket._resolve(ticket._stopped() or Cancelled("cancelled before its first step"))
+        stopped = ticket._stopped()
+        if stopped is not None and self._take(ticket):
+            ticket._resolve(stopped)
 
     def _take(self, ticket: Ticket) -> bool:
         """Take a ticket off the queue; False when somebody else has done so."""
@@ -168,19 +171,26 @@ class Engine:
             return True
 
     def _admit(self) -> None:
-        """In order of arrival; what does not fit in its own group yet does not hold up the others."""
+        """In order of arrival; what does not fit in its own group yet does not hold up other groups.
+
+        What needs more lanes than there are holds up what came later, or it would never get them; one that
+        needs more than `max_lanes` runs when nothing else does.
+        """
         with self._changed:
             waiting = list(self._waiting)
+        full, held = set[GroupKey](), False
         for ticket in waiting:
             stopped = ticket._stopped()
             if stopped is not None:
                 if self._take(ticket):
                     ticket._resolve(stopped)
                 continue
-            if len(self._running) >= self._most(ticket.network):
+            lanes = len(self._running) + ticket.spec.lanes
+            held = held or (bool(self._running) and lanes > self._most(ticket.network))
+            if held:
                 continue
             try:
-                self._join(ticket)
+                self._join(ticket, full)
             except Exception as error:
                 self._take(ticket)
                 ticket._resolve(_explained(error))
@@ -191,70 +201,87 @@ class Engine:
         on_cuda = network.device.type == "cuda"
         return self.max_lanes or (MOST_LANES if on_cuda else DEFAULT_MAX_LANES)
 
-    def _join(self, ticket: Ticket) -> None:
-        """Put a ticket into its group, if that has room."""
-        lane, key = ticket._place = ticket._place or _place(ticket, self.precision)
-        group = self._groups.get(key)
-        if group is not None and self.max_lanes is None and group.full(DEFAULT_MAX_LANES):
+    def _join(self, ticket: Ticket, full: set[GroupKey]) -> None:
+        """Put a ticket's lanes into their group, if that has room; else note that it is ``full``."""
+        party = ticket._party = ticket._party or Party.of(ticket.network, ticket.spec, self.precision)
+        group = self._groups.get(party.key)
+        if party.key in full:
+            return
+        if group and self.max_lanes is None and group.full(DEFAULT_MAX_LANES, len(party.lanes)):
+            full.add(party.key)
             return
         if not self._take(ticket):
             return
-        group = group or Group(key)
-        group.join(lane, ticket._begin_at.state if ticket._begin_at else None)
+        group = group or Group(party.key)
+        states = ticket._begin_at.states if ticket._begin_at else [None] * len(party.lanes)
+        try:
+            for lane, state in zip(party.lanes, states, strict=True):
+                group.join(lane, state)
+        except Exception:
+            self._leave(group, party)
+            raise
         ticket._start()
-        self._groups[key] = group
-        self._running[lane] = ticket
+        self._groups[party.key] = group
+        self._running.update(dict.fromkeys(party.lanes, ticket))
+
+    def _leave(self, group: Group, party: Party) -> None:
+        """Take lanes out, whether they have ended or not, and whether or not all of them are in."""
+        for lane in party.lanes:
+            group.leave(lane)
+            self._running.pop(lane, None)
+
+    def _under_way(self, lanes: Sequence[Lane]) -> list[tuple[Ticket, Party]]:
+        """The tickets of these lanes, each once."""
+        tickets = dict.fromkeys(self._running[lane] for lane in lanes)
+        return [(ticket, ticket._party) for ticket in tickets if ticket._party is not None]
 
     def _drop_stopped(self, group: Group) -> None:
-        for lane in list(group.lanes):
-            stopped = self._running[lane]._stopped()
+        for ticket, party in self._under_way(group.lanes):
+            stopped = ticket._stopped()
             if stopped is not None:
-                group.leave(lane)
-                self._running.pop(lane)._resolve(stopped)
+                self._leave(group, party)
+                ticket._resolve(stopped)
 
     def _step(self, group: Group) -> None:
+        lanes = list(group.lanes)
         try:
             ended = group.step(self._beat)
         except Exception as error:
-            log.exception("a step of %d lanes at %s failed", len(group.lanes), ", ".join(group.key.layers))
-            for lane in list(group.lanes):
-                group.leave(lane)
-                self._running.pop(lane)._resolve(_explained(error))
-            ended = []
-        self._beat()
-        for lane in (*group.lanes, *ended):
-            self._running[lane]._follow(lane)
-        for lane in group.lanes:
-            self._grant(self._running[lane], lane, group)
-        for lane in ended:
-            self._finish(self._running.pop(lane), lane)
+            log.exception("a step of %d lanes at %s failed", len(lanes), ", ".join(group.key.layers))
+            for ticket, party in self._under_way(lanes):
+                self._leave(group, party)
+                ticket._resolve(_explained(error))
+            return
+        finally:
             self._beat()
+        for ticket, party in self._under_way(lanes):
+            ticket._follow(party)
+            if any(lane in ended for lane in party.lanes):  # the others with it, which have failed or not
+                self._leave(group, party)
+                self._finish(ticket, party)
+                self._beat()
+            else:
+                self._grant(ticket, party, group)
 
-    def _grant(self, ticket: Ticket, lane: Lane, group: Group) -> None:
+    def _grant(self, ticket: Ticket, party: Party, group: Group) -> None:
         """The checkpoint that somebody waits for; none, if it cannot be made."""
         if not ticket._wished:
             return
         taken = None
         try:
-            taken = Checkpoint.of(ticket.spec, ticket.network.info, group.state(lane), ticket._ran_s())
+            states = [group.state(lane) for lane in party.lanes]
+            taken = Checkpoint.of(ticket.spec, ticket.network.info, states, ticket._ran_s())
         except Exception:
             log.exception("no checkpoint of a lane at %s", ", ".join(group.key.layers))
         ticket._grant(taken)
 
-    def _finish(self, ticket: Ticket, lane: Lane) -> None:
+    def _finish(self, ticket: Ticket, party: Party) -> None:
         try:
-            ticket._resolve(lane.error or deliver(ticket.network, ticket.spec, lane, ticket._ran_s()))
+            ticket._resolve(
+                party.error or deliver(ticket.network, ticket.spec, party.lanes, ticket._ran_s(), self._beat)
+            )
         except Exception as error:
             ticket._resolve(_explained(error))
-
-
-def _place(ticket: Ticket, precision: Precision) -> tuple[Lane, GroupKey]:
-    """The lane that a ticket asks for, and the group it fits in."""
-    network, spec = ticket.network, ticket.spec
-    size = (spec.size_px, spec.size_px) if spec.size_px else (network.input_shape[1], network.input_shape[2])
-    objective = from_spec(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
-    lane = Lane(spec, objective)
-    return lane, GroupKey.of(network, lane, size, precision)
 
 
 def _explained(error: Exception) -> ProxyGradError:

@@ -1,8 +1,14 @@
 """What else is worth knowing about a delivered image: how robust, how specific, what the model sees in it.
 
-Measured on the network itself in float32, on the image as it was decoded again, in one batched pass. None of
-it changes the picture. Where a network cannot tell (its logits need another size of image, a number is not
-finite), the value is left out: no picture fails for it.
+Read in float32 from the image as it was decoded again: the image in one pass to the logits, its shifted
+copies as a batch that runs no further than the objective's layers. Both use the working copy that steps use
+in float32 (`Network.prepared`: batch norms folded, convolutions channels-last), whose values differ from the
+network's own by at most `proxygrad.working.ROUNDING` of their root mean square, and by less than 1e-5 on the
+networks of tests/proxygrad/test_working.py. The achieved activation is not among what is read here: that is
+the network's own (`proxygrad.delivery.measure`).
+
+None of it changes the picture. Where a network cannot tell (its logits need another size of image, a number
+is not finite), the value is left out: no picture fails for it.
 """
 
 from __future__ import annotations
@@ -23,6 +29,9 @@ from proxygrad.spec import ClassProbability, RobustActivation
 #: least a pixel.
 SHIFTS = 8
 SHIFT_PART = 0.04
+#: Pixels of one pass, four images of 224 px: beyond that the CPU loses more to fetching memory for the maps
+#: of the first layers than a larger batch gains (docs/speed.md).
+PASS_PIXELS = 4 * 224 * 224
 #: How many classes are named.
 TOP_CLASSES = 5
 
@@ -39,22 +48,21 @@ class Evaluation:
 
 def evaluate(network: Network, objective: Objective, image: Tensor, seed: int) -> Evaluation:
     """Look at ``image`` ``(C, H, W)`` in [0, 1] and at `SHIFTS` shifted copies of it, drawn from ``seed``."""
-    images = torch.stack([image, *shifted(image, seed)]).to(network.device, torch.float32)
+    own, copies = (
+        torch.stack(images).to(network.device, torch.float32) for images in ([image], shifted(image, seed))
+    )
     logits = next((layer.name for layer in network.units() if layer.kind == "logits"), None)
-    wanted = [objective.layers, *([(*objective.layers, logits)] if logits else [])]
-    for layers in reversed(wanted):
-        try:
-            with torch.no_grad():
-                read = _read(network, images, tuple(dict.fromkeys(layers)))
-                activations = objective(read)  # (1 + SHIFTS,)
-        except torch.AcceleratorError:
-            raise
-        except Exception:
-            continue
-        rank, rank_of = _rank(objective, read)
-        probabilities = _probabilities(read[logits][0], network.classes) if logits in read else None
-        return Evaluation(rank, rank_of, probabilities, _robust(activations[1:]))
-    return Evaluation()
+    read = _read(network, own, (*objective.layers, *([logits] if logits else [])))
+    if read is None:
+        read = _read(network, own, objective.layers) or {}
+    moved = _read(network, copies, objective.layers)
+    rank, rank_of = _rank(objective, read)
+    return Evaluation(
+        rank=rank,
+        rank_of=rank_of,
+        class_probabilities=_probabilities(read[logits][0], network.classes) if logits in read else None,
+        robust_activation=None if moved is None else _robust(objective(moved)),
+    )
 
 
 def shifted(image: Tensor, seed: int) -> list[Tensor]:
@@ -67,20 +75,26 @@ def shifted(image: Tensor, seed: int) -> list[Tensor]:
     return [padded[:, y : y + height, x : x + width] for y, x in zip(down, right, strict=True)]
 
 
-def _read(network: Network, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-    """All images in one pass; one by one where the network, or memory, takes no more."""
-    try:
-        return network.read(images, layers)
-    except torch.AcceleratorError:
-        raise
-    except Exception:
-        alone = [network.read(image.unsqueeze(0), layers) for image in images]
-        return {layer: torch.cat([read[layer] for read in alone]) for layer in layers}
+def _read(network: Network, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor] | None:
+    """What ``layers`` return for all ``images``, in passes of `PASS_PIXELS`, or one by one where the network,
+    or memory, takes no more; None where they cannot be read from such images."""
+    together = max(1, PASS_PIXELS // images[0, 0].numel())
+    for batches in (images.split(together), images.split(1)):
+        try:
+            read = network.prepared(tuple(dict.fromkeys(layers)), "float32")
+            with torch.no_grad(), read.arithmetic():
+                found = [read(batch) for batch in batches]
+        except torch.AcceleratorError:
+            raise
+        except Exception:
+            continue
+        return {layer: torch.cat([each[layer] for each in found]) for layer in found[0]}
+    return None
 
 
 def _rank(objective: Objective, read: dict[str, Tensor]) -> tuple[int | None, int | None]:
     """The unit's place among all units of its layer on the first image, 1 for the most active."""
-    if not isinstance(objective, Channel | Neuron | Logit):
+    if not isinstance(objective, Channel | Neuron | Logit) or objective.layer not in read:
         return None, None
     units = _all_units(objective, read[objective.layer][:1])[0]  # (N,)
     return 1 + int((units > units[objective.unit]).sum()), len(units)

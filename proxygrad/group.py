@@ -35,10 +35,10 @@ from proxygrad.transforms import Draw, apply
 class GroupKey:
     """What lanes must have in common to be stepped together. ``size``: height and width in pixels.
 
-    ``alone`` names the one lane of a group that takes no other: because it asks for it (``solo``), or because
-    rectifiers tell lanes apart by the first dimension, which is not the batch in every network
-    (`Network.batch_first`). ``precision`` is what is asked for, not yet what it comes to. ``maco``
-    holds a given magnitude, by identity.
+    ``alone`` names the one lane, or party of lanes, of a group that takes no other: because it asks for it
+    (``solo``), or because rectifiers tell lanes apart by the first dimension, which is not the batch in every
+    network (`Network.batch_first`); there each lane is evaluated for itself. ``precision`` is what is asked
+    for, not yet what it comes to. ``maco`` holds a given magnitude, by identity.
     """
 
     network: Network
@@ -68,7 +68,7 @@ class GroupKey:
             settings.gaf,
             settings.proxy,
             settings.spread_max_pool,
-            id(lane) if settings.solo or not network.batch_first else None,
+            id(lane.together or lane) if settings.solo or not network.batch_first else None,
             precision,
             lane.maco,
         )
@@ -99,6 +99,7 @@ class Group:
         self._channels = key.network.input_shape[0]
         device = key.network.device
         self.capacity = Capacity(device)
+        self._most = None if key.network.batch_first else 1  # lanes of one evaluation
         self._images: Parameterization = key.maco or parameterization(
             key.parameterization, (self._channels, *key.size), device
         )
@@ -125,9 +126,12 @@ class Group:
         self._params = joined
         self.lanes.append(lane)
 
-    def full(self, at_first: int) -> bool:
-        """Whether another lane should wait: `Capacity.lanes`, ``at_first`` before the first step."""
-        return len(self.lanes) >= self.capacity.lanes(at_first)
+    def full(self, at_first: int, joining: int = 1) -> bool:
+        """Whether so many more lanes should wait: for `Capacity.lanes`, ``at_first`` before the first step.
+
+        Where there are none, any number may join: they are not less later.
+        """
+        return bool(self.lanes) and len(self.lanes) + joining > self.capacity.lanes(at_first)
 
     def leave(self, lane: Lane) -> None:
         """Let a lane go, whether it has ended or not."""
@@ -187,10 +191,10 @@ class Group:
 
     def _fitting(self, waiting: list[list[int]]) -> int:
         """How many of those come into the next slice: at least one."""
-        taken, lanes = 0, 0
+        taken, lanes, limit = 0, 0, self._most or self.capacity.limit
         while taken < len(waiting):
             lanes += len(waiting[taken])
-            if taken and self.capacity.limit is not None and lanes > self.capacity.limit:
+            if taken and limit is not None and lanes > limit:
                 break
             taken += 1
         return taken

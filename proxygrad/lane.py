@@ -60,8 +60,9 @@ class Lane:
     """One image being optimised: what is asked of it, what has been seen, and how it ended.
 
     ``settings`` are completed; ``start`` is an image ``(C, H, W)`` in [0, 1], or None for a random one of the
-    seed. ``maco`` is the parameterisation where its magnitude was given. ``curve`` holds the activation
-    before each step and, once ended, after the last one. ``image`` ``(C, H, W)`` is the best that was seen,
+    seed. ``together``: lanes with the same one share a batch where each wants one of its own. ``maco`` is the
+    parameterisation where its magnitude was given. ``curve`` holds the activation before each step and, once
+    ended, after the last one. ``image`` ``(C, H, W)`` is the best that was seen,
     or the latest where steps see moved images: their activations are of the view, so the highest is luck. The
     first and the last evaluation always see the image itself. ``steepest`` is the largest entry of the
     activation's gradient at the latest evaluation, ``steepest_ever`` the largest at any. ``error`` is set
@@ -72,6 +73,7 @@ class Lane:
     objective: Objective
     start: Tensor | None = None
     family: Family | None = None
+    together: object | None = None
     maco: Maco | None = None
     curve: list[float] = field(default_factory=list)
     image: Tensor | None = None

@@ -78,10 +78,14 @@ def maximize(  # noqa: PLR0913, each of them named
     slopes = slopes_of(slope, len(asked))
     if max_lanes < 1:
         raise BadRequest(f"max_lanes {max_lanes} must be at least 1")
+    chosen = [_settings(settings, own) for own in slopes]
+    check_images(images, diversity, chosen[0].seed)
+    if start is not None:
+        check_start(start, network.input_shape, chosen[0])
     lanes = [
         lane
-        for objective, own in zip(asked, slopes, strict=True)
-        for lane in _lanes(network, objective, _settings(settings, own), images, diversity, start)
+        for objective, own in zip(asked, chosen, strict=True)
+        for lane in _lanes(network, objective, own, images, diversity, start)
     ]
     if magnitude is not None:
         maco = _maco(network, lanes[0].settings, start, magnitude)
@@ -103,9 +107,7 @@ def _lanes(
     diversity: float,
     start: Tensor | None,
 ) -> list[Lane]:
-    check_images(images, diversity, settings.seed)
-    if start is not None:
-        check_start(start, network.input_shape, settings)
+    """So many lanes for one objective; they differ in their seeds."""
     size = _size(network, settings, start)
     completed = objective.at({layer: network.layer_shape(layer, size) for layer in objective.layers})
     family = Family(diversity) if diversity > 0 else None

@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from functools import lru_cache
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
-from proxygrad.errors import BadRequest, ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange
+from proxygrad.errors import BadRequest, ObjectiveMismatch
+from proxygrad.shapes import check_position, check_unit, grid, kind, units
 from proxygrad.spec import Spec
 
 #: The network's own output, for networks whose last module does not produce it.
@@ -118,9 +120,9 @@ class Channel(_OfLayer):
     def at(self, shapes: Shapes) -> Channel:
         """The same, for a layer ``(C, H, W)`` or ``(T, D)`` that has the unit."""
         shape = shapes[self.layer]
-        if not _grid(shape):
-            raise ObjectiveMismatch("channel", self.layer, _kind(shape), ("neuron", "logit"))
-        _check_unit(self.unit, shape, self.layer)
+        if not grid(shape):
+            raise ObjectiveMismatch("channel", self.layer, kind(shape), ("neuron", "logit"))
+        check_unit(self.unit, shape, self.layer)
         return self
 
     def value(self, activation: Tensor) -> Tensor:
@@ -146,13 +148,13 @@ class Neuron(_OfLayer):
         The centre is row ``H // 2``, column ``W // 2``.
         """
         shape = shapes[self.layer]
-        _check_unit(self.unit, shape, self.layer)
+        check_unit(self.unit, shape, self.layer)
         if self.position is not None:
-            _check_position(self.position, shape, self.layer, "neuron")
+            check_position(self.position, shape, self.layer, "neuron")
             return self
-        grid = _grid(shape)
-        default = tuple(side // 2 for side in grid) if len(grid) == 2 else (0,)
-        return replace(self, position=default if grid else None)
+        sides = grid(shape)
+        default = tuple(side // 2 for side in sides) if len(sides) == 2 else (0,)
+        return replace(self, position=default if sides else None)
 
     def value(self, activation: Tensor) -> Tensor:
         """``(B, C, H, W)``, ``(B, T, D)`` or ``(B, N)`` → ``(B,)``; needs the position that `at` fills in."""
@@ -161,37 +163,6 @@ class Neuron(_OfLayer):
         if activation.ndim == 3:
             return activation[:, self.position[0], self.unit]
         return activation[:, self.unit, self.position[0], self.position[1]]
-
-
-def _grid(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The positions of a layer: ``(H, W)`` of ``(C, H, W)``, ``(T,)`` of ``(T, D)``, none of ``(N,)``."""
-    return {3: shape[1:], 2: shape[:1]}.get(len(shape), ())
-
-
-def _units(shape: tuple[int, ...]) -> int:
-    """How many units a layer ``(C, H, W)``, ``(T, D)`` or ``(N,)`` has."""
-    return shape[0] if len(shape) == 3 else shape[-1]
-
-
-def _kind(shape: tuple[int, ...]) -> str:
-    return {3: "feature_map", 2: "tokens"}.get(len(shape), "vector")
-
-
-def _check_unit(unit: int, shape: tuple[int, ...], layer: str) -> None:
-    if not hasattr(unit, "__index__"):
-        raise BadRequest(f"unit {unit!r} at layer {layer!r} is no whole number")
-    if not 0 <= unit < _units(shape):
-        raise UnitOutOfRange(unit, _units(shape), layer)
-
-
-def _check_position(position: tuple[int, ...], shape: tuple[int, ...], layer: str, objective: str) -> None:
-    grid = _grid(shape)
-    if not grid:
-        raise ObjectiveMismatch(f"{objective} with a position", layer, _kind(shape), (objective,))
-    if not all(hasattr(at, "__index__") for at in position):
-        raise BadRequest(f"position {list(position)} at layer {layer!r} holds what is no whole number")
-    if len(position) != len(grid) or not all(0 <= at < side for at, side in zip(position, grid, strict=True)):
-        raise PositionOutOfRange(position, grid, layer)
 
 
 @dataclass(frozen=True)
@@ -207,9 +178,9 @@ class Logit(_OfLayer):
     def at(self, shapes: Shapes) -> Logit:
         """The same, for a layer ``(N,)`` that has the unit."""
         shape = shapes[self.layer]
-        if _grid(shape):
-            raise ObjectiveMismatch("logit", self.layer, _kind(shape), ("channel", "neuron"))
-        _check_unit(self.unit, shape, self.layer)
+        if grid(shape):
+            raise ObjectiveMismatch("logit", self.layer, kind(shape), ("channel", "neuron"))
+        check_unit(self.unit, shape, self.layer)
         return self
 
     def value(self, activation: Tensor) -> Tensor:
@@ -240,9 +211,9 @@ class Direction(_OfLayer):
         Raises `BadRequest` for a vector of another length, not finite or zero, and for an unknown measure.
         """
         shape = shapes[self.layer]
-        if len(self.vector) != _units(shape):
+        if len(self.vector) != units(shape):
             raise BadRequest(
-                f"direction of {len(self.vector)} numbers: layer {self.layer!r} has {_units(shape)} units"
+                f"direction of {len(self.vector)} numbers: layer {self.layer!r} has {units(shape)} units"
             )
         if not all(map(math.isfinite, self.vector)) or not any(self.vector):
             raise BadRequest(
@@ -253,22 +224,31 @@ class Direction(_OfLayer):
         if self.cosine_power < 0 or not math.isfinite(self.cosine_power):
             raise BadRequest(f"cosine_power {self.cosine_power} must be finite and not negative")
         if self.position is not None:
-            _check_position(self.position, shape, self.layer, "direction")
+            check_position(self.position, shape, self.layer, "direction")
         return self
 
     def value(self, activation: Tensor) -> Tensor:
         """``(B, C, H, W)``, ``(B, T, D)`` or ``(B, N)`` → ``(B,)``."""
         units_last = activation.movedim(1, -1) if activation.ndim == 4 else activation  # (B, …, units)
-        vector = torch.tensor(self.vector, dtype=torch.float64)
-        vector = vector / vector.abs().amax()  # squares of small or large numbers would leave the range
-        along = units_last @ (vector / vector.norm()).to(activation)  # (B, …)
+        along = units_last @ _unit_vector(self.vector, activation.dtype, activation.device)  # (B, …)
         if self.measure == "cosine":
             cosine = along / units_last.norm(dim=-1).clamp(min=1e-12)
             along = along * cosine.clamp(min=0.1) ** self.cosine_power  # 0.1: lucid keeps a gradient at 0 so
         if self.position is not None and along.ndim > 1:
-            along = along[(slice(None), *self.position)]
+            at: tuple[Any, ...] = (slice(None), *self.position)
+            along = along[at]
         result: Tensor = along.flatten(1).mean(dim=1) if along.ndim > 1 else along
         return result
+
+
+@lru_cache(maxsize=64)
+def _unit_vector(vector: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``vector`` at length 1, ``(units,)``: made once for all steps."""
+    with torch.inference_mode(False):  # kept beyond a caller's block
+        values = torch.tensor(vector, dtype=torch.float64)
+        values = values / values.abs().amax()  # squares of small or large numbers would leave the range
+        unit: Tensor = (values / values.norm()).to(device, dtype)
+    return unit
 
 
 @dataclass(frozen=True)

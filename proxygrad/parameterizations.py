@@ -22,16 +22,15 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from proxygrad.errors import BadRequest
 from proxygrad.images import noisy_grey
-from proxygrad.settings import START_NOISE
+from proxygrad.settings import START_NOISE, ParameterizationName
 
-ParameterizationName = Literal["pixels", "fourier", "maco"]
 Shape = tuple[int, int, int]
 
 #: Square root of the covariance of ImageNet's colours (RGB by three uncorrelated axes, the first being

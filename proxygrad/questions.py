@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from proxygrad.errors import BadRequest
@@ -67,8 +66,10 @@ def check_start(start: Any, input_shape: Sequence[int], settings: Settings) -> N
         )
     if not start.is_floating_point():
         raise BadRequest(f"start is of type {start.dtype}; valid: floating-point values from 0 to 1")
-    if start.numel() == 0 or not bool(torch.isfinite(start).all()):
-        raise BadRequest("start is empty or holds values that are not finite; valid: values from 0 to 1")
+    if start.numel() == 0:
+        raise BadRequest(f"start has shape {shape}, which holds no values; valid: an image of 1x1 px or more")
+    if (odd := _not_finite(start)) is not None:
+        raise BadRequest(f"start has {odd}; valid: values from 0 to 1")
     low, high = float(start.min()), float(start.max())
     if low < 0 or high > 1:
         raise BadRequest(f"start has values from {low:g} to {high:g}; valid: 0 to 1, before normalisation")
@@ -96,8 +97,8 @@ def check_magnitude(
             f"{valid}, which is (channels, height, width // 2 + 1)"
         )
     values = magnitude.detach().float()  # (C, H, W // 2 + 1)
-    if not bool(values.isfinite().all()):
-        raise BadRequest("magnitude holds values that are not finite in float32; valid: 0 or more")
+    if (odd := _not_finite(values)) is not None:
+        raise BadRequest(f"magnitude has, in float32, {odd}; valid: 0 or more")
     if float(values.min()) < 0:
         raise BadRequest(f"magnitude has values down to {float(values.min()):g}; valid: 0 or more")
     varying = values.flatten(1)[:, 1:].amax(dim=1) > 0
@@ -106,3 +107,12 @@ def check_magnitude(
             f"magnitude is 0 in channel {int(varying.int().argmin())} at every frequency but 0: "
             "such an image is plain grey"
         )
+
+
+def _not_finite(values: Tensor) -> str | None:
+    """The first of ``values`` that is not finite, and where; None where all are."""
+    odd = (~values.isfinite()).nonzero()
+    if not len(odd):
+        return None
+    at = tuple(odd[0].tolist())
+    return f"the value {float(values[at]):g} at {list(at)}"

@@ -92,7 +92,8 @@ def prepare(
 def _failure(workshop: Workshop, cast: Copy, asked: Collection[str]) -> str:
     """Why the layers ``asked`` cannot be read from a bfloat16 copy; empty where they can."""
     found = workshop.differences(cast)
-    return found.failure or ("" if math.isfinite(_moved(found, asked)) else "values are not finite")
+    odd = [name or "output" for name in asked if not math.isfinite(found.by_layer.get(name, 0.0))]
+    return found.failure or (f"values of layer {odd[0]!r} are not finite" if odd else "")
 
 
 def _doubt(workshop: Workshop, cast: Copy, copy: Copy, asked: Collection[str]) -> str:

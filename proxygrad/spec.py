@@ -11,89 +11,32 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import BeforeValidator, ConfigDict, Field
 
-from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange, UnknownLayer
-from proxygrad.robustness import RobustnessName
-from proxygrad.settings import Settings
+from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange
+from proxygrad.served import OBJECTIVES, Frozen, LayerInfo, LayerKind, ModelInfo, ObjectiveKind, Stage
+from proxygrad.template import Template
 
-ObjectiveKind = Literal["channel", "neuron", "logit"]
-LayerKind = Literal["feature_map", "tokens", "vector", "logits"]
+__all__ = [
+    "OBJECTIVES",
+    "BaselineResult",
+    "ClassProbability",
+    "ImageResult",
+    "LayerInfo",
+    "LayerKind",
+    "Measured",
+    "ModelInfo",
+    "ObjectiveKind",
+    "Result",
+    "RobustActivation",
+    "Role",
+    "Spec",
+    "Stage",
+    "Template",
+    "ToldSpec",
+]
 
-#: What can be asked of each kind of layer; the first is what a request without `objective` gets.
-OBJECTIVES: dict[LayerKind, tuple[ObjectiveKind, ...]] = {
-    "feature_map": ("channel", "neuron"),
-    "tokens": ("channel", "neuron"),
-    "vector": ("neuron",),
-    "logits": ("logit", "neuron"),
-}
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class LayerInfo(_Frozen):
-    """One addressable layer: the output of one module at the model's own input size."""
-
-    name: str = Field(
-        description="The module's dotted name, as in `named_modules()`; `name@2` is its second call."
-    )
-    kind: LayerKind = Field(description="What its output is: a feature map, tokens, a vector, or the logits.")
-    type: str = Field(description="The module's class name.")
-    shape: tuple[int, ...] = Field(
-        description="Output shape without the batch, at the model's own input size: (units, rows, columns) "
-        "of a feature map, (tokens, units), or (units,)."
-    )
-    units: int = Field(description="How many units it has; valid units are 0 to `units` - 1.")
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """The positions of a unit: height and width of a feature map, the number of tokens, or none."""
-        return {"feature_map": self.shape[1:], "tokens": self.shape[:1]}.get(self.kind, ())
-
-
-class ModelInfo(_Frozen):
-    """One model as a worker serves it."""
-
-    name: str
-    input_shape: tuple[int, int, int] = Field(description="(channels, height, width) the model was made for.")
-    classes: tuple[str, ...] | None = Field(default=None, description="Names of the logits, where known.")
-    digest: str = Field(description="SHA-256 over weights, builder and normalisation.")
-    engine_version: str = Field(description="Version of the method; results of different versions differ.")
-    layers: tuple[LayerInfo, ...]
-
-    def layer(self, name: str) -> LayerInfo:
-        """The layer of that name; raises `UnknownLayer` with near names."""
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        raise UnknownLayer(name, [layer.name for layer in self.layers], self.name)
-
-
-class Template(Settings):
-    """A question but for the unit: what is asked of each, and how the images are to be made."""
-
-    robustness: RobustnessName = Field(  # by name alone: `Settings` takes more
-        default="none",
-        description="`standard`: each step sees the image a little shifted, scaled and turned.",
-    )
-    model: str = Field(
-        min_length=1, max_length=200, description="Name of a served model.", examples=["digits"]
-    )
-    layer: str = Field(
-        min_length=1, max_length=500, description="Dotted name of a layer.", examples=["layer3"]
-    )
-    objective: ObjectiveKind | None = Field(
-        default=None,
-        description="`channel`: mean over all positions; `neuron`: one position (default the centre); "
-        "`logit`: one output before softmax. Default by the layer's kind.",
-    )
-    position: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2)] | None = Field(
-        default=None,
-        description="For `neuron`: row and column in a feature map, default its centre; or the number of a "
-        "token, default the first.",
-    )
+Role = Literal["proxygrad", "baseline"]
 
 
 class Spec(Template):
@@ -139,14 +82,14 @@ class Spec(Template):
             raise PositionOutOfRange(position, layer.grid, layer.name)
 
     def cost(self, model: ModelInfo) -> float:
-        """What answering costs, by which turns in the queue are shared: steps x height x width / 10^6.
+        """What answering costs, by which turns in the queue are shared, in megapixel steps.
 
-        In megapixel steps. The network is left out: which of two jobs of one model costs more is exact, of
-        different models a guess. 128 steps of 224 x 224 pixels cost 6.4.
+        steps x height x width x `lanes` / 10^6: 128 steps of one image of 224 x 224 pixels cost 6.4. The
+        network is left out: which of two jobs of one model costs more is exact, of different models a guess.
         """
         _, height, width = model.input_shape
         pixels = self.size_px**2 if self.size_px else height * width
-        return self.completed().steps * pixels / 1e6
+        return self.completed().steps * pixels * self.lanes / 1e6
 
     def identity(self, model: ModelInfo) -> str:
         """The id of the answer: 32 hex digits over the resolved question, the weights and the method.
@@ -154,7 +97,7 @@ class Spec(Template):
         The same question about the same weights has the same id, on any machine.
         """
         content = {
-            "spec": self.resolve(model).model_dump(mode="json", exclude={"preset"}),  # which is spelt out
+            "spec": self.resolve(model).asked(),
             "digest": model.digest,
             "engine_version": model.engine_version,
         }
@@ -162,14 +105,23 @@ class Spec(Template):
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
-class RobustActivation(_Frozen):
+class _Told(Frozen):
+    """What is read back where a newer version may have written it: what it says more is left out.
+
+    The schema stays as exact as that of the others.
+    """
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"additionalProperties": False})
+
+
+class RobustActivation(_Told):
     """The unit's activation on shifted copies of the delivered image."""
 
     mean: float = Field(description="Mean over the copies, in the unit's own scale.")
     std: float = Field(description="Standard deviation over the copies, in the unit's own scale.")
 
 
-class ClassProbability(_Frozen):
+class ClassProbability(_Told):
     """One class, as the model sees it in the delivered image."""
 
     index: int = Field(description="Number of its logit, from 0.")
@@ -177,10 +129,9 @@ class ClassProbability(_Frozen):
     probability: float = Field(description="Softmax over all logits, 0 to 1.")
 
 
-class Result(_Frozen):
-    """What came out. Every value is of what was done, none is repeated from the request."""
+class Measured(_Told):
+    """What is measured of one image. The unit's activation is in its own scale throughout."""
 
-    spec: Spec = Field(description="The settings as used, with nothing left to default.")
     achieved_activation: float = Field(
         description="The unit's activation on the delivered image: the PNG decoded again, the original "
         "float32 network, no transforms."
@@ -214,15 +165,107 @@ class Result(_Frozen):
         description="The unit's activation before each step and after the last, as the steps saw it: in "
         "their number format, and of the moved view where there is one; steps_done + 1 values."
     )
-    steps_done: int
-    width_px: int
-    height_px: int
+    steps_done: int = Field(description="Gradient steps that were made.")
+
+
+class ImageResult(Measured):
+    """One of the images: where it came from, and what is measured of it."""
+
+    role: Role = Field(
+        description="`proxygrad`: made as was asked; `baseline`: by plain activation maximization, beside it."
+    )
+    seed: int = Field(description="Its seed: that of the question, and one more for each further image.")
+
+
+class BaselineResult(_Told):
+    """Plain activation maximization from the same starts: the best of its images."""
+
+    image: int = Field(description="Its number among `images`, from 0.")
+    achieved_activation: float = Field(description="The unit's activation on that image.")
+    start_activation: float = Field(description="The unit's activation on the image it started from.")
+    stuck: bool = Field(description="True when plain ascent got nowhere.")
+
+
+def _known(given: object) -> object:
+    """A stored question without the fields that only a newer version knows."""
+    if not isinstance(given, dict):
+        return given
+    return {name: value for name, value in given.items() if name in Spec.model_fields}
+
+
+#: A question as it is read back from where a newer version may have written it.
+ToldSpec = Annotated[Spec, BeforeValidator(_known)]
+
+
+class Result(Measured):
+    """What came out. Every value is of what was done, none is repeated from the request.
+
+    Of several images, what is measured is that of the one with the highest achieved activation, `best`.
+    """
+
+    spec: ToldSpec = Field(description="The settings as used, with nothing left to default.")
+    best: int = Field(
+        default=0,
+        description="Number of the image that the values beside this one are of: of those made as was asked, "
+        "the one with the highest achieved activation.",
+    )
+    images: tuple[ImageResult, ...] = Field(
+        default=(),
+        description="Every image, by number: those asked for in the order of their seeds, then the plain "
+        "ones in the same order. Empty where there is but one: that is what stands beside this.",
+    )
+    baseline: BaselineResult | None = Field(
+        default=None, description="Plain activation maximization, when compared; else `null`."
+    )
+    baseline_activation: float | None = Field(
+        default=None,
+        description="The highest activation that plain activation maximization achieved, when compared; "
+        "else `null`.",
+    )
+    width_px: int = Field(description="Width of each image in pixels.")
+    height_px: int = Field(description="Height of each image in pixels.")
     digest: str = Field(description="Digest of the model that was used.")
-    engine_version: str
+    engine_version: str = Field(description="Version of the method that was used.")
     device: str = Field(description="Where the steps were computed, e.g. `cpu` or `cuda:0`.")
     dtype: str = Field(description="Number format of the steps: `float32`, `tf32` or `bfloat16`.")
     ran_s: float = Field(
         description="Seconds from the first step to the measured image; of a job that was resumed, those "
         "before its checkpoint included."
     )
-    steps_per_s: float
+    steps_per_s: float = Field(description="Gradient steps a second, each of all images at once.")
+
+    def of(self, images: tuple[ImageResult, ...]) -> Result:
+        """The same of these images: the best of them, and of the plain ones, is found anew."""
+        best, plain = (_highest(images, role) for role in ("proxygrad", "baseline"))
+        baseline = None
+        if plain is not None:
+            own = images[plain]
+            baseline = BaselineResult(
+                image=plain,
+                achieved_activation=own.achieved_activation,
+                start_activation=own.start_activation,
+                stuck=own.stuck,
+            )
+        shown = images[best if best is not None else 0]
+        return self.model_copy(
+            update={
+                **{name: getattr(shown, name) for name in Measured.model_fields},
+                "best": best or 0,
+                "images": images,
+                "baseline": baseline,
+                "baseline_activation": baseline.achieved_activation if baseline else None,
+            }
+        )
+
+    def image(self, number: int) -> ImageResult:
+        """What is measured of one image, also where there is but one."""
+        if self.images:
+            return self.images[number]
+        values = {name: getattr(self, name) for name in Measured.model_fields}
+        return ImageResult(role="proxygrad", seed=self.spec.seed, **values)
+
+
+def _highest(images: tuple[ImageResult, ...], role: Role) -> int | None:
+    """The number of the image of that role with the highest activation, the first of equals."""
+    numbers = [number for number, image in enumerate(images) if image.role == role]
+    return max(numbers, key=lambda number: images[number].achieved_activation, default=None)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -31,8 +31,7 @@ from torch.overrides import TorchFunctionMode
 from proxygrad.activations import Activation, Slope, bend, per_sample, recognize, straighten
 from proxygrad.errors import NetworkError
 from proxygrad.pooling import MAX_POOLING, spread_max_pool2d, windows_of
-
-Proxy = Literal["surrogate", "network"]
+from proxygrad.settings import Proxy
 
 
 def rectify(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
@@ -170,6 +169,16 @@ _RECTIFIERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     torch.prelu: _prelu,
     Tensor.prelu: _prelu,
 }
+
+
+def rectifier_name(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """``relu``, ``gelu``, …: of a call whose gradient `surrogate` changes; None for any other.
+
+    torch's module ReLU6 calls hardtanh, from 0 to 6.
+    """
+    if (call := recognize(function, args, kwargs)) is not None and call[1].limits == (0.0, 6.0):
+        return "relu6"
+    return function.__name__.rstrip("_") if call or function in _RECTIFIERS else None
 
 
 def _is_share(value: Slope) -> bool:

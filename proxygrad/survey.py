@@ -15,6 +15,8 @@ Shapes tell nothing where all sides are equal, e.g. 8 channels of 8x8: a second 
 wide decides then, where the network takes one.
 
 The batch is dimension 0, or 1 in a sequence whose dimension 0 is not of the batch's size.
+
+Which layers are pre-activation and which post-activation is seen in the same pass: `proxygrad.rectified`.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from torch import Tensor, nn
 
 from proxygrad.cut import first_tensor
 from proxygrad.objectives import OUTPUT
+from proxygrad.rectified import Rectified, Value
 from proxygrad.spec import LayerInfo, LayerKind
 
 _UNITS_FIRST = (
@@ -78,13 +81,26 @@ class _Mark(NamedTuple):
     units: int
 
 
+class _Return(NamedTuple):
+    """At ``moment``, ``module`` returned ``value``; None: no floating-point tensor."""
+
+    moment: int
+    module: nn.Module
+    value: Value | None
+
+    @property
+    def tensor(self) -> Tensor | None:
+        return None if self.value is None else self.value.tensor
+
+
 @dataclass
 class _Log:
     """What the hooks see. Tensors are held until the end, so that identities stay unique."""
 
     names: dict[nn.Module, str]
+    rectified: Rectified = field(default_factory=Rectified)
     calls: Counter[str] = field(default_factory=Counter)
-    returned: dict[str, tuple[int, nn.Module, Tensor | None]] = field(default_factory=dict)
+    returned: dict[str, _Return] = field(default_factory=dict)
     marks: defaultdict[torch.Size, list[_Mark]] = field(default_factory=lambda: defaultdict(list))
     moment: int = 0
 
@@ -98,7 +114,11 @@ class _Log:
         self.calls[name] += 1
         number = self.calls[name]
         label = name if number == 1 else f"{name}@{number}"
-        self.returned[label] = (self.moment, module, tensor)
+        self.keep(label, module, tensor)
+
+    def keep(self, label: str, module: nn.Module, tensor: Tensor | None) -> None:
+        value = None if tensor is None else self.rectified.value(tensor)
+        self.returned[label] = _Return(self.moment, module, value)
 
     def _mark(self, module: nn.Module, tensor: Tensor | None) -> None:
         units = declared_units(module)
@@ -147,10 +167,11 @@ def _pass(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> 
         for each in log.names:
             hooks.callback(each.register_forward_pre_hook(log.before).remove)
             hooks.callback(each.register_forward_hook(log.after).remove)
+        hooks.enter_context(log.rectified)
         end = first_tensor(module(inputs))
-    made_by = [name for name, (_, _, value) in log.returned.items() if value is end and end is not None]
+    made_by = [name for name, each in log.returned.items() if each.tensor is end and end is not None]
     if not made_by and OUTPUT not in names:
-        log.returned[OUTPUT] = (log.moment, module, end)
+        log.keep(OUTPUT, module, end)
     return _sorted_out(log, end, made_by[0] if made_by else OUTPUT)
 
 
@@ -165,14 +186,17 @@ def _sorted_out(log: _Log, end: Tensor | None, output: str) -> Survey:
     layers, layouts = [], {}
     unlisted = dict.fromkeys(log.names.values(), "does not run when the network does")
     for name, (moment, module, value) in log.returned.items():
-        if value is None or (problem := _problem(value)):
+        if value is None or (problem := _problem(value.tensor)):
             unlisted[name] = "returns no floating-point tensor" if value is None else problem
             continue
         unlisted.pop(name, None)
-        layout = Layout(0 if value.shape[0] == 1 else 1, log.units(moment, value))
+        tensor = value.tensor
+        layout = Layout(0 if tensor.shape[0] == 1 else 1, log.units(moment, tensor))
         layouts[name] = layout
         kind = "output" if name == OUTPUT and module not in log.names else type(module).__name__
-        layers.append(_describe(name, kind, layout.arrange(value), value is end))
+        stage, activation = value.place
+        described = _describe(name, kind, layout.arrange(tensor), tensor is end)
+        layers.append(described.model_copy(update={"stage": stage, "activation": activation}))
     return Survey(tuple(layers), layouts, unlisted, output)
 
 

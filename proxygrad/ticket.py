@@ -22,10 +22,9 @@ from torch.nn import functional
 from proxygrad.checkpoint import Checkpoint
 from proxygrad.delivery import Rendering
 from proxygrad.errors import Cancelled, DeadlineExceeded, ProxyGradError
-from proxygrad.group import GroupKey
 from proxygrad.images import encode_png
-from proxygrad.lane import Lane
 from proxygrad.network import Network
+from proxygrad.party import Party
 from proxygrad.spec import Spec
 
 #: Longer side of a preview, in pixels.
@@ -36,7 +35,10 @@ PACE_STEPS = 8
 
 @dataclass(frozen=True)
 class Progress:
-    """Steps done, steps asked for, and the latest activation, which is None before the first step."""
+    """Steps done, steps asked for, and the latest activation, which is None before the first step.
+
+    Of several images the highest; of plain ones, which are there to compare, none.
+    """
 
     step: int
     steps: int
@@ -67,7 +69,7 @@ class Ticket:
         self._cancelled = threading.Event()
         self._future: Future[Rendering] = Future()
         self._started_at: float | None = None
-        self._place: tuple[Lane, GroupKey] | None = None  # found once, by the engine
+        self._party: Party | None = None  # found once, by the engine
         self._times: deque[float] = deque(maxlen=PACE_STEPS + 1)
         self._pace: tuple[float, float] | None = None  # seconds a step, and since when
         self._image: Tensor | None = None  # (C, H, W), not written to any more
@@ -75,7 +77,7 @@ class Ticket:
         self._wish: Future[Checkpoint | None] | None = None
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until the lane has ended, at most ``timeout_s`` seconds; True when it has."""
+        """Wait until all lanes have ended, at most ``timeout_s`` seconds; True when it has."""
         with suppress(FutureTimeout):
             self._future.exception(timeout_s)
         return self._future.done()
@@ -113,8 +115,9 @@ class Ticket:
         return max(0.0, (progress.steps - progress.step) * each_s - (time.monotonic() - since))
 
     def preview(self) -> bytes | None:
-        """A PNG of the best image so far, or of the latest where steps see moved images; its longer side is
-        at most `PREVIEW_PX`. None before the first step. Made in the caller's thread.
+        """A PNG of the best image so far, or of the latest where steps see moved images; of several lanes, of
+        the one whose activation `progress` tells. Its longer side is at most `PREVIEW_PX`. None before the
+        first step. Made in the caller's thread.
         """
         image = self._image
         if image is None:
@@ -128,9 +131,9 @@ class Ticket:
             return encode_png(shown)
 
     def checkpoint(self, timeout_s: float = 10.0) -> Checkpoint | None:
-        """The lane's state after its next step, for `Engine.submit`; waits for that step.
+        """The lanes' states after their next step, for `Engine.submit`; waits for that step.
 
-        None when the lane has ended, or ``timeout_s`` seconds have passed. While the ticket waits for a lane:
+        None when they have ended, or ``timeout_s`` seconds have passed. While the ticket waits for a lane:
         at once, what it was submitted with.
         """
         with self._lock:
@@ -161,8 +164,9 @@ class Ticket:
             return DeadlineExceeded(step, self.spec.steps, deadline - self._submitted_at)
         return None
 
-    def _follow(self, lane: Lane) -> None:
+    def _follow(self, party: Party) -> None:
         """A step has been made."""
+        lane = party.leading
         self._times.append(time.monotonic())
         if len(self._times) > 2:  # the first of them only evaluated the start
             since = self._times[-1]

@@ -2,10 +2,9 @@
 
 Batch norms are folded (`proxygrad.folding`), convolutions laid out channels-last and attention tokens-first
 (`proxygrad.attention`), and for bfloat16 the weights of convolutions and linear layers cast once, under
-autocast. A copy shares with the network every
-weight that it does not change. What is fast is used only where it is the same: each copy is first compared,
-layer by layer, with the network on two random images, and control flow that leaves the way seen there is
-noticed.
+autocast. A copy shares with the network every weight that it does not change. What is fast is used only where
+it is the same: each copy is first compared, layer by layer, with the network on two random images, and
+control flow that leaves the way seen there is noticed.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, Field
 
-from proxygrad.spec import OBJECTIVES, LayerInfo, ObjectiveKind, Result, Spec
+from proxygrad.spec import OBJECTIVES, LayerInfo, ObjectiveKind, Result, Role, Spec
 from workers.catalog import ServedModel
 from workers.jobs import ImageInfo, Job, Priority, Problem, State
 
@@ -26,16 +26,38 @@ class Progress(BaseModel):
 
 
 class ImageAnswer(ImageInfo):
-    """One delivered picture."""
+    """One delivered picture. Of several, `result.images` has what else is measured, by the same number."""
 
     href: str = Field(description="Where its bytes are, relative to this server.")
+    role: Role = Field(
+        description="`proxygrad`: made as was asked; `baseline`: by plain activation maximization, beside it."
+    )
+    seed: int = Field(description="Its seed: that of the question, and one more for each further image.")
+    achieved_activation: float = Field(description="The unit's activation on it, in the unit's own scale.")
+
+    @classmethod
+    def all_of(cls, job: Job, path: str) -> list[ImageAnswer]:
+        """The pictures of `job`, which is found at `path`."""
+        if job.result is None:
+            return []
+        told = [job.result.image(number) for number in range(len(job.images))]
+        return [
+            cls(
+                **image.model_dump(),
+                href=f"{path}/images/{number}",
+                role=own.role,
+                seed=own.seed,
+                achieved_activation=own.achieved_activation,
+            )
+            for number, (image, own) in enumerate(zip(job.images, told, strict=True))
+        ]
 
 
 class VisualizationLinks(BaseModel):
     """References relative to this server."""
 
     self: str = Field(description="This visualization.")
-    image: str | None = Field(description="The first picture, once there is one.")
+    image: str | None = Field(description="The best picture, once there is one.")
 
 
 class Visualization(BaseModel):
@@ -43,11 +65,14 @@ class Visualization(BaseModel):
 
     id: str = Field(description="32 hex digits; the same question about the same weights has the same id.")
     state: State = Field(description="`queued` → `running` → `succeeded`, `failed` or `cancelled`.")
-    progress: Progress
+    progress: Progress = Field(description="How far it has come.")
     queue_position: int | None = Field(description="Jobs ahead of this one; `null` unless queued.")
     spec: Spec = Field(description="The question with every default that depends on the model filled in.")
     result: Result | None = Field(description="What came out; `null` unless succeeded.")
-    images: list[ImageAnswer] = Field(description="The delivered pictures; empty unless succeeded.")
+    images: list[ImageAnswer] = Field(
+        description="The delivered pictures, by number: those asked for, then the plain ones "
+        "to compare with. Empty unless succeeded."
+    )
     problem: Problem | None = Field(description="Why there is no result; `null` unless failed or cancelled.")
     priority: Priority | None = Field(description="Its turn among those that wait; `null` once ended.")
     blocked: Problem | None = Field(
@@ -63,7 +88,7 @@ class Visualization(BaseModel):
     ran_s: float | None = Field(
         description="Seconds from begun to ended, or until now; `null` before it began."
     )
-    links: VisualizationLinks
+    links: VisualizationLinks = Field(description="Where to go on.")
 
     @property
     def ended(self) -> bool:
@@ -83,13 +108,13 @@ class Summary(BaseModel):
     created_at: datetime = Field(description="When it was asked for, the last time anew (UTC).")
     started_at: datetime | None = Field(description="When a worker began (UTC).")
     finished_at: datetime | None = Field(description="When it ended (UTC).")
-    links: VisualizationLinks
+    links: VisualizationLinks = Field(description="Where to go on.")
 
     @classmethod
     def of(cls, job: Job, base: str) -> Summary:
         """The document of `job`; `base` is the path of all visualizations."""
         path = f"{base}/{job.id}"
-        image = f"{path}/images/0" if job.state == "succeeded" else None
+        image = f"{path}/images/{job.best}" if job.state == "succeeded" else None
         return cls(
             id=job.id,
             state=job.state,
@@ -109,10 +134,7 @@ def visualization(
 ) -> Visualization:
     """The document of `job` at the time `now_s`; `base` is the path of all visualizations."""
     path = f"{base}/{job.id}"
-    images = [
-        ImageAnswer(**image.model_dump(), href=f"{path}/images/{number}")
-        for number, image in enumerate(job.images)
-    ]
+    images = ImageAnswer.all_of(job, path)
     until_s = job.finished_at or now_s
     return Visualization(
         id=job.id,
@@ -131,7 +153,7 @@ def visualization(
         finished_at=None if job.finished_at is None else _utc(job.finished_at),
         waited_s=max(0.0, (job.started_at or until_s) - job.created_at),
         ran_s=None if job.started_at is None else max(0.0, until_s - job.started_at),
-        links=VisualizationLinks(self=path, image=images[0].href if images else None),
+        links=VisualizationLinks(self=path, image=images[job.best].href if images else None),
     )
 
 
@@ -151,10 +173,10 @@ class LayerAnswer(LayerInfo):
 
 
 class LayersAnswer(BaseModel):
-    """The layers of one model, in the order of the network's own module tree."""
+    """The layers of one model, in the order of its forward pass."""
 
-    model: str
-    layers: list[LayerAnswer]
+    model: str = Field(description="The model's name.")
+    layers: list[LayerAnswer] = Field(description="Every layer that can be asked about.")
 
 
 class ModelLinks(BaseModel):
@@ -167,7 +189,7 @@ class ModelLinks(BaseModel):
 class ModelAnswer(BaseModel):
     """One model that live workers know, ready or not."""
 
-    name: str
+    name: str = Field(description="What questions call it.")
     ready: bool = Field(description="Whether questions about it are answered.")
     problem: Problem | None = Field(description="Why it could not be loaded; `null` when ready.")
     input_shape: tuple[int, int, int] | None = Field(description="(channels, height, width) it was made for.")
@@ -175,7 +197,7 @@ class ModelAnswer(BaseModel):
     digest: str | None = Field(description="SHA-256 over weights, builder and normalisation.")
     engine_version: str | None = Field(description="Version of the method that answers.")
     layer_count: int = Field(description="How many layers it has; 0 unless ready.")
-    links: ModelLinks
+    links: ModelLinks = Field(description="Where to go on.")
 
     @classmethod
     def of(cls, served: ServedModel, path: str) -> ModelAnswer:
@@ -197,4 +219,4 @@ class ModelAnswer(BaseModel):
 class ModelsAnswer(BaseModel):
     """Every model that live workers know."""
 
-    models: list[ModelAnswer]
+    models: list[ModelAnswer] = Field(description="By name; those that could not be loaded too.")

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import io
 import sys
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError, features
 from PIL import __version__ as pillow_version
 
+from service.kept import Kept
 from service.negotiation import Format
 from workers.errors import StorageError
 
@@ -85,25 +84,14 @@ class Conversions:
     """`convert`, remembered: at most `KEPT_BYTES` of what was used last. Safe to share between threads."""
 
     def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
-        self._kept_bytes = kept_bytes
-        self._kept: OrderedDict[tuple[str, Form], bytes] = OrderedDict()
-        self._size = 0
-        self._lock = threading.Lock()
+        self._kept: Kept[tuple[str, Form], bytes] = Kept(kept_bytes, len)
 
     def __call__(self, digest: str, png: bytes, form: Form) -> bytes:
         """The picture in that form; ``digest`` is the SHA-256 of ``png``."""
         if form.original:
             return png
-        key = (digest, form)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        made = convert(png, form)
-        with self._lock:
-            if key not in self._kept and len(made) <= self._kept_bytes:
-                self._kept[key] = made
-                self._size += len(made)
-            while self._size > self._kept_bytes:
-                self._size -= len(self._kept.popitem(last=False)[1])
+        made = self._kept.get((digest, form))
+        if made is None:
+            made = convert(png, form)
+            self._kept.put((digest, form), made)
         return made

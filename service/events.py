@@ -11,14 +11,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
 from redis.exceptions import RedisError
 from starlette.types import Receive, Scope, Send
 
+from service.answers import Progress
 from service.gateway import Gateway, GatewayDep
 from service.live import GAP, RETRY_S, Mailbox
 from service.problems import Flaw, Refusal, documented
 from service.visualizations import JobId
-from workers.jobs import Event, Job, is_after, is_event_id, progress_event, state_event
+from workers.jobs import Event, Job, Problem, State, is_after, is_event_id, progress_event, state_event
 
 router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
 
@@ -26,15 +28,45 @@ router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
 HEARTBEAT_S = 15.0
 #: What a browser waits before it connects again, in milliseconds.
 RECONNECT_MS = 2000
-KINDS = frozenset({"state", "progress", "preview"})
+KINDS = frozenset({"state", "progress", "preview", "withdrawn"})
 
 _HEADERS = {"Cache-Control": "no-cache, no-store", "X-Accel-Buffering": "no"}
+_SCHEMAS = "#/components/schemas/"
 _DESCRIPTION = """\
-Events until the end. `state`: `{"state", "problem"}`; the last one says `succeeded`, `failed` or `cancelled`.
-`progress`: `{"step", "steps", "activation"}`, four a second at most.
-`preview`: `{"step", "media_type", "data"}`: a PNG of 128 px at most in base64, one a second, no id."""
+Events until the end. `state` (`StateEvent`): the last one says `succeeded`, `failed` or `cancelled`.
+`progress` (`Progress`): four a second at most. `preview` (`PreviewEvent`): one a second at most, no id."""
+
+
+class StateEvent(BaseModel):
+    """The data of an event `state`."""
+
+    state: State = Field(description="`queued`, `running`, `succeeded`, `failed` or `cancelled`.")
+    problem: Problem | None = Field(description="Why there is no result; `null` unless failed or cancelled.")
+
+
+class PreviewEvent(BaseModel):
+    """The data of an event `preview`: the image as it is now."""
+
+    step: int = Field(description="Gradient steps done.")
+    media_type: str = Field(description="Form of the picture: `image/png`.")
+    data: str = Field(description="The picture in base64, at most 128 px wide and high.")
+
+
+def _event(kind: str, data: type[BaseModel]) -> dict[str, Any]:
+    content = {
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": f"{_SCHEMAS}{data.__name__}"},
+    }
+    fields = {"event": {"const": kind}, "data": {"type": "string", **content}, "id": {"type": "string"}}
+    return {"type": "object", "required": ["event", "data"], "properties": fields}
+
+
+#: As OpenAPI 3.2 has it, whose `itemSchema` is of one event; `schema` would be of them all.
+_EVENT = {
+    "oneOf": [_event("state", StateEvent), _event("progress", Progress), _event("preview", PreviewEvent)],
+}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": _DESCRIPTION, "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    200: {"description": _DESCRIPTION, "content": {"text/event-stream": {"itemSchema": _EVENT}}},
     204: {"description": "It has ended, and the caller knows: do not connect again."},
     **documented("unknown_visualization", "invalid_request", "redis_unavailable", "storage_unavailable"),
 }
@@ -127,6 +159,13 @@ class _Telling:
             told.append(state_event(job.state, _problem(job), self._after))
         return told
 
+    def withdrawal(self, event: Event) -> Event | None:
+        """The end of the stream where the caller itself has withdrawn: the job goes on for others."""
+        if event.data != self.gateway.caller.name:
+            return None
+        self.over = True
+        return state_event("cancelled", None, self._after)
+
     def news(self, event: Event) -> bool:
         """Whether the event was not told yet; from now on it was."""
         if event.event_id is None:
@@ -165,6 +204,9 @@ async def _lines(telling: _Telling, first: list[Event], mailbox: Mailbox) -> Asy
                 continue
             for event in missed:
                 yield _frame(event)
+        elif item.kind == "withdrawn":
+            if (end := telling.withdrawal(item)) is not None:
+                yield _frame(end)
         elif telling.news(item):
             yield _frame(item)
 

@@ -58,7 +58,8 @@ def _flaw(error: Mapping[str, Any], location: Sequence[str], model: type[BaseMod
     bounds = _from_context(error.get("ctx", {}))
     if model is not None and len(error["loc"]) == 1:
         bounds |= _field_bounds(model, str(error["loc"][0]))
-    value = None if error["type"] == "missing" else shown(error.get("input"))
+    whole = error["type"] == "missing" or not error["loc"]  # its sentence names the values
+    value = None if whole else shown(error.get("input"))
     flaw = Flaw(location=place, detail=_sentence(error, bounds), value=value, **bounds)
     if error["type"] == "extra_forbidden" and model is not None:
         fields = list(model.model_fields)
@@ -74,7 +75,9 @@ def _sentence(error: Mapping[str, Any], bounds: Mapping[str, Any]) -> str:
         text += f" (valid: {bounds['minimum']} to {bounds['maximum']})"
     elif bounds.get("choices"):
         text += f" (valid: {', '.join(bounds['choices'])})"
-    return text if error["type"] == "missing" else f"{text}, not {_quoted(error.get('input'))}"
+    if error["type"] == "missing" or (error["type"] == "value_error" and not error["loc"]):
+        return text
+    return f"{text}, not {_quoted(error.get('input'))}"
 
 
 def _quoted(value: object) -> str:

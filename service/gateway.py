@@ -20,14 +20,20 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from proxygrad.errors import UnknownModel
 from proxygrad.spec import ModelInfo
+from service.atlas import Sheets
 from service.callers import ANYBODY, STATE, Caller
 from service.conversion import Conversions
 from service.idempotency import Idempotency
 from service.live import Live
+from service.offers import Offers
 from service.problems import Refusal
+from service.rendering import Renderings
 from service.settings import Settings
+from service.webhook_urls import Receivers
 from workers import catalog
+from workers.batches import Batches
 from workers.catalog import ServedModel
+from workers.deliveries import Deliveries
 from workers.jobs import Asked, Event, Job, Jobs, Limits, image_path, result_path
 from workers.jobs import Request as AskedFor
 from workers.storage import Store
@@ -66,8 +72,14 @@ class Gateway:
         self.redis = redis
         self.store = store
         self.jobs = Jobs(redis, store)
+        self.batches = Batches(redis)
+        self.deliveries = Deliveries(redis)
+        self.receivers = Receivers(settings.webhook_hosts)
         self.conversions = Conversions()
+        self.sheets = Sheets(store)
         self.idempotency = Idempotency(redis)
+        self.renderings = Renderings()
+        self._offers = Offers(redis, self.call)
         self.caller = ANYBODY
         self.asked: Asked | None = None
         self._process = _Process()
@@ -161,7 +173,7 @@ class Gateway:
 
     async def served(self) -> dict[str, ServedModel]:
         """What live workers serve; refuses with `no_worker` when none lives."""
-        served = await self.call(catalog.served, self.redis)
+        served = await self._offers.served()
         if not served and not await self.call(catalog.live_workers, self.redis):
             raise Refusal(
                 "no_worker", "no worker is alive, so nothing is served; start one with `python -m workers`"
@@ -177,15 +189,15 @@ class Gateway:
 
     async def model(self, name: str) -> ModelInfo:
         """The ready model of that name; refuses with the worker's reason when it could not be loaded."""
-        served = await self.served_model(name)
+        served = await self._offers.ready(name) or await self.served_model(name)
         if served.info is None:
             reason = served.problem.detail if served.problem else "its worker gave no reason"
             raise Refusal("model_unavailable", f"model {name!r} could not be loaded: {reason}")
         return served.info
 
     async def job(self, job_id: str) -> Job:
-        """The job of that id; refuses with `unknown_visualization`."""
-        job = await self.call(self.jobs.fetch, job_id)
+        """The job of that id; refuses with `unknown_visualization`. Its answer stays for an hour."""
+        job = await self.call(self.jobs.look, job_id)
         if job is None:
             raise _unknown(job_id)
         return self._as_seen(job)
@@ -205,14 +217,18 @@ class Gateway:
         job = await self.job(job_id)
         if job.ended or wait_s <= 0:
             return job
-        mailbox = await self.live.follow(job_id, {"state"})
+        mailbox = await self.live.follow(job_id, {"state", "withdrawn"})
         try:
             job = await self.job(job_id)  # it may have ended before we followed
             while not job.ended and not self._process.closing:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0 or await request.is_disconnected():
                     break
-                await mailbox.next(min(left_s, WAIT_LOOK_S))
+                item = await mailbox.next(min(left_s, WAIT_LOOK_S))
+                if isinstance(item, Event) and item.kind == "withdrawn":
+                    if item.data != self.caller.name:
+                        continue
+                    self.asked = await self.call(self.jobs.asked, job_id, self.caller.name)
                 job = await self.job(job_id)
         finally:
             mailbox.close()
@@ -223,6 +239,8 @@ class Gateway:
 
     def followed(self, job_id: str, after: str | None) -> tuple[Job | None, str, list[Event]]:
         """How the job stands, and what happened since, as `Jobs.followed`; previews are wanted. Blocks."""
+        if self.asked is not None:
+            self.asked = self.jobs.asked(job_id, self.caller.name)
         job, last, missed = self.jobs.followed(job_id, after)
         if job is not None and not job.ended:
             self.jobs.watch([job_id])

@@ -15,13 +15,13 @@ router = APIRouter(tags=["health"])
 class Alive(BaseModel):
     """The process answers."""
 
-    status: str = Field(default="alive", examples=["alive"])
+    status: str = Field(default="alive", description="`alive`.", examples=["alive"])
 
 
 class Ready(BaseModel):
     """Redis answers and at least one worker lives."""
 
-    status: str = Field(default="ready", examples=["ready"])
+    status: str = Field(default="ready", description="`ready`.", examples=["ready"])
     workers: int = Field(description="How many workers are alive.", examples=[1])
 
 

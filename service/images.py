@@ -1,6 +1,8 @@
 """`/v1/visualizations/{id}/images/{n}`: the pictures, in the form that the caller wants.
 
-A picture never changes, so every form of it has a strong entity tag and may be kept for good.
+A picture never changes, so every form of it has a strong entity tag and may be kept for good. It comes from
+the store alone. Redis is asked whether a caller with a key has asked for it, unless the scope is `admin`; and
+why there is no picture, where there is none.
 """
 
 from __future__ import annotations
@@ -45,12 +47,19 @@ Width = Annotated[
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _CONTENT = dict.fromkeys(MEDIA_TYPES.values(), _BINARY)
-_NAMES = ("ETag", "Cache-Control", "Accept-Ranges", "Vary")
+_HEADERS = {
+    "ETag": "Strong entity tag of this form of the picture.",
+    "Cache-Control": "That it may be kept for a year; `private` where keys are in force.",
+    "Accept-Ranges": "`bytes`: a part can be asked for with `Range`.",
+    "Vary": "`Accept`, where that decided the form.",
+}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The picture. NPY is float32 (channels, rows, columns) in 0 to 1; WebP is lossless.",
         "content": _CONTENT,
-        "headers": {name: {"schema": {"type": "string"}} for name in _NAMES},
+        "headers": {
+            name: {"description": about, "schema": {"type": "string"}} for name, about in _HEADERS.items()
+        },
     },
     206: {"description": "The part of it that `Range` names (one range).", "content": _CONTENT},
     304: {"description": "The caller has it already (`If-None-Match`)."},
@@ -72,9 +81,11 @@ async def read_image(
     accept: Annotated[
         str | None, Header(description="`image/png`, `image/webp` or `application/x-npy`, with weights.")
     ] = None,
-    if_none_match: Annotated[str | None, Header()] = None,
+    if_none_match: Annotated[
+        str | None, Header(description="Entity tags that the caller has, or `*`: answered with 304.")
+    ] = None,
 ) -> Response:
-    """The stored PNG, or another form of it. Answered from the store alone: Redis need not be there."""
+    """The stored PNG, or another form of it: those asked for first, then the plain ones to compare with."""
     index, form = _wanted(number, width, accept)
     png = await gateway.image(job_id, index)
     if png is None:
@@ -160,6 +171,17 @@ def _no_image(job: Job, number: int) -> Refusal:
     if job.state == "succeeded":
         flaw = Flaw(location=["path", "number"], detail="no such image", value=number, minimum=0)
         flaw.maximum = len(job.images) - 1
-        return Refusal("no_image", f"there is no image {number}; valid: 0 to {flaw.maximum}", [flaw])
+        return Refusal("no_image", f"there is no image {number}; valid: {_valid(job)}", [flaw])
     reason = f": {job.problem.detail}" if job.problem else ""
     return Refusal("no_image", f"visualization {job.id} {job.state}, so it has no image{reason}")
+
+
+def _valid(job: Job) -> str:
+    """The numbers of its pictures, in words."""
+    asked = job.spec.images if job.spec.compare else len(job.images)
+    said = _numbers(0, asked)
+    return f"{said}, and {_numbers(asked, len(job.images))} of plain ascent" if job.spec.compare else said
+
+
+def _numbers(start: int, stop: int) -> str:
+    return str(start) if stop == start + 1 else f"{start} to {stop - 1}"

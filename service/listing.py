@@ -6,10 +6,6 @@ found by asking its question.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import math
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -17,8 +13,9 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from service.answers import Summary
+from service.cursors import cursor_of, entry_of
 from service.gateway import GatewayDep
-from service.problems import Flaw, Refusal, documented
+from service.problems import documented
 from workers.jobs import Entry, Job, State
 
 router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
@@ -44,7 +41,7 @@ class Page(BaseModel):
         description=f"At most `limit`. A page looks at {MOST_LOOKED_AT} records at most, so with filters it "
         "may be shorter, even empty, and still have a next one."
     )
-    links: PageLinks
+    links: PageLinks = Field(description="Where to go on.")
 
 
 def _filter(kind: str) -> Any:
@@ -70,7 +67,7 @@ async def list_visualizations(
     ] = None,
 ) -> Page:
     """What waits, what runs and what ended within a week, by when it was last asked for anew."""
-    last = None if cursor is None else _entry(cursor)
+    last = None if cursor is None else entry_of(cursor)
 
     def look() -> tuple[list[Job], Entry | None]:
         def fits(job: Job) -> bool:
@@ -90,28 +87,10 @@ async def list_visualizations(
     response.headers["Cache-Control"] = "no-store"
     links = PageLinks(
         self=_path([*query, ("cursor", cursor)] if cursor else query),
-        next=None if end is None else _path([*query, ("cursor", _cursor(end))]),
+        next=None if end is None else _path([*query, ("cursor", cursor_of(end))]),
     )
     return Page(visualizations=[Summary.of(job, router.prefix) for job in jobs], links=links)
 
 
 def _path(query: list[tuple[str, str]]) -> str:
     return f"{router.prefix}?{urlencode(query)}"
-
-
-def _cursor(entry: Entry) -> str:
-    text = json.dumps([entry.created_at, entry.job_id], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _entry(cursor: str) -> Entry:
-    """Where a page begins. Refuses what is no cursor of ours."""
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        created_at, job_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        if isinstance(created_at, float) and math.isfinite(created_at) and isinstance(job_id, str):
-            return Entry(created_at, job_id)
-    except (ValueError, binascii.Error, RecursionError):
-        pass
-    flaw = Flaw(location=["query", "cursor"], detail="not one of a `next` link", value=cursor)
-    raise Refusal("invalid_request", f"query.cursor: {cursor!r} comes from no `next` link of a page", [flaw])

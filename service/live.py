@@ -56,7 +56,7 @@ class Mailbox:
         kind = _kind(item)
         if kind not in (*self.kinds, "gap"):
             return
-        if kind != "state":
+        if kind not in ("state", "withdrawn"):
             kept = [each for each in self._waiting if _kind(each) != kind]
             if len(kept) != len(self._waiting):
                 self._waiting = deque(kept)

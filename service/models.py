@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 
+from proxygrad.spec import LayerKind, Stage
 from service.answers import LayerAnswer, LayersAnswer, ModelAnswer, ModelsAnswer
 from service.gateway import GatewayDep
 from service.problems import documented
@@ -16,12 +17,23 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 ModelName = Annotated[str, Path(description="Name of a served model.", examples=["digits"])]
 LayerName = Annotated[str, Path(description="Dotted name of a layer.", examples=["layer3"])]
 
+#: Values of one filter.
+MAX_CHOICES = 50
+
 _AWAY = documented("no_worker", "redis_unavailable")
 _UNKNOWN_MODEL = documented("unknown_model", "no_worker", "redis_unavailable")
-_NOT_READY = documented("unknown_model", "model_unavailable", "no_worker", "redis_unavailable")
+_NOT_READY = documented(
+    "invalid_request", "unknown_model", "model_unavailable", "no_worker", "redis_unavailable"
+)
 _UNKNOWN_LAYER = documented(
     "unknown_model", "unknown_layer", "model_unavailable", "no_worker", "redis_unavailable"
 )
+
+
+def _filter(what: str) -> Any:
+    return Query(
+        default_factory=list, max_length=MAX_CHOICES, description=f"Only of these {what}; repeatable."
+    )
 
 
 @router.get("", summary="List models", responses=_AWAY)
@@ -38,10 +50,20 @@ async def read_model(model: ModelName, gateway: GatewayDep) -> ModelAnswer:
 
 
 @router.get("/{model}/layers", summary="Layers of a model", responses=_NOT_READY)
-async def list_layers(model: ModelName, gateway: GatewayDep) -> LayersAnswer:
-    """Its layers with their unit counts and shapes."""
+async def list_layers(
+    model: ModelName,
+    gateway: GatewayDep,
+    kind: Annotated[list[LayerKind], _filter("kinds")],
+    stage: Annotated[list[Stage], _filter("stages")],
+) -> LayersAnswer:
+    """Its layers with their unit counts and shapes, and which of them rectifiers made or take."""
     info = await gateway.model(model)
-    return LayersAnswer(model=model, layers=[LayerAnswer.of(layer) for layer in info.layers])
+    layers = [
+        LayerAnswer.of(layer)
+        for layer in info.layers
+        if (not kind or layer.kind in kind) and (not stage or layer.stage in stage)
+    ]
+    return LayersAnswer(model=model, layers=layers)
 
 
 @router.get("/{model}/layers/{layer}", summary="One layer", responses=_UNKNOWN_LAYER)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import fastapi
 from fastapi import Depends
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from proxygrad.spec import ModelInfo, Spec
 from service.bodies import check_depth
 from service.flaws import flaws, summary
 from service.problems import Flaw, Refusal
 from service.settings import Settings
-from workers.jobs import Request
+from service.webhook_urls import Receivers
+from workers.jobs import Request, Wishes
+
+Asked = TypeVar("Asked", bound=BaseModel)
+Wished = TypeVar("Wished", bound=Wishes)
 
 EXAMPLES: dict[str, Any] = {
     "smallest": {
@@ -27,6 +31,26 @@ EXAMPLES: dict[str, Any] = {
     "urgency": {
         "summary": "Of no use after two minutes, and after all interactive ones",
         "value": {"model": "digits", "layer": "layer3", "unit": 7, "priority": "batch", "deadline_s": 120},
+    },
+    "webhook": {
+        "summary": "And tell a program of its own of the end",
+        "value": {
+            "model": "digits",
+            "layer": "layer3",
+            "unit": 7,
+            "webhook": "https://hooks.example.org/proxygrad",
+        },
+    },
+    "several": {
+        "summary": "Four images that differ, and plain activation maximization beside them",
+        "value": {
+            "model": "digits",
+            "layer": "layer3",
+            "unit": 7,
+            "images": 4,
+            "diversity": 0.5,
+            "compare": True,
+        },
     },
     "plain": {
         "summary": "Plain activation maximization",
@@ -48,6 +72,11 @@ OPENAPI_BODY: dict[str, Any] = {
 
 async def question(request: fastapi.Request) -> Request:
     """Read the body; refuses with 400, 413, 415 or 422."""
+    return parse(await json_body(request))
+
+
+async def json_body(request: fastapi.Request) -> bytes:
+    """The body of a request that says it is JSON; refuses with 413 or 415."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         said = f"not {content_type!r}" if content_type else "and none was given"
@@ -56,23 +85,35 @@ async def question(request: fastapi.Request) -> Request:
         raise Refusal(
             "unsupported_media_type", f"the content type must be 'application/json', {said}", [flaw]
         )
-    return parse(await request.body())
+    return await request.body()
 
 
 QuestionDep = Annotated[Request, Depends(question)]
 
 
 def parse(body: bytes) -> Request:
-    """The question in `body`, types taken as JSON has them: no number in quotes, no `true` for 1."""
+    """The question in `body`."""
+    return parsed(body, Request)
+
+
+def parsed(body: bytes, kind: type[Asked]) -> Asked:
+    """What `body` asks, types taken as JSON has them: no number in quotes, no `true` for 1."""
     check_depth(body)
     try:
-        return Request.model_validate_json(body, strict=True)
+        return kind.model_validate_json(body, strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False)
         if found[0]["type"] == "json_invalid":
             raise Refusal("invalid_json", f"the body is not JSON: {found[0]['ctx']['error']}") from error
-        said = flaws(found, ["body"], Request)
+        said = flaws(found, ["body"], kind)
         raise Refusal("invalid_request", summary(said), said) from error
+
+
+def tellable(asked: Wished, receivers: Receivers) -> Wished:
+    """What is asked, with the URL that is told in its plain form; refuses with `webhook_refused`."""
+    if asked.webhook is None:
+        return asked
+    return asked.model_copy(update={"webhook": receivers.check(asked.webhook)})
 
 
 def within_limits(spec: Spec, model: ModelInfo, settings: Settings) -> None:
@@ -82,9 +123,11 @@ def within_limits(spec: Spec, model: ModelInfo, settings: Settings) -> None:
     _limit("size_px", size_px, settings.max_size_px, "PROXYGRAD_MAX_SIZE_PX")
     cost = spec.cost(model)
     if cost > settings.max_cost:
+        counted = f" × {spec.lanes} images" if spec.lanes > 1 else ""
         detail = (
-            f"the request costs {cost:.6g} megapixel steps (steps × height × width / 10⁶), and this server's "
-            f"limit is {settings.max_cost:g} (its operator's PROXYGRAD_MAX_COST); use fewer steps or pixels"
+            f"the request costs {cost:.6g} megapixel steps (steps × height × width{counted} / 10⁶), and this "
+            f"server's limit is {settings.max_cost:g} (its operator's PROXYGRAD_MAX_COST); use fewer steps, "
+            f"pixels{' or images, or no comparison' if spec.compare else ' or images' if counted else ''}"
         )
         flaw = Flaw(
             location=["body"], detail="costs too much", value=round(cost, 6), maximum=settings.max_cost

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
 
@@ -19,14 +20,13 @@ from proxygrad.errors import (
     BadRequest,
     ObjectiveMismatch,
     PositionOutOfRange,
-    SizeUnsupported,
     UnitOutOfRange,
     UnknownLayer,
     UnknownModel,
 )
 from service.flaws import flaws, shown, summary
 from service.problems import MEDIA_TYPE, Code, Flaw, Refusal
-from workers.errors import QueueFull, QueueMemoryFull, StorageError
+from workers.errors import QueueFull, QueueMemoryFull, StorageError, TooManyWebhooks
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ _NAMES: dict[type[BadRequest], str] = {
     UnitOutOfRange: "unit",
     PositionOutOfRange: "position",
     ObjectiveMismatch: "objective",
-    SizeUnsupported: "size_px",
 }
 
 
@@ -51,6 +50,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(QueueFull, _queue_full)
+    app.add_exception_handler(TooManyWebhooks, _too_many_webhooks)
     app.add_exception_handler(QueueMemoryFull, _no_memory)
     app.add_exception_handler(OutOfMemoryError, _no_memory)
     app.add_exception_handler(RedisError, _redis)
@@ -99,20 +99,35 @@ async def _http(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, Refusal):  # FastAPI's word for whatever went wrong while it read a body
         return respond(error.__cause__)
     code = _ROUTING.get(error.status_code, "bad_request")
-    allowed = (error.headers or {}).get("Allow", "")
+    headers = dict(error.headers or {})
+    if code == "method_not_allowed":
+        # The routing names those of the first route alone, and a path may have several.
+        found = {*headers.get("Allow", "").split(", "), *allowed_methods(request.app, request.url.path)}
+        headers["Allow"] = ", ".join(sorted(found - {""}))
+    allowed = headers.get("Allow", "")
     details = {
         "not_found": f"there is nothing at {request.url.path!r}; /docs lists what there is",
         "method_not_allowed": f"{request.method} does not apply to {request.url.path!r}; valid: {allowed}",
     }
     response = respond(Refusal(code, details.get(code, str(error.detail))))
-    response.headers.update(error.headers or {})
+    response.headers.update(headers)
     return response
+
+
+def allowed_methods(app: FastAPI, path: str) -> set[str]:
+    """The methods that ``path`` takes, of the routes in `app.state.routes`."""
+    routes: list[APIRoute] = app.state.routes
+    return set[str]().union(*(route.methods or () for route in routes if route.path_regex.match(path)))
 
 
 async def _queue_full(request: Request, error: Exception) -> Response:
     assert isinstance(error, QueueFull)
     code: Code = error.code if error.code in _CODES else "queue_full"  # type: ignore[assignment]
     return respond(Refusal(code, f"{error}; nothing was queued", retry_after_s=error.retry_after_s))
+
+
+async def _too_many_webhooks(request: Request, error: Exception) -> Response:
+    return respond(Refusal("too_many_webhooks", f"{error}; nothing was queued"))
 
 
 async def _no_memory(request: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from service.answers import Visualization, visualization
 from service.gateway import Gateway, GatewayDep
 from service.idempotency import IdempotencyKey
 from service.problems import documented
-from service.question import OPENAPI_BODY, QuestionDep, within_limits
+from service.question import OPENAPI_BODY, QuestionDep, tellable, within_limits
 from service.translation import refusal_of
 from workers import catalog
 from workers.jobs import Job
@@ -54,8 +54,9 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
     **documented(
         *("invalid_json", "unknown_model", "unknown_layer", "body_too_large", "unsupported_media_type"),
         *("invalid_request", "unit_out_of_range", "position_out_of_range", "objective_mismatch"),
-        *("size_unsupported", "limit_exceeded", "model_unavailable", "no_worker", "redis_unavailable"),
+        *("limit_exceeded", "model_unavailable", "no_worker", "redis_unavailable"),
         *("queue_full", "caller_queue_full", "queue_memory_full", "storage_unavailable"),
+        *("webhook_refused", "too_many_webhooks"),
         *("too_many_in_flight", "json_too_deep", "cost_too_high", "idempotency_key_reused"),
     ),
 }
@@ -76,35 +77,38 @@ async def create_visualization(
     asked: QuestionDep,
     gateway: GatewayDep,
     request: Request,
-    response: Response,
     prefer: Annotated[
         str | None, Header(description="`wait=N`: seconds to wait for the end, up to 60.")
     ] = None,
     idempotency_key: IdempotencyKey = None,
-) -> Visualization:
+) -> Response:
     """Safe to repeat: the same question has the same id and is computed once.
 
     A question that was answered before is answered at once with 200. A failed one is tried again.
     """
+    asked = tellable(asked, gateway.receivers)
     job = await _submitted_once(asked, gateway, idempotency_key)
+    headers = {}
     wait_s = preferred_wait_s(prefer)
     if wait_s is not None:
-        response.headers["Preference-Applied"] = f"wait={wait_s}"
+        headers["Preference-Applied"] = f"wait={wait_s}"
         job = await gateway.ended(job.id, wait_s, request) if not job.ended else job
-    response.headers["Location"] = f"{router.prefix}/{job.id}"
-    response.status_code = 200 if job.ended else 202
-    return await answered(job, gateway, response)
+    headers["Location"] = f"{router.prefix}/{job.id}"
+    return await _sent(job, gateway, 200 if job.ended else 202, headers)
 
 
-@router.get("/{job_id}", summary="Where it stands, and the answer", responses=_READ_RESPONSES)
+@router.get(
+    "/{job_id}",
+    summary="Where it stands, and the answer",
+    response_model=Visualization,
+    responses=_READ_RESPONSES,
+)
 async def read_visualization(
-    job_id: JobId, gateway: GatewayDep, request: Request, response: Response, wait: Wait = 0
-) -> Visualization:
+    job_id: JobId, gateway: GatewayDep, request: Request, wait: Wait = 0
+) -> Response:
     """State, progress and result; with `wait`, answers when the job ends or the time is over."""
     job = await gateway.ended(job_id, wait, request)
-    if job.state == "succeeded":
-        await gateway.call(gateway.jobs.pin, job.id)  # the pictures that are named stay there for a while
-    return await answered(job, gateway, response)
+    return await _sent(job, gateway, 200, {})
 
 
 async def _submitted_once(asked: AskedFor, gateway: Gateway, key: str | None) -> Job:
@@ -135,17 +139,34 @@ async def _submit(asked: AskedFor, gateway: Gateway) -> Job:
         raise refusal_of(error, "body", asked.model_dump(mode="json")) from error
 
 
+async def _sent(job: Job, gateway: Gateway, status: int, headers: dict[str, str]) -> Response:
+    """The same document, ready to be sent: that of one that succeeded is made once."""
+    headers |= _headers(job)
+    if job.state == "succeeded":
+        content = gateway.renderings(job, router.prefix)
+    else:
+        content = (await _document(job, gateway)).model_dump_json().encode()
+    return Response(content, status, headers, media_type="application/json")
+
+
 async def answered(job: Job, gateway: Gateway, response: Response) -> Visualization:
     """The document of `job` as it stands, with the headers that go with it."""
+    response.headers.update(_headers(job))
+    return await _document(job, gateway)
+
+
+async def _document(job: Job, gateway: Gateway) -> Visualization:
     position = blocked = None
     if job.state == "queued":
-        # None for one that a worker takes at this moment: nothing is ahead of it.
-        position = await gateway.call(gateway.jobs.queue_position, job.id) or 0
-        blocked = await gateway.call(catalog.obstacle, gateway.redis, job.spec.model)
-    response.headers["Cache-Control"] = "no-store"
-    if not job.ended:
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        position = job.place.ahead
+        blocked = (
+            None if job.place.taken else await gateway.call(catalog.obstacle, gateway.redis, job.spec.model)
+        )
     return visualization(job, position, blocked, router.prefix, time.time())
+
+
+def _headers(job: Job) -> dict[str, str]:
+    return {"Cache-Control": "no-store"} | ({} if job.ended else {"Retry-After": str(RETRY_AFTER_S)})
 
 
 def preferred_wait_s(prefer: str | None) -> int | None:

@@ -9,7 +9,8 @@ from proxygrad.models.catalogue import ModelEntry
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/configuration.md").read_text()
-SETTINGS = [ROOT / "proxygrad/home.py", ROOT / "service/settings.py", ROOT / "workers/settings.py"]
+_READERS = ("proxygrad/home.py", "service/client/settings.py", "service/settings.py", "workers/settings.py")
+SETTINGS = [ROOT / name for name in _READERS]
 
 
 def _rows(heading: str) -> set[str]:

@@ -76,11 +76,26 @@ def test_the_printed_id_is_that_of_the_printed_question() -> None:
 
 
 def test_the_python_lines_work_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    (program,) = blocks("python")
+    _, program = blocks("python")
     exec(compile(program, "README.md", "exec"), {})
     activations = [float(line) for line in capsys.readouterr().out.split()]
     assert len(activations) == 10
     assert min(activations) > 0
+
+
+def test_the_lines_of_the_client_work_as_printed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, _ = blocks("python")
+    monkeypatch.setenv("PROXYGRAD_URL", url)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, "README.md", "exec"), {})
+    activation, counted = capsys.readouterr().out.splitlines()
+    assert float(activation) > 0
+    assert counted == "10 of 10"
+    with Image.open(tmp_path / "zero.png") as picture, Image.open(tmp_path / "digits.png") as sheet:
+        assert picture.size == (32, 32)
+        assert sheet.width > picture.width
 
 
 def test_every_link_leads_to_a_file() -> None:

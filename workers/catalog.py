@@ -12,6 +12,7 @@ import redis
 from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 
 from proxygrad.spec import ModelInfo
+from workers import queue
 from workers.jobs import Problem
 
 #: Renewed every 3 s and gone after 10 s: three renewals may be late before a live worker looks dead, and a
@@ -19,13 +20,13 @@ from workers.jobs import Problem
 RENEW_S = 3.0
 LIVE_TTL_S = 10.0
 
-_WORKERS_KEY = "proxygrad:workers"  # worker names, scored by when their word ends
+_WORKERS_KEY = queue.WORKERS_KEY
 
 
 class ServedModel(BaseModel):
     """A model a worker was told to serve: ready, with its ``info``, or not, with the ``problem``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer worker may publish more
 
     name: str
     info: ModelInfo | None = None
@@ -109,6 +110,16 @@ def obstacle(redis: redis.Redis, model: str) -> Problem | None:
     return reasons[0] if reasons else Problem(code="model_not_served", detail=detail)
 
 
+def serves(redis: redis.Redis, model: str, digest: str, engine_version: str) -> bool:
+    """Whether a live worker serves the model with those weights, by that method."""
+    for words in _words(redis, _models_key).values():
+        for each in _MODELS.validate_json(words):
+            info = each.info
+            if each.name == model and info and (info.digest, info.engine_version) == (digest, engine_version):
+                return True
+    return False
+
+
 def _words(redis: redis.Redis, key: Callable[[str], str]) -> dict[str, bytes]:
     names = [name.decode() for name in cast(list[bytes], redis.zrange(_WORKERS_KEY, 0, -1))]
     if not names:
@@ -121,5 +132,4 @@ def _models_key(worker: str) -> str:
     return f"proxygrad:worker:{worker}:models"
 
 
-def _readiness_key(worker: str) -> str:
-    return f"proxygrad:worker:{worker}:readiness"
+_readiness_key = queue.readiness_key

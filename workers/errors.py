@@ -9,7 +9,9 @@
     ├── QueueUnavailable     Redis does not answer
     │   └── QueueMemoryFull  it answers, and has no memory for another job
     ├── QueueFull            as many jobs wait as may
-    │   └── TooManyInFlight  as many jobs of the caller wait or run as may
+    │   ├── TooManyInFlight  as many jobs of the caller wait or run as may
+    │   └── TooManyBatches   as many batches of the caller run as may
+    ├── TooManyWebhooks      as many URLs of the caller are told of a job's end as may
     └── LeaseLost            this run of a job may no longer speak for it; somebody else does, or nobody
         └── GivenBack        its worker stops, and has put the job back into the queue
 """
@@ -71,6 +73,24 @@ class TooManyInFlight(QueueFull):
         super().__init__(count, limit, whose, retry_after_s)
         self.code = "too_many_in_flight"
         self.args = (f"{count} jobs of this caller wait or run already, and at most {limit} may",)
+
+
+class TooManyBatches(QueueFull):
+    """As many batches of the caller have not ended as may."""
+
+    def __init__(self, limit: int, whose: str, retry_after_s: int = 30) -> None:
+        super().__init__(limit, limit, whose, retry_after_s)
+        self.code = "too_many_batches"
+        self.args = (f"{limit} batches of this caller run already, and no more may",)
+
+
+class TooManyWebhooks(ProxyGradError):
+    """As many URLs of the caller are told of the end of one job or batch as may."""
+
+    code = "too_many_webhooks"
+
+    def __init__(self, subject: str, limit: int) -> None:
+        super().__init__(f"{limit} URLs of this caller are told of the end of {subject}, and no more may")
 
 
 class LeaseLost(ProxyGradError):

@@ -17,7 +17,8 @@ import redis
 
 from workers import queue
 
-Kind = Literal["state", "progress", "preview"]
+#: `withdrawn` is for the caller that it names alone.
+Kind = Literal["state", "progress", "preview", "withdrawn"]
 
 #: Events that a stream keeps, give or take a hundred: some 25 KB. Progress comes four times a second.
 KEPT = 256
@@ -45,11 +46,18 @@ local function tell_state(id)
   local state, problem = unpack(redis.call('HMGET', own_key(id), 'state', 'problem'))
   if not state then return end
   tell(id, 'state', '{{"state":"' .. state .. '","problem":' .. (problem or 'null') .. '}}')
+  tell_batches(id, state)
   if state == 'queued' or state == 'running' then
     redis.call('PERSIST', events_key(id))
   else
     redis.call('EXPIRE', events_key(id), {KEPT_S})
+    tell_hooks('visualization', id, state)
   end
+end
+
+-- For what the caller has open, whatever becomes of the job; kept in no stream, which others read too.
+local function tell_withdrawal(id, caller)
+  redis.call('PUBLISH', events_key(id), '- withdrawn ' .. caller)
 end
 
 local function tell_progress(id)

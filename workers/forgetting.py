@@ -28,8 +28,12 @@ local own, entry = own_key(id), entry_key(id)
 if caller ~= '' then
   redis.call('HDEL', askers_key(id), caller)
   redis.call('ZREM', asked_key(caller), id)
+  drop_hooks(id, caller)
   for _, mark in ipairs(redis.call('HVALS', askers_key(id))) do
-    if mark == '' then return redis.call('HGET', own, 'state') == 'running' and 'stopping' or 'shared' end
+    if mark == '' then
+      leave_batches(id, caller)
+      return redis.call('HGET', own, 'state') == 'running' and 'stopping' or 'shared'
+    end
   end
 end
 if again == '1' and redis.call('SISMEMBER', FORGOTTEN, id) == 0 then return 'wanted' end
@@ -46,7 +50,7 @@ redis.call('LREM', POPPED, 0, id)
 if state == 'queued' then conclude(id, 'cancelled') end
 for _, registry in ipairs({{FINISHED, FAILED, CANCELED, JOBS}}) do redis.call('ZREM', registry, id) end
 redis.call('DEL', own, entry, 'rq:results:' .. id, 'rq:executions:' .. id, '{pin_key("")}' .. id,
-  askers_key(id), events_key(id), watched_key(id))
+  askers_key(id), events_key(id), watched_key(id), hooks_key(id))
 return ''
 """
 

@@ -3,7 +3,7 @@
 ::
 
     {id}/result.json     the record, written last and removed first: with it there is an answer
-    {id}/0.png           an image
+    {id}/0.png, …        an image each, by number
     {id}/checkpoint…     where a run that was interrupted can go on
 
 Whatever else a store holds is nobody's business here: it is neither counted nor touched.

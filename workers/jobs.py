@@ -25,17 +25,30 @@ from workers import queue
 from workers.askers import Asked, Askers
 from workers.cancellation import Cancel
 from workers.claims import Claims
+from workers.deliveries import Deliveries
 from workers.errors import StorageError
 from workers.events import Event, Events, is_after, is_event_id, progress_event, state_event
 from workers.forgetting import Forget
+from workers.looks import Looks
 from workers.ready import Ready
 from workers.recent import ASKED_FIELD, Entry, Recent
 from workers.records import Checkpoint, ImageInfo, Job, Problem, State
 from workers.storage import Store
-from workers.submission import ANONYMOUS, Limits, Mode, Priority, Request, Submission, Submit
+from workers.submission import (
+    ANONYMOUS,
+    MAX_URL_LENGTH,
+    Limits,
+    Mode,
+    Priority,
+    Request,
+    Submission,
+    Submit,
+    Wishes,
+)
 
 __all__ = [
     "ANONYMOUS",
+    "MAX_URL_LENGTH",
     "Asked",
     "Checkpoint",
     "Entry",
@@ -48,6 +61,7 @@ __all__ = [
     "Problem",
     "Request",
     "State",
+    "Wishes",
     "events_channel",
     "image_path",
     "is_after",
@@ -62,7 +76,7 @@ DEFAULT_LIMITS = Limits()
 #: What a list shows of a job: all but the answer, which is most of a record.
 _LISTED_FIELDS = (
     *("spec", "state", "created_at", "started_at", "finished_at", "step", "steps", "activation"),
-    *("problem", "priority"),
+    *("problem", "priority", "best"),
 )
 
 
@@ -89,11 +103,13 @@ class Jobs:
         self._submit = Submit(redis)
         self._cancel = Cancel(redis)
         self._ready = Ready(redis)
+        self._look = Looks(redis)
         self._claims = Claims(redis)
         self._forget = Forget(redis, store)
         self._recent = Recent(redis)
         self._events = Events(redis)
         self._askers = Askers(redis)
+        self._deliveries = Deliveries(redis)
 
     def submit(
         self,
@@ -112,17 +128,20 @@ class Jobs:
         the `Request` says so, and takes back a cancellation.
 
         ``flow``: the batch of the caller that it belongs to; turns are shared among callers and batches.
-        Raises what `Spec.resolve` raises, `StorageError`, and, where a new job would be needed, `QueueFull`
-        or `QueueMemoryFull`.
+        Raises what `Spec.resolve` raises, `StorageError`, `TooManyWebhooks`, and, where a new job would be
+        needed, `QueueFull` or `QueueMemoryFull`.
         """
         request = question if isinstance(question, Request) else Request.of(question)
         submission = Submission.of(request, model, caller, flow)
-        known = self.fetch(submission.job_id)
-        succeeded = known is not None and known.state == "succeeded"
         # The promise comes before the look: what is seen after it stays.
-        if known is not None and succeeded and self._claims.pin(known.id, asked=True) and self.whole(known):
+        known, promised = self.promised(submission.job_id, asked=True)
+        succeeded = known is not None and known.state == "succeeded"
+        if known is not None and succeeded and promised and self.whole(known):
             if caller != ANONYMOUS:
                 self._askers.add(known.id, caller)
+            if request.webhook is not None:
+                activation = known.activation if known.result is None else known.result.achieved_activation
+                self._deliveries.tell(known.id, caller, request.webhook, activation)
             return known, False
         return self._enqueue(submission, "recompute" if succeeded else "ask", limits)
 
@@ -219,6 +238,21 @@ class Jobs:
     def fetch(self, job_id: str) -> Job | None:
         """The job of that id as it stands, or None. Raises `StorageError` when the store cannot be read."""
         return self._recorded(job_id) or self.stored(job_id)
+
+    def look(self, job_id: str) -> Job | None:
+        """As `fetch`, with what is known of one that waits; a stored answer is promised for an hour."""
+        return self.promised(job_id)[0]
+
+    def promised(self, job_id: str, *, asked: bool = False) -> tuple[Job | None, bool]:
+        """The job as it stands, and of one that succeeded whether its stored answer is promised for an hour.
+
+        ``asked``: its question was, so it is not to be forgotten any more. Raises `StorageError`.
+        """
+        job, promised = self._look(job_id, asked=asked)
+        if job is None:
+            job = self.stored(job_id)
+            promised = job is not None and self._claims.pin(job_id, asked=asked)
+        return job, promised
 
     def _recorded(self, job_id: str) -> Job | None:
         fields = cast(dict[bytes, bytes], self._redis.hgetall(queue.job_key(job_id)))

@@ -1,7 +1,8 @@
 """The listener: one thread and one connection for all that a process is told through Redis.
 
 It is told of work, of jobs that somebody wants stopped, and RQ's commands for any slot of the process. A
-message may get lost; then the dispatcher's next look and the next beat find the same.
+message may get lost; then the dispatcher's next look and the next beat find the same. As long as the
+connection stands, Redis knows that the process lives (`workers.attendance`).
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
 
-from workers import queue
+from workers import batching, queue
+from workers.attendance import channel_of
 from workers.runtime import Runtime
 from workers.slots import Slots
 
 #: How often it looks whether it shall end.
 LOOK_S = 1.0
 #: Between two tries to reach Redis.
-RETRY_S = 0.5
+RETRY_S = 0.2
 #: A connection that leaves so many health checks unanswered is given up.
 MOST_UNANSWERED = 2
 
@@ -49,6 +51,7 @@ class Listener(threading.Thread):
         self._ended = ended
         self._look_s = look_s
         self._prefix = PUBSUB_CHANNEL_TEMPLATE % ""
+        self._here = channel_of(runtime.worker)
         self._trouble = ""
 
     def run(self) -> None:
@@ -56,8 +59,9 @@ class Listener(threading.Thread):
         while not self._ended.is_set():
             try:
                 with PubSub(self._client.connection_pool) as pubsub:
-                    pubsub.subscribe(queue.WAKE_CHANNEL, queue.CANCEL_CHANNEL)
+                    pubsub.subscribe(queue.WAKE_CHANNEL, queue.CANCEL_CHANNEL, batching.CHANNEL)
                     pubsub.psubscribe(f"{self._prefix}{self._runtime.worker}.*")
+                    pubsub.subscribe(self._here)
                     self._listen(pubsub)
             except Exception as error:
                 self._complain(error)
@@ -76,8 +80,12 @@ class Listener(threading.Thread):
         if message["type"] not in PubSub.PUBLISH_MESSAGE_TYPES:
             self._trouble = ""
             self._slots.dispatcher.wake()  # from now on it hears; what was said before it has missed
+            if channel == self._here:
+                self._runtime.attendance.enlist(self._runtime.worker)
         elif channel == queue.WAKE_CHANNEL:
             self._slots.dispatcher.wake(data.decode())
+        elif channel == batching.CHANNEL:
+            self._runtime.batches_told.set()
         elif channel == queue.CANCEL_CHANNEL:
             for run in self._slots.assignments:
                 if run.run.job_id == data.decode():

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 import redis
 
 from proxygrad.errors import ProxyGradError
-from workers import catalog, forgetting, leases, retention
+from workers import catalog, expansion, forgetting, leases, retention
 from workers.connections import WORKER_CONNECTIONS
 from workers.drain import FAULT_STATUS, Drain, end_now
 from workers.errors import SettingsError
+from workers.expansion import Expansion
 from workers.recovery import SWEEP_S, TIDY_S, Janitor
 from workers.rounds import Rounds
 from workers.runtime import Runtime
@@ -212,6 +213,7 @@ def _rounds(runtime: Runtime) -> list[Rounds]:
         Rounds("catalogue", lambda: _publish(runtime), catalog.RENEW_S, runtime.stopping),
         Rounds("janitor", janitor.sweep, SWEEP_S, runtime.stopping),
         Rounds("books", janitor.tidy, TIDY_S, runtime.stopping),
+        Rounds("batches", Expansion(runtime).round, expansion.LOOK_S, runtime.stopping),
     ]
 
 

@@ -42,6 +42,10 @@ FORGOTTEN_KEY = "proxygrad:forgotten"
 
 #: Who asks where nobody is told apart.
 ANONYMOUS = "anonymous"
+
+#: Names of workers, scored by when their word ends (`workers.catalog`).
+WORKERS_KEY = "proxygrad:workers"
+WORKER_PREFIX = "proxygrad:worker:"
 #: So many of the jobs that one caller asked for are listed to it, the newest.
 MOST_ASKED = 10_000
 
@@ -59,6 +63,11 @@ _NO_TIMEOUT = -1  # RQ's word for it; the engine keeps deadlines
 def job_key(job_id: str) -> str:
     """Our own record of a job, a hash."""
     return f"proxygrad:job:{job_id}"
+
+
+def readiness_key(worker: str) -> str:
+    """Which models a live worker takes questions about, as JSON (`workers.catalog`)."""
+    return f"{WORKER_PREFIX}{worker}:readiness"
 
 
 def askers_key(job_id: str) -> str:

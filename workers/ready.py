@@ -7,6 +7,7 @@ from typing import cast
 
 import redis
 
+from workers import queue
 from workers.scripts import Script
 
 # Of the models asked for, the heads; the least start goes. What nobody may run is dropped on the way, so many
@@ -109,28 +110,55 @@ end
 return returned
 """
 
-# Every model counts, as if a worker that serves them all came next; equal starts in other models do not.
+#: Functions for Lua. `position`: every model counts, as if a worker that serves them all came next; equal
+#: starts in other models do not. `standing`: a record, and of one that waits its place (`records.Place`). Of
+#: the workers the one that came last is looked at first.
+POSITION = f"""
+local function is_served(model)
+  for _, worker in ipairs(redis.call('ZREVRANGE', '{queue.WORKERS_KEY}', 0, -1)) do
+    local word = redis.call('GET', '{queue.WORKER_PREFIX}' .. worker .. ':readiness')
+    if word and cjson.decode(word)[model] == cjson.null then return true end
+  end
+  return false
+end
+"""
+
+POSITION += """
+local function position(id)
+  local turn = turn_of(id)
+  if not turn then return -1 end
+  local key, member = ready_key(turn.priority, turn.model), turn.arrival .. ':' .. id
+  local rank = redis.call('ZRANK', key, member)
+  if not rank then return -1 end
+  local offsets = redis.call('HGETALL', offsets_key(turn.priority))
+  local start = redis.call('ZSCORE', key, member) + redis.call('HGET', offsets_key(turn.priority), turn.model)
+  for i = 1, #offsets, 2 do
+    if offsets[i] ~= turn.model then
+      local earlier = '(' .. exact(start - offsets[i + 1])
+      rank = rank + redis.call('ZCOUNT', ready_key(turn.priority, offsets[i]), '-inf', earlier)
+    end
+  end
+  if turn.priority == 'batch' then
+    for _, model in ipairs(redis.call('HKEYS', offsets_key('interactive'))) do
+      rank = rank + redis.call('ZCARD', ready_key('interactive', model))
+    end
+  end
+  return rank
+end
+
+local function standing(id)
+  local fields = redis.call('HGETALL', own_key(id))
+  local state, model = unpack(redis.call('HMGET', own_key(id), 'state', 'model'))
+  if state ~= 'queued' then return fields end
+  local taken = model and is_served(model) or false
+  fields[#fields + 1] = 'place'
+  fields[#fields + 1] = cjson.encode({ahead = math.max(0, position(id)), taken = taken})
+  return fields
+end
+"""
+
 _POSITION = """
-local id = ARGV[3]
-local turn = turn_of(id)
-if not turn then return -1 end
-local key, member = ready_key(turn.priority, turn.model), turn.arrival .. ':' .. id
-local rank = redis.call('ZRANK', key, member)
-if not rank then return -1 end
-local offsets = redis.call('HGETALL', offsets_key(turn.priority))
-local start = redis.call('ZSCORE', key, member) + redis.call('HGET', offsets_key(turn.priority), turn.model)
-for i = 1, #offsets, 2 do
-  if offsets[i] ~= turn.model then
-    local earlier = '(' .. exact(start - offsets[i + 1])
-    rank = rank + redis.call('ZCOUNT', ready_key(turn.priority, offsets[i]), '-inf', earlier)
-  end
-end
-if turn.priority == 'batch' then
-  for _, model in ipairs(redis.call('HKEYS', offsets_key('interactive'))) do
-    rank = rank + redis.call('ZCARD', ready_key('interactive', model))
-  end
-end
-return rank
+return position(ARGV[3])
 """
 
 
@@ -140,7 +168,7 @@ class Ready:
     def __init__(self, redis: redis.Redis) -> None:
         self._pop = Script(redis, _POP, "allow-oom")
         self._put_back = Script(redis, _PUT_BACK, "allow-oom")
-        self._position = Script(redis, _POSITION, "no-writes")
+        self._position = Script(redis, POSITION + _POSITION, "no-writes")
 
     def pop(self, models: Sequence[str] | None, count: int) -> list[str]:
         """The next jobs, at most ``count``, of ``models`` (None: of any), in the order they should start.

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxygrad.spec import Result, Spec
+from proxygrad.spec import Result, ToldSpec
 from workers.submission import ANONYMOUS, Priority
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 #: Fields of the record that hold JSON; the others are plain text.
-_JSON_FIELDS = frozenset({"spec", "result", "images", "problem", "checkpoint"})
+_JSON_FIELDS = frozenset({"spec", "result", "images", "problem", "checkpoint", "place"})
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """What a newer version may have written: what it says more is left out; the schema stays exact."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, json_schema_extra={"additionalProperties": False})
 
 
 class Problem(_Record):
     """Why a job failed, or a model is not served: a stable code and a sentence for people."""
 
-    code: str
-    detail: str
+    code: str = Field(description="Stable name of what went wrong; programs branch on it.")
+    detail: str = Field(description="What happened, for people.")
 
 
 class Checkpoint(_Record):
@@ -38,23 +41,36 @@ class Checkpoint(_Record):
 class ImageInfo(_Record):
     """One stored image; the digest is of the stored bytes."""
 
-    sha256: str
-    size_bytes: int
-    media_type: str
-    width_px: int
-    height_px: int
+    sha256: str = Field(description="SHA-256 of the stored bytes, 64 hex digits.")
+    size_bytes: int = Field(description="How many bytes are stored.")
+    media_type: str = Field(description="Form of what is stored: `image/png`.")
+    width_px: int = Field(description="Width in pixels.")
+    height_px: int = Field(description="Height in pixels.")
+
+
+@dataclass(frozen=True)
+class Place:
+    """How many jobs were ``ahead`` of one that waits, and whether a live worker would have ``taken`` it.
+
+    It passes with the moment: two jobs that differ in nothing else are equal.
+    """
+
+    ahead: int = field(default=0, compare=False)
+    taken: bool = field(default=False, compare=False)
 
 
 class Job(_Record):
     """One question and where its answer stands. Times are seconds since 1970, UTC.
 
     ``step`` of ``steps`` are done, with ``activation`` at that step; ``worker`` computes it or did;
-    ``losses`` counts the workers that died with it; ``cost`` is that of `Spec.cost`. What follows the problem
-    and the cost matters until the end, and is in Redis alone.
+    ``losses`` counts the workers that died with it; ``best`` is the number of the image that counts, as
+    `Result.best`; ``cost`` is that of `Spec.cost`. What follows the problem and the cost matters until the
+    end, and is in Redis alone. ``place``: that of one that waits, where it
+    was looked at.
     """
 
     id: str
-    spec: Spec
+    spec: ToldSpec
     state: State
     created_at: float
     started_at: float | None = None
@@ -66,6 +82,7 @@ class Job(_Record):
     losses: int = 0
     result: Result | None = None
     images: tuple[ImageInfo, ...] = ()
+    best: int = 0
     problem: Problem | None = None
     cost: float = 0.0
     priority: Priority = Field(default="interactive", exclude=True)
@@ -73,6 +90,7 @@ class Job(_Record):
     deadline_at: float | None = Field(default=None, exclude=True)
     checkpoint: Checkpoint | None = Field(default=None, exclude=True)
     cancel_requested: float | None = Field(default=None, exclude=True)
+    place: Place = Field(default=Place(), exclude=True)
 
     @property
     def ended(self) -> bool:

@@ -10,6 +10,7 @@ import logging
 import redis
 
 from workers import queue
+from workers.attendance import VANISHING
 from workers.leases import BEAT_S, LEASE_S
 from workers.reconciliation import Reconciliation
 from workers.scripts import Script
@@ -17,7 +18,7 @@ from workers.scripts import Script
 SWEEP_S = 1.0
 #: A slot starts what it popped within milliseconds. Whatever waits this long belongs to a slot that died in
 #: between; one that was only slow is refused when it comes (`Leases.take`).
-STRANDED_S = 5.0
+STRANDED_S = 2.5
 TIDY_S = 60.0  # nothing waits for it: expired entries of lists that people read
 _BATCH = 100  # jobs a sweep looks at; reclaiming so many held Redis up for 3 ms where it was measured
 
@@ -31,15 +32,21 @@ _log = logging.getLogger(__name__)
 # After a gap without any sweep nobody could beat either: Redis was away, or stood still. Its clock went on,
 # so that every lease looks ended; workers get the time for two beats before one counts as such.
 _EXPIRED = f"""
-local rounds, batch, gap_s, patience_s = '{_ROUNDS_KEY}', unpack(ARGV, 3, 5)
+{VANISHING}
+local rounds = '{_ROUNDS_KEY}'
+local batch, gap_s, patience_s, sweep_s = unpack(ARGV, 3, 6)
 local swept, patient_until = unpack(redis.call('HMGET', rounds, 'swept', 'patient_until'))
+local passed_s = swept and math.max(0, NOW - swept) or 0
 redis.call('HSET', rounds, 'swept', NOW_TEXT)
-if swept and NOW - swept > tonumber(gap_s) then
+if passed_s > tonumber(gap_s) then
   patient_until = NOW + patience_s
   redis.call('HSET', rounds, 'patient_until', exact(patient_until))
 end
-if patient_until and NOW < tonumber(patient_until) then return {{}} end
-local found = {{}}
+if patient_until and NOW < tonumber(patient_until) then
+  presume_all_there()
+  return {{}}
+end
+local found = end_vanished(math.min(passed_s, sweep_s), batch)
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', NOW_TEXT, 'LIMIT', 0, batch)) do
   found[#found + 1] = member
   found[#found + 1] = release(member, true)
@@ -142,11 +149,12 @@ class Janitor:
         self._reconciliation.forget_flows()
 
     def reclaim_expired(self) -> dict[str, str]:
-        """Take jobs from runs whose lease has ended.
+        """Take jobs from runs whose lease has ended, or whose process has vanished (`workers.attendance`).
 
         By job: `queued`, `failed`, `cancelled`, `over` or `stale` (`workers.scripts`).
         """
-        flat = [word.decode() for word in self._expired(_BATCH, LEASE_S / 2, 2 * BEAT_S)]
+        words = self._expired(_BATCH, LEASE_S / 2, 2 * BEAT_S, SWEEP_S)
+        flat = [word.decode() for word in words]
         return {
             member.rpartition(":")[0]: outcome for member, outcome in zip(flat[::2], flat[1::2], strict=True)
         }

@@ -1,13 +1,15 @@
 """The RQ task: what a job asks is computed, and the answer stored.
 
-The image is stored first and the record beside it last, each written once. Whoever dies in between leaves an
-image that says itself what it is; the next run keeps it and finishes the record from it. Then the state
-changes (`workers.slot`), if the run still holds the job.
+The images are stored first and the record beside them last, each written once. Whoever dies in between leaves
+images that say themselves what they are; the next run keeps those, adds what is missing, and makes the record
+of what the images in the store say, whichever run each is of. Then the state changes (`workers.slot`), if the
+run still holds the job.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from proxygrad.images import annotate_png, read_text
 from proxygrad.spec import Result
@@ -19,7 +21,7 @@ from workers.runtime import Rendering
 
 
 def render(job_id: str) -> Job:
-    """Make the image of job ``job_id`` and store it; the job as it has succeeded.
+    """Make the images of job ``job_id`` and store them; the job as it has succeeded.
 
     Raises `LookupError` or `PermissionError` for an entry that is none of ours, what `compute` raises, and
     `StorageError`.
@@ -42,7 +44,7 @@ def render(job_id: str) -> Job:
 def _stored(assignment: Assignment, job: Job) -> Job | None:
     """The answer, where an earlier run stored everything and died before it could say so.
 
-    A record whose image is gone is none, and is taken away: its image could not be made the same again.
+    A record with an image gone is none, and is taken away: the image could not be made the same again.
     """
     jobs, store = assignment.runtime.jobs, assignment.runtime.store
     stored = jobs.stored(job.id)
@@ -57,13 +59,11 @@ def _stored(assignment: Assignment, job: Job) -> Job | None:
 
 
 def _keep(assignment: Assignment, job: Job, rendering: Rendering) -> Job:
-    """Store the image and the record; the job as the store has it, which may be an earlier run's."""
-    store, path = assignment.runtime.store, image_path(job.id, 0)
-    png, result = _annotated(job, rendering), rendering.result
-    assignment.enter("storing")
-    if not store.put(path, png):
-        png = store.get(path) or png
-        result = Result.model_validate_json(read_text(png)["result"])
+    """Store images and record; the job as the store has it, which may be in part or all an earlier run's."""
+    kept = [_keep_image(assignment, job, rendering, number) for number in range(len(rendering.images))]
+    result = kept[0].result
+    if len(kept) > 1:
+        result = result.of(tuple(each.result.image(0) for each in kept))
     ended = job.model_copy(
         update={
             "state": "succeeded",
@@ -71,23 +71,46 @@ def _keep(assignment: Assignment, job: Job, rendering: Rendering) -> Job:
             "step": result.steps_done,
             "activation": result.achieved_activation,
             "result": result,
-            "images": (_describe(png, result),),
+            "images": tuple(_describe(each.png, each.result) for each in kept),
+            "best": result.best,
         }
     )
     assignment.enter("storing")
-    if not store.put(result_path(job.id), ended.model_dump_json().encode()):
+    if not assignment.runtime.store.put(result_path(job.id), ended.model_dump_json().encode()):
         return assignment.runtime.jobs.stored(job.id) or ended
     return ended
 
 
-def _annotated(job: Job, rendering: Rendering) -> bytes:
+@dataclass(frozen=True)
+class _Kept:
+    """An image as it is in the store, and what it says: a result of which it is the only image."""
+
+    png: bytes
+    result: Result
+
+
+def _keep_image(assignment: Assignment, job: Job, rendering: Rendering, number: int) -> _Kept:
+    store, path = assignment.runtime.store, image_path(job.id, number)
+    own = rendering.result
+    if len(rendering.images) > 1:
+        own = own.of((own.image(number),))
+    png = _annotated(job, number, rendering.images[number], own)
+    assignment.enter("storing")
+    if store.put(path, png):
+        return _Kept(png, own)
+    png = store.get(path) or png
+    return _Kept(png, Result.model_validate_json(read_text(png)["result"]))
+
+
+def _annotated(job: Job, number: int, png: bytes, result: Result) -> bytes:
     text = {
         "id": job.id,
-        "spec": rendering.result.spec.model_dump_json(),
-        "achieved_activation": repr(rendering.result.achieved_activation),
-        "result": rendering.result.model_dump_json(),
+        "image": str(number),
+        "spec": result.spec.model_dump_json(),
+        "achieved_activation": repr(result.achieved_activation),
+        "result": result.model_dump_json(),
     }
-    return annotate_png(rendering.png, text)
+    return annotate_png(png, text)
 
 
 def _describe(png: bytes, result: Result) -> ImageInfo:

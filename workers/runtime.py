@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import redis
 
 from proxygrad.spec import Result, Spec
+from workers.attendance import Attendance
 from workers.catalog import ServedModel
 from workers.claims import Claims
 from workers.drain import Drain
@@ -34,16 +35,16 @@ class Progress(Protocol):
 
 
 class Rendering(Protocol):
-    """A finished image and what is known about it."""
+    """Finished images, a PNG for each of `Result.images`, and what is known about them."""
 
     @property
-    def png(self) -> bytes: ...  # noqa: D102
+    def images(self) -> Sequence[bytes]: ...  # noqa: D102
     @property
     def result(self) -> Result: ...  # noqa: D102
 
 
 class LaneState(Protocol):
-    """The state of an image under way after ``step`` steps, for `Engine.submit` to go on from."""
+    """The state of images under way after ``step`` steps, for `Engine.submit` to go on from."""
 
     @property
     def step(self) -> int: ...  # noqa: D102
@@ -51,7 +52,7 @@ class LaneState(Protocol):
 
 
 class Ticket(Protocol):
-    """One image under way. Any thread may use it."""
+    """The images of one question under way. Any thread may use it."""
 
     @property
     def progress(self) -> Progress: ...  # noqa: D102
@@ -85,7 +86,10 @@ class Models(Protocol):
 
 @dataclass(frozen=True)
 class Runtime:
-    """One worker process: its name, its parts, and how it ends."""
+    """One worker process: its name, its parts, and how it ends.
+
+    ``batches_told``: set when a batch may go on (`workers.expansion`).
+    """
 
     worker: str
     redis: redis.Redis
@@ -94,6 +98,7 @@ class Runtime:
     models: Models
     drain: Drain = field(default_factory=Drain)
     stall_s: float = STALL_S
+    batches_told: threading.Event = field(default_factory=threading.Event)
 
     @property
     def stopping(self) -> threading.Event:
@@ -109,6 +114,11 @@ class Runtime:
     def leases(self) -> Leases:
         """The jobs' leases."""
         return Leases(self.redis)
+
+    @cached_property
+    def attendance(self) -> Attendance:
+        """Which processes are there."""
+        return Attendance(self.redis)
 
     @cached_property
     def claims(self) -> Claims:

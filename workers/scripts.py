@@ -17,8 +17,10 @@ import redis
 from rq.utils import utcformat
 
 from workers import queue
+from workers.batching import FOLLOWING
 from workers.events import TELLING
 from workers.fairness import TURNS
+from workers.hooks import TELLING_HOOKS
 
 Flags = Literal["allow-oom", "no-writes"]
 
@@ -183,7 +185,8 @@ local function abandon(id, lost)
   redis.call('HSET', own, 'state', 'queued', 'step', checkpointed_step(own))
   redis.call('HDEL', own, 'started_at', 'worker', 'execution', 'activation')
   redis.call('HSET', entry, 'status', 'queued', 'worker_name', '', 'started_at', '')
-  wait(id, turn_of(id), true)
+  local turn = turn_of(id)
+  if turn then wait(id, turn, true) else redis.call('LPUSH', QUEUE, id) end -- to get one by reconciliation
   return 'queued'
 end
 
@@ -215,7 +218,8 @@ end
 #: A job that was running on this many workers when they died is not given to another one.
 MAX_LOSSES = 3
 
-_LIBRARY = _KEYS + TURNS + TELLING + _WAITING + _ENDING + f"local MAX_LOSSES = {MAX_LOSSES}\n" + _RELEASING
+_BOUNDS = f"local MAX_LOSSES = {MAX_LOSSES}\n"
+_LIBRARY = _KEYS + TURNS + TELLING_HOOKS + FOLLOWING + TELLING + _WAITING + _ENDING + _BOUNDS + _RELEASING
 
 
 def stamp() -> str:

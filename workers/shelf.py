@@ -30,8 +30,9 @@ from workers.places import Place, Places
 #: Between two tries to load a model that could not be loaded.
 RETRY_S = 30.0
 
-#: Memory for a model is that of its weights, and as much for the working copy that steps run on.
-_WORKING = 2
+#: Memory for a model is that of its weights, as much for its working copy in float32, and half of it for one
+#: in bfloat16 that steps run on: the most there may be (docs/speed.md).
+_WORKING = 2.5
 
 _log = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ class Shelf:
 
 def _size_bytes(network: Network) -> int:
     tensors = [*network.module.parameters(), *network.module.buffers()]
-    return _WORKING * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return int(_WORKING * sum(tensor.numel() * tensor.element_size() for tensor in tensors))
 
 
 def _told(place: Place, error: Exception) -> ModelError:

@@ -27,7 +27,7 @@ from workers.ending import Ending
 from workers.entry import Entry
 from workers.errors import LeaseLost
 from workers.leases import Run
-from workers.presence import WORKER_TTL_S, Presence
+from workers.register import WORKER_TTL_S
 from workers.resumption import discard
 from workers.runtime import Runtime
 
@@ -44,12 +44,11 @@ class Slot(SimpleWorker):
 
     job_class = Entry
 
-    def __init__(self, name: str, runtime: Runtime, dispatcher: Dispatcher, presence: Presence) -> None:
+    def __init__(self, name: str, runtime: Runtime, dispatcher: Dispatcher) -> None:
         #: The run whose lease is to be kept, if any; read by the process's other threads.
         self.assignment: Assignment | None = None
         self._runtime = runtime
         self._dispatcher = dispatcher
-        self._presence = presence
         super().__init__(
             [queue.QUEUE_NAME],
             name=name,
@@ -97,7 +96,7 @@ class Slot(SimpleWorker):
         """Write RQ's record as it should be now."""
         run = self.assignment
         current = {} if run is None else {"current_job": run.run.job_id}
-        self._presence.enrol(self.key, {**self.serialize(), "state": self.get_state(), **current})
+        self._runtime.register.enrol(self.key, {**self.serialize(), "state": self.get_state(), **current})
 
     def register_death(self) -> None:
         """As RQ does, in a full Redis too."""

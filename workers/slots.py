@@ -11,7 +11,6 @@ from redis.exceptions import RedisError
 
 from workers.assignment import Assignment
 from workers.dispatcher import Dispatcher
-from workers.presence import Presence
 from workers.runtime import Runtime
 from workers.slot import Slot
 
@@ -27,7 +26,6 @@ class Slots:
     def __init__(self, runtime: Runtime, count: int) -> None:
         self.dispatcher = Dispatcher(runtime)
         self._runtime = runtime
-        self._presence = Presence(runtime.redis)
         self._slots: dict[int, Slot] = {}
         self._threads = [
             threading.Thread(target=self._occupy, args=(number,), name=f"slot-{number}", daemon=True)
@@ -86,7 +84,7 @@ class Slots:
         while not stopping.is_set():
             try:
                 name = f"{self._runtime.worker}.{number}" + (f".{life}" if life else "")
-                slot = Slot(name, self._runtime, self.dispatcher, self._presence)
+                slot = Slot(name, self._runtime, self.dispatcher)
                 self._slots[number] = slot
                 slot.work(logging_level="WARNING")
             except Exception as error:
@@ -100,5 +98,5 @@ class Slots:
     def beat(self) -> None:
         """Say of all slots that they live."""
         slots = {slot.key: slot for slot in self.live}
-        for key in self._presence.beat(list(slots)):
+        for key in self._runtime.register.beat(list(slots)):
             slots[key].enrol()

@@ -14,13 +14,16 @@ from redis.exceptions import OutOfMemoryError
 from proxygrad.spec import ModelInfo, Spec
 from workers import queue
 from workers.claims import PIN_S, claim_key, pin_key
-from workers.errors import QueueFull, QueueMemoryFull, TooManyInFlight
+from workers.errors import QueueFull, QueueMemoryFull, TooManyInFlight, TooManyWebhooks
+from workers.hooks import MOST_HOOKS
+from workers.ready import POSITION
 from workers.scripts import Script
 
 Priority = Literal["interactive", "batch"]
 
 ANONYMOUS = queue.ANONYMOUS
 MAX_DEADLINE_S = 86_400.0
+MAX_URL_LENGTH = 2000
 
 #: What a caller is told who finds the queue full and nothing has ended within the last minutes.
 RETRY_UNKNOWN_S = 30
@@ -41,6 +44,14 @@ class Wishes(BaseModel):
         le=MAX_DEADLINE_S,
         description="Seconds from now after which the answer is of no use: the job fails then, waiting or "
         "running. Not part of the id: of several deadlines the latest counts, and none is later than any.",
+    )
+    webhook: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_URL_LENGTH,
+        description="URL that is told of the end, with a signature, at a host that the operator has allowed. "
+        "Not part of the id; asked with several, each is told.",
+        examples=["https://hooks.example.org/proxygrad"],
     )
 
 
@@ -83,6 +94,7 @@ class Submission:
     deadline_s: float | None = None
     caller: str = ANONYMOUS
     flow: str | None = None
+    webhook: str | None = None
 
     @classmethod
     def of(cls, request: Request, model: ModelInfo, caller: str, flow: str | None) -> Self:
@@ -96,6 +108,7 @@ class Submission:
             deadline_s=request.deadline_s,
             caller=caller,
             flow=flow,
+            webhook=request.webhook,
         )
 
 
@@ -104,11 +117,12 @@ class Submission:
 # cancelled. A limit holds for what would be new, and nothing else.
 _SUBMIT = f"""
 local id, mode, may_create, spec, steps, model, caller, flow = unpack(ARGV, 3, 10)
-local priority, cost, deadline_s, limit, caller_limit, in_flight_limit = unpack(ARGV, 11, 16)
+local priority, cost, deadline_s, limit, caller_limit, in_flight_limit, hook = unpack(ARGV, 11, 17)
 local own, entry = own_key(id), entry_key(id)
 local function record(word)
   note_asker(id, caller, false)
-  return {{word, redis.call('HGETALL', own)}}
+  add_hook('visualization', id, caller, hook, word == 'answered' and 'succeeded')
+  return {{word, standing(id)}}
 end
 
 local function hurry(turn)
@@ -174,6 +188,7 @@ local function clear()
   redis.call('DEL', own, entry)
 end
 
+if hooks_full(id, caller, hook) then return {{'hooks'}} end
 local state, status = redis.call('HGET', own, 'state'), redis.call('HGET', entry, 'status')
 if (state == 'queued' or state == 'running') and (status == 'queued' or status == 'started') then
   if mode ~= 'retry' then
@@ -196,10 +211,11 @@ if may_create == '0' then return {{'refused'}} end
 local refusal = full()
 if refusal then return refusal end
 if state or status then clear() end
+if mode == 'retry' then renew_hooks(id, caller) end
 redis.call('HSET', own, 'spec', spec, 'steps', steps, 'state', 'queued', 'step', 0, 'losses', 0, 'cost', cost,
   'caller', caller, 'created_at', NOW_TEXT)
 if deadline_s ~= '' then redis.call('HSET', own, 'deadline_at', exact(NOW + deadline_s)) end
-redis.call('HSET', entry, unpack(ARGV, 17))
+redis.call('HSET', entry, unpack(ARGV, 18))
 redis.call('SADD', '{queue.QUEUES_KEY}', QUEUE)
 redis.call('ZADD', JOBS, NOW_TEXT, id)
 local oldest = redis.call('ZRANGE', JOBS, 0, 0)[1]
@@ -217,8 +233,8 @@ class Submit:
 
     def __init__(self, redis: redis.Redis) -> None:
         self._redis = redis
-        self._create = Script(redis, _SUBMIT)
-        self._join = Script(redis, _SUBMIT, "allow-oom")
+        self._create = Script(redis, POSITION + _SUBMIT)
+        self._join = Script(redis, POSITION + _SUBMIT, "allow-oom")
 
     def __call__(
         self, submission: Submission, mode: Mode, limits: Limits
@@ -226,7 +242,7 @@ class Submit:
         """The record's fields, and whether this call created the job.
 
         Raises `QueueFull`, or `QueueMemoryFull` where Redis takes nothing new; what waits or runs is joined
-        all the same.
+        all the same. `TooManyWebhooks` where the caller has as many URLs told of the job as it may.
         """
         try:
             answer = self._create(*self._words(submission, mode, limits, create=True))
@@ -235,6 +251,8 @@ class Submit:
             if answer[0] == b"refused":
                 raise QueueMemoryFull("Redis has reached its maxmemory and takes no new job") from error
         word, *rest = answer
+        if word == b"hooks":
+            raise TooManyWebhooks(submission.job_id, MOST_HOOKS)
         if word in (b"all", b"caller", b"in_flight"):
             raise _refusal(submission, limits, word, int(rest[0]), float(rest[1]))
         flat = cast(list[bytes], rest[0])
@@ -254,6 +272,7 @@ class Submit:
             "" if submission.deadline_s is None else submission.deadline_s,
             *(limits.queued, limits.queued_per_caller),
             "" if limits.in_flight is None else limits.in_flight,
+            submission.webhook or "",
             *flat,
         ]
 

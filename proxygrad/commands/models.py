@@ -39,7 +39,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_layers(info: ModelInfo) -> None:
-    print(f"{'LAYER':<32} {'KIND':<12} {'TYPE':<20} {'UNITS':>6}  SHAPE")
+    print(f"{'LAYER':<32} {'KIND':<12} {'TYPE':<20} {'UNITS':>6}  {'SHAPE':<14} ACTIVATION")
     for layer in info.layers:
         shape = "x".join(map(str, layer.shape))
-        print(f"{layer.name:<32} {layer.kind:<12} {layer.type:<20} {layer.units:>6}  {shape}")
+        activation = (
+            f"{(layer.stage or '').removesuffix('_activation')} {layer.activation}" if layer.stage else "-"
+        )
+        print(
+            f"{layer.name:<32} {layer.kind:<12} {layer.type:<20} {layer.units:>6}  {shape:<14} {activation}"
+        )

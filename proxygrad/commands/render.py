@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxygrad.arguments import add_models, add_question, describe, spec_from
+from proxygrad.arguments import add_models, add_question, describe, picture_paths, spec_from
 from proxygrad.errors import ProxyGradError
 
 if TYPE_CHECKING:
@@ -22,14 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL LAYER UNIT, the settings of a `Spec`, and where to write."""
     add_question(parser)
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("out.png"), help="PNG to write, default out.png"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out.png"),
+        help="PNG to write, default out.png; of several images out-0.png and so on, of plain ones to compare "
+        "with out-baseline.png",
     )
     add_models(parser)
     parser.add_argument("--device", default="cpu", help="torch device, e.g. cpu or cuda:0; default cpu")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Load the model, run the engine with a progress bar, write the PNG and print what was achieved."""
+    """Load the model, run the engine with a progress bar, write the PNGs and print what was achieved."""
     spec = spec_from(arguments)
     from proxygrad.engine import Engine
     from proxygrad.models import Catalogue
@@ -37,10 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
     network = Catalogue.from_file(arguments.models).load(spec.model, arguments.device)
     with Engine() as engine:
         rendering = _follow(engine.submit(network, spec)).result()
-    _write(arguments.output, rendering.png)
+    paths = picture_paths(arguments.output, rendering.result)
+    for path, png in zip(paths, rendering.images, strict=True):
+        _write(path, png)
     for label, value in describe(rendering.result):
         print(f"{label:>20}  {value}")
-    print(f"{'saved as':>20}  {arguments.output}")
+    print(f"{'saved as':>20}  {', '.join(map(str, paths))}")
     return 0
 
 

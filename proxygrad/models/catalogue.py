@@ -45,8 +45,8 @@ class ModelEntry(BaseModel):
     def load(self, name: str, folder: Path, device: str) -> Network:
         """Build the module, fill it, and make it a `Network`. Relative paths start at ``folder``."""
         module = build(self.builder)
-        path = self._weights_path(folder)
-        if self.weights is not None and path is not None:
+        if self.weights is not None:
+            path = _path(folder, self.weights)
             by_name = not path.exists() and Path(self.weights).suffix == "" and "/" not in self.weights
             state = download(self.builder, self.weights) if by_name else read_state_dict(path)
             load_into(module, state, f"weights {self.weights}" if by_name else f"weights file {path}")
@@ -63,22 +63,25 @@ class ModelEntry(BaseModel):
 
     def fingerprint(self, name: str, folder: Path) -> dict[str, JsonValue]:
         """What the model depends on; see `proxygrad.models.fingerprint`."""
-        by_name = isinstance(self.classes, str)
-        classes = folder / Path(str(self.classes)).expanduser() if by_name else None
-        files = {"weights": self._weights_path(folder), "classes": classes}
+        files = {
+            "weights": None if self.weights is None else _path(folder, self.weights),
+            "classes": _path(folder, self.classes) if isinstance(self.classes, str) else None,
+        }
         return fingerprint(name, self.builder, files, self.model_dump(mode="json"))
-
-    def _weights_path(self, folder: Path) -> Path | None:
-        return None if self.weights is None else folder / Path(self.weights).expanduser()
 
     def _class_names(self, folder: Path) -> tuple[str, ...] | None:
         if not isinstance(self.classes, str):
             return self.classes
-        path = folder / Path(self.classes).expanduser()
+        path = _path(folder, self.classes)
         try:
             return tuple(path.read_text(encoding="utf-8").splitlines())
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"class names {path} cannot be read: {error}") from error
+
+
+def _path(folder: Path, name: str) -> Path:
+    """The file ``name``, which is relative to ``folder`` unless it begins with ``/`` or ``~``."""
+    return folder / Path(name).expanduser()
 
 
 class _ModelsFile(BaseModel):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from proxygrad.spec import Result
 from service.commands.serve import interruptible
-from service.commands.submit import save
 
 if TYPE_CHECKING:
     from service.client import Client, Visualization
@@ -31,14 +30,12 @@ class Showing:
 
     title: str
     asked: Visualization
-    answer: Visualization
     picture: Path
 
     @property
     def result(self) -> Result:
-        """What came out; a followed job that did not succeed was an error before."""
-        assert self.answer.result is not None
-        return self.answer.result
+        """What came out."""
+        return self.asked.result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,17 +86,15 @@ def _service(interrupted: threading.Event) -> Iterator[str]:
 
 
 def _shown(client: Client, title: str, changes: dict[str, Any], folder: Path) -> Showing:
-    from service.commands.following import followed
+    from service.client import Bar
 
-    asked = client.submit(**QUESTION, **changes)
+    asked = client.visualize(**QUESTION, **changes)
     if asked.answered_at_once:
         _say(f"{title}: answered before, so the answer comes from the store at once; nothing is computed")
-        answer = asked
-    else:
-        answer = followed(client, asked, f"{title:<9}")
+    with Bar(f"{title:<9}") as bar:
+        asked.wait(progress=False if asked.answered_at_once else bar)
     picture = folder / f"{'-'.join(str(part) for part in QUESTION.values())}-{title.lower()}.png"
-    save(picture, client.image(answer.id))
-    return Showing(title, asked, answer, picture)
+    return Showing(title, asked, asked.save(picture))
 
 
 def table(showings: Sequence[Showing]) -> str:
@@ -110,8 +105,8 @@ def table(showings: Sequence[Showing]) -> str:
         ("start activation", *(f"{shown.result.start_activation:.4g}" for shown in showings)),
         ("stuck", *("yes" if shown.result.stuck else "no" for shown in showings)),
         ("steps", *(str(shown.result.steps_done) for shown in showings)),
-        ("waited", *(f"{shown.answer.waited_s:.2f} s" for shown in showings)),
-        ("ran", *(f"{shown.answer.ran_s or 0.0:.2f} s" for shown in showings)),
+        ("waited", *(f"{shown.asked.answer.waited_s:.2f} s" for shown in showings)),
+        ("ran", *(f"{shown.asked.answer.ran_s or 0.0:.2f} s" for shown in showings)),
         (
             "answered",
             *("from the store" if shown.asked.answered_at_once else "computed now" for shown in showings),

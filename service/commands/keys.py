@@ -18,10 +18,12 @@ HELP = "make, list and revoke API keys"
 
 #: Repeated from `service.keys`, which needs Redis' client: this module is imported by every `proxygrad`.
 SCOPES = ("read", "submit", "read_all", "admin")
+#: From `workers.queue`, likewise: the caller where none is told apart.
+ANONYMOUS = "anonymous"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the three subcommands. They find the keys by `REDIS_URL`, or in the data directory."""
+    """Declare the subcommands. They find the keys by `REDIS_URL`, or in the data directory."""
     verbs = parser.add_subparsers(title="subcommands", dest="verb", required=True, metavar="VERB")
     create = verbs.add_parser("create", help="make a key and print it, once")
     create.add_argument("name", help="whose it is, for the list; up to 100 characters")
@@ -40,10 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs.add_parser("list", help="show all keys, without their secrets")
     revoke = verbs.add_parser("revoke", help="let a key open nothing any more")
     revoke.add_argument("id", help="the part between the underscores, as `list` shows it")
+    secret = verbs.add_parser(
+        "webhook-secret", help="print what the receiver of a key's webhooks checks signatures with"
+    )
+    secret.add_argument("name", help=f"name or id of the key, or {ANONYMOUS} where no key is asked for")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it; raises a `ProxyGradError` that says why not."""
+    if arguments.verb == "webhook-secret":
+        for secret in webhook_secrets(os.environ, arguments.name):
+            print(secret)
+        return 0
     with _keys(os.environ) as keys:
         if arguments.verb == "create":
             _create(keys, arguments)
@@ -67,6 +77,29 @@ def _create(keys: Keys, arguments: argparse.Namespace) -> None:
     _say(f"the key {key.id} of {key.name!r}: send it as `Authorization: Bearer …`; it is not shown again")
     if first:
         _say("it is the first one: from now on every request needs a key")
+
+
+def webhook_secrets(environ: Mapping[str, str], name: str) -> list[str]:
+    """The secrets of the caller with that key, the newest first; raises a `ProxyGradError`."""
+    from service.keys import KeyProblem
+    from service.settings import Settings
+    from service.webhook_signing import Signer
+    from workers.errors import SettingsError
+
+    signer = Signer(Settings.from_env(environ).webhook_secret)
+    if not signer:
+        raise SettingsError("PROXYGRAD_WEBHOOK_SECRET is not set; give it the value that the gateways have")
+    if name == ANONYMOUS:
+        return signer.secrets(name)
+    with _keys(environ) as keys:
+        known = keys.all().keys
+    found = [name] if name in known else [key.id for key in known.values() if key.name == name]
+    if not found:
+        names = ", ".join(sorted({key.name for key in known.values()})) or "none"
+        raise KeyProblem(f"there is no key {name!r}; names: {names}, and {ANONYMOUS}")
+    if len(found) > 1:
+        raise KeyProblem(f"{len(found)} keys are called {name!r}; name one by its id: {', '.join(found)}")
+    return signer.secrets(found[0])
 
 
 @contextmanager

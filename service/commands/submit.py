@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxygrad.arguments import add_question, describe, spec_from
-from proxygrad.errors import ProxyGradError
+from proxygrad.arguments import add_question, describe, picture_paths, spec_from
+from service.commands.asking import add_service, asking
 
 if TYPE_CHECKING:
     from service.client import Visualization
 
 HELP = "ask a running service for a picture of a unit"
-DEFAULT_SERVER = "http://127.0.0.1:8000"
-
-
-class CannotSave(ProxyGradError):
-    """The picture cannot be written where it was wanted."""
-
-    code = "cannot_save"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,52 +24,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="where to save the PNG (default MODEL-LAYER-UNIT.png)",
+        help="where to save the picture: .png, .webp or .npy (default MODEL-LAYER-UNIT.png)",
     )
-    parser.add_argument("--server", default=DEFAULT_SERVER, metavar="URL", help="default %(default)s")
+    parser.add_argument(
+        "--wait",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="wait for the picture, or print the id and leave",
+    )
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
+    add_service(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask, follow, save, report."""
-    from service.client import Client
-    from service.commands.following import followed
+    """Ask, follow, save, report. Ctrl-C leaves the job as it is: asked again, it is joined."""
+    from service.client.pictures import format_of
 
     spec = spec_from(arguments)
     output = arguments.output or Path(f"{spec.model}-{spec.layer}-{spec.unit}.png")
-    with Client(arguments.server) as client:
-        asked = client.submit(**spec.model_dump(mode="json", exclude_unset=True))
-        answer = followed(client, asked, f"{spec.model} {spec.layer} {spec.unit}")
-        save(output, client.image(answer.id))
+    format_of(output)  # before anything is computed
+    saved: list[Path] = []
+    with asking(arguments) as client:
+        asked = client.visualize(**spec.model_dump(mode="json", exclude_unset=True))
+        if arguments.wait:
+            asked.wait(progress=True)
+            places = picture_paths(output, asked.result)
+            saved = [asked.save(place, number) for number, place in enumerate(places)]
     if arguments.json:
-        print(answer.model_dump_json(indent=2))
+        print(asked.answer.model_dump_json(indent=2))
+    elif arguments.wait:
+        print(report(asked, saved))
     else:
-        print(report(answer, output, stored=asked.answered_at_once))
+        print(f"{asked.id} {asked.state}")
     return 0
 
 
-def save(path: Path, png: bytes) -> None:
-    """Write the picture, as a whole or not at all; raises `CannotSave` naming the place."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(png)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise CannotSave(f"cannot write the picture to {str(path)!r}: {error.strerror or error}") from error
-
-
-def report(answer: Visualization, output: Path, *, stored: bool) -> str:
-    """What came out, a line for each value; `stored` when it was there before it was asked for."""
-    assert answer.result is not None
+def report(asked: Visualization, saved: Sequence[Path]) -> str:
+    """What came out, a line for each value."""
+    answer = asked.answer
+    stored = asked.answered_at_once
     rows = [
-        *describe(answer.result),
+        *describe(asked.result),
         ("waited", f"{answer.waited_s:.2f} s"),
         ("answered", "at once, from the store" if stored else f"after {answer.ran_s or 0.0:.2f} s of work"),
         ("id", answer.id),
-        ("picture", str(output)),
+        *(("picture", str(place)) for place in saved),
     ]
     return "\n".join(f"{label:>20}  {value}" for label, value in rows)

@@ -13,7 +13,8 @@ from tests.chaos.plan import Question
 class Account:
     """One id. Times are seconds since 1970.
 
-    ``told`` is the end that its caller was told of. ``end`` is the first that was seen, as the record had it.
+    ``told`` is the end that its caller was told of. ``end`` is the first that was seen, as the record had it:
+    it was written between its ``finished_at`` and ``end_seen_at``.
     """
 
     job_id: str
@@ -24,6 +25,7 @@ class Account:
     cancel_state: str = ""
     told: str = ""
     end: dict[str, str] | None = None
+    end_seen_at: float | None = None
     image_sha256: str = ""
 
     @property

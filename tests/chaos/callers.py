@@ -97,7 +97,7 @@ class OverHttp:
 
     def ask(self, question: Question) -> str:
         try:
-            return self._client.submit(**question.request.model_dump(mode="json", exclude_unset=True)).id
+            return self._client.visualize(**question.request.model_dump(mode="json", exclude_unset=True)).id
         except (Refused, ServiceUnreachable) as error:
             raise Away(error.code) from error
 

@@ -31,7 +31,7 @@ LATE_S = 5.0
 #: What may be left for good once nothing waits or runs. Other keys of jobs, and of ours, have to expire.
 _KEPT = re.compile(
     r"rq:(queues|workers(:proxygrad)?|worker:.+|(finished|failed|canceled):proxygrad)"
-    r"|proxygrad:(clock|arrivals|jobs|rate|sweeps|workers|collector|worker:.+|flows:(interactive|batch))"
+    r"|proxygrad:(clock|arrivals|attending|jobs|rate|sweeps|workers|collector|worker:.+|flows:(interactive|batch))"
 )
 _OF_A_JOB = re.compile(r"(?:proxygrad:[a-z]+|rq:(?:job|results)):([0-9a-f]{32})")
 
@@ -86,9 +86,9 @@ def audit(book: Book, fleet: Fleet, redis: Redis, store: Store) -> Ledger:
     return ledger
 
 
-def forgettable(at: float, fleet: Fleet) -> bool:
-    """Whether a Redis that crashed may have forgotten what it wrote at that time."""
-    return any(since <= at <= until for since, until in fleet.cuts)
+def forgettable(at: float, fleet: Fleet, latest: float | None = None) -> bool:
+    """Whether a Redis that crashed may have forgotten what it wrote then, or up to ``latest``."""
+    return any(since <= (latest or at) and at <= until for since, until in fleet.cuts)
 
 
 def _audit_forgotten(account: Account, ledger: Ledger, fleet: Fleet) -> None:
@@ -130,7 +130,7 @@ def _of_first_end(account: Account, job: Job, jobs: Jobs, redis: Redis, fleet: F
         if job.state != then["state"]:
             yield f"{job.id} was said to have {then['state']}, and is {job.state}"
         return
-    if not forgettable(float(then["finished_at"]), fleet):
+    if not forgettable(float(then["finished_at"]), fleet, account.end_seen_at):
         changed = sorted(name for name in now | then if now.get(name) != then.get(name))
         yield f"{job.id} ended as {then['state']}, and {', '.join(changed)} changed afterwards"
     stored = jobs.stored(job.id)

@@ -23,23 +23,26 @@ def percentile(values: Sequence[float], share: float) -> float:
 def of_faults(blows: Sequence[Blow], watch: Watch, book: Book) -> Iterator[str]:
     """One row a kind: what it hit, when that began again, and when the service was back."""
     span = f"{'p50':>7} {'p99':>7}"
-    yield f"{'':<16}       jobs  went began   {'began again, s':>15}   {'alone, s':>15}   {'back, s':>13}"
-    yield f"{'fault':<16}   n   hit    on again   {span}   {span}   {'p50':>6} {'max':>6}"
+    heads = "   ".join(f"{head:>15}" for head in ("waits again, s", "began again, s", "alone, s"))
+    yield f"{'':<16}       jobs  went began   {heads}   {'back, s':>13}"
+    yield f"{'fault':<16}   n   hit    on again   {span}   {span}   {span}   {'p50':>6} {'max':>6}"
     for kind in FAULTS:
         mine = [blow for blow in blows if blow.kind == kind]
         pairs = [(blow, hit) for blow in mine for hit in blow.hits if hit.ended != "before"]
         again = [(blow, hit) for blow, hit in pairs if hit.again_at is not None]
         timed = [(blow, hit) for blow, hit in again if hit.held.priority == "interactive"]
         alone = [(blow, hit) for blow, hit in timed if _alone(blow, hit, blows)]
+        free = [hit.waits_at - blow.at for blow, hit in pairs if hit.waits_at and _alone(blow, hit, blows)]
         back = [at - blow.at for blow in mine if (at := _back(blow, watch, book)) is not None]
         yield (
             f"{kind:<16} {len(mine):>3} {len(pairs):>5} {len(pairs) - len(again):>5} {len(again):>5}   "
-            f"{_two([_took(*pair) for pair in timed], 7)}   {_two([_took(*pair) for pair in alone], 7)}   "
-            f"{_two(back, 6, 1.0)}"
+            f"{_two(free, 7)}   {_two([_took(*pair) for pair in timed], 7)}   "
+            f"{_two([_took(*pair) for pair in alone], 7)}   {_two(back, 6, 1.0)}"
         )
-    yield "began again, s: from the fault to the next start of an interactive job that it hit (a batch waits"
-    yield "for those); alone: with no other fault of Redis or a worker near; back, s: from the fault to"
-    yield "the next start of any job (gateway: to the next answer to a question over HTTP)"
+    yield "waits again, s: from the fault until a job that it hit was in the queue again, with no other fault"
+    yield "of Redis or a worker near; began again, s: to the next start of an interactive one (a batch waits"
+    yield "for those), once a slot is free; alone: of these, with no other fault near; back, s: from the"
+    yield "fault to the next start of any job (gateway: to the next answer to a question over HTTP)"
 
 
 def of_jobs(ledger: Ledger, book: Book, fleet: Fleet) -> Iterator[str]:
@@ -74,7 +77,7 @@ def _took(blow: Blow, hit: Hit) -> float:
 
 
 def _alone(blow: Blow, hit: Hit, blows: Sequence[Blow]) -> bool:
-    until = hit.again_at or blow.at
+    until = hit.again_at or hit.waits_at or blow.at
     return not any(
         other.at < until and other.until + AFTERMATH_S > blow.at
         for other in blows

@@ -79,7 +79,7 @@ class Chaos:
         for name in (*AT_THE_QUEUE, *OVER_HTTP):
             desk: Desk
             if name in OVER_HTTP:
-                desk = OverHttp(clients.enter_context(Client(fleet.address)))
+                desk = OverHttp(clients.enter_context(Client(fleet.address, retries=0)))
             else:
                 desk = AtTheQueue(clients.enter_context(fleet.client()), store, info)
             questions = [question for question in plan.questions if question.caller == name]

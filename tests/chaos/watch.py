@@ -39,9 +39,14 @@ class Held(NamedTuple):
 
 @dataclass
 class Hit:
-    """A job that a fault hit. ``again_at``: when its next run began; ``ended``: its state where none came."""
+    """A job that a fault hit.
+
+    ``waits_at``: when it was first seen to be in the queue again; ``again_at``: when its next run began;
+    ``ended``: its state where none came.
+    """
 
     held: Held
+    waits_at: float | None = None
     again_at: float | None = None
     ended: str = ""
 
@@ -143,17 +148,20 @@ class Watch(threading.Thread):
         if fields["state"] == "succeeded":
             png = self._store.get(image_path(job_id, 0))
             account.image_sha256 = "" if png is None else hashlib.sha256(png).hexdigest()
-        account.end = fields
+        account.end, account.end_seen_at = fields, time.time()
 
 
 def _settle(blow: Blow, hit: Hit, record: list[str | None]) -> None:
     state, execution, _, started_at, finished_at, _ = record
     if execution and execution != hit.held.execution and float(started_at or 0) > blow.at:
         hit.again_at = float(started_at or 0)
+        hit.waits_at = hit.waits_at or hit.again_at
     elif state in ENDED:
         hit.ended = state if float(finished_at or 0) > blow.at else "before"
     elif state is None and time.time() > blow.until + FORGOTTEN_S:
         hit.ended = "forgotten"
+    elif state == "queued" and hit.waits_at is None:
+        hit.waits_at = time.time()
 
 
 def _texts(values: list[bytes | None]) -> list[str | None]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
-from proxygrad.arguments import add_question, spec_from
+from proxygrad.arguments import add_question, describe, picture_paths, spec_from
 from proxygrad.errors import BadRequest
 from proxygrad.settings import Settings
-from proxygrad.spec import Spec
+from proxygrad.spec import ImageResult, Result, Spec
 
 TYPED = {
     "preset": "fast",
@@ -53,3 +54,53 @@ def test_every_setting_can_be_typed() -> None:
 def test_a_value_out_of_its_limits_is_named() -> None:
     with pytest.raises(BadRequest, match=r"start_noise 0\.7: .* 0\.5"):
         parse("--start-noise", "0.7")
+
+
+def test_several_images_and_a_comparison_can_be_typed() -> None:
+    spec = parse("--images", "4", "--diversity", "0.5", "--compare")
+    assert (spec.images, spec.diversity, spec.compare) == (4, 0.5, True)
+    with pytest.raises(BadRequest, match=r"^diversity 0.5 with images 1: .* valid: images 2 to 16"):
+        parse("--diversity", "0.5")
+
+
+def of(spec: Spec) -> Result:
+    image = {"start_activation": 0.0, "stuck": False, "curve": (0.0, 1.0), "steps_done": 1}
+    images = tuple(
+        ImageResult.model_validate(
+            {
+                "role": "proxygrad" if number < spec.images else "baseline",
+                "seed": spec.seed + number % spec.images,
+                "achieved_activation": float(number),
+                **image,
+            }
+        )
+        for number in range(spec.lanes)
+    )
+    about = {"width_px": 8, "height_px": 8, "digest": "", "engine_version": "1", "device": "cpu"}
+    whole = {**image, **about, "dtype": "float32", "ran_s": 1.0, "steps_per_s": 1.0, "achieved_activation": 0}
+    return Result.model_validate({**whole, "spec": spec.model_dump()}).of(images)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ([], ["out.png"]),
+        (["--compare"], ["out.png", "out-baseline.png"]),
+        (["--images", "2"], ["out-0.png", "out-1.png"]),
+        (
+            ["--images", "2", "--compare"],
+            ["out-0.png", "out-1.png", "out-baseline-0.png", "out-baseline-1.png"],
+        ),
+    ],
+)
+def test_every_picture_has_a_file_of_its_own(words: list[str], names: list[str]) -> None:
+    paths = picture_paths(Path("pictures/out.png"), of(parse(*words)))
+    assert paths == [Path("pictures") / name for name in names]
+
+
+def test_what_plain_ascent_achieved_is_told_beside_it() -> None:
+    told = dict(describe(of(parse("--images", "2", "--compare", "--seed", "5"))))
+    assert (told["of the images"], told["of plain ascent"]) == ("0, 1", "2, 3")
+    assert (told["achieved activation"], told["slope, steps, seed"]) == ("1", "0.05, 1, 6")
+    assert told["image"] == "8 x 8 px, the best of 2"
+    assert "of plain ascent" not in dict(describe(of(parse())))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from proxygrad import ascent
-from proxygrad.ascent import GafName, UpdateName, UpdateRule
+from proxygrad.ascent import UpdateRule
+from proxygrad.settings import GafName, UpdateName
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e30])

@@ -43,7 +43,7 @@ def begin(
     size = (spec.size_px, spec.size_px) if spec.size_px else (network.input_shape[1], network.input_shape[2])
     lane = Lane(spec, from_spec(spec).at({spec.layer: network.layer_shape(spec.layer, size)}))
     group = Group(GroupKey.of(network, lane, size, precision))
-    group.join(lane, checkpoint.state if checkpoint else None)
+    group.join(lane, checkpoint.states[0] if checkpoint else None)
     return group, lane
 
 
@@ -55,7 +55,7 @@ def finish(group: Group, lane: Lane) -> Lane:
 
 def frozen(network: Network, spec: Spec, group: Group, lane: Lane) -> Checkpoint:
     """Through its bytes, as it travels."""
-    return Checkpoint.from_bytes(Checkpoint.of(spec, network.info, group.state(lane), ran_s=1.5).to_bytes())
+    return Checkpoint.from_bytes(Checkpoint.of(spec, network.info, [group.state(lane)], ran_s=1.5).to_bytes())
 
 
 def assert_same(resumed: Lane, whole: Lane) -> None:
@@ -126,7 +126,7 @@ def half_way(**settings: Any) -> tuple[Spec, Checkpoint]:
     group, lane = begin(NETWORK, spec)
     for _ in range(3):
         group.step()
-    return spec, Checkpoint.of(spec, NETWORK.info, group.state(lane), ran_s=1.5)
+    return spec, Checkpoint.of(spec, NETWORK.info, [group.state(lane)], ran_s=1.5)
 
 
 def test_bytes_hold_everything_and_run_no_code() -> None:
@@ -138,10 +138,10 @@ def test_bytes_hold_everything_and_run_no_code() -> None:
         taken.engine_version,
     )
     assert (again.step, again.ran_s) == (2, 1.5)
-    assert again.state.curve == taken.state.curve  # float64: no digit is lost
-    assert torch.equal(again.state.params, taken.state.params)
-    assert torch.equal(again.state.generator, taken.state.generator)
-    assert set(again.state.rule) == {"mean", "square"}
+    assert again.states[0].curve == taken.states[0].curve  # float64: no digit is lost
+    assert torch.equal(again.states[0].params, taken.states[0].params)
+    assert torch.equal(again.states[0].generator, taken.states[0].generator)
+    assert set(again.states[0].rule) == {"mean", "square"}
     assert taken.to_bytes() == again.to_bytes()
 
 
@@ -149,7 +149,7 @@ def test_a_checkpoint_shares_nothing_with_the_running_lane() -> None:
     spec = ask(update="sgd")
     group, lane = begin(NETWORK, spec)
     group.step()
-    taken = Checkpoint.of(spec, NETWORK.info, group.state(lane), 0.0)
+    taken = Checkpoint.of(spec, NETWORK.info, [group.state(lane)], 0.0)
     before = taken.to_bytes()
     finish(group, lane)
     assert taken.to_bytes() == before
@@ -218,7 +218,7 @@ def test_other_shapes_are_refused_before_anything_joins() -> None:
     lane = Lane(spec, from_spec(spec))
     group = Group(GroupKey.of(NETWORK, lane, (24, 24)))
     with pytest.raises(CheckpointMismatch, match=r"holds .*\(3, 16, 16\).*needs .*\(3, 24, 24\)"):
-        group.join(lane, taken.state)
+        group.join(lane, taken.states[0])
     assert group.lanes == []
 
 
@@ -226,5 +226,5 @@ def test_it_is_small_and_says_what_it_is() -> None:
     data = half_way()[1].to_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     about = json.loads(header["__metadata__"]["checkpoint"])["about"]
-    assert (about["format"], about["step"], about["question"]["unit"]) == (1, 2, 2)
+    assert (about["format"], about["step"], about["question"]["unit"]) == (2, 2, 2)
     assert len(data) < 2 * 3 * 16 * 16 * 4 + 10_000  # parameters, best image; generator and header

@@ -25,12 +25,21 @@ def test_render_writes_the_picture_and_says_what_was_achieved(
         assert (picture.size, picture.mode) == ((32, 32), "L")
 
 
+def test_render_writes_every_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "fc3.png"
+    words = ["--steps", "4", "--images", "2", "--compare", "-o", str(output)]
+    assert main(["render", "digits", "fc", "3", *words]) == 0
+    names = ["fc3-0.png", "fc3-1.png", "fc3-baseline-0.png", "fc3-baseline-1.png"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == names
+    assert ", ".join(str(tmp_path / name) for name in names) in capsys.readouterr().out
+
+
 def test_models_and_layers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     assert capsys.readouterr().out.startswith("digits               input 1x32x32, ")
     assert main(["models", "digits"]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("layer3 "))
-    assert row.split() == ["layer3", "feature_map", "Stage", "64", "64x4x4"]
+    assert row.split() == ["layer3", "feature_map", "Stage", "64", "64x4x4", "post", "relu"]
 
 
 def test_a_broken_model_is_listed_with_its_reason_and_the_others_too(

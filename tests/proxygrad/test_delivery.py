@@ -40,7 +40,7 @@ def test_start_and_end_are_measured_and_not_taken_from_the_steps(
     begun_at, seen = first_image(network, lane), lane.curve[0]
     lane.curve[0] = 99.0  # as far off as a coarse number format might be
     spec = Spec(model="small", layer="conv2", unit=2, objective="neuron", steps=4, seed=3)
-    result = deliver(network, spec, lane, ran_s=1.0).result
+    result = deliver(network, spec, [lane], ran_s=1.0).result
     with torch.no_grad():
         expected = network.activations(begun_at.unsqueeze(0), "conv2")[0, 2, 4, 4]
     assert result.start_activation == float(expected) == pytest.approx(seen, rel=1e-4, abs=1e-6)
@@ -64,7 +64,7 @@ def test_the_achieved_activation_is_of_the_bytes_and_stuck_is_of_the_image() -> 
     spec = Spec(model="dead", layer="relu", unit=0, slope=0.0, steps=3)
     (outcome,) = maximize(network, Channel("relu", 0), slope=0.0, steps=3)
     lane = Lane(outcome.settings, outcome.objective, curve=[0.0] * 4, image=outcome.image)
-    rendering = deliver(network, spec, lane, ran_s=0.5)
+    rendering = deliver(network, spec, [lane], ran_s=0.5)
     assert rendering.result.stuck
     assert not torch.equal(decode_png(rendering.png), outcome.image)
     assert (rendering.result.achieved_activation, rendering.result.start_activation) == (0.0, 0.0)

@@ -213,6 +213,31 @@ def test_a_group_that_is_full_holds_up_no_other(monkeypatch: pytest.MonkeyPatch)
         assert endless[2].progress.step > 0
 
 
+def test_a_full_group_is_asked_once_a_pass_however_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, passes = list[int](), list[int]()
+    full, admit = Group.full, Engine._admit
+    monkeypatch.setattr(Capacity, "lanes", lambda capacity, before: 2)
+
+    def counted_full(group: Group, at_first: int, joining: int) -> bool:
+        asked.append(joining)
+        return full(group, at_first, joining)
+
+    def counted_admit(engine: Engine) -> None:
+        passes.append(1)
+        admit(engine)
+
+    monkeypatch.setattr(Group, "full", counted_full)
+    monkeypatch.setattr(Engine, "_admit", counted_admit)
+    network, engine = small(), Engine()
+    tickets = [engine.submit(network, ask(steps=ENDLESS, seed=seed)) for seed in range(12)]
+    with engine:
+        deadline = time.monotonic() + 30
+        while tickets[0].progress.step < 20 and time.monotonic() < deadline:
+            time.sleep(0.005)
+    assert tickets[0].progress.step >= 20
+    assert len(asked) <= len(passes) + 1  # in the first pass also by the second, which fits
+
+
 def test_what_stalls_is_told_apart_from_what_rests() -> None:
     going, standing = threading.Event(), threading.Event()
 

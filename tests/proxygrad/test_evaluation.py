@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad.evaluation import SHIFTS, evaluate, shifted
+from proxygrad.models import Catalogue
 from proxygrad.network import Network
 from proxygrad.objectives import Channel, Energy, Logit, Neuron, Objective
 from proxygrad.spec import Result, Spec
@@ -87,6 +88,59 @@ def test_robustness_is_mean_and_deviation_over_the_shifts() -> None:
     assert found is not None
     assert found.mean == pytest.approx(mean, rel=1e-5)
     assert found.std == pytest.approx(math.sqrt(sum((v - mean) ** 2 for v in values) / SHIFTS), rel=1e-4)
+
+
+class Counting(nn.Module):
+    """Notes how many images come to its head; copies of it note in the same list."""
+
+    heads: list[int] = []  # noqa: RUF012, shared by copies
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        self.heads.append(len(x))
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def test_shifted_copies_go_no_further_than_the_layer_that_is_asked_about() -> None:
+    network = Network(Counting(), (3, 32, 20))
+    evaluate(network, Channel("conv", 0), IMAGE, seed=0)  # which compares the working copy first
+    Counting.heads.clear()
+    found = evaluate(network, Channel("conv", 0), IMAGE, seed=0)
+    assert found.class_probabilities is not None
+    assert Counting.heads == [1]
+
+
+def test_what_the_working_copy_says_is_what_the_network_says() -> None:
+    network = Catalogue.from_file().load("digits")
+    image = torch.rand((1, 32, 32), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        exact = network.read(torch.stack([image, *shifted(image, seed=3)]), ["layer3", "fc"])
+    values, logits = exact["layer3"].mean(dim=(2, 3)), exact["fc"][0]
+    for unit in range(64):
+        found = evaluate(network, Channel("layer3", unit), image, seed=3)
+        assert found.robust_activation is not None
+        assert found.robust_activation.mean == pytest.approx(
+            float(values[1:, unit].mean()), rel=1e-5, abs=1e-6
+        )
+        assert found.rank == 1 + int((values[0] > values[0, unit]).sum())
+    assert found.class_probabilities is not None
+    probabilities = logits.softmax(dim=0)
+    for each in found.class_probabilities:
+        assert each.probability == pytest.approx(float(probabilities[each.index]), abs=1e-5)
+
+
+def test_large_images_are_read_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = evaluate(small(), Channel("conv2", 1), IMAGE, seed=0).robust_activation
+    monkeypatch.setattr("proxygrad.evaluation.PASS_PIXELS", 3 * 32 * 20)
+    in_parts = evaluate(small(), Channel("conv2", 1), IMAGE, seed=0).robust_activation
+    assert at_once is not None
+    assert in_parts is not None
+    assert (in_parts.mean, in_parts.std) == pytest.approx((at_once.mean, at_once.std), rel=1e-5)
 
 
 class Fixed(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -99,3 +101,16 @@ def test_from_spec() -> None:
     assert from_spec(spec) == Neuron("l", 3, (1, 2))
     assert from_spec(spec.model_copy(update={"objective": "channel"})) == Channel("l", 3)
     assert from_spec(spec.model_copy(update={"objective": "logit"})) == Logit(3, "l")
+
+
+def test_a_direction_first_read_without_gradients_has_gradients_later() -> None:
+    """Its unit vector is kept between steps, also from a block that makes tensors autograd cannot save."""
+    wanted = Direction("vector", (0.25, -0.75))
+    with torch.inference_mode():
+        before = wanted(READ).tolist()
+    values = VECTOR.clone().requires_grad_()
+    found = wanted({"vector": values})
+    assert found.tolist() == before
+    (gradient,) = torch.autograd.grad(found.sum(), values)
+    length = math.hypot(0.25, 0.75)
+    assert gradient[0].tolist() == pytest.approx([0.25 / length, -0.75 / length])

@@ -20,14 +20,13 @@ from proxygrad.parameterizations import (
     Fourier,
     Maco,
     Parameterization,
-    ParameterizationName,
     Shape,
     amplitudes,
     frequencies,
     parameterization,
     spectrum,
 )
-from proxygrad.settings import START_NOISE
+from proxygrad.settings import START_NOISE, ParameterizationName
 from tests.proxygrad.networks import Small
 
 NAMES: tuple[ParameterizationName, ...] = get_args(ParameterizationName)

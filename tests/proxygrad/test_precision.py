@@ -198,3 +198,27 @@ def test_parameters_and_updates_stay_float32() -> None:
     value, expected = value.detach(), network.activations(images, "conv2").detach()
     assert 0 < float((value - expected).abs().max()) < 0.03 * float(expected.abs().max())
     assert {each.dtype for each in network.module.parameters()} == {torch.float32}
+
+
+class Boundless(Small):
+    """``log`` of what is partly negative, in a layer of its own, beside the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = Logarithm()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.log(self.conv(x))
+        return super().forward(x)
+
+
+class Logarithm(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log()
+
+
+def test_bfloat16_is_refused_with_the_layer_whose_values_are_not_finite() -> None:
+    network = Network(Boundless(), (3, 64, 64))
+    with pytest.raises(NetworkError, match=r"'bfloat16' .* of layer 'log' are not finite; valid: auto"):
+        network.prepared(["fc", "log"], "bfloat16")
+    assert network.prepared(["fc"], "bfloat16").dtype == "bfloat16"

@@ -16,8 +16,8 @@ from proxygrad.errors import UnknownLayer
 from proxygrad.models.torchvision_ops import import_torchvision
 from proxygrad.reader import TOO_COARSE
 from proxygrad.working import ROUNDING, Kind
+from tests.proxygrad.foldable import scrambled
 from tests.proxygrad.networks import Overwriting, Small
-from tests.proxygrad.test_folding import scrambled
 
 #: Of each family: a small member, the side of the image in pixels, and how many batch norms can be folded.
 FAMILIES = {

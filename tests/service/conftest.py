@@ -16,7 +16,7 @@ import redis as redis_client
 from fastapi import FastAPI
 from PIL import Image
 
-from proxygrad.spec import LayerInfo, ModelInfo, Result
+from proxygrad.spec import ImageResult, LayerInfo, ModelInfo, Result
 from service.app import create_app
 from service.settings import Settings
 from workers import catalog
@@ -38,6 +38,11 @@ def picture(mode: str = "L", size: tuple[int, int] = (32, 32)) -> bytes:
 
 #: What the worker that is played makes.
 PNG = picture()
+
+
+def drawn(number: int) -> bytes:
+    """Its image of that number."""
+    return picture(size=(32, 32 - number)) if number else PNG
 
 
 class Http:
@@ -132,10 +137,11 @@ class Player:
         """The job ran for two and a half seconds and has its picture and its result."""
         self.begin(job_id, self._job(job_id).steps)
         done = self._done(self._job(job_id))
-        self._store.put(image_path(job_id, 0), PNG)
+        for number in range(done.spec.lanes):
+            self._store.put(image_path(job_id, number), drawn(number))
         self._store.put(result_path(job_id), done.model_dump_json().encode())
         record = json.loads(done.model_dump_json())
-        texts = {name: json.dumps(record[name]) for name in ("result", "images")}
+        texts = {name: json.dumps(record[name]) for name in ("result", "images", "best")}
         self._write(job_id, {"state": "succeeded", "finished_at": record["finished_at"], **texts})
 
     def forget(self, job_id: str) -> None:
@@ -170,12 +176,27 @@ class Player:
             ran_s=2.5,
             steps_per_s=90.0,
         )
-        digest = hashlib.sha256(PNG).hexdigest()
-        image = ImageInfo(
-            sha256=digest, size_bytes=len(PNG), media_type="image/png", width_px=32, height_px=32
-        )
+        if job.spec.lanes > 1:
+            result = result.of(tuple(_told(result, number) for number in range(job.spec.lanes)))
+        images = tuple(_described(drawn(number)) for number in range(job.spec.lanes))
         ended = {"state": "succeeded", "finished_at": job.started_at + 2.5}
-        return job.model_copy(update={**ended, "result": result, "images": (image,)})
+        return job.model_copy(update={**ended, "result": result, "images": images, "best": result.best})
+
+
+def _told(result: Result, number: int) -> ImageResult:
+    """Each image half as high again as the one before."""
+    spec = result.spec
+    told = {
+        "role": "proxygrad" if number < spec.images else "baseline",
+        "seed": spec.seed + number % spec.images,
+        "achieved_activation": result.achieved_activation + number / 2,
+    }
+    return result.image(0).model_copy(update=told)
+
+
+def _described(png: bytes) -> ImageInfo:
+    digest = hashlib.sha256(png).hexdigest()
+    return ImageInfo(sha256=digest, size_bytes=len(png), media_type="image/png", width_px=32, height_px=32)
 
 
 @pytest.fixture

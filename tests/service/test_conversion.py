@@ -54,7 +54,7 @@ def test_every_level_is_a_255th_in_float32() -> None:
 
 
 @pytest.mark.parametrize(("kind", "format"), [("png", "PNG"), ("webp", "WEBP")])
-def test_a_smaller_one_keeps_its_proportions_and_none_grows(kind: str, format: str) -> None:  # noqa: A002
+def test_a_smaller_one_keeps_its_proportions_and_none_grows(kind: str, format: str) -> None:
     png = picture("RGB", (200, 100))
     smaller = opened(convert(png, Form(kind, 64)))  # type: ignore[arg-type]
     assert (smaller.format, smaller.size) == (format, (64, 32))

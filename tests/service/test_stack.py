@@ -14,12 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.client import Client
+from service.client import Client, ProgressEvent, Question
 from service.settings import Settings
 from service.stack import PortInUse, Stack, StackError, address, listen
 from tests.service.running import Running, all_gone, descendants, run
 
-QUESTION = {"model": "digits", "layer": "layer3", "unit": 7, "steps": 16}
+QUESTION: Question = {"model": "digits", "layer": "layer3", "unit": 7, "steps": 16}
 
 needs_proc = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="finds processes in /proc, which Linux has"
@@ -52,14 +52,11 @@ def test_an_answer_is_made_and_is_there_again_after_a_restart(
 ) -> None:
     first = serve()
     with Client(first.url()) as client:
-        asked = client.submit(**QUESTION)
-        *_, answer = client.follow(asked)
-        assert answer.state == "succeeded", answer.problem
-        assert answer.result is not None
+        answer = client.visualize(**QUESTION).wait()
         assert answer.result.achieved_activation > answer.result.start_activation
-        png = client.image(answer.id)
-        again = client.submit(**QUESTION)
-        assert (again.id, again.answered_at_once, client.image(again.id)) == (answer.id, True, png)
+        png = answer.image()
+        again = client.visualize(**QUESTION)
+        assert (again.id, again.answered_at_once, again.image()) == (answer.id, True, png)
     family = descendants(first.process.pid)
     assert len(family) == 3, family
     first.process.terminate()
@@ -70,8 +67,8 @@ def test_an_answer_is_made_and_is_there_again_after_a_restart(
     second = serve()
     with Client(second.url()) as client:
         found = client.get(answer.id)
-        assert (found.state, found.result, client.image(answer.id)) == ("succeeded", answer.result, png)
-        assert client.submit(**QUESTION).answered_at_once
+        assert (found.state, found.result, found.image()) == ("succeeded", answer.result, png)
+        assert client.visualize(**QUESTION).answered_at_once
     family = descendants(second.process.pid)
     second.process.kill()
     second.process.wait()
@@ -83,13 +80,13 @@ def test_an_answer_is_made_and_is_there_again_after_a_restart(
 def test_a_killed_worker_is_started_again_and_its_job_is_not_lost(serve: Callable[..., Running]) -> None:
     stack = serve()
     with Client(stack.url()) as client:
-        asked = client.submit(**QUESTION | {"steps": 256})
-        for seen in client.follow(asked):
-            if seen.progress.step > 0:
+        asked = client.visualize(**QUESTION | {"steps": 256})
+        for event in asked.events():
+            if isinstance(event, ProgressEvent):
                 break
         os.kill(pid_of(stack, "workers"), signal.SIGKILL)
-        *_, answer = client.follow(asked)
-        assert (answer.state, answer.problem) == ("succeeded", None)
+        asked.wait()
+        assert (asked.state, asked.problem) == ("succeeded", None)
     assert "the worker was ended by SIGKILL; starting it again in 1 s" in stack.said
 
 
@@ -216,6 +213,16 @@ def test_a_listening_socket_has_an_address_that_answers() -> None:
         socket.create_connection((url.host, url.port or 0)).close()
         with pytest.raises(PortInUse):
             listen("127.0.0.1", listener.getsockname()[1])
+
+
+def test_an_answer_does_not_wait_until_its_header_is_acknowledged() -> None:
+    """Nagle's algorithm off: it would hold the body of each answer on a kept connection for 40 ms."""
+    with (
+        listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_an_address_of_another_machine_cannot_be_listened_on() -> None:

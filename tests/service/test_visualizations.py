@@ -11,6 +11,7 @@ import pytest
 import redis as redis_client
 
 from proxygrad.spec import ModelInfo
+from service import offers
 from service.app import create_app
 from service.settings import Settings
 from service.visualizations import preferred_wait_s
@@ -283,8 +284,10 @@ def test_a_full_queue_takes_nothing_new_and_answers_the_rest(
 
 
 def test_a_job_that_no_live_worker_can_take_says_why(
-    http: Http, redis: redis_client.Redis, info: ModelInfo
+    http: Http, redis: redis_client.Redis, info: ModelInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(offers, "LOOK_AGAIN_S", 0.0)
+
     def reason() -> str | None:
         blocked = http.get(f"/v1/visualizations/{job_id}").json()["blocked"]
         return None if blocked is None else str(blocked["code"])

@@ -45,7 +45,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Drawing:
-    png: bytes
+    images: tuple[bytes, ...]
     result: Result
 
 
@@ -113,8 +113,9 @@ class CountingTicket:
             raise DeadlineExceeded(self.progress.step, self.spec.steps, self._deadline_s or 0.0)
         if self._error is not None:
             raise self._error
-        level = self.spec.unit % 256
-        return Drawing(encode_png(torch.full((1, 8, 8), level / 255)), outcome(self.spec))
+        levels = ((self.spec.unit + number) % 256 for number in range(self.spec.lanes))
+        pictures = tuple(encode_png(torch.full((1, 8, 8), level / 255)) for level in levels)
+        return Drawing(pictures, outcome(self.spec))
 
     @property
     def _over_s(self) -> float:
@@ -173,7 +174,14 @@ class AnyModel:
 
 
 def main(
-    redis_url: str, store_url: str, slots: str, step_s: str, grace_s: str = "1", stall_s: str = "1"
+    redis_url: str,
+    store_url: str,
+    slots: str,
+    step_s: str,
+    grace_s: str = "1",
+    stall_s: str = "1",
+    lease_s: str = "2",  # by default a third of the real one: tests wait for it
+    beat_s: str = "0.5",
 ) -> int:
     from workers import leases, resumption
     from workers import main as program
@@ -181,7 +189,7 @@ def main(
     from workers.runtime import Runtime
     from workers.storage import Store
 
-    leases.LEASE_S, leases.BEAT_S = 2, 0.5  # a third of the real ones: tests wait for them
+    leases.LEASE_S, leases.BEAT_S = int(lease_s), float(beat_s)
     resumption.CHECKPOINT_S = 0.3
     program.log_to_stderr()
     drain = Drain(float(grace_s))

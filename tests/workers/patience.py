@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from workers.jobs import Job, Jobs
+
+_T = TypeVar("_T")
 
 
 def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
@@ -22,3 +26,12 @@ def ended(jobs: Jobs, job_id: str, limit_s: float = 10.0) -> Job:
     job = jobs.fetch(job_id)
     assert job is not None
     return job
+
+
+def at_once(work: Callable[[_T], None], given: Sequence[_T]) -> None:
+    """Call ``work`` with each of ``given``, all in threads of their own, and return when all have."""
+    threads = [threading.Thread(target=work, args=(each,)) for each in given]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

@@ -21,8 +21,8 @@ def question(unit: int = 0, steps: int = 4) -> Spec:
 
 
 def outcome(spec: Spec) -> Result:
-    """An answer to it, with the unit's number as activation."""
-    return Result(
+    """An answer to it, with the unit's number as activation of image 0, and one more of each further one."""
+    whole = Result(
         spec=spec,
         achieved_activation=float(spec.unit),
         start_activation=0.0,
@@ -37,4 +37,19 @@ def outcome(spec: Spec) -> Result:
         dtype="float32",
         ran_s=1.0,
         steps_per_s=float(spec.steps),
+    )
+    if spec.lanes == 1:
+        return whole
+    first = whole.image(0)
+    return whole.of(
+        tuple(
+            first.model_copy(
+                update={
+                    "role": "proxygrad" if number < spec.images else "baseline",
+                    "seed": spec.seed + number % spec.images,
+                    "achieved_activation": first.achieved_activation + number,
+                }
+            )
+            for number in range(spec.lanes)
+        )
     )

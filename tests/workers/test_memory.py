@@ -39,18 +39,35 @@ def test_without_cgroups_it_is_what_the_kernel_has_available(tmp_path: Path) -> 
     assert free_bytes("cpu", tree(tmp_path)) == 8 * GIB
 
 
-def test_the_limit_of_a_container(tmp_path: Path) -> None:
-    """Version 2, seen from inside: what is used counts, but for files that can be dropped."""
-    root = tree(
-        tmp_path,
-        proc__self__cgroup="0::/\n",
-        **{
-            "sys__fs__cgroup__memory.max": f"{4 * GIB}\n",
-            "sys__fs__cgroup__memory.current": f"{3 * GIB}\n",
-            "sys__fs__cgroup__memory.stat": f"anon {2 * GIB}\ninactive_file {GIB}\n",
-        },
-    )
-    assert free_bytes("cpu", root) == 2 * GIB
+@pytest.mark.parametrize(
+    ("group", "files", "free"),
+    [
+        pytest.param(
+            "0::/\n",
+            {
+                "memory.max": f"{4 * GIB}\n",
+                "memory.current": f"{3 * GIB}\n",
+                "memory.stat": f"anon {2 * GIB}\ninactive_file {GIB}\n",
+            },
+            2 * GIB,
+            id="version 2, seen from inside",
+        ),
+        pytest.param(
+            "5:cpu,cpuacct:/\n4:memory:/docker/1\n",
+            {
+                "memory__docker__1__memory.limit_in_bytes": f"{3 * GIB}",
+                "memory__docker__1__memory.usage_in_bytes": f"{2 * GIB}",
+                "memory__docker__1__memory.stat": f"total_inactive_file {GIB // 2}\n",
+            },
+            1.5 * GIB,
+            id="version 1",
+        ),
+    ],
+)
+def test_the_limit_of_a_container(tmp_path: Path, group: str, files: dict[str, str], free: float) -> None:
+    """What is used counts, but for files that can be dropped."""
+    placed = {f"sys__fs__cgroup__{name}": content for name, content in files.items()}
+    assert free_bytes("cpu", tree(tmp_path, proc__self__cgroup=group, **placed)) == free
 
 
 def test_the_limit_of_an_outer_group_counts_too(tmp_path: Path) -> None:
@@ -65,19 +82,6 @@ def test_the_limit_of_an_outer_group_counts_too(tmp_path: Path) -> None:
         },
     )
     assert free_bytes("cpu", root) == GIB
-
-
-def test_version_1(tmp_path: Path) -> None:
-    root = tree(
-        tmp_path,
-        proc__self__cgroup="5:cpu,cpuacct:/\n4:memory:/docker/1\n",
-        **{
-            "sys__fs__cgroup__memory__docker__1__memory.limit_in_bytes": f"{3 * GIB}",
-            "sys__fs__cgroup__memory__docker__1__memory.usage_in_bytes": f"{2 * GIB}",
-            "sys__fs__cgroup__memory__docker__1__memory.stat": f"total_inactive_file {GIB // 2}\n",
-        },
-    )
-    assert free_bytes("cpu", root) == 1.5 * GIB
 
 
 def test_a_group_over_its_limit_leaves_nothing(tmp_path: Path) -> None:

@@ -102,10 +102,10 @@ def test_many_that_nobody_may_run_do_not_hide_the_one_behind_them(queue: Queue, 
 
 
 def test_the_sweep_fails_what_nobody_pops(queue: Queue, redis: Redis, jobs: Jobs) -> None:
-    late, held, there = queue.ask("a", deadline_s=0.02), queue.ask("b", deadline_s=0.02), queue.ask("a")
+    late, held, there = queue.ask("a", deadline_s=1.5), queue.ask("b", deadline_s=1.5), queue.ask("a")
     assert Janitor(redis).sweep() == {}
     queue.pop()  # the first; a worker has it in hand
-    time.sleep(0.03)
+    time.sleep(1.6)
     assert Janitor(redis).sweep() == {job_id(held): "failed"}
     assert Janitor(redis).sweep() == {}
     queue.ready.put_back([job_id(late)])

@@ -79,6 +79,22 @@ def test_a_lost_job_is_next(redis: Redis, jobs: Jobs, leases: Leases, janitor: J
     assert take(leases, Run(pop(redis), "e2")) == "taken"
 
 
+def test_a_lost_job_without_a_turn_gets_one_and_holds_up_no_other(
+    redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor
+) -> None:
+    """Records of an earlier version have none."""
+    old = started(redis, jobs, leases)
+    redis.hdel(queue.job_key(old.job_id), "priority", "model", "turn", "arrival", "flow", "caller")
+    jobs.submit(question(1), MODEL)
+    other = Run(pop(redis), "e2")
+    assert take(leases, other) == "taken"
+    for run in (old, other):
+        expire(redis, run)
+    assert janitor.sweep() == {old.job_id: "queued", other.job_id: "queued"}
+    assert {pop(redis), pop(redis)} == {old.job_id, other.job_id}
+    assert redis.hget(queue.job_key(old.job_id), "losses") == b"1"
+
+
 def test_after_three_losses_it_fails_and_says_why(
     redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor
 ) -> None:

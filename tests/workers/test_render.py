@@ -149,6 +149,7 @@ def test_a_run_that_died_after_the_record_is_not_computed_again(
         "finished_at": 2.5,
         "result": outcome(job.spec),
         "worker": "dead",
+        "ahead": None,
     }
     stored: Job = job.model_copy(update=update)
     store.put(result_path(job.id), stored.model_dump_json().encode())

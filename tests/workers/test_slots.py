@@ -1,4 +1,4 @@
-"""Slots take jobs, run them once, show up in RQ's records, and stop when told."""
+"""Slots take jobs, run them once, and show up in RQ's records."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from redis import Redis
@@ -18,20 +17,17 @@ from redis.exceptions import OutOfMemoryError
 
 pytest.importorskip("torch", reason="slots run the task, which needs torch")
 
-import torch
 from rq import Queue, SimpleWorker, Worker
-from rq.job import Job as RQJob
-from rq.job import JobStatus
 
 from proxygrad.errors import LaneError
 from service.embedded import EmbeddedValkey
 from tests.workers.counting import CountingEngine
+from tests.workers.entries import entry, nothing_left, status
 from tests.workers.patience import ended, until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import waiting
 from workers import queue
-from workers.entry import Entry
 from workers.errors import QueueMemoryFull
 from workers.jobs import Jobs, Request, image_path, result_path
 from workers.leases import LEASE_S, Leases, Run
@@ -43,26 +39,6 @@ from workers.slot import Slot
 from workers.storage import Store
 
 pytestmark = pytest.mark.engine
-
-
-def entry(redis: Redis, job_id: str) -> RQJob:
-    return RQJob.fetch(job_id, connection=redis, serializer=queue.SERIALIZER)
-
-
-def status(redis: Redis, job_id: str) -> bytes | None:
-    return cast("bytes | None", redis.hget(queue.entry_key(job_id), "status"))
-
-
-def why(redis: Redis, job_id: str) -> str:
-    """What RQ keeps about a failure."""
-    result = entry(redis, job_id).latest_result()
-    assert result is not None
-    return str(result.exc_string)
-
-
-def nothing_left(redis: Redis) -> bool:
-    lists = redis.llen(queue.QUEUE_KEY) + redis.llen(queue.POPPED_KEY)
-    return lists + redis.zcard(queue.LEASES_KEY) == 0 and not redis.keys("rq:execution*")
 
 
 def test_jobs_are_done_each_once(redis: Redis, store: Store, jobs: Jobs) -> None:
@@ -158,81 +134,6 @@ def test_a_slot_that_lost_its_lease_stops_and_records_nothing(redis: Redis, stor
     assert not store.exists(image_path(job.id, 0))
 
 
-def test_stopping_puts_running_jobs_back_without_a_loss(redis: Redis, store: Store, jobs: Jobs) -> None:
-    running, _ = jobs.submit(question(0, steps=500), MODEL)
-    behind, _ = jobs.submit(question(1), MODEL)
-    started_s = 0.0
-    with working(redis, store, CountingEngine(step_s=0.02)):
-        until(lambda: status(redis, running.id) == b"started")
-        started_s = time.monotonic()
-    assert time.monotonic() - started_s < 2.5
-    assert waiting(redis) == [running.id, behind.id]
-    job = jobs.fetch(running.id)
-    assert job is not None
-    assert (job.state, job.losses, job.worker) == ("queued", 0, None)
-    assert redis.zcard(queue.LEASES_KEY) == 0
-    with working(redis, store, CountingEngine()):
-        assert ended(jobs, running.id).state == "succeeded"
-        assert ended(jobs, behind.id).state == "succeeded"
-
-
-def test_what_fits_into_the_grace_period_is_finished(redis: Redis, store: Store, jobs: Jobs) -> None:
-    short, _ = jobs.submit(question(0, steps=100), MODEL)
-    long, _ = jobs.submit(question(1, steps=2000), MODEL)
-    engine = CountingEngine(step_s=0.01)
-    with working(redis, store, engine, slots=2, grace_s=4.0):
-        until(lambda: len(engine.tickets) == 2 and all(ticket.progress.step > 2 for ticket in engine.tickets))
-        began_s = time.monotonic()
-    assert 0.5 < time.monotonic() - began_s < 3
-    states = [(now.state, now.losses) for job in (short, long) if (now := jobs.fetch(job.id)) is not None]
-    assert states == [("succeeded", 0), ("queued", 0)]
-    assert waiting(redis) == [long.id]
-
-
-def test_told_twice_nothing_is_finished(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(0, steps=500), MODEL)
-    engine = CountingEngine(step_s=0.01)
-    with working(redis, store, engine, grace_s=60.0) as runtime:
-        until(lambda: engine.tickets != [] and engine.tickets[0].progress.step > 2)
-        runtime.drain.begin()
-        time.sleep(0.5)
-        assert status(redis, job.id) == b"started"
-        began_s = time.monotonic()
-        runtime.drain.hurry()
-    assert time.monotonic() - began_s < 1.5
-    assert waiting(redis) == [job.id]
-
-
-def test_an_engine_that_ended_takes_its_process_and_no_job_with_it(
-    redis: Redis, store: Store, jobs: Jobs
-) -> None:
-    job, _ = jobs.submit(question(), MODEL)
-    with working(redis, store, CountingEngine(closed=True)) as runtime:
-        assert runtime.stopping.wait(5)
-        assert runtime.drain.fault == "the engine has ended"
-    back = jobs.fetch(job.id)
-    assert back is not None
-    assert (back.state, back.losses) == ("queued", 0)
-    assert waiting(redis) == [job.id]
-
-
-def test_a_device_that_failed_takes_its_process_with_it_and_its_job_counts_as_lost(
-    redis: Redis, store: Store, jobs: Jobs
-) -> None:
-    error = LaneError("AcceleratorError: CUDA error: device-side assert triggered")
-    error.__cause__ = torch.AcceleratorError("CUDA error: device-side assert triggered")
-    job, _ = jobs.submit(question(), MODEL)
-    with working(redis, store, CountingEngine(errors={0: error})) as runtime:
-        assert runtime.stopping.wait(5)
-        assert runtime.drain.fault is not None
-    (member,) = cast(list[bytes], redis.zrange(queue.LEASES_KEY, 0, -1))
-    redis.zadd(queue.LEASES_KEY, {member: 1})
-    assert Janitor(redis).sweep() == {job.id: "queued"}
-    back = jobs.fetch(job.id)
-    assert back is not None
-    assert back.losses == 1
-
-
 def test_a_deadline_ends_a_running_job(redis: Redis, store: Store, jobs: Jobs) -> None:
     asked = Request.of(question(0, steps=500)).model_copy(update={"deadline_s": 0.5})
     job, _ = jobs.submit(asked, MODEL)
@@ -264,13 +165,6 @@ def test_running_work_ends_in_a_full_redis(tmp_path: Path, store: Store) -> None
             until(lambda: Worker.count(connection=redis) == 1)
     states = [job.state for job in done]
     assert states == ["succeeded"] * 3 + ["failed"] + ["succeeded"] * 4
-
-
-def test_idle_slots_stop_soon(redis: Redis, store: Store) -> None:
-    with working(redis, store, CountingEngine(), slots=4):
-        until(lambda: Worker.count(connection=redis) == 4)
-        started_s = time.monotonic()
-    assert time.monotonic() - started_s < 2.5
 
 
 def test_a_worker_record_that_expired_comes_back(redis: Redis, store: Store) -> None:
@@ -346,97 +240,3 @@ def test_a_redis_that_stood_still_costs_no_job_and_no_slot(
             done = [ended(jobs, job_id) for job_id in ids]
             assert Worker.count(connection=redis) == 3
     assert {(job.state, job.losses) for job in done} == {("succeeded", 0)}
-
-
-# -- what somebody who can write to Redis could try ----------------------------------------------------------
-
-
-@pytest.fixture
-def trap(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "trapped"
-    yield path
-    assert not path.exists()
-
-
-def smuggle(redis: Redis, func: str, *args: object, job_id: str = "smuggled", **fields: Any) -> str:
-    """Put an entry into the queue that names another function."""
-    job = RQJob.create(
-        func, args=args, id=job_id, connection=redis, origin=queue.QUEUE_NAME, serializer=queue.SERIALIZER
-    )
-    job.set_status(JobStatus.QUEUED)
-    job.save()
-    if fields:
-        redis.hset(job.key, mapping=cast(Any, fields))
-    redis.rpush(queue.QUEUE_KEY, job_id)
-    redis.hset("proxygrad:offsets:interactive", "tiny", 0)
-    redis.zadd("proxygrad:ready:interactive:tiny", {f"{0:016d}:{job_id}": 0})
-    return job_id
-
-
-def test_other_functions_are_refused(redis: Redis, store: Store, trap: Path) -> None:
-    job_id = smuggle(redis, "os.mkdir", str(trap))
-    with working(redis, store, CountingEngine()):
-        until(lambda: status(redis, job_id) == b"failed")
-    assert "names the task 'os.mkdir'; allowed: workers.render.render" in why(redis, job_id)
-    assert nothing_left(redis)
-
-
-def test_an_entry_that_cannot_be_read_fails(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
-    after, _ = jobs.submit(question(1), MODEL)
-    redis.hset(queue.entry_key(job.id), "created_at", "the day before yesterday")
-    with working(redis, store, CountingEngine()):
-        assert ended(jobs, after.id).state == "succeeded"
-        done = ended(jobs, job.id)
-        assert Worker.all(connection=redis)[0].name == "host.0"  # which did not fall over it
-    assert done.problem is not None
-    assert (done.state, done.problem.code) == ("failed", "internal_error")
-    assert status(redis, job.id) == b"failed"
-    assert nothing_left(redis)
-
-
-def test_callbacks_are_ignored(redis: Redis, store: Store, jobs: Jobs, trap: Path) -> None:
-    job, _ = jobs.submit(question(), MODEL)
-    names = {f"{when}_callback_name": "tests.workers.test_slots.spring" for when in ("success", "failure")}
-    redis.hset(queue.entry_key(job.id), mapping=cast(Any, names))
-    redis.hset(
-        queue.entry_key(job.id), "webhooks", '[{"url": "http://127.0.0.1:1/", "job_status": "finished"}]'
-    )
-    restored = Entry.fetch(job.id, connection=redis, serializer=queue.SERIALIZER)
-    assert (restored.success_callback, restored.failure_callback, restored.webhooks) == (None, None, [])
-    with working(redis, store, CountingEngine()):
-        assert ended(jobs, job.id).state == "succeeded"
-
-
-def spring(*_: object) -> None:
-    """What must never be called."""
-    raise AssertionError("a callback from Redis was called")
-
-
-def test_methods_of_stored_objects_are_refused(redis: Redis, store: Store) -> None:
-    job_id = smuggle(redis, queue.TASK, "x")
-    redis.hset(queue.entry_key(job_id), "data", b'["title", "text", [], {}]')
-    with working(redis, store, CountingEngine()):
-        until(lambda: status(redis, job_id) == b"failed")
-    assert "names the task 'title'" in why(redis, job_id)
-
-
-def test_an_entry_for_another_job_is_refused(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
-    assert Ready(redis).pop(["tiny"], 1) == [job.id]  # out of the way
-    redis.delete(queue.POPPED_KEY)
-    job_id = smuggle(redis, queue.TASK, job.id)
-    with working(redis, store, CountingEngine()):
-        until(lambda: status(redis, job_id) == b"failed")
-    assert f"asks for job {job.id}" in why(redis, job_id)
-    seen = jobs.fetch(job.id)
-    assert seen is not None
-    assert seen.state == "queued"
-
-
-def test_an_entry_without_a_record_fails(redis: Redis, store: Store) -> None:
-    job_id = smuggle(redis, queue.TASK, "smuggled")
-    with working(redis, store, CountingEngine()):
-        until(lambda: status(redis, job_id) == b"failed")
-    assert "job smuggled has no record" in why(redis, job_id)
-    assert redis.keys("proxygrad:job:*") == []

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from obstore.store import MemoryStore
 
+from tests.workers.patience import at_once
 from workers.storage import StorageError, Store
 
 
@@ -133,11 +134,7 @@ def test_of_many_writers_at_once_one_wins(store: Store) -> None:
         if store.put("a/0.png", data):
             won.append(data)
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(write, range(8))
     assert won == [store.get("a/0.png")]
 
 

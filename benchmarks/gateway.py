@@ -1,0 +1,323 @@
+"""What one core of the gateway answers in a second, beside FastAPI's hello-world on the same core.
+
+Starts an embedded Valkey, a worker that answers one question and ends, a gateway and a hello-world under the
+same uvicorn settings, both on one core, all else on the others. Each kind of request takes turns with
+hello-world, so that a busy machine slows both; the ratio is the median over the turns:
+
+    python benchmarks/gateway.py --turns 5 --seconds 2
+
+CPU is that of the server's process for each request. On a busy machine trust its ratio, the last column: what
+a core of its own would answer; the scheduler favours the server with more threads in the other one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from service.__main__ import server_config
+from service.embedded import EmbeddedValkey
+from service.keys import Keys
+from service.stack import address, listen
+from service.tether import die_with_parent
+from workers import catalog
+from workers.settings import connect
+
+QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A process that serves, and where."""
+
+    pid: int
+    url: str
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of CPU that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+@dataclass
+class Turn:
+    """What one turn of one kind came to."""
+
+    per_s: float
+    cpu_s: float
+    latencies_s: list[float] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Requests of one kind: the bytes of the next, and the status that each is answered with."""
+
+    name: str
+    server: Server
+    status: int
+    next: Callable[[], bytes]
+
+
+class Connection(asyncio.Protocol):
+    """Sends one request after another until the time is over."""
+
+    def __init__(self, kind: Kind, until_s: float, latencies_s: list[float]) -> None:
+        self._kind = kind
+        self._until_s = until_s
+        self._latencies_s = latencies_s
+        self._received = b""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        if not end or (length is not None and len(body) < int(length[1])):
+            return
+        self._latencies_s.append(time.perf_counter() - self._sent_s)
+        if int(head[9:12]) != self._kind.status:
+            self._fail(f"{self._kind.name}: {self._received[:1000]!r}")
+        elif time.perf_counter() >= self._until_s:
+            self._transport.close()
+            self.done.set_result(None)
+        else:
+            self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self._fail(f"{self._kind.name}: the connection was lost: {exc}")
+
+    def _send(self) -> None:
+        self._received, self._sent_s = b"", time.perf_counter()
+        self._transport.write(self._kind.next())
+
+    def _fail(self, what: str) -> None:
+        self._transport.close()
+        self.done.set_exception(SystemExit(what))
+
+
+async def turn(kind: Kind, connections: int, seconds: float) -> Turn:
+    """That many connections, for so long."""
+    loop, where = asyncio.get_running_loop(), httpx.URL(kind.server.url)
+    latencies_s: list[float] = []
+    before_s, began_s = kind.server.cpu_s, time.perf_counter()
+    opened = [
+        loop.create_connection(
+            lambda: Connection(kind, began_s + seconds, latencies_s), where.host, where.port or 80
+        )
+        for _ in range(connections)
+    ]
+    each = [protocol for _, protocol in await asyncio.gather(*opened)]
+    await asyncio.gather(*(protocol.done for protocol in each))
+    taken_s = time.perf_counter() - began_s
+    used_s = kind.server.cpu_s - before_s
+    return Turn(len(latencies_s) / taken_s, used_s / len(latencies_s), latencies_s)
+
+
+def request(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> bytes:
+    """One request as it is sent."""
+    lines = {"Host": "127.0.0.1", **headers}
+    if body:
+        lines |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def kinds(gateway: Server, headers: dict[str, str], seeds: Iterator[int]) -> list[Kind]:
+    """What is asked of the gateway; the answer to `QUESTION` is there."""
+    with httpx.Client(base_url=gateway.url, headers=headers) as http:
+        answered = http.post("/v1/visualizations", json=QUESTION).json()
+        waiting = http.post("/v1/visualizations", json={**QUESTION, "seed": next(seeds)}).json()
+        etag = http.get(answered["links"]["image"]).headers["etag"]
+    assert (answered["state"], waiting["state"]) == ("succeeded", "queued")
+
+    def new() -> bytes:
+        body = json.dumps({**QUESTION, "seed": next(seeds)}).encode()
+        return request("POST", "/v1/visualizations", headers, body)
+
+    def same(sent: bytes) -> Callable[[], bytes]:
+        return lambda: sent
+
+    again = request("POST", "/v1/visualizations", headers, json.dumps(QUESTION).encode())
+    picture = request("GET", answered["links"]["image"], {**headers, "If-None-Match": etag})
+    return [
+        Kind("cached answer", gateway, 200, same(again)),
+        Kind("poll of an answer", gateway, 200, same(request("GET", answered["links"]["self"], headers))),
+        Kind("poll of a waiting job", gateway, 200, same(request("GET", waiting["links"]["self"], headers))),
+        Kind("new submission", gateway, 202, new),
+        Kind("image, 304", gateway, 304, same(picture)),
+    ]
+
+
+def compare(hello: Server, asked: list[Kind], options: argparse.Namespace) -> None:
+    """Let each kind take turns with hello-world, and print the table."""
+    plain = Kind("hello-world", hello, 200, lambda: request("GET", "/", {}))
+    mine: dict[str, list[Turn]] = {kind.name: [] for kind in [plain, *asked]}
+    ratios: dict[str, list[float]] = {kind.name: [] for kind in asked}
+    for _ in range(options.turns):
+        for kind in asked:
+            before, after = (
+                asyncio.run(turn(each, options.connections, options.seconds)) for each in (plain, kind)
+            )
+            mine[plain.name].append(before)
+            mine[kind.name].append(after)
+            ratios[kind.name].append(after.per_s / before.per_s)
+    print("| request | a second | of hello-world's | p50 | p99 | CPU | hello-world's CPU of it |")
+    print("|---|---|---|---|---|---|---|")
+    plain_s = median(one.cpu_s for one in mine[plain.name])
+    for name, turns in mine.items():
+        all_s = sorted(each for one in turns for each in one.latencies_s)
+        ratio = f"{median(ratios[name]):.0%}" if name in ratios else ""
+        print(
+            f"| {name} | {median(one.per_s for one in turns):,.0f} | {ratio} "
+            f"| {all_s[len(all_s) // 2] * 1e3:.1f} ms | {all_s[int(len(all_s) * 0.99)] * 1e3:.1f} ms "
+            f"| {median(one.cpu_s for one in turns) * 1e6:.0f} µs "
+            f"| {plain_s / median(one.cpu_s for one in turns):.0%} |",
+            flush=True,
+        )
+
+
+def started(
+    command: list[str], environ: dict[str, str], log: Path, core: int | None
+) -> subprocess.Popen[bytes]:
+    """A process that dies with this one, on ``core`` alone where one is given."""
+    tie = die_with_parent()
+
+    def prepare() -> None:
+        if tie is not None:
+            tie()
+        if core is not None:
+            os.sched_setaffinity(0, {core})
+
+    with log.open("wb") as out:
+        line = [sys.executable, *command]
+        return subprocess.Popen(line, env=environ, stdout=out, stderr=out, preexec_fn=prepare)  # noqa: PLW1509
+
+
+def printed(log: Path, pattern: str) -> str:
+    """What stands there, as soon as it does."""
+    for _ in range(600):
+        if found := re.search(pattern, log.read_text()):
+            return found[1]
+        time.sleep(0.1)
+    raise SystemExit(f"not printed: {pattern}\n{log.read_text()}")
+
+
+def answer(url: str, redis_url: str, worker: subprocess.Popen[bytes]) -> None:
+    """Let the worker answer the question and end; what it serves stays published."""
+    with httpx.Client(base_url=url, timeout=90) as http, connect(redis_url) as redis:
+        for _ in range(600):
+            if http.get("/v1/models").is_success:
+                break
+            time.sleep(0.1)
+        done = http.post("/v1/visualizations", json=QUESTION, headers={"Prefer": "wait=60"}).json()
+        assert done["state"] == "succeeded", done
+        models = list(catalog.served(redis).values())
+        worker.terminate()
+        worker.wait(60)
+        catalog.publish(redis, "benchmark", models, ttl_s=3600)
+
+
+def keyed(url: str, redis_url: str) -> dict[str, str]:
+    """Make a key; the headers to send from when keys are in force."""
+    with connect(redis_url) as redis:
+        _, token = Keys(redis).create("benchmark", rate_per_min=1_000_000, in_flight=None)
+    while httpx.get(f"{url}/v1/models").status_code != 401:
+        time.sleep(0.2)
+    return {"Authorization": f"Bearer {token}"}
+
+
+def serve_hello() -> None:
+    """Hello-world until it is terminated, as the gateway is served."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def hello() -> dict[str, str]:
+        return {"hello": "world"}
+
+    with listen("127.0.0.1", 0) as listener:
+        print(f"listening on {address(listener)}", flush=True)
+        uvicorn.Server(server_config(app)).run(sockets=[listener])
+
+
+def measure(folder: Path, redis_url: str, options: argparse.Namespace) -> None:
+    """Start the servers, compare without and with a key, and end them."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    environ = {
+        **os.environ,
+        "REDIS_URL": redis_url,
+        "PROXYGRAD_HOME": str(folder),
+        "PROXYGRAD_PORT": "0",
+        "PROXYGRAD_MAX_QUEUED": "1000000",
+        "PROXYGRAD_MAX_QUEUED_PER_CALLER": "1000000",
+        "OMP_NUM_THREADS": "1",
+    }
+    commands = {"worker": ["-m", "workers"], "gateway": ["-m", "service"], "hello": [__file__, "--hello"]}
+    running = {
+        name: started(command, environ, folder / f"{name}.log", None if name == "worker" else first)
+        for name, command in commands.items()
+    }
+    if others:
+        os.sched_setaffinity(0, others)
+    try:
+        gateway, hello = (
+            Server(running[name].pid, printed(folder / f"{name}.log", r"listening on (http://\S+)"))
+            for name in ("gateway", "hello")
+        )
+        answer(gateway.url, redis_url, running["worker"])
+        seeds = count(1)
+        print(f"load {os.getloadavg()[0]:.1f}, {options.connections} connections; without keys:")
+        compare(hello, kinds(gateway, {}, seeds), options)
+        if options.keys:
+            headers = keyed(gateway.url, redis_url)
+            print("with a key:")
+            compare(hello, kinds(gateway, headers, seeds), options)
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.wait(30)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--keys", action="store_true", help="measure with a key too")
+    parser.add_argument("--hello", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.hello:
+        serve_hello()
+        return 0
+    with tempfile.TemporaryDirectory() as folder, EmbeddedValkey(Path(folder) / "valkey") as valkey:
+        measure(Path(folder), valkey.url, options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

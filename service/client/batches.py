@@ -1,0 +1,118 @@
+"""A batch as a client sees it: what it stands at, and what can be done, as coroutines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from service.batch_answers import Batch, BatchUnit, BatchUnitPage
+from service.client.calls import Call, several
+from service.client.errors import Cancelled, Failed, StillRunning
+from service.client.events import waiting
+from service.client.pages import paged
+from service.client.pictures import AtlasFormat, save, sheet_format_of
+from service.client.progress import showing
+from service.client.wires import Wire
+from workers.batches import UnitState
+
+BASE = "/v1/batches"
+
+#: Which units: all of the layer, a range, or some.
+Units = Literal["all"] | Iterable[int]
+#: What `wait` takes: whether to show a bar, or what to call with the batch as it stands.
+BatchShown = bool | Callable[[Batch], object]
+
+#: One long poll, while nothing is shown; and how often it is looked at for a bar.
+POLL_S, LOOK_S = 30.0, 1.0
+
+
+class AskedBatch:
+    """A batch that the service knows, and the last that was heard of it."""
+
+    def __init__(self, wire: Wire, answer: Batch) -> None:
+        self.wire = wire
+        self.answer = answer
+
+    @classmethod
+    async def ask(cls, wire: Wire, units: Units, template: Mapping[str, Any]) -> AskedBatch:
+        """Submit it."""
+        call = Call("POST", BASE, json={**template, "units": _wanted(units)})
+        return cls(wire, await wire.read(call, Batch))
+
+    @classmethod
+    async def get(cls, wire: Wire, batch_id: str) -> AskedBatch:
+        """One that was asked before."""
+        return cls(wire, await wire.read(Call("GET", f"{BASE}/{quote(batch_id, safe='')}"), Batch))
+
+    @property
+    def path(self) -> str:
+        """Where it stands on the server."""
+        return f"{BASE}/{self.answer.id}"
+
+    async def refresh(self, wait_s: float = 0.0, until_s: float | None = None) -> None:
+        """Look how it stands; with ``wait_s``, at its end or after so many seconds."""
+        self.answer = await self.wire.read(waiting(self.path, wait_s, until_s), Batch)
+
+    async def wait(self, progress: BatchShown, timeout_s: float | None, check: bool) -> None:
+        """Until every unit has ended. Raises `StillRunning`, and with ``check`` what `check` raises."""
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        with showing(progress) as show:
+            longest_s = POLL_S if show is None else LOOK_S
+            while True:
+                if show is not None:
+                    show(self.answer)
+                left_s = longest_s if until_s is None else min(longest_s, until_s - time.monotonic())
+                if self.answer.ended or left_s <= 0:
+                    break
+                await self.refresh(left_s, until_s)
+        if not self.answer.ended:
+            raise StillRunning(f"batch {self.answer.id} is still running after {timeout_s:g} s")
+        if check:
+            self.check()
+
+    def check(self) -> None:
+        """Raise `Failed` or `Cancelled` where it has ended so; what pictures there are can be had still."""
+        counts, total = self.answer.counts, self.answer.units.total
+        if self.answer.state in ("failed", "cancelled"):
+            kind = Failed if self.answer.state == "failed" else Cancelled
+            more = f" with {counts.succeeded} of {total} units answered and {counts.failed} failed"
+            raise kind(f"batch {self.answer.id}", self.answer.state, self.answer.problem, more)
+
+    def visualizations(self, state: UnitState | list[UnitState] | None) -> AsyncGenerator[BatchUnit, None]:
+        """Its units."""
+        return paged(
+            self.wire,
+            f"{self.path}/visualizations",
+            several("state", state),
+            BatchUnitPage,
+            lambda page: (page.visualizations, page.links),
+        )
+
+    async def atlas(self, form: AtlasFormat, columns: int | None, width_px: int | None, page: int) -> bytes:
+        """The contact sheet."""
+        params = {"columns": columns, "width": width_px, "page": page or None}
+        return (await self.wire.answered(Call("GET", f"{self.path}/atlas.{form}", params))).content
+
+    async def save(self, path: str | Path, columns: int | None, width_px: int | None, page: int) -> Path:
+        """Write the contact sheet to a file, in the form that its name says."""
+        place = Path(path)
+        return save(place, await self.atlas(sheet_format_of(place), columns, width_px, page))
+
+    async def cancel(self) -> None:
+        """Stop what has not ended."""
+        self.answer = await self.wire.read(Call("POST", f"{self.path}/cancel"), Batch)
+
+    async def delete(self) -> None:
+        """Forget the batch; the answers of its units stay."""
+        await self.wire.answered(Call("DELETE", self.path))
+
+
+def _wanted(units: Units) -> Any:
+    if isinstance(units, str):
+        return units
+    if isinstance(units, range) and units.step > 0:
+        return {"start": units.start, "stop": units.stop, "step": units.step}
+    return list(units)

@@ -1,0 +1,69 @@
+"""What there is to ask about, and what was asked: lists and documents, as coroutines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from urllib.parse import quote
+
+from service.answers import LayerAnswer, LayersAnswer, ModelAnswer, ModelsAnswer, Summary
+from service.batch_answers import BatchPage
+from service.client import batches as of_batches
+from service.client import events
+from service.client.batches import AskedBatch
+from service.client.calls import Call, several
+from service.client.pages import VisualizationPage, paged
+from service.client.wires import Wire
+from workers.jobs import State
+
+MODELS = "/v1/models"
+#: The longest page that the service gives.
+PAGE = 200
+
+
+def visualizations(
+    wire: Wire,
+    model: str | Sequence[str] | None,
+    layer: str | Sequence[str] | None,
+    state: State | Sequence[State] | None,
+) -> AsyncGenerator[Summary, None]:
+    """What was asked within a week, the newest first."""
+    filters = several("model", model) | several("layer", layer) | several("state", state)
+    return paged(
+        wire,
+        events.BASE,
+        {**filters, "limit": PAGE},
+        VisualizationPage,
+        lambda page: (page.visualizations, page.links),
+    )
+
+
+async def batches(wire: Wire) -> AsyncGenerator[AskedBatch, None]:
+    """Those of this key, the newest first."""
+    found = paged(wire, of_batches.BASE, {}, BatchPage, lambda page: (page.batches, page.links))
+    try:
+        async for batch in found:
+            yield AskedBatch(wire, batch)
+    finally:
+        await found.aclose()
+
+
+async def models(wire: Wire) -> list[ModelAnswer]:
+    """All."""
+    return (await wire.read(Call("GET", MODELS), ModelsAnswer)).models
+
+
+async def model(wire: Wire, name: str) -> ModelAnswer:
+    """One."""
+    return await wire.read(Call("GET", f"{MODELS}/{quote(name, safe='')}"), ModelAnswer)
+
+
+async def layers(wire: Wire, name: str) -> list[LayerAnswer]:
+    """Those of the model of that name."""
+    found = await wire.read(Call("GET", f"{MODELS}/{quote(name, safe='')}/layers"), LayersAnswer)
+    return found.layers
+
+
+async def layer(wire: Wire, model_name: str, name: str) -> LayerAnswer:
+    """One of the model of that name."""
+    path = f"{MODELS}/{quote(model_name, safe='')}/layers/{quote(name, safe='')}"
+    return await wire.read(Call("GET", path), LayerAnswer)

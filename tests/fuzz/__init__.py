@@ -1,0 +1,1 @@
+"""Thousands of generated requests to a running service: `make fuzz`."""

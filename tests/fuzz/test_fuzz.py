@@ -1,0 +1,20 @@
+"""A short run of the fuzz; `make fuzz` is the long one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.engine
+def test_generated_requests_are_answered_as_the_schema_says() -> None:
+    """In a process of its own: Schemathesis keeps its hooks, and Hypothesis its settings, for the process."""
+    pytest.importorskip("torch", reason="workers compute with torch")
+    command = [sys.executable, "-m", "tests.fuzz", "--short", "--seed", "1"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-4000:]}"

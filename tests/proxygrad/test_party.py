@@ -1,0 +1,317 @@
+"""Several images of one question: begun, stepped and ended together, and compared with plain ascent."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from proxygrad.checkpoint import Checkpoint
+from proxygrad.diversity import similarity
+from proxygrad.engine import Engine
+from proxygrad.errors import (
+    BadRequest,
+    Cancelled,
+    CheckpointMismatch,
+    DeadlineExceeded,
+    LaneError,
+    OutOfMemory,
+)
+from proxygrad.images import decode_png
+from proxygrad.models import Catalogue
+from proxygrad.network import Network
+from proxygrad.party import Party
+from proxygrad.settings import MAX_SEED
+from proxygrad.spec import Result, Spec
+from tests.proxygrad.networks import Small, small
+from tests.proxygrad.test_capacity import tight
+from tests.proxygrad.test_survey import Tokens
+
+ENDLESS = 4096
+
+
+def ask(**settings: Any) -> Spec:
+    return Spec.model_validate({"model": "small", "layer": "conv2", "unit": 1, "steps": 8, **settings})
+
+
+def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Network:
+    return Catalogue.from_file(None).load("digits")
+
+
+def test_images_are_those_of_the_seeds_and_the_best_of_them_is_the_result(digits: Network) -> None:
+    spec = Spec(model="digits", layer="layer3", unit=7, steps=16, seed=5, images=3)
+    with Engine() as engine:
+        whole = engine.submit(digits, spec).result(60)
+        singles = [
+            engine.submit(digits, spec.model_copy(update={"images": 1, "seed": seed})).result(60)
+            for seed in (5, 6, 7)
+        ]
+    result = whole.result
+    assert [(image.role, image.seed) for image in result.images] == [
+        ("proxygrad", seed) for seed in (5, 6, 7)
+    ]
+    for image, single in zip(result.images, singles, strict=True):
+        assert image.start_activation == single.result.start_activation
+        assert image.curve == pytest.approx(single.result.curve, rel=1e-3, abs=1e-5)  # rounding by batch size
+        assert image.steps_done == 16
+    achieved = [image.achieved_activation for image in result.images]
+    assert result.best == achieved.index(max(achieved))
+    assert result.achieved_activation == max(achieved)
+    assert result.curve == result.images[result.best].curve
+    assert whole.png == whole.images[result.best]
+    for png, value in zip(whole.images, achieved, strict=True):
+        read = digits.read(decode_png(png).unsqueeze(0), ["layer3"])["layer3"]
+        assert float(read[0, 7].mean()) == pytest.approx(value, rel=1e-6)
+    assert (result.baseline, result.baseline_activation) == (None, None)
+
+
+def test_diversity_leads_images_away_from_each_other(digits: Network) -> None:
+    def alike(diversity: float) -> float:
+        spec = Spec(model="digits", layer="layer3", unit=7, steps=32, images=4, diversity=diversity)
+        images = engine.submit(digits, spec).result(60).images
+        read = digits.read(torch.stack([decode_png(png) for png in images]), ["layer3"])
+        return float(similarity(read["layer3"]))
+
+    with Engine() as engine:
+        assert alike(0.5) < alike(0.0) - 0.05
+
+
+def test_the_baseline_is_the_plain_run_bit_for_bit_in_a_batch_of_the_same_size(digits: Network) -> None:
+    spec = Spec(model="digits", layer="layer3", unit=7, steps=24, slope_end=0.02)
+    plain = spec.plain()
+    assert (plain.slope, plain.slope_end, plain.seed) == (0.0, None, 0)
+    engine = Engine()
+    both = [engine.submit(digits, each) for each in (spec, plain)]  # one group: neither has begun
+    with engine:
+        own, apart = (ticket.result(60) for ticket in both)
+        compared = engine.submit(digits, spec.model_copy(update={"compare": True})).result(60)
+    assert compared.images == (own.png, apart.png)
+    result = compared.result
+    assert [image.role for image in result.images] == ["proxygrad", "baseline"]
+    assert result.achieved_activation == own.result.achieved_activation
+    assert result.baseline is not None
+    assert result.baseline.image == 1
+    assert result.baseline_activation == apart.result.achieved_activation
+    assert result.images[1].curve == apart.result.curve
+    assert (result.baseline.stuck, result.baseline.start_activation) == (
+        apart.result.stuck,
+        apart.result.start_activation,
+    )
+
+
+def test_the_baseline_of_several_that_differ_is_the_plain_run_of_as_many(digits: Network) -> None:
+    spec = Spec(model="digits", layer="layer3", unit=7, steps=12, images=2, diversity=0.5)
+    with Engine() as engine:
+        compared = engine.submit(digits, spec.model_copy(update={"compare": True})).result(60).result
+        apart = engine.submit(digits, spec.plain()).result(60).result
+    assert [(image.role, image.seed) for image in compared.images] == [
+        *(("proxygrad", 0), ("proxygrad", 1)),
+        *(("baseline", 0), ("baseline", 1)),
+    ]
+    for image, plain in zip(compared.images[2:], apart.images, strict=True):
+        assert image.curve == pytest.approx(plain.curve, rel=1e-3, abs=1e-5)
+    assert compared.baseline_activation == pytest.approx(apart.achieved_activation, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"diversity": 0.5}, r"diversity 0.5 with images 1: .* valid: images 2 to 16, or diversity 0"),
+        ({"images": 17}, "less than or equal to 16"),
+        ({"images": 0}, "greater than or equal to 1"),
+        ({"images": 2, "diversity": -0.1}, "greater than or equal to 0"),
+        ({"images": 2, "seed": MAX_SEED}, f"seed {MAX_SEED} with images 2 goes beyond the largest seed"),
+        ({"compare": True, "slope": 0}, "compare true with slope 0: .* valid: a slope above 0"),
+        ({"compare": True, "slope": 0, "slope_end": 0}, "compare true with slope 0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ask(**settings)
+
+
+def test_a_slope_that_begins_at_0_can_be_compared() -> None:
+    assert ask(compare=True, slope=0, slope_end=0.1).lanes == 2
+
+
+def midway(engine: Engine, network: Network, spec: Spec) -> Checkpoint:
+    """A checkpoint of a run; of another, where that one has ended sooner than it was asked."""
+    while True:
+        ticket = engine.submit(network, spec)
+        until(lambda running=ticket: running.progress.step >= 5)  # type: ignore[misc]
+        taken = ticket.checkpoint()
+        ticket.cancel()
+        if taken is not None:
+            return taken
+
+
+def test_a_checkpoint_holds_every_image_and_goes_on_bit_for_bit() -> None:
+    network, spec = small(), ask(steps=60, images=2, diversity=0.3, compare=True, update="adam", solo=True)
+    with Engine() as engine:
+        whole = engine.submit(network, spec).result(60)
+        taken = midway(engine, network, spec)
+        assert (len(taken.states), {len(state.curve) for state in taken.states}) == (4, {taken.step + 1})
+        again = engine.submit(network, spec, checkpoint=taken.to_bytes())
+        rendering = again.result(60)
+        with pytest.raises(CheckpointMismatch, match="compare True; here it is False"):
+            engine.submit(network, ask(steps=60, update="adam", solo=True), checkpoint=taken.to_bytes())
+    assert rendering.images == whole.images
+    assert [image.curve for image in rendering.result.images] == [
+        image.curve for image in whole.result.images
+    ]
+
+
+def test_a_checkpoint_with_lanes_missing_is_refused() -> None:
+    network, spec = small(), ask(steps=ENDLESS, images=3)
+    with Engine() as engine:
+        ticket = engine.submit(network, spec)
+        until(lambda: ticket.progress.step > 0)
+        taken = ticket.checkpoint()
+    assert taken is not None
+    object.__setattr__(taken, "states", taken.states[:2])
+    with pytest.raises(CheckpointMismatch, match=r"holds 2 images after .* this question has 3"):
+        Engine().submit(network, spec, checkpoint=taken.to_bytes())
+
+
+@pytest.mark.parametrize("ending", ["cancel", "deadline"])
+def test_all_lanes_are_stopped_together_and_leave_the_neighbour(ending: str) -> None:
+    network = small()
+    with Engine() as engine:
+        ticket = engine.submit(network, ask(steps=ENDLESS, images=3, compare=True))
+        other = engine.submit(network, ask(steps=ENDLESS))
+        until(lambda: ticket.progress.step > 0 and other.progress.step > 0)
+        if ending == "cancel":
+            ticket.cancel()
+        else:
+            ticket.extend_deadline(0)
+        with pytest.raises((Cancelled, DeadlineExceeded)):
+            ticket.result(30)
+        step = other.progress.step
+        until(lambda: other.progress.step > step + 2)
+        assert [each for each in engine._running.values() if each is ticket] == []
+
+
+class Spoilt(Small):
+    """Once armed, the third image of a batch is no number."""
+
+    armed = threading.Event()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn(self.conv(x)))
+        if self.armed.is_set() and len(x) > 2:
+            x = torch.cat([x[:2], x[2:3] * torch.nan, x[3:]])
+        return torch.relu(self.conv2(x))
+
+
+def test_one_image_that_fails_fails_all_and_is_named() -> None:
+    network = Network(Spoilt(), (3, 16, 16), name="spoilt")
+    engine = Engine()
+    first = engine.submit(network, ask(steps=ENDLESS))
+    ticket = engine.submit(network, ask(steps=ENDLESS, images=2, seed=4))
+    with engine:
+        until(lambda: ticket.progress.step > 0)
+        Spoilt.armed.set()
+        try:
+            with pytest.raises(LaneError, match=r"image 1 of 2 \(proxygrad, seed 5\): .*activation nan"):
+                ticket.result(30)
+            step = first.progress.step
+            until(lambda: first.progress.step > step + 2)
+        finally:
+            Spoilt.armed.clear()
+
+
+def test_more_images_than_lanes_run_alone_and_are_not_passed_by() -> None:
+    network, engine = small(), Engine(max_lanes=2)
+    running = engine.submit(network, ask(steps=ENDLESS))
+    large = engine.submit(network, ask(images=5, steps=4))
+    late = engine.submit(network, ask(seed=1))
+    with engine:
+        until(lambda: running.progress.step > 3)
+        assert (large.progress.step, late.progress.step) == (0, 0)  # the one lane left is kept free for it
+        running.cancel()
+        assert len(large.result(30).images) == 5
+        assert late.result(30).result.steps_done == 8
+
+
+def test_memory_that_holds_fewer_images_makes_smaller_slices_of_the_same_images() -> None:
+    network, memory = tight(100)
+    roomy, _ = tight(100)
+    spec = ask(images=3, compare=True, diversity=0.4)
+    with Engine(precision="float32") as engine:
+        expected = engine.submit(roomy, spec).result(30).result
+        memory.most = 3  # a family at a time
+        result = engine.submit(network, spec).result(30).result
+        memory.most = 2
+        with pytest.raises(OutOfMemory, match=r"image 0 of 6 .*too small for 3 images that shall differ"):
+            engine.submit(network, spec).result(30)
+        parted = engine.submit(network, ask(images=3, compare=True)).result(30).result
+    for image, other in zip(result.images, expected.images, strict=True):
+        assert image.curve == pytest.approx(other.curve, rel=1e-3, abs=1e-5)
+    assert [image.role for image in parted.images] == ["proxygrad"] * 3 + ["baseline"] * 3
+
+
+def test_networks_without_the_batch_in_front_take_several_images_one_by_one() -> None:
+    network = Network(Tokens(batch_first=False).eval(), (3, 16, 16), name="tokens")
+    assert not network.batch_first
+    layer = next(each.name for each in network.info.layers if each.kind == "tokens")
+    spec = Spec(model="tokens", layer=layer, unit=1, steps=4)
+    with Engine() as engine:
+        alone = engine.submit(network, spec).result(60).result
+        result = (
+            engine.submit(network, spec.model_copy(update={"images": 2, "compare": True})).result(60).result
+        )
+        with pytest.raises(BadRequest, match=r"diversity 0.5 .* valid: diversity 0"):
+            engine.submit(network, spec.model_copy(update={"images": 2, "diversity": 0.5})).result(60)
+    assert result.images[0].curve == pytest.approx(alone.curve, rel=1e-5)
+    assert len(result.images) == 4
+
+
+def test_progress_is_that_of_the_highest_image_asked_for() -> None:
+    party = Party.of(small(), ask(images=2, compare=True).resolve(small().info), "float32")
+    for lane, value in zip(party.lanes, (1.0, 3.0, 9.0, 2.0), strict=True):
+        lane.curve.append(value)
+    assert party.leading is party.lanes[1]
+    assert party.error is None
+
+
+def test_the_cost_and_the_id_count_all_images() -> None:
+    info = small().info
+    assert ask(images=4, compare=True).cost(info) == 8 * ask().cost(info)
+    ids = {
+        ask(**each).identity(info)
+        for each in ({}, {"images": 2}, {"compare": True}, {"images": 2, "diversity": 0.1})
+    }
+    assert len(ids) == 4
+    assert ask(images=1, diversity=0.0, compare=False).identity(info) == ask().identity(info)
+
+
+def test_what_newer_versions_say_more_is_left_out_of_a_result_and_old_ones_load() -> None:
+    with Engine() as engine:
+        result = engine.submit(small(), ask(images=2, steps=2)).result(30).result
+    told = result.model_dump(mode="json")
+    newer = {**told, "hue": 1, "spec": {**told["spec"], "hue": 2}}
+    newer["images"] = [{**image, "hue": 3} for image in told["images"]]
+    assert Result.model_validate(newer) == result
+    older = {name: value for name, value in told.items() if name not in ("best", "images", "baseline")}
+    for name in ("images", "diversity", "compare"):
+        older["spec"] = {key: value for key, value in older["spec"].items() if key != name}
+    loaded = Result.model_validate(older)
+    assert (loaded.images, loaded.best, loaded.baseline) == ((), 0, None)
+    assert loaded.image(0).achieved_activation == result.achieved_activation
+    assert Result.model_json_schema()["additionalProperties"] is False
+    with pytest.raises(ValidationError):
+        ask(hue=1)

@@ -1,0 +1,312 @@
+"""Batches over HTTP."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+import redis as redis_client
+from fastapi import FastAPI
+
+from proxygrad.spec import ModelInfo
+from service.settings import Settings
+from tests.service.batching import BatchPlayer
+from tests.service.conftest import Http, Player
+from tests.service.serving import serving
+from tests.service.test_callers import As
+from workers.batches import MOST_RUNNING
+from workers.queue import QUEUE_KEY
+from workers.storage import Store
+
+LAYER = {"model": "digits", "layer": "layer3"}
+
+
+@pytest.fixture
+def worker(redis: redis_client.Redis, settings: Settings, info: ModelInfo, player: Player) -> BatchPlayer:
+    """Somebody to play the worker."""
+    return BatchPlayer(redis, Store.from_url(settings.store_url), info, player)
+
+
+def asked(http: Any, **changes: Any) -> dict[str, Any]:
+    """The batch that was asked for."""
+    response: httpx.Response = http("POST", "/v1/batches", json=LAYER | changes)
+    assert response.is_success, response.text
+    document: dict[str, Any] = response.json()
+    return document
+
+
+def counts(document: dict[str, Any]) -> dict[str, int]:
+    return {state: count for state, count in document["counts"].items() if count}
+
+
+def test_a_whole_layer_is_asked_for_in_one_request(served: Http) -> None:
+    response = served("POST", "/v1/batches", json=LAYER)
+    batch = response.json()
+    assert response.status_code == 202
+    assert response.headers["Location"] == batch["links"]["self"] == f"/v1/batches/{batch['id']}"
+    assert response.headers["Retry-After"] == "1"
+    assert (batch["state"], counts(batch)) == ("running", {"waiting": 64})
+    assert batch["units"] == {"total": 64, "start": 0, "stop": 64, "step": 1, "numbers": None}
+    assert (batch["template"]["objective"], batch["template"]["size_px"]) == ("channel", 32)
+    assert "unit" not in batch["template"]
+    assert batch["priority"] == "batch"
+    assert served.get(response.headers["Location"]).json() == batch
+
+
+def test_it_is_followed_to_its_end(served: Http, worker: BatchPlayer) -> None:
+    batch = asked(served, units=[9, 3, 5], steps=8)
+    assert batch["units"]["numbers"] == [9, 3, 5]
+    worker.expand()
+    path = batch["links"]["self"]
+    assert counts(served.get(path).json()) == {"queued": 3}
+    worker.end(batch["id"], "succeeded", 9, 5)
+    worker.end(batch["id"], "failed", 3)
+    done = served.get(path).json()
+    assert (done["state"], counts(done)) == ("failed", {"succeeded": 2, "failed": 1})
+    assert done["finished_at"] is not None
+    first, second, third = served.get(batch["links"]["visualizations"]).json()["visualizations"]
+    assert [each["unit"] for each in (first, second, third)] == [9, 3, 5]
+    assert second["problem"]["code"] == "lane_failed"
+    assert (second["image"], second["achieved_activation"]) == (None, None)
+    assert served.get(first["image"]).status_code == 200
+    visualization = served.get(first["href"]).json()
+    assert visualization["spec"]["unit"] == 9
+    assert visualization["priority"] is None
+
+
+def test_asked_again_it_is_there_and_what_failed_is_tried_again(served: Http, worker: BatchPlayer) -> None:
+    batch = asked(served, units={"stop": 4})
+    worker.expand()
+    worker.end(batch["id"], "failed", 2)
+    worker.end(batch["id"], "succeeded")
+    again = served("POST", "/v1/batches", json=LAYER | {"units": [0, 1, 2, 3]})
+    assert (again.status_code, again.json()["id"]) == (202, batch["id"])
+    assert counts(again.json()) == {"succeeded": 3, "waiting": 1}
+    worker.expand()
+    worker.end(batch["id"], "succeeded")
+    third = served("POST", "/v1/batches", json=LAYER | {"units": {"start": 0, "stop": 4}})
+    assert (third.status_code, third.json()["state"]) == (200, "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "location"),
+    [
+        ({"layer": "layer9"}, "unknown_layer", ["body", "layer"]),
+        ({"model": "mnist"}, "unknown_model", ["body", "model"]),
+        ({"units": [1, 64]}, "unit_out_of_range", ["body", "unit"]),
+        ({"units": {"stop": 65}}, "unit_out_of_range", ["body", "unit"]),
+        ({"units": [1, 1]}, "invalid_request", ["body", "units", "list"]),
+        ({"units": []}, "invalid_request", ["body", "units", "list"]),
+        ({"units": 5}, "invalid_request", ["body", "units"]),
+        ({"units": {"from": 5}}, "invalid_request", ["body", "units", "range", "from"]),
+        ({"unit": 5}, "invalid_request", ["body", "unit"]),
+        ({"steps": 4000}, "limit_exceeded", ["body", "steps"]),
+        ({"objective": "logit"}, "objective_mismatch", ["body", "objective"]),
+        ({"deadline_s": 0}, "invalid_request", ["body", "deadline_s"]),
+        ({"model": "broken"}, "model_unavailable", None),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(
+    served: Http, redis: redis_client.Redis, changes: dict[str, Any], code: str, location: list[str] | None
+) -> None:
+    response = served("POST", "/v1/batches", json=LAYER | changes)
+    problem = response.json()
+    assert problem["code"] == code, problem
+    if location is not None:
+        assert problem["errors"][0]["location"] == location
+    assert not redis.keys("proxygrad:batch*")
+
+
+def test_the_number_of_units_is_bounded(served: Http, app: FastAPI) -> None:
+    settings = app.state.gateway.settings
+    object.__setattr__(settings, "max_batch_units", 63)
+    problem = served("POST", "/v1/batches", json=LAYER).json()
+    assert problem["code"] == "limit_exceeded"
+    assert "64 units are more than this server takes in one batch: 63" in problem["detail"]
+    assert (problem["errors"][0]["value"], problem["errors"][0]["maximum"]) == (64, 63)
+    assert asked(served, units={"stop": 63})["state"] == "running"
+
+
+def test_the_cost_of_each_unit_is_bounded(served: Http, app: FastAPI) -> None:
+    object.__setattr__(app.state.gateway.settings, "max_cost", 0.1)
+    assert served("POST", "/v1/batches", json=LAYER).json()["code"] == "cost_too_high"
+    assert asked(served, steps=1)["state"] == "running"
+
+
+def test_the_body_is_bounded_and_must_be_json(served: Http) -> None:
+    header = {"Content-Type": "application/json"}
+    for content, code in [
+        (b"{", "invalid_json"),
+        (b"[" * 99, "json_too_deep"),
+        (b" " * 99999, "body_too_large"),
+    ]:
+        assert served("POST", "/v1/batches", content=content, headers=header).json()["code"] == code
+    assert served("POST", "/v1/batches", content=b"{}").json()["code"] == "unsupported_media_type"
+
+
+def test_units_are_listed_by_state_and_page(served: Http, worker: BatchPlayer) -> None:
+    batch = asked(served)
+    worker.expand()
+    worker.end(batch["id"], "succeeded", *range(10))
+    path = batch["links"]["visualizations"]
+    page = served.get(path, params={"limit": 40}).json()
+    assert [each["unit"] for each in page["visualizations"]] == list(range(40))
+    rest = served.get(page["links"]["next"]).json()
+    assert [each["unit"] for each in rest["visualizations"]] == list(range(40, 64))
+    assert rest["links"]["next"] is None
+    found = served.get(path, params={"state": ["succeeded", "failed"], "limit": 6}).json()
+    assert [each["unit"] for each in found["visualizations"]] == list(range(6))
+    found = served.get(found["links"]["next"]).json()
+    assert [each["unit"] for each in found["visualizations"]] == list(range(6, 10))
+    assert served.get(path, params={"state": "done"}).json()["code"] == "invalid_request"
+
+
+def test_a_unit_that_was_not_queued_has_no_visualization_yet(served: Http) -> None:
+    batch = asked(served, units=[7])
+    (unit,) = served.get(batch["links"]["visualizations"]).json()["visualizations"]
+    assert unit == {
+        "unit": 7,
+        "id": None,
+        "state": "waiting",
+        "achieved_activation": None,
+        "problem": None,
+        "href": None,
+        "image": None,
+    }
+
+
+def test_batches_are_listed_a_page_at_a_time(served: Http) -> None:
+    ids = [asked(served, units=[0, unit, 1])["id"] for unit in range(2, 7)]
+    page = served.get("/v1/batches", params={"limit": 3}).json()
+    assert [each["id"] for each in page["batches"]] == ids[:1:-1]
+    assert page["batches"][0]["units"]["numbers"] is None
+    rest = served.get(page["links"]["next"]).json()
+    assert [each["id"] for each in rest["batches"]] == ids[1::-1]
+    assert rest["links"]["next"] is None
+    assert served.get("/v1/batches", params={"cursor": "x"}).json()["code"] == "invalid_request"
+
+
+def test_cancel_is_safe_to_repeat_and_refused_where_there_is_nothing_to_cancel(
+    served: Http, worker: BatchPlayer, redis: redis_client.Redis
+) -> None:
+    batch = asked(served)
+    worker.expand()
+    for _ in range(2):
+        cancelled = served("POST", batch["links"]["cancel"])
+        assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+    assert counts(cancelled.json()) == {"cancelled": 64}
+    assert redis.llen(QUEUE_KEY) == 0
+    other = asked(served, units=[1], steps=9)
+    worker.expand()
+    worker.end(other["id"], "succeeded")
+    refused = served("POST", other["links"]["cancel"])
+    assert (refused.status_code, refused.json()["code"]) == (409, "batch_ended")
+    assert refused.json()["state"] == "succeeded"
+
+
+def test_cancel_while_a_unit_runs_says_to_look_again(
+    served: Http, worker: BatchPlayer, player: Player
+) -> None:
+    batch = asked(served, units=[1, 2])
+    worker.expand()
+    unit = served.get(batch["links"]["visualizations"]).json()["visualizations"][0]
+    player.begin(unit["id"])
+    response = served("POST", batch["links"]["cancel"])
+    assert (response.status_code, response.json()["state"]) == (202, "running")
+    assert counts(response.json()) == {"running": 1, "cancelled": 1}
+
+
+def test_delete_forgets_the_batch_and_not_the_answers(served: Http, worker: BatchPlayer) -> None:
+    batch = asked(served, units=[1, 2])
+    worker.expand()
+    worker.end(batch["id"], "succeeded", 1)
+    image = served.get(batch["links"]["visualizations"]).json()["visualizations"][0]["image"]
+    assert served("DELETE", batch["links"]["self"]).status_code == 204
+    for path in (batch["links"]["self"], batch["links"]["visualizations"], batch["links"]["atlas"]):
+        assert served.get(path).json()["code"] == "unknown_batch"
+    assert served("DELETE", batch["links"]["self"]).json()["code"] == "unknown_batch"
+    assert served.get(image).status_code == 200
+
+
+def test_a_wait_is_over_with_the_batch(served: Http, app: FastAPI, worker: BatchPlayer) -> None:
+    batch = asked(served, units=[1])
+    worker.expand()
+    with serving(app) as url:
+        waiting: list[dict[str, Any]] = []
+
+        def wait() -> None:
+            response = httpx.get(f"{url}{batch['links']['self']}?wait=60", timeout=90)
+            waiting.append(response.json())
+
+        thread = threading.Thread(target=wait)
+        began_s = time.monotonic()
+        thread.start()
+        channel = f"proxygrad:events:{batch['id']}"
+        while not app.state.gateway.redis.pubsub_numsub(channel)[0][1]:
+            assert time.monotonic() - began_s < 30
+        worker.end(batch["id"], "succeeded")
+        thread.join(30)
+    assert waiting[0]["state"] == "succeeded"
+    assert served.get(batch["links"]["self"], params={"wait": 0.1}).json() == waiting[0]
+
+
+def test_a_wait_with_the_request_is_answered_when_it_is_over(served: Http) -> None:
+    response = served("POST", "/v1/batches", json=LAYER, headers={"Prefer": "wait=0"})
+    assert (response.status_code, response.headers["Preference-Applied"]) == (202, "wait=0")
+
+
+@pytest.fixture
+def a(served: Http, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch) -> As:
+    from service import auth
+
+    monkeypatch.setattr(auth, "LOOK_AGAIN_S", 0.0)
+    return As(served, redis)
+
+
+def test_a_batch_is_there_for_its_caller_alone(
+    a: As, served: Http, redis: redis_client.Redis, worker: BatchPlayer
+) -> None:
+    b, reader, admin = As(served, redis), As(served, redis, "read_all"), As(served, redis, "admin")
+    batch = asked(a, units=[1, 2])
+    worker.expand()
+    links = batch["links"]
+    assert asked(b, units=[1, 2])["id"] != batch["id"]
+    for path in (links["self"], links["visualizations"], links["atlas"]):
+        assert b.get(path).json()["code"] == "unknown_batch"
+        assert a.get(path).is_success
+        assert reader.get(path).is_success
+    assert b("POST", links["cancel"]).json()["code"] == "unknown_batch"
+    assert b("DELETE", links["self"]).json()["code"] == "unknown_batch"
+    assert batch["id"] not in {each["id"] for each in b.get("/v1/batches").json()["batches"]}
+    assert batch["id"] in {each["id"] for each in reader.get("/v1/batches").json()["batches"]}
+    unit = a.get(links["visualizations"]).json()["visualizations"][0]
+    assert a.get(unit["href"]).is_success
+    writer = As(served, redis, "read_all", "submit")
+    assert writer("POST", links["cancel"]).json()["code"] == "forbidden"
+    assert admin("POST", links["cancel"]).json()["state"] == "cancelled"
+
+
+def test_what_others_want_goes_on_when_a_batch_is_cancelled(
+    a: As, served: Http, redis: redis_client.Redis, worker: BatchPlayer
+) -> None:
+    b = As(served, redis)
+    batch = asked(a, units=[1, 2])
+    worker.expand()
+    units = a.get(batch["links"]["visualizations"]).json()["visualizations"]
+    spec = a.get(units[0]["href"]).json()["spec"]
+    shared = b.ask(unit=spec["unit"], priority="batch")
+    assert shared == units[0]["href"]
+    assert a("POST", batch["links"]["cancel"]).json()["state"] == "cancelled"
+    assert (a.state(shared), b.state(shared)) == ("cancelled", "queued")
+    assert a.state(units[1]["href"]) == "cancelled"
+
+
+def test_a_caller_has_so_many_batches(served: Http, redis: redis_client.Redis) -> None:
+    for seed in range(MOST_RUNNING):
+        asked(served, units=[1], seed=seed)
+    response = served("POST", "/v1/batches", json=LAYER | {"units": [1], "seed": MOST_RUNNING})
+    assert (response.status_code, response.json()["code"]) == (429, "too_many_batches")
+    assert response.headers["Retry-After"] == "30"

@@ -1,0 +1,30 @@
+"""What RQ keeps about entries of the queue."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from redis import Redis
+from rq.job import Job as RQJob
+
+from workers import queue
+
+
+def entry(redis: Redis, job_id: str) -> RQJob:
+    return RQJob.fetch(job_id, connection=redis, serializer=queue.SERIALIZER)
+
+
+def status(redis: Redis, job_id: str) -> bytes | None:
+    return cast("bytes | None", redis.hget(queue.entry_key(job_id), "status"))
+
+
+def why(redis: Redis, job_id: str) -> str:
+    """What RQ keeps about a failure."""
+    result = entry(redis, job_id).latest_result()
+    assert result is not None
+    return str(result.exc_string)
+
+
+def nothing_left(redis: Redis) -> bool:
+    lists = redis.llen(queue.QUEUE_KEY) + redis.llen(queue.POPPED_KEY)
+    return lists + redis.zcard(queue.LEASES_KEY) == 0 and not redis.keys("rq:execution*")

@@ -1,0 +1,91 @@
+"""Batches of the model on paper, and a worker in this process that puts them into the queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis import Redis
+
+from tests.workers.patience import until
+from tests.workers.questions import MODEL
+from tests.workers.runs import STAMP, pop
+from workers.batches import Batch, Batches, BatchRequest, Question
+from workers.catalog import ServedModel
+from workers.expansion import Expansion
+from workers.jobs import Problem
+from workers.leases import Leases, Outcome, Run
+from workers.queue import QUEUE_KEY
+from workers.runtime import Runtime
+from workers.storage import Store
+from workers.submission import ANONYMOUS, Limits
+
+
+def asked(units: Any = "all", **settings: Any) -> BatchRequest:
+    """A batch about the one layer there is, of few steps."""
+    return BatchRequest(model="tiny", layer="conv", units=units, **{"steps": 4, **settings})
+
+
+def ask(
+    batches: Batches,
+    request: BatchRequest,
+    caller: str = ANONYMOUS,
+    limits: Limits | None = None,
+    model: Any = MODEL,
+) -> Batch:
+    """The batch."""
+    question = Question.of(request, model)
+    return batches.ask(question, request, caller=caller, limits=limits or Limits())[0]
+
+
+def now(batches: Batches, batch: Batch) -> Batch:
+    """The batch as it stands."""
+    found = batches.fetch(batch.id)
+    assert found is not None
+    return found
+
+
+def ended(batches: Batches, batch: Batch, limit_s: float = 30.0) -> Batch:
+    """The batch once it has ended."""
+    until(lambda: now(batches, batch).ended, limit_s)
+    return now(batches, batch)
+
+
+def counts(batch: Batch) -> dict[str, int]:
+    """How many units are in each state that any are in."""
+    every: dict[str, int] = {"waiting": batch.waiting}
+    every.update({str(state): count for state, count in batch.counts.items()})
+    return {state: count for state, count in every.items() if count}
+
+
+class Paper:
+    """A runtime's models: the one on paper."""
+
+    @property
+    def served(self) -> Any:
+        return (ServedModel(name=MODEL.name, info=MODEL),)
+
+
+def idle(redis: Redis, store: Store) -> Expansion:
+    """Puts batches into the queue; nothing is computed."""
+    nothing: Any = None
+    models: Any = Paper()
+    return Expansion(Runtime("host", redis, store, nothing, models))
+
+
+def end_next(redis: Redis, outcome: Outcome = "succeeded", best: int = 0) -> str:
+    """Run the next job of the queue to its end; its id."""
+    job_id, leases = pop(redis), Leases(redis)
+    run = Run(job_id, "e-" + job_id)
+    assert leases.take(run, slot="s", worker="w", stamp=STAMP) == "taken"
+    fields: dict[str, str | int | float] = {}
+    if outcome == "succeeded":
+        fields = {"activation": 2.5, "best": best}
+    elif outcome == "failed":
+        problem = Problem(code="lane_failed", detail="the activation became infinite")
+        fields = {"problem": problem.model_dump_json()}
+    assert leases.close(run, outcome, fields=fields, slot="s", stamp=STAMP) == "closed"
+    return job_id
+
+
+def queued(redis: Redis) -> int:
+    return redis.llen(QUEUE_KEY)
