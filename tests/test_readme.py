@@ -63,9 +63,10 @@ def test_the_curl_lines_work_as_printed(url: str, tmp_path: Path) -> None:
     while at < len(rest.rstrip()):
         value, at = decoder.raw_decode(rest, at)
         values.append(value)
-    plain, models, layers = values
-    assert plain["result"]["stuck"] is True
-    assert plain["result"]["achieved_activation"] == 0.0
+    compared, models, layers = values
+    assert compared["result"]["achieved_activation"] == pytest.approx(float(activation[1]), rel=1e-2)
+    assert compared["result"]["baseline"]["stuck"] is True
+    assert compared["result"]["baseline_activation"] == 0.0
     assert [model["name"] for model in models["models"]] == ["digits"]
     assert "layer3" in [layer["name"] for layer in layers["layers"]]
 

@@ -45,7 +45,13 @@ end
 local function tell_state(id)
   local state, problem = unpack(redis.call('HMGET', own_key(id), 'state', 'problem'))
   if not state then return end
-  tell(id, 'state', '{{"state":"' .. state .. '","problem":' .. (problem or 'null') .. '}}')
+  local data = '{{"state":"' .. state .. '","problem":' .. (problem or 'null') .. '}}'
+  if state == 'queued' and redis.call('EXISTS', events_key(id)) == 0 then
+    -- A stream takes 4 KB from its first event on: of what only waits the record tells.
+    redis.call('PUBLISH', events_key(id), '- state ' .. data)
+  else
+    tell(id, 'state', data)
+  end
   tell_batches(id, state)
   if state == 'queued' or state == 'running' then
     redis.call('PERSIST', events_key(id))

@@ -37,7 +37,13 @@ def test_the_way_of_a_job_is_told(redis: Redis, jobs: Jobs, leases: Leases) -> N
     again = Run(pop(redis), "e2")
     take(leases, again)
     leases.close(again, "succeeded", fields={"step": 4}, slot="host.0", stamp=STAMP)
-    assert told(redis, run.job_id) == ["queued", "running", "2", "queued", "running", "succeeded"]
+    assert told(redis, run.job_id) == [
+        "running",
+        "2",
+        "queued",
+        "running",
+        "succeeded",
+    ]  # that it waits, its record says
     assert 0 < redis.ttl(queue.events_key(run.job_id)) <= KEPT_S
 
 
@@ -54,9 +60,9 @@ def test_a_failure_is_told_with_its_reason(redis: Redis, jobs: Jobs, leases: Lea
 def test_other_ends_are_told_too(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     waits, _ = jobs.submit(question(1), MODEL)
     jobs.cancel(waits.id)
-    assert told(redis, waits.id) == ["queued", "cancelled"]
+    assert told(redis, waits.id) == ["cancelled"]
     jobs.retry(waits.id)
-    assert told(redis, waits.id) == ["queued", "cancelled", "queued"]
+    assert told(redis, waits.id) == ["cancelled", "queued"]
     assert redis.ttl(queue.events_key(waits.id)) == -1
     jobs.cancel(waits.id)
     run = started(redis, jobs, leases)
@@ -66,7 +72,7 @@ def test_other_ends_are_told_too(redis: Redis, jobs: Jobs, leases: Leases) -> No
         if execution != "e4":
             run = Run(pop(redis), execution)
             take(leases, run)
-    assert told(redis, run.job_id) == [*["queued", "running"] * 3, "failed"]
+    assert told(redis, run.job_id) == [*["queued", "running"] * 3, "failed"][1:]
 
 
 def test_what_does_not_count_is_not_told(redis: Redis, jobs: Jobs, leases: Leases) -> None:
@@ -92,6 +98,23 @@ def test_an_activation_that_is_no_number_of_json_is_null(
     assert json.loads(events[-1].data) == {"step": 1, "steps": 4, "activation": None}
 
 
+def test_a_job_that_only_waits_has_no_stream(redis: Redis, jobs: Jobs) -> None:
+    """Of many thousands that wait it would be most of their memory."""
+    with PubSub(redis.connection_pool) as pubsub:
+        job_id = jobs.submit(question(), MODEL)[0].id
+        jobs.cancel(job_id)
+        redis.delete(queue.events_key(job_id))
+        pubsub.subscribe(queue.events_key(job_id))
+        pubsub.get_message(timeout=1)
+        jobs.retry(job_id)
+        message = pubsub.get_message(timeout=1)
+    assert message is not None
+    event = Event.published(message["data"])
+    assert (event.event_id, json.loads(event.data)["state"]) == (None, "queued")
+    assert redis.exists(queue.events_key(job_id)) == 0
+    assert Events(redis).read(job_id, Events.START)[1:] == (Events.START, [])
+
+
 def test_a_stream_is_bounded(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     run = started(redis, jobs, leases)
     for step in range(KEPT + 300):
@@ -113,7 +136,7 @@ def test_previews_are_for_those_who_watch_and_kept_nowhere(redis: Redis, jobs: J
     event = Event.published(message["data"])
     assert (event.event_id, event.kind) == (None, "preview")
     assert json.loads(event.data) == {"step": 2, "media_type": "image/png", "data": "cG5n"}
-    assert told(redis, run.job_id) == ["queued", "running", "1", "2"]
+    assert told(redis, run.job_id) == ["running", "1", "2"]
 
 
 def test_a_full_redis_is_written_to_all_the_same(redis: Redis, jobs: Jobs, leases: Leases) -> None:
