@@ -207,9 +207,11 @@ class Gateway:
         withdrawn = self.asked is not None and self.asked.withdrawn_at is not None
         if withdrawn and (await self.job(job_id)).state != "succeeded":
             return None
-        if not await to_thread.run_sync(self.store.exists, result_path(job_id)):
-            return None
-        return await to_thread.run_sync(self.store.get, image_path(job_id, number))
+        return await to_thread.run_sync(self._image, job_id, number)
+
+    def _image(self, job_id: str, number: int) -> bytes | None:
+        there = self.store.exists(result_path(job_id))
+        return self.store.get(image_path(job_id, number)) if there else None
 
     async def ended(self, job_id: str, wait_s: float, request: Request) -> Job:
         """The job when it has ended, or as it stands after `wait_s` seconds or when the caller went away."""
