@@ -4,7 +4,7 @@ Starts an embedded Valkey, a worker that answers one question and ends, a gatewa
 same uvicorn settings, both on one core, all else on the others. Each kind of request takes turns with
 hello-world, so that a busy machine slows both; the ratio is the median over the turns:
 
-    python benchmarks/gateway.py --turns 5 --seconds 2
+    python -m benchmarks.gateway --turns 5 --seconds 2
 
 CPU is that of the server's process for each request. On a busy machine trust its ratio, the last column: what
 a core of its own would answer; the scheduler favours the server with more threads in the other one.
@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -31,6 +30,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from benchmarks.raw import Kind, Server, Turn, request, turn
 from service.__main__ import server_config
 from service.embedded import EmbeddedValkey
 from service.keys import Keys
@@ -40,110 +40,6 @@ from workers import catalog
 from workers.settings import connect
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
-class Server:
-    """A process that serves, and where."""
-
-    pid: int
-    url: str
-
-    @property
-    def cpu_s(self) -> float:
-        """Seconds of CPU that it has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-@dataclass
-class Turn:
-    """What one turn of one kind came to."""
-
-    per_s: float
-    cpu_s: float
-    latencies_s: list[float] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Requests of one kind: the bytes of the next, and the status that each is answered with."""
-
-    name: str
-    server: Server
-    status: int
-    next: Callable[[], bytes]
-
-
-class Connection(asyncio.Protocol):
-    """Sends one request after another until the time is over."""
-
-    def __init__(self, kind: Kind, until_s: float, latencies_s: list[float]) -> None:
-        self._kind = kind
-        self._until_s = until_s
-        self._latencies_s = latencies_s
-        self._received = b""
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._send()
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, end, body = self._received.partition(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-        if not end or (length is not None and len(body) < int(length[1])):
-            return
-        self._latencies_s.append(time.perf_counter() - self._sent_s)
-        if int(head[9:12]) != self._kind.status:
-            self._fail(f"{self._kind.name}: {self._received[:1000]!r}")
-        elif time.perf_counter() >= self._until_s:
-            self._transport.close()
-            self.done.set_result(None)
-        else:
-            self._send()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.done.done():
-            self._fail(f"{self._kind.name}: the connection was lost: {exc}")
-
-    def _send(self) -> None:
-        self._received, self._sent_s = b"", time.perf_counter()
-        self._transport.write(self._kind.next())
-
-    def _fail(self, what: str) -> None:
-        self._transport.close()
-        self.done.set_exception(SystemExit(what))
-
-
-async def turn(kind: Kind, connections: int, seconds: float) -> Turn:
-    """That many connections, for so long."""
-    loop, where = asyncio.get_running_loop(), httpx.URL(kind.server.url)
-    latencies_s: list[float] = []
-    before_s, began_s = kind.server.cpu_s, time.perf_counter()
-    opened = [
-        loop.create_connection(
-            lambda: Connection(kind, began_s + seconds, latencies_s), where.host, where.port or 80
-        )
-        for _ in range(connections)
-    ]
-    each = [protocol for _, protocol in await asyncio.gather(*opened)]
-    await asyncio.gather(*(protocol.done for protocol in each))
-    taken_s = time.perf_counter() - began_s
-    used_s = kind.server.cpu_s - before_s
-    return Turn(len(latencies_s) / taken_s, used_s / len(latencies_s), latencies_s)
-
-
-def request(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> bytes:
-    """One request as it is sent."""
-    lines = {"Host": "127.0.0.1", **headers}
-    if body:
-        lines |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
 def kinds(gateway: Server, headers: dict[str, str], seeds: Iterator[int]) -> list[Kind]:
@@ -275,7 +171,11 @@ def measure(folder: Path, redis_url: str, options: argparse.Namespace) -> None:
         "PROXYGRAD_MAX_QUEUED_PER_CALLER": "1000000",
         "OMP_NUM_THREADS": "1",
     }
-    commands = {"worker": ["-m", "workers"], "gateway": ["-m", "service"], "hello": [__file__, "--hello"]}
+    commands = {
+        "worker": ["-m", "workers"],
+        "gateway": ["-m", "service"],
+        "hello": ["-m", "benchmarks.gateway", "--hello"],
+    }
     running = {
         name: started(command, environ, folder / f"{name}.log", None if name == "worker" else first)
         for name, command in commands.items()

@@ -16,7 +16,6 @@ from service.settings import Settings
 from tests.service.batching import BatchPlayer
 from tests.service.conftest import Http, Player
 from tests.service.serving import serving
-from tests.service.test_callers import As
 from workers.batches import MOST_RUNNING
 from workers.queue import QUEUE_KEY
 from workers.storage import Store
@@ -256,52 +255,6 @@ def test_a_wait_is_over_with_the_batch(served: Http, app: FastAPI, worker: Batch
 def test_a_wait_with_the_request_is_answered_when_it_is_over(served: Http) -> None:
     response = served("POST", "/v1/batches", json=LAYER, headers={"Prefer": "wait=0"})
     assert (response.status_code, response.headers["Preference-Applied"]) == (202, "wait=0")
-
-
-@pytest.fixture
-def a(served: Http, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch) -> As:
-    from service import auth
-
-    monkeypatch.setattr(auth, "LOOK_AGAIN_S", 0.0)
-    return As(served, redis)
-
-
-def test_a_batch_is_there_for_its_caller_alone(
-    a: As, served: Http, redis: redis_client.Redis, worker: BatchPlayer
-) -> None:
-    b, reader, admin = As(served, redis), As(served, redis, "read_all"), As(served, redis, "admin")
-    batch = asked(a, units=[1, 2])
-    worker.expand()
-    links = batch["links"]
-    assert asked(b, units=[1, 2])["id"] != batch["id"]
-    for path in (links["self"], links["visualizations"], links["atlas"]):
-        assert b.get(path).json()["code"] == "unknown_batch"
-        assert a.get(path).is_success
-        assert reader.get(path).is_success
-    assert b("POST", links["cancel"]).json()["code"] == "unknown_batch"
-    assert b("DELETE", links["self"]).json()["code"] == "unknown_batch"
-    assert batch["id"] not in {each["id"] for each in b.get("/v1/batches").json()["batches"]}
-    assert batch["id"] in {each["id"] for each in reader.get("/v1/batches").json()["batches"]}
-    unit = a.get(links["visualizations"]).json()["visualizations"][0]
-    assert a.get(unit["href"]).is_success
-    writer = As(served, redis, "read_all", "submit")
-    assert writer("POST", links["cancel"]).json()["code"] == "forbidden"
-    assert admin("POST", links["cancel"]).json()["state"] == "cancelled"
-
-
-def test_what_others_want_goes_on_when_a_batch_is_cancelled(
-    a: As, served: Http, redis: redis_client.Redis, worker: BatchPlayer
-) -> None:
-    b = As(served, redis)
-    batch = asked(a, units=[1, 2])
-    worker.expand()
-    units = a.get(batch["links"]["visualizations"]).json()["visualizations"]
-    spec = a.get(units[0]["href"]).json()["spec"]
-    shared = b.ask(unit=spec["unit"], priority="batch")
-    assert shared == units[0]["href"]
-    assert a("POST", batch["links"]["cancel"]).json()["state"] == "cancelled"
-    assert (a.state(shared), b.state(shared)) == ("cancelled", "queued")
-    assert a.state(units[1]["href"]) == "cancelled"
 
 
 def test_a_caller_has_so_many_batches(served: Http, redis: redis_client.Redis) -> None:

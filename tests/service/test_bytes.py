@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import json
-import random
-import selectors
-import socket
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from typing import Any, cast
-from urllib.parse import urlsplit
 
 import pytest
 from fastapi import FastAPI
 
-from service.problems import KINDS, MEDIA_TYPE
 from tests.service.conftest import Http, Player
 from tests.service.serving import serving
-
-ID = b"5f0c6a4b7d8e9f00112233445566778a"
-BODY = b'{"model": "digits", "layer": "layer3", "unit": 7}'
-READ_S = 20.0
-#: Of many connections none says anything for so long: they wait for the rest of their requests.
-QUIET_S = 0.5
-
-
-def post(body: bytes, *headers: bytes, path: bytes = b"/v1/visualizations") -> bytes:
-    length = b"Content-Length: %d" % len(body)
-    fields = [b"Host: localhost", b"Content-Type: application/json", length, *headers, b"Connection: close"]
-    return b"POST %s HTTP/1.1\r\n%s\r\n\r\n%s" % (path, b"\r\n".join(fields), body)
-
-
-def get(path: bytes, *headers: bytes) -> bytes:
-    fields = [b"Host: localhost", *headers, b"Connection: close"]
-    return b"GET %s HTTP/1.1\r\n%s\r\n\r\n" % (path, b"\r\n".join(fields))
-
-
-def chunked(*chunks: bytes) -> bytes:
-    head = b"POST /v1/visualizations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    head += b"Connection: close\r\n"
-    return head + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(chunks)
-
-
-PICTURE = b"/v1/visualizations/%s/images/0" % ID
+from tests.service.wire import BODY, ID, PICTURE, answers, check, chunked, get, post, talk
 
 #: What is sent, and the codes that it may be answered with, request by request; None: it is no problem.
 WIRE: dict[str, tuple[bytes, tuple[str | None, ...]]] = {
@@ -164,70 +130,6 @@ def url(served: Http, app: FastAPI) -> Iterator[str]:
         yield url
 
 
-def talk(url: str, sent: bytes) -> bytes:
-    """What is answered until the server closes."""
-    with connected(url) as client:
-        read = b""
-        with suppress(BrokenPipeError, ConnectionResetError):  # it has answered and closed before it read all
-            client.sendall(sent)
-        with suppress(ConnectionResetError):
-            while chunk := client.recv(65536):
-                read += chunk
-        return read
-
-
-def connected(url: str) -> socket.socket:
-    where = urlsplit(url)
-    return socket.create_connection((where.hostname, where.port), timeout=READ_S)
-
-
-def talk_at_once(url: str, every: list[bytes]) -> list[bytes]:
-    """The same for many, each on a connection of its own, until all are closed or quiet for `QUIET_S`."""
-    with ExitStack() as opened, selectors.DefaultSelector() as selector:
-        read: dict[socket.socket, bytes] = {}
-        for sent in every:
-            client = opened.enter_context(connected(url))
-            client.sendall(sent)
-            read[client] = b""
-            selector.register(client, selectors.EVENT_READ)
-        while selector.get_map() and (ready := selector.select(QUIET_S)):
-            for key, _ in ready:
-                client = cast(socket.socket, key.fileobj)
-                try:
-                    chunk = client.recv(65536)
-                except ConnectionResetError:
-                    chunk = b""
-                read[client] += chunk
-                if not chunk:
-                    selector.unregister(client)
-        return list(read.values())
-
-
-def answers(read: bytes) -> list[tuple[int, dict[str, str], bytes]]:
-    """The answers in what was read: status, headers, body."""
-    found = []
-    while read:
-        head, _, rest = read.partition(b"\r\n\r\n")
-        status, *lines = head.decode("latin-1").split("\r\n")
-        pairs = (line.split(": ", 1) for line in lines)
-        headers = {name.lower(): value for name, value in pairs}
-        length = int(headers.get("content-length", len(rest)))
-        found.append((int(status.split(" ")[1]), headers, rest[:length]))
-        read = rest[length:]
-    return found
-
-
-def check(status: int, headers: dict[str, str], body: bytes) -> str | None:
-    """That an answer is none of a broken server; the code of its problem."""
-    assert status < 500, body
-    if status < 400:
-        return None
-    assert headers["content-type"] == MEDIA_TYPE
-    problem: dict[str, Any] = json.loads(body)
-    assert KINDS[problem["code"]].status == problem["status"] == status
-    return str(problem["code"])
-
-
 def test_bytes_are_answered_for_what_they_are(url: str) -> None:
     wrong = {}
     for name, (sent, expected) in WIRE.items():
@@ -285,66 +187,3 @@ def test_what_follows_a_body_is_not_taken_for_its_end(url: str) -> None:
     """Smuggling: of two readings of a length neither may hide a request."""
     sent = post(BODY, b"Transfer-Encoding: identity") + get(b"/livez")
     assert {check(*each) for each in answers(talk(url, sent))} <= {None, "bad_request"}
-
-
-#: What mutations are made of. Nothing that waits: a mutated number must not become a minute.
-BASES = (
-    post(BODY, b"Idempotency-Key: k", b"Accept: application/json"),
-    post(BODY[:-1] + b', "steps": 3, "seed": 5, "position": [1, 2], "objective": "neuron"}'),
-    chunked(b"%x\r\n%s\r\n" % (len(BODY), BODY), b"0\r\n\r\n"),
-    get(b"/v1/visualizations?limit=2&state=queued&model=digits&cursor=W10"),
-    get(PICTURE + b".webp?width=64", b"Accept: image/webp;q=0.5", b'If-None-Match: "a"', b"Range: bytes=0-9"),
-    get(b"/v1/visualizations/" + ID + b"/events", b"Last-Event-ID: 5-0"),
-    get(b"/v1/models/digits/layers/layer3") + get(b"/docs") + get(b"/openapi.json"),
-    post(b"", path=b"/v1/visualizations/" + ID + b"/cancel"),
-    get(b"/v1/visualizations/" + ID).replace(b"GET", b"DELETE"),
-)
-NASTY = (
-    b"\0",
-    b"\xff",
-    b"\r\n",
-    b"\n",
-    b"\r\n\r\n",
-    b"%00",
-    b"%ff",
-    b" ",
-    b":",
-    b'"',
-    b"{",
-    b"[",
-    b"e999",
-    b"\t",
-)
-
-
-def mutated(sent: bytes, chance: random.Random) -> bytes:
-    """``sent`` with up to five of its places changed."""
-    for _ in range(chance.randint(1, 5)):
-        at = chance.randrange(len(sent) + 1)
-        kind = chance.randrange(4)
-        if kind == 0:
-            sent = sent[:at] + bytes([chance.randrange(256)]) + sent[at + 1 :]
-        elif kind == 1:
-            sent = sent[:at] + chance.choice(NASTY) + sent[at:]
-        elif kind == 2:
-            sent = sent[:at] + sent[at + chance.randint(1, 20) :]
-        else:
-            sent = sent[:at] + sent[at : at + chance.randint(1, 60)] * 2 + sent[at:]
-    return sent
-
-
-def test_no_mutation_of_a_request_breaks_the_server_or_leaves_anything_open(url: str, app: FastAPI) -> None:
-    chance = random.Random(20261121)
-    counts: dict[str | None, int] = {}
-    for _ in range(6):
-        for read in talk_at_once(url, [mutated(each, chance) for each in BASES * 9]):
-            for answer in answers(read):
-                code = check(*answer)
-                counts[code] = counts.get(code, 0) + 1
-    assert len(counts) >= 8, counts  # it was no fuzz of one wall
-    assert [check(*each) for each in answers(talk(url, get(b"/livez")))] == [None]
-    reader = app.state.gateway.live._reader
-    deadline_s = time.monotonic() + READ_S
-    while reader is not None and reader.mailboxes:
-        assert time.monotonic() < deadline_s, reader.mailboxes
-        time.sleep(0.05)

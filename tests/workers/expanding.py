@@ -6,6 +6,7 @@ from typing import Any
 
 from redis import Redis
 
+from proxygrad.spec import ModelInfo
 from tests.workers.patience import until
 from tests.workers.questions import MODEL
 from tests.workers.runs import STAMP, pop
@@ -58,18 +59,26 @@ def counts(batch: Batch) -> dict[str, int]:
 
 
 class Paper:
-    """A runtime's models: the one on paper."""
+    """A runtime's models: the one on paper, with weights that may change."""
+
+    def __init__(self, info: ModelInfo = MODEL) -> None:
+        self._info = info
 
     @property
     def served(self) -> Any:
-        return (ServedModel(name=MODEL.name, info=MODEL),)
+        return (ServedModel(name=self._info.name, info=self._info),)
 
 
-def idle(redis: Redis, store: Store) -> Expansion:
+def idle(redis: Redis, store: Store, info: ModelInfo = MODEL) -> Expansion:
     """Puts batches into the queue; nothing is computed."""
     nothing: Any = None
-    models: Any = Paper()
+    models: Any = Paper(info)
     return Expansion(Runtime("host", redis, store, nothing, models))
+
+
+def drained(expansion: Expansion) -> None:
+    while expansion.expand_due():
+        pass
 
 
 def end_next(redis: Redis, outcome: Outcome = "succeeded", best: int = 0) -> str:

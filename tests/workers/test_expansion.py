@@ -1,16 +1,11 @@
-"""Batches on their way through the queue: every unit once, whoever is at it and whoever dies."""
+"""Batches on their way through the queue: every unit once, whoever is at it."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from redis import Redis
@@ -18,34 +13,27 @@ from redis import Redis
 pytest.importorskip("torch", reason="a worker computes with torch")
 
 from proxygrad.errors import LaneError
-from proxygrad.spec import ModelInfo
-from tests.workers.counting import AnyModel, CountingEngine
-from tests.workers.expanding import ask, asked, counts, ended, now
+from tests.workers.counting import CountingEngine
+from tests.workers.expanding import ask, asked, counts, drained, ended, idle, now
 from tests.workers.patience import until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import pop
 from workers import catalog
-from workers.batches import WINDOW, Batch, Batches
-from workers.batching import batch_key, due_key, units_key
+from workers.batches import WINDOW, Batches
+from workers.batching import batch_key, units_key
 from workers.catalog import ServedModel
 from workers.claims import pin_key
 from workers.expansion import CHUNK, CLAIM_S, LOOK_S, Expansion
 from workers.jobs import Jobs, Limits, Request
-from workers.queue import FAILED_KEY, FINISHED_KEY, POPPED_KEY, QUEUE_KEY, job_key
+from workers.queue import FINISHED_KEY, QUEUE_KEY, job_key
 from workers.rounds import Rounds
 from workers.runtime import Engine, Runtime
 from workers.storage import Store
 
 pytestmark = pytest.mark.engine
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 OTHER_WEIGHTS = MODEL.model_copy(update={"digest": "1" * 64})
-
-
-@pytest.fixture
-def batches(redis: Redis) -> Batches:
-    return Batches(redis)
 
 
 @contextmanager
@@ -56,27 +44,6 @@ def expanding(redis: Redis, store: Store, engine: Engine, slots: int = 4) -> Ite
         rounds.start()
         yield runtime
     rounds.join(10)
-
-
-class Serving(AnyModel):
-    """The model on paper, with weights that may change."""
-
-    def __init__(self, info: ModelInfo = MODEL) -> None:
-        self.info = info
-
-    @property
-    def served(self) -> tuple[ServedModel, ...]:
-        return (ServedModel(name=self.info.name, info=self.info),)
-
-
-def idle(redis: Redis, store: Store, info: ModelInfo = MODEL) -> Expansion:
-    """Puts batches into the queue; nothing is computed."""
-    return Expansion(Runtime("host", redis, store, CountingEngine(), Serving(info)))
-
-
-def drained(expansion: Expansion) -> None:
-    while expansion.expand_due():
-        pass
 
 
 def computed(engine: CountingEngine) -> Counter[int]:
@@ -134,56 +101,6 @@ def test_a_unit_that_fails_says_why_and_is_tried_again_when_the_batch_is(
         again = ended(batches, ask(batches, asked({"stop": 5})))
     assert (again.state, counts(again)) == ("succeeded", {"succeeded": 5})
     assert computed(engine) == Counter([*range(5), 2])
-
-
-@pytest.mark.parametrize("reached", ["claimed", "in hand", "linked", "half submitted", "submitted"])
-def test_what_a_worker_left_when_it_died_is_gone_on_with(
-    redis: Redis, store: Store, batches: Batches, jobs: Jobs, reached: str
-) -> None:
-    batch = ask(batches, asked({"stop": 3 * CHUNK}))
-    redis.delete(due_key("tiny"))  # it had been told
-    scripts = idle(redis, store)._scripts
-    assert scripts.claim(batch.id, "dead", CLAIM_S)
-    steps = ["claimed", "in hand", "linked", "half submitted", "submitted"]
-    if steps.index(reached) >= 1:
-        hand = scripts.next(batch.id, "dead", CLAIM_S, CHUNK)
-        assert hand == list(range(CHUNK))
-    if steps.index(reached) >= 2:
-        pairs = [(unit, batch.about(unit, 0.0).spec.identity(MODEL)) for unit in hand]
-        assert scripts.link(batch.id, "dead", pairs)
-    submitted = {"half submitted": CHUNK // 2, "submitted": CHUNK}.get(reached, 0)
-    for unit in range(submitted):
-        jobs.submit(batch.about(unit, 0.0), MODEL, flow=batch.id)
-
-    alive = idle(redis, store)
-    alive.look()
-    alive.expand_due()
-    assert redis.llen(QUEUE_KEY) == submitted  # the claim holds
-    redis.delete(batch_key(batch.id) + ":claim", "proxygrad:batches:running:looked")  # it ended
-    alive.look()
-    drained(alive)
-    assert counts(now(batches, batch)) == {"queued": 3 * CHUNK}
-    assert redis.llen(QUEUE_KEY) == 3 * CHUNK
-    assert not scripts.link(batch.id, "dead", [(0, "0" * 32)])  # it comes back
-    assert not scripts.next(batch.id, "dead", CLAIM_S, CHUNK)
-
-
-def test_a_unit_that_ended_while_its_worker_was_dead_is_not_tried_again(
-    redis: Redis, store: Store, batches: Batches, jobs: Jobs
-) -> None:
-    batch = ask(batches, asked([0, 1]))
-    scripts = idle(redis, store)._scripts
-    scripts.claim(batch.id, "dead", CLAIM_S)
-    hand = scripts.next(batch.id, "dead", CLAIM_S, CHUNK)
-    scripts.link(batch.id, "dead", [(unit, batch.about(unit, 0.0).spec.identity(MODEL)) for unit in hand])
-    job, _ = jobs.submit(batch.about(0, 0.0), MODEL, flow=batch.id)
-    jobs.cancel(job.id)
-    redis.delete(batch_key(batch.id) + ":claim")
-    alive = idle(redis, store)
-    alive.look()
-    drained(alive)
-    assert counts(now(batches, batch)) == {"cancelled": 1, "queued": 1}
-    assert redis.llen(QUEUE_KEY) == 1
 
 
 def test_an_end_that_nobody_told_the_batch_is_noticed(redis: Redis, store: Store, batches: Batches) -> None:
@@ -307,35 +224,3 @@ def test_a_unit_of_a_batch_that_somebody_wants_at_once_goes_first(
     job, created = jobs.submit(Request.of(spec), MODEL, caller="other")
     assert not created
     assert jobs.queue_position(job.id) == 0
-
-
-@contextmanager
-def process(redis_url: str, store: Store) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker process with the counting engine."""
-    command = [sys.executable, "-m", "tests.workers.counting", redis_url, store.url, "4", "0.01"]
-    worker: Any = subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield worker
-    finally:
-        worker.kill()
-        worker.wait()
-
-
-def test_a_worker_that_is_killed_costs_a_batch_nothing(
-    redis: Redis, redis_url: str, store: Store, batches: Batches
-) -> None:
-    batch = ask(batches, asked({"stop": 300}))
-    with process(redis_url, store) as doomed, process(redis_url, store):
-        until(lambda: now(batches, batch).counts["succeeded"] >= 20, 60)
-        doomed.send_signal(signal.SIGKILL)
-        done = ended(batches, batch, 90)
-    assert (done.state, counts(done)) == ("succeeded", {"succeeded": 300})
-    assert redis.zcard(FINISHED_KEY) == 300
-    assert [redis.llen(QUEUE_KEY), redis.llen(POPPED_KEY), redis.zcard(FAILED_KEY)] == [0, 0, 0]
-    assert _letters(redis, batch) == {"s"}
-
-
-def _letters(redis: Redis, batch: Batch) -> set[str]:
-    return {mark[:1].decode() for mark in cast(list[bytes], redis.hvals(units_key(batch.id)))}
