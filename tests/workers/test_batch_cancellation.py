@@ -16,11 +16,6 @@ from workers.storage import Store
 
 
 @pytest.fixture
-def batches(redis: Redis) -> Batches:
-    return Batches(redis)
-
-
-@pytest.fixture
 def expansion(redis: Redis, store: Store) -> Expansion:
     return idle(redis, store)
 
