@@ -56,6 +56,8 @@ class Mailbox:
         kind = _kind(item)
         if kind not in (*self.kinds, "gap"):
             return
+        if kind == "withdrawn" and item in self._waiting:
+            return
         if kind not in ("state", "withdrawn"):
             kept = [each for each in self._waiting if _kind(each) != kind]
             if len(kept) != len(self._waiting):

@@ -133,13 +133,15 @@ class Deliverer:
 
     async def _attempt(self, delivery: Delivery) -> None:
         try:
-            answer = await self._post(delivery)
+            try:
+                answer = await self._post(delivery)
+            except Exception:
+                _log.exception("delivery %s failed here", delivery.id)
+                answer = Answer(error="the gateway failed at it; its log says how")
             await self._settle(delivery, answer)
         except (RedisError, OSError) as error:
             # It is delivered again when the lease ends: at least once.
             _log.warning("what came of delivery %s could not be noted: %s", delivery.id, error)
-        except Exception:
-            _log.exception("delivery %s failed here", delivery.id)
         finally:
             self._busy[delivery.receiver] -= 1
             if not self._busy[delivery.receiver]:

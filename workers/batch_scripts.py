@@ -7,8 +7,8 @@ from workers.batching import MOST_LISTED, listed_key
 ASK = f"""
 local id, caller, most, recheck_s, deadline_s, hook = unpack(ARGV, 3, 8)
 local key = batch_key(id)
-local found = redis.call('HMGET', key, 'state', 'dropped', 'finished_at', 'units')
-local state, dropped, finished_at = unpack(found)
+local found = redis.call('HMGET', key, 'state', 'dropped', 'finished_at', 'units', 'failed', 'cancelled')
+local state, dropped, finished_at, _, failed, cancelled = unpack(found)
 
 local function list_in(index)
   redis.call('ZADD', index, NOW_TEXT, id)
@@ -19,9 +19,10 @@ end
 
 -- Units without an answer, and those whose answers are not promised any more.
 local function again()
+  local stale = state ~= 'running' and finished_at and NOW - finished_at > tonumber(recheck_s)
+  if not (dropped or stale) and failed + cancelled == 0 then return {{}} end
   local marks, flat = {{}}, redis.call('HGETALL', batch_key(id, 'units'))
   for i = 1, #flat, 2 do marks[flat[i]] = string.sub(flat[i + 1], 1, 1) end
-  local stale = state ~= 'running' and finished_at and NOW - finished_at > tonumber(recheck_s)
   local anew = {{}}
   local function look(unit)
     local mark = marks[string.format('%d', unit)]
@@ -111,7 +112,7 @@ return 1
 WITHDRAW = """
 local batch = ARGV[3]
 local caller = redis.call('HGET', batch_key(batch), 'caller')
-if not caller then return end
+if not caller or redis.call('HEXISTS', batch_key(batch), 'cancel_requested') == 0 then return end
 for _, id in ipairs({unpack(ARGV, 4)}) do
   local unit = redis.call('HGET', batch_key(batch, 'open'), id)
   if unit and wanted_elsewhere(batch, id, caller) then

@@ -23,7 +23,7 @@ from workers.batching import ALL_KEY, WANTED_ELSEWHERE, batch_key, listed_key, o
 from workers.cancellation import WITHDRAWING
 from workers.claims import PIN_S
 from workers.errors import TooManyBatches, TooManyWebhooks
-from workers.hooks import MOST_HOOKS
+from workers.hooks import MOST_HOOKS, hooks_key
 from workers.queue import ANONYMOUS
 from workers.recent import Entry
 from workers.scripts import Script
@@ -89,7 +89,8 @@ class Batches:
         if word == "too_many":
             raise TooManyBatches(MOST_RUNNING, caller)
         batch = self.fetch(batch_id)
-        assert batch is not None
+        if batch is None:  # somebody has deleted it since
+            return self.ask(question, wishes, caller=caller, limits=limits)
         return batch, cast(Asked, word)
 
     def fetch(self, batch_id: str) -> Batch | None:
@@ -170,6 +171,7 @@ class Batches:
         self._redis.hdel(batch_key(batch_id), "cancel_pending")
 
     def forget(self, batch_id: str) -> bool:
-        """Cancel it, and leave nothing of it but the answers; whether there was one."""
+        """Cancel it, and leave nothing of it but the answers; whether there was one. Nobody is told."""
+        self._redis.delete(hooks_key(batch_id))
         self.cancel(batch_id)
         return bool(self._forget(batch_id))

@@ -135,10 +135,20 @@ local function unit_detail(id, state)
   return (activation or '') .. (best and best ~= '0' and ' ' .. best or '')
 end
 
+-- Whether the unit is in hand and its caller has not asked yet, while others may have: what they do with the
+-- job is not this batch's.
+local function asking_now(batch, unit, id)
+  local caller = redis.call('HGET', batch_key(batch), 'caller')
+  if caller == ANONYMOUS or not redis.call('LPOS', batch_key(batch, 'now'), unit) then return false end
+  return redis.call('HGET', askers_key(id), caller) ~= ''
+end
+
 local function tell_batches(id, state)
   for _, batch in ipairs(redis.call('SMEMBERS', batches_of(id))) do
     local unit = redis.call('HGET', batch_key(batch, 'open'), id)
-    if unit then
+    if unit and state == 'cancelled' and asking_now(batch, unit, id) then
+      redis.call('HDEL', batch_key(batch), 'held_until') -- being asked just now: `align` says how it stands
+    elseif unit then
       mark_unit(batch, unit, id, state, unit_detail(id, state))
       follow_batch(batch)
     else

@@ -37,7 +37,8 @@ local details = activation ~= '' and {'activation', activation} or {}
 add_hook('visualization', id, caller, url, 'succeeded', details)
 """
 
-# Of each receiver so many that no more than `most_each` are under way here; `busy` says how many are.
+# Of each receiver so many that no more than `most_each` are under way here; `busy` says how many are. Each
+# gets one before any gets another, so that a few slow ones with much to come do not take all places.
 _CLAIM = f"""
 local most, most_each, lease_s, token = unpack(ARGV, 3, 6)
 local busy, claimed = {{}}, {{}}
@@ -52,15 +53,18 @@ local function take(receiver, id)
   redis.call('HSET', delivery_key(id), 'claim', token)
   redis.call('HINCRBY', delivery_key(id), 'attempts', 1)
   redis.call('HINCRBY', delivery_key(id), 'tried', 1)
+  busy[receiver] = (busy[receiver] or 0) + 1
   claimed[#claimed + 1] = {{id, redis.call('HGETALL', delivery_key(id))}}
 end
-for _, receiver in ipairs(redis.call('ZRANGEBYSCORE', RECEIVERS, '-inf', NOW_TEXT, 'LIMIT', 0,
-    {_RECEIVERS_LOOKED_AT})) do
-  local room = math.min(most - #claimed, most_each - (busy[receiver] or 0))
-  if room > 0 then
-    local due = redis.call('ZRANGEBYSCORE', due_deliveries(receiver), '-inf', NOW_TEXT, 'LIMIT', 0, room)
-    for _, id in ipairs(due) do take(receiver, id) end
-    plan_receiver(receiver)
+local receivers = redis.call('ZRANGEBYSCORE', RECEIVERS, '-inf', NOW_TEXT, 'LIMIT', 0, {_RECEIVERS_LOOKED_AT})
+for _, share in ipairs({{1, tonumber(most_each)}}) do
+  for _, receiver in ipairs(receivers) do
+    local room = math.min(most - #claimed, share - (busy[receiver] or 0))
+    if room > 0 then
+      local due = redis.call('ZRANGEBYSCORE', due_deliveries(receiver), '-inf', NOW_TEXT, 'LIMIT', 0, room)
+      for _, id in ipairs(due) do take(receiver, id) end
+      plan_receiver(receiver)
+    end
   end
 end
 return claimed

@@ -24,7 +24,7 @@ from workers.batch_records import Batch
 from workers.batches import Batches
 from workers.batching import LETTERS, due_key, units_key
 from workers.errors import QueueFull, QueueMemoryFull, StorageError
-from workers.expansion_scripts import Scripts
+from workers.expansion_scripts import PIN_EVERY_S, Scripts
 from workers.jobs import Job, Limits, Problem
 from workers.runtime import Runtime
 
@@ -39,8 +39,6 @@ CHUNK = 16
 CLAIM_S = 5
 #: How long a batch rests after the queue was full or the store did not answer, unless a unit of it ends.
 REST_S = 1.0
-#: Answers of a batch that still runs are promised anew this often: the promise is for an hour.
-PIN_EVERY_S = 1200.0
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +68,7 @@ class Expansion:
         self._told = runtime.batches_told
         self._batches = Batches(runtime.redis)
         self._scripts = Scripts(runtime.redis)
+        self._turn = 0
 
     def round(self) -> None:
         """Look once, and do what comes up within a second."""
@@ -86,9 +85,14 @@ class Expansion:
             self._batches.withdraw(batch_id)
 
     def expand_due(self) -> bool:
-        """Go on with one batch that is due, of a model that is served here; whether there was one."""
-        infos = {each.name: each.info for each in self._models.served if each.info is not None}
-        for model, info in infos.items():
+        """Go on with one batch that is due, of a model that is served here; whether there was one.
+
+        Models take turns: batches that wait for room are due again each second, and there may be many.
+        """
+        infos = [(each.name, each.info) for each in self._models.served if each.info is not None]
+        for _ in infos:
+            self._turn += 1
+            model, info = infos[self._turn % len(infos)]
             popped = cast(list[tuple[bytes, float]], self._redis.zpopmin(due_key(model)))
             if popped:
                 self.expand(popped[0][0].decode(), info)

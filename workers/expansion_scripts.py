@@ -14,25 +14,31 @@ from workers.scripts import Script
 #: The jobs of a batch are compared with what it counts this often, in case one ended unheard: a worker of an
 #: earlier version, or other hands at Redis.
 COMPARE_S = 30.0
+#: Batches that one look compares, those first that were not for longest: up to 256 jobs each.
+MOST_COMPARED = 10
+#: Answers of a batch that still runs are promised anew this often: the promise is for an hour.
+PIN_EVERY_S = 1200.0
 
 # One worker a second does it for all. Says which batches a cancellation was begun of and not ended.
 _LOOK = """
-local every_s, compare_s = tonumber(ARGV[3]), tonumber(ARGV[4])
+local every_s, compare_s, most_compared, pin_s = unpack(ARGV, 3, 6)
+compare_s, most_compared, pin_s = tonumber(compare_s), tonumber(most_compared), tonumber(pin_s)
 if not redis.call('SET', RUNNING_BATCHES .. ':looked', 1, 'NX', 'PX', math.floor(every_s * 900)) then
   return {}
 end
 
--- A job that is gone is asked for again; one that stands otherwise than is counted is counted anew.
+-- A job that is gone is asked for again, or counts as cancelled where nobody wants it any more; one that
+-- stands otherwise than is counted is counted anew.
 local function compare(batch, key)
-  local compared = tonumber(redis.call('HGET', key, 'compared_at') or 0)
-  if NOW - compared < compare_s then return end
   redis.call('HSET', key, 'compared_at', NOW_TEXT)
   local flat = redis.call('HGETALL', batch_key(batch, 'open'))
   for i = 1, #flat, 2 do
     local id, unit = flat[i], flat[i + 1]
     local state = redis.call('HGET', own_key(id), 'state')
     local mark = redis.call('HGET', batch_key(batch, 'units'), unit)
-    if not state then
+    if not state and redis.call('HEXISTS', key, 'cancel_requested') == 1 then
+      mark_unit(batch, unit, id, 'cancelled')
+    elseif not state then
       redis.call('RPUSH', batch_key(batch, 'now'), unit)
     elseif UNIT_STATES[string.sub(mark, 1, 1)] ~= state then
       mark_unit(batch, unit, id, state, unit_detail(id, state))
@@ -40,11 +46,11 @@ local function compare(batch, key)
   end
 end
 
-local cancelled = {}
+local cancelled, stale = {}, {}
 for _, batch in ipairs(redis.call('SMEMBERS', RUNNING_BATCHES)) do
   local key = batch_key(batch)
-  local state, model, pending, deadline = unpack(redis.call('HMGET', key, 'state', 'model', 'cancel_pending',
-    'deadline_at'))
+  local state, model, pending, deadline, compared, pinned, created = unpack(redis.call('HMGET', key, 'state',
+    'model', 'cancel_pending', 'deadline_at', 'compared_at', 'pinned_at', 'created_at'))
   if state ~= 'running' then
     redis.call('SREM', RUNNING_BATCHES, batch)
   else
@@ -53,11 +59,23 @@ for _, batch in ipairs(redis.call('SMEMBERS', RUNNING_BATCHES)) do
       drop_rest(batch, 'failed', {'deadline_exceeded', 'the deadline passed before these units were queued'})
     end
     if redis.call('EXISTS', batch_key(batch, 'claim')) == 0 then
-      if redis.call('LLEN', batch_key(batch, 'now')) == 0 then compare(batch, key) end
-      if redis.call('LLEN', batch_key(batch, 'now')) > 0 then make_due(batch, model) end
+      if redis.call('LLEN', batch_key(batch, 'now')) > 0 then
+        make_due(batch, model)
+      elseif NOW - (compared or 0) >= compare_s then
+        stale[#stale + 1] = {tonumber(compared or 0), batch, model}
+      end
     end
     follow_batch(batch)
+    if NOW - (pinned or created) >= pin_s then make_due(batch, model) end
   end
+end
+
+table.sort(stale, function(one, other) return one[1] < other[1] end)
+for i = 1, math.min(#stale, most_compared) do
+  local batch, model = stale[i][2], stale[i][3]
+  compare(batch, batch_key(batch))
+  if redis.call('LLEN', batch_key(batch, 'now')) > 0 then make_due(batch, model) end
+  follow_batch(batch)
 end
 return cancelled
 """
@@ -120,6 +138,10 @@ _LINK = """
 local batch, token = unpack(ARGV, 3, 4)
 if redis.call('GET', batch_key(batch, 'claim')) ~= token then return 0 end
 if redis.call('HEXISTS', batch_key(batch), 'cancel_requested') == 1 then return 0 end
+for i = 5, #ARGV, 2 do -- its deadline may have let go of them since
+  local marked = redis.call('HEXISTS', batch_key(batch, 'units'), ARGV[i]) == 1
+  if not (marked or redis.call('LPOS', batch_key(batch, 'now'), ARGV[i])) then return 0 end
+end
 for i = 5, #ARGV, 2 do
   local unit, id = ARGV[i], ARGV[i + 1]
   local mark = redis.call('HGET', batch_key(batch, 'units'), unit)
@@ -189,7 +211,7 @@ follow_batch(batch)
 _PINS_DUE = """
 local key, every_s = batch_key(ARGV[3]), tonumber(ARGV[4])
 local pinned, created = unpack(redis.call('HMGET', key, 'pinned_at', 'created_at'))
-if NOW - (pinned or created) < every_s then return 0 end
+if not created or NOW - (pinned or created) < every_s then return 0 end
 redis.call('HSET', key, 'pinned_at', NOW_TEXT)
 return 1
 """
@@ -213,7 +235,8 @@ class Scripts:
 
         Batches whose cancellation was begun and not ended.
         """
-        return [each.decode() for each in cast(list[bytes], self._look(every_s, COMPARE_S))]
+        found = self._look(every_s, COMPARE_S, MOST_COMPARED, PIN_EVERY_S)
+        return [each.decode() for each in cast(list[bytes], found)]
 
     def claim(self, batch_id: str, token: str, claim_s: int) -> bool:
         """Whether the batch is this worker's for so long; no other one's, and running."""

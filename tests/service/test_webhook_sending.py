@@ -161,3 +161,31 @@ def test_a_tls_connection_is_for_the_name() -> None:
         thread.join()
     assert answer.status is None
     assert b"hooks.example.org" in heard[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "rest"),
+    [(200, "Content-Length: 10\r\n\r\nabc"), (410, "Transfer-Encoding: chunked\r\n\r\nzz\r\n")],
+)
+@pytest.mark.parametrize("hangs", [False, True])
+def test_only_the_status_counts_and_not_what_becomes_of_the_rest(status: int, rest: str, hangs: bool) -> None:
+    async def attempt() -> Answer:
+        over = asyncio.Event()
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(f"HTTP/1.1 {status} Said\r\n{rest}".encode())
+            if hangs:
+                await over.wait()
+            writer.close()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        async with server:
+            sender = Sender(LOOPBACK)
+            port = server.sockets[0].getsockname()[1]
+            answer = await sender.post(Place.of(f"http://127.0.0.1:{port}/"), {}, b"{}")
+            over.set()
+            await sender.aclose()
+        return answer
+
+    assert asyncio.run(attempt()) == Answer(status)

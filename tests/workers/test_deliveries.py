@@ -128,3 +128,15 @@ def test_what_a_later_version_wrote_is_left_to_it_and_holds_up_nothing(redis: Re
     assert len(Deliveries(redis).recent(None, 9, 9, lambda _: True, caller=None)[0]) == 2
     redis.hset(delivery_key(later.id), "kind", "batch")
     assert Deliveries(redis).fetch(later.id) is not None
+
+
+def test_slow_receivers_with_much_to_come_do_not_take_all_places(redis: Redis) -> None:
+    for number in range(8):
+        tell(redis, 50, f"https://slow{number}.example", start=100 * number)
+    under_way = claim(redis, most=32, most_each=4)
+    assert len(under_way) == 32
+    tell(redis, 1, "https://quick.example", caller="two", start=9000)
+    slow = under_way[0]
+    Deliveries(redis).settle(slow, "pending", None, "no answer", 300)
+    busy = dict.fromkeys({each.receiver for each in under_way}, 4) | {slow.receiver: 3}
+    assert [each.receiver for each in claim(redis, most=1, most_each=4, **busy)] == ["https://quick.example"]
