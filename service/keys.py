@@ -14,6 +14,7 @@ import hmac
 import logging
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, cast, get_args
@@ -101,6 +102,8 @@ class Key(BaseModel):
         expires_days: float | None = None,
     ) -> tuple[Self, str]:
         """A new record and its key; raises `KeyProblem` for values out of range."""
+        _check_name(name)
+        _check_days(expires_days)
         key_id, secret = secrets.token_hex(6), secrets.token_hex(_SECRET_BYTES)
         try:
             record = cls(
@@ -125,6 +128,19 @@ class Known:
 
     keys: Mapping[str, Key]
     in_force: bool
+
+
+def _check_name(name: str) -> None:
+    """Refuse what steers a terminal or breaks a line; in `made` alone: a key kept already still opens."""
+    refused = [character for character in name if unicodedata.category(character) in ("Cc", "Zl", "Zp")]
+    if refused:
+        raise KeyProblem(f"name {name!r} holds the control character {refused[0]!r}; valid: any without them")
+
+
+def _check_days(days: float | None) -> None:
+    """Refuse what would never expire (nan, inf: JSON knows neither), has expired, or is no date."""
+    if days is not None and not 0 < days <= MAX_EXPIRES_DAYS:
+        raise KeyProblem(f"expires_days {days!r}; valid: above 0, at most {MAX_EXPIRES_DAYS}")
 
 
 def _digest(secret: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import socket
 import sys
 import sysconfig
@@ -124,7 +125,7 @@ class Stack:
         if self._log_directory is not None:
             self._log_directory.mkdir(parents=True, exist_ok=True)
         redis_url = self._redis_url()
-        _require_key(self.settings, redis_url)
+        _require_key(self.settings, redis_url, named_home=bool(self._environ.get("PROXYGRAD_HOME")))
         environment = self._environment(redis_url)
         self._gateway = self._child(
             "gateway", ["service", "--fd", str(listener.fileno())], environment, listener
@@ -200,15 +201,21 @@ def _seconds(text: str) -> float:
     return WORKER_GRACE_S
 
 
-def _require_key(settings: Settings, redis_url: str) -> None:
-    """Where every request needs a key somebody must have one, or nobody could ask anything."""
+def _require_key(settings: Settings, redis_url: str, *, named_home: bool) -> None:
+    """Where every request needs a key somebody must have one, or nobody could ask anything.
+
+    ``named_home``: the keys are in a data directory that another command finds only when it is told.
+    """
     if not settings.keys_required:
         return
     with connect(redis_url, retries=1) as redis:
         if not Keys(redis).all().in_force:
+            where = (
+                f" --home {shlex.quote(str(settings.home))}" if named_home and not settings.redis_url else ""
+            )
             raise NoKeys(
                 f"every request to {settings.host!r} needs a key, and none has been made; make one with "
-                "`proxygrad keys create NAME`, or listen on 127.0.0.1 without PROXYGRAD_REQUIRE_KEYS"
+                f"`proxygrad keys create NAME{where}`, or listen on 127.0.0.1 without PROXYGRAD_REQUIRE_KEYS"
             )
 
 

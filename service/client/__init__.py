@@ -13,6 +13,7 @@ from service.client.asynchronous import AsyncBatch, AsyncClient, AsyncVisualizat
 from service.client.blocking import Batch, Client, Visualization
 from service.client.errors import (
     BadAddress,
+    BadValue,
     Cancelled,
     CannotSave,
     Conflict,
@@ -29,6 +30,7 @@ from service.client.errors import (
     Unauthorized,
     Unavailable,
     Unsuccessful,
+    Unusable,
 )
 from service.client.events import Event, PreviewEvent, ProgressEvent, StateEvent
 from service.client.pictures import AtlasFormat, ImageFormat
@@ -42,6 +44,7 @@ __all__ = [
     "AsyncVisualization",
     "AtlasFormat",
     "BadAddress",
+    "BadValue",
     "Bar",
     "Batch",
     "Cancelled",
@@ -69,5 +72,6 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Unsuccessful",
+    "Unusable",
     "Visualization",
 ]

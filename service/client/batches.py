@@ -6,10 +6,10 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 from service.batch_answers import Batch, BatchUnit, BatchUnitPage
-from service.client.calls import Call, several
+from service.client import values
+from service.client.calls import Call
 from service.client.errors import Cancelled, Failed, StillRunning
 from service.client.events import waiting
 from service.client.pages import paged
@@ -39,22 +39,27 @@ class AskedBatch:
     @classmethod
     async def ask(cls, wire: Wire, units: Units, template: Mapping[str, Any]) -> AskedBatch:
         """Submit it."""
-        call = Call("POST", BASE, json={**template, "units": _wanted(units)})
+        call = Call("POST", BASE, json={**values.document(template), "units": values.units(units)})
         return cls(wire, await wire.read(call, Batch))
 
     @classmethod
     async def get(cls, wire: Wire, batch_id: str) -> AskedBatch:
         """One that was asked before."""
-        return cls(wire, await wire.read(Call("GET", f"{BASE}/{quote(batch_id, safe='')}"), Batch))
+        return cls(
+            wire, await wire.read(Call("GET", f"{BASE}/{values.segment('batch_id', batch_id)}"), Batch)
+        )
 
     @property
     def path(self) -> str:
         """Where it stands on the server."""
         return f"{BASE}/{self.answer.id}"
 
-    async def refresh(self, wait_s: float = 0.0, until_s: float | None = None) -> None:
+    async def refresh(
+        self, wait_s: float = 0.0, until_s: float | None = None, *, patient: bool = False
+    ) -> None:
         """Look how it stands; with ``wait_s``, at its end or after so many seconds."""
-        self.answer = await self.wire.read(waiting(self.path, wait_s, until_s), Batch)
+        call = waiting(self.path, wait_s, until_s, patient=patient)
+        self.answer = await self.wire.read(call, Batch)
 
     async def wait(self, progress: BatchShown, timeout_s: float | None, check: bool) -> None:
         """Until every unit has ended. Raises `StillRunning`, and with ``check`` what `check` raises."""
@@ -67,7 +72,7 @@ class AskedBatch:
                 left_s = longest_s if until_s is None else min(longest_s, until_s - time.monotonic())
                 if self.answer.ended or left_s <= 0:
                     break
-                await self.refresh(left_s, until_s)
+                await self.refresh(left_s, until_s, patient=True)
         if not self.answer.ended:
             raise StillRunning(f"batch {self.answer.id} is still running after {timeout_s:g} s")
         if check:
@@ -86,20 +91,38 @@ class AskedBatch:
         return paged(
             self.wire,
             f"{self.path}/visualizations",
-            several("state", state),
+            values.several("state", state),
             BatchUnitPage,
             lambda page: (page.visualizations, page.links),
         )
 
     async def atlas(self, form: AtlasFormat, columns: int | None, width_px: int | None, page: int) -> bytes:
         """The contact sheet."""
-        params = {"columns": columns, "width": width_px, "page": page or None}
-        return (await self.wire.answered(Call("GET", f"{self.path}/atlas.{form}", params))).content
+        return (await self._sheet(form, columns, width_px, page))[0]
 
-    async def save(self, path: str | Path, columns: int | None, width_px: int | None, page: int) -> Path:
-        """Write the contact sheet to a file, in the form that its name says."""
+    async def save(
+        self, path: str | Path, columns: int | None, width_px: int | None, page: int | None
+    ) -> list[Path]:
+        """Write the contact sheet to a file for each page, or that page alone, in the form the name says."""
         place = Path(path)
-        return save(place, await self.atlas(sheet_format_of(place), columns, width_px, page))
+        form, saved = sheet_format_of(place), list[Path]()
+        if page is not None:
+            return [save(place, await self.atlas(form, columns, width_px, page))]
+        for number in range(max(1, self.answer.units.total)):
+            content, more = await self._sheet(form, columns, width_px, number)
+            page_place = place.with_name(f"{place.stem}-{number}{place.suffix}") if number else place
+            saved.append(save(page_place, content))
+            if not more:
+                break
+        return saved
+
+    async def _sheet(
+        self, form: AtlasFormat, columns: int | None, width_px: int | None, page: int
+    ) -> tuple[bytes, bool]:
+        """One page, and whether there is another one."""
+        params = {"columns": columns, "width": width_px, "page": page or None}
+        response = await self.wire.answered(Call("GET", f"{self.path}/atlas.{form}", params))
+        return response.content, "next" in response.links
 
     async def cancel(self) -> None:
         """Stop what has not ended."""
@@ -108,11 +131,3 @@ class AskedBatch:
     async def delete(self) -> None:
         """Forget the batch; the answers of its units stay."""
         await self.wire.answered(Call("DELETE", self.path))
-
-
-def _wanted(units: Units) -> Any:
-    if isinstance(units, str):
-        return units
-    if isinstance(units, range) and units.step > 0:
-        return {"start": units.start, "stop": units.stop, "step": units.step}
-    return list(units)

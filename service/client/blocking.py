@@ -123,9 +123,18 @@ class Batch(KnownBatch):
         return run(self._asked.atlas(format, columns, width, page))
 
     def save(
-        self, path: str | Path, *, columns: int | None = None, width: int | None = None, page: int = 0
-    ) -> Path:
-        """Write the contact sheet to a file named .png or .webp. Raises `CannotSave`."""
+        self,
+        path: str | Path,
+        *,
+        columns: int | None = None,
+        width: int | None = None,
+        page: int | None = None,
+    ) -> list[Path]:
+        """Write the contact sheet to a file named .png or .webp; returns the files.
+
+        Where it has several pages, those after the first to ``path`` with -1, -2, … before its suffix. With
+        ``page``, from 0, that one alone to ``path``. Raises `CannotSave`.
+        """
         return run(self._asked.save(path, columns, width, page))
 
     def cancel(self) -> Self:
@@ -143,9 +152,11 @@ class Client:
 
     ``base_url``, ``key``: default `PROXYGRAD_URL`, else http://127.0.0.1:8000, and `PROXYGRAD_API_KEY`.
     ``timeout_s``: for one request, beyond the wait that it asks for. ``retries``: how often one that is safe
-    to repeat is sent again, within ``retry_for_s`` seconds. ``sleep``: makes the pauses between them.
+    to repeat is sent again, within ``retry_for_s`` seconds; of a wait, those alone count, from when the
+    service went away. ``sleep``: makes the pauses between them.
 
-    Raises `BadAddress`, and `SettingsError` for what can be no key. Every method raises `ServiceError`.
+    Raises `BadAddress`, and `SettingsError` for what can be no key or time. Every method raises
+    `ServiceError`.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,8 @@ class Call:
     """What is sent. ``repeatable``: doing it twice is doing it once.
 
     ``wait_s``: how long it asks the service to wait; ``silence_s``: how long a stream may be silent;
-    ``within_s``: no pause leads beyond so many seconds from now.
+    ``within_s``: no pause leads beyond so many seconds from now. ``patient``: it belongs to a wait, which a
+    restart of the service shall not end, so that the time alone bounds how often it is repeated.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Call:
     wait_s: float = 0.0
     silence_s: float | None = None
     within_s: float = math.inf
+    patient: bool = False
 
     def request(self, http: httpx.Client | httpx.AsyncClient, timeout_s: float) -> httpx.Request:
         """The request, with time for the wait that it asks for."""
@@ -62,20 +64,34 @@ class Call:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a call is tried: ``retries`` more times, and within ``for_s`` seconds from the first."""
+    """How long a call is tried: ``retries`` more times, and within ``for_s`` seconds from the first.
+
+    A patient call: for ``for_s`` seconds from its first failure, however often; with no ``retries`` once.
+    """
 
     retries: int = 4
     for_s: float = 60.0
     chance: Callable[[], float] = random.random
 
-    def pause_s(self, call: Call, error: ServiceError, tries: int, spent_s: float) -> float | None:
-        """How long to wait before trying again after ``tries`` tries; None: not any more."""
-        if tries > self.retries or not _may_repeat(call, error):
+    def pause_s(
+        self, call: Call, error: ServiceError, tries: int, spent_s: float, sound_s: float = 0.0
+    ) -> float | None:
+        """How long to wait before trying again after ``tries`` tries; None: not any more.
+
+        ``spent_s``: since the call began; ``sound_s``: of those, the ones before anything failed.
+        """
+        if not self._goes_on(call, tries) or not _may_repeat(call, error):
             return None
-        pause_s = min(FIRST_PAUSE_S * 2.0 ** (tries - 1), LONGEST_PAUSE_S) * (1 - JITTER * self.chance())
+        pause_s = min(FIRST_PAUSE_S * 2.0 ** min(tries - 1, 99), LONGEST_PAUSE_S) * (
+            1 - JITTER * self.chance()
+        )
         if error.retry_after_s is not None:
             pause_s += error.retry_after_s
-        return pause_s if spent_s + pause_s <= min(self.for_s, call.within_s) else None
+        most_s = min(self.for_s + (sound_s if call.patient else 0.0), call.within_s)
+        return pause_s if spent_s + pause_s <= most_s else None
+
+    def _goes_on(self, call: Call, tries: int) -> bool:
+        return self.retries > 0 if call.patient else tries <= self.retries
 
 
 def _may_repeat(call: Call, error: ServiceError) -> bool:
@@ -97,10 +113,3 @@ def note(error: ServiceError, pause_s: float) -> None:
 def was_gone(call: Call, error: ServiceError, tries: int) -> bool:
     """Whether a deletion that was repeated finds that the first one had been done."""
     return call.method == "DELETE" and tries > 1 and isinstance(error, NotFound)
-
-
-def several(name: str, values: str | Sequence[str] | None) -> dict[str, list[str]]:
-    """A query parameter that may be given several times."""
-    if values is None:
-        return {}
-    return {name: [values] if isinstance(values, str) else list(values)}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from urllib.parse import quote
 
 from service.answers import LayerAnswer, LayersAnswer, ModelAnswer, ModelsAnswer, Summary
 from service.batch_answers import BatchPage
 from service.client import batches as of_batches
-from service.client import events
+from service.client import events, values
 from service.client.batches import AskedBatch
-from service.client.calls import Call, several
+from service.client.calls import Call
 from service.client.pages import VisualizationPage, paged
 from service.client.wires import Wire
 from workers.jobs import State
@@ -27,7 +26,9 @@ def visualizations(
     state: State | Sequence[State] | None,
 ) -> AsyncGenerator[Summary, None]:
     """What was asked within a week, the newest first."""
-    filters = several("model", model) | several("layer", layer) | several("state", state)
+    filters = dict(
+        values.several("model", model) | values.several("layer", layer) | values.several("state", state)
+    )
     return paged(
         wire,
         events.BASE,
@@ -54,16 +55,16 @@ async def models(wire: Wire) -> list[ModelAnswer]:
 
 async def model(wire: Wire, name: str) -> ModelAnswer:
     """One."""
-    return await wire.read(Call("GET", f"{MODELS}/{quote(name, safe='')}"), ModelAnswer)
+    return await wire.read(Call("GET", f"{MODELS}/{values.segment('name', name)}"), ModelAnswer)
 
 
 async def layers(wire: Wire, name: str) -> list[LayerAnswer]:
     """Those of the model of that name."""
-    found = await wire.read(Call("GET", f"{MODELS}/{quote(name, safe='')}/layers"), LayersAnswer)
+    found = await wire.read(Call("GET", f"{MODELS}/{values.segment('model', name)}/layers"), LayersAnswer)
     return found.layers
 
 
 async def layer(wire: Wire, model_name: str, name: str) -> LayerAnswer:
     """One of the model of that name."""
-    path = f"{MODELS}/{quote(model_name, safe='')}/layers/{quote(name, safe='')}"
+    path = f"{MODELS}/{values.segment('model', model_name)}/layers/{values.segment('name', name)}"
     return await wire.read(Call("GET", path), LayerAnswer)

@@ -19,6 +19,8 @@
         │   ├── Failed
         │   └── Cancelled
         ├── StillRunning            the time to wait is over; a TimeoutError too
+        ├── BadValue                what was given cannot be sent; a ValueError too
+        ├── Unusable                the client is closed, or of another event loop; a RuntimeError too
         └── CannotSave              a picture cannot be written where it was wanted
 """
 
@@ -139,6 +141,18 @@ class StillRunning(ServiceError, TimeoutError):
     code = "still_running"
 
 
+class BadValue(ServiceError, ValueError):
+    """What was given cannot be sent, and nothing was. What the service itself refuses is `Invalid`."""
+
+    code = "bad_value"
+
+
+class Unusable(ServiceError, RuntimeError):
+    """The client is closed, or belongs to another event loop. Nothing was sent."""
+
+    code = "client_unusable"
+
+
 class CannotSave(ServiceError):
     """The picture cannot be written where it was wanted."""
 
@@ -167,6 +181,8 @@ def translated(address: str) -> Iterator[None]:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise BadAddress(f"{address!r} is not the address of a server: {error}") from error
+    except httpx.LocalProtocolError as error:  # ours, and the same the next time
+        raise ServiceError(f"the request to {address} cannot be sent: {error}") from error
     except httpx.TransportError as error:
         reason = str(error) or type(error).__name__
         unsent = isinstance(error, _NEVER_SENT)

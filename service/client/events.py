@@ -108,7 +108,7 @@ async def followed(
             await stream.aclose()
         # It broke off, or there was none. This look waits for the service to be back, and says why not.
         await wire.pause(RECONNECT_S * (1 - JITTER * wire.patience.chance()))
-        seen = await wire.read(look(visualization_id, 0, until_s), Visualization)
+        seen = await wire.read(look(visualization_id, 0, until_s, patient=True), Visualization)
         if seen.ended:
             yield StateEvent(seen.state, seen.problem)
             return
@@ -184,7 +184,8 @@ async def _polled(
     progress = None
     while True:
         left_s = POLL_S if until_s is None else max(0.0, min(POLL_S, until_s - time.monotonic()))
-        seen = await wire.read(look(visualization_id, left_s, until_s), Visualization)
+        call = look(visualization_id, left_s, until_s, patient=True)
+        seen = await wire.read(call, Visualization)
         now = ProgressEvent(seen.progress.step, seen.progress.steps, seen.progress.activation)
         if seen.state != state:
             state = seen.state
@@ -198,13 +199,15 @@ async def _polled(
             return
 
 
-def look(visualization_id: str, wait_s: float = 0.0, until_s: float | None = None) -> Call:
+def look(
+    visualization_id: str, wait_s: float = 0.0, until_s: float | None = None, *, patient: bool = False
+) -> Call:
     """How it stands, at its end or after ``wait_s`` seconds, of which there may be 60."""
-    return waiting(f"{BASE}/{visualization_id}", wait_s, until_s)
+    return waiting(f"{BASE}/{visualization_id}", wait_s, until_s, patient=patient)
 
 
-def waiting(path: str, wait_s: float, until_s: float | None) -> Call:
+def waiting(path: str, wait_s: float, until_s: float | None, *, patient: bool) -> Call:
     """A long poll; tried until `time.monotonic()` is ``until_s`` at most."""
     params = {"wait": round(wait_s, 3)} if wait_s > 0 else {}
     within_s = math.inf if until_s is None else until_s - time.monotonic()
-    return Call("GET", path, params, wait_s=max(0.0, wait_s), within_s=within_s)
+    return Call("GET", path, params, wait_s=max(0.0, wait_s), within_s=within_s, patient=patient)

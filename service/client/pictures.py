@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -31,7 +31,7 @@ def sheet_format_of(path: Path) -> AtlasFormat:
 
 def save(path: Path, content: bytes) -> Path:
     """Write a file, as a whole or not at all, with the folders above it. Raises `CannotSave`."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

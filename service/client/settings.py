@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ from service.settings import is_loopback
 from workers.errors import SettingsError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+#: Seconds that one request may take at most: a day.
+MOST_TIMEOUT_S = 86_400.0
 
 _HOST = re.compile(rb"[\w.-]+|[0-9a-fA-F.]*:[0-9a-fA-F:.]+(%[\w.-]+)?")
 _KEY = re.compile(r"[\x21-\x7e]+")
@@ -75,7 +79,22 @@ def _url(text: str) -> httpx.URL:
         raise BadAddress(f"{text!r} is not the address of a server: {error}") from error
     if url.scheme not in ("http", "https") or not _HOST.fullmatch(url.raw_host) or (url.port or 0) > 65535:
         raise BadAddress(f"{text!r} is not the address of a server; valid: http://host:port or https://host")
+    if "?" in text or "#" in text:
+        shown = str(url.copy_with(userinfo=b""))
+        raise BadAddress(f"{shown!r} is not the address of a server: it has a query or a fragment")
     return url
+
+
+def check_times(timeout_s: float, retries: int, retry_for_s: float) -> None:
+    """Raises `SettingsError` for what no request could be made with."""
+    if not 0 < timeout_s <= MOST_TIMEOUT_S:
+        raise SettingsError(
+            f"timeout_s={timeout_s!r}; valid: more than 0, at most {MOST_TIMEOUT_S:g} seconds"
+        )
+    if retries < 0:
+        raise SettingsError(f"retries={retries!r}; valid: 0 or more")
+    if math.isnan(retry_for_s) or retry_for_s < 0:
+        raise SettingsError(f"retry_for_s={retry_for_s!r}; valid: 0 seconds or more")
 
 
 def _key(text: str | None) -> str | None:

@@ -6,12 +6,12 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
 from proxygrad.spec import Role
 from service.answers import Progress, Visualization
+from service.client import values
 from service.client.calls import Call
 from service.client.errors import Cancelled, Failed, StillRunning
 from service.client.events import BASE, Event, ProgressEvent, StateEvent, followed, look
@@ -37,24 +37,31 @@ class Asked:
     @classmethod
     async def ask(cls, wire: Wire, question: Mapping[str, Any], idempotency_key: str | None) -> Asked:
         """Submit it."""
-        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        response = await wire.answered(Call("POST", BASE, json=question, headers=headers))
+        headers = (
+            {} if idempotency_key is None else {"Idempotency-Key": values.idempotency_key(idempotency_key)}
+        )
+        call = Call("POST", BASE, json=values.document(question), headers=headers)
+        response = await wire.answered(call)
         at_once = response.status_code == httpx.codes.OK
         return cls(wire, wire.document(response, Visualization), at_once)
 
     @classmethod
     async def get(cls, wire: Wire, visualization_id: str, wait_s: float) -> Asked:
         """One that was asked before."""
-        return cls(wire, await wire.read(look(quote(visualization_id, safe=""), wait_s), Visualization))
+        call = look(values.segment("visualization_id", visualization_id), values.wait_s(wait_s))
+        return cls(wire, await wire.read(call, Visualization))
 
     @property
     def path(self) -> str:
         """Where it stands on the server."""
         return f"{BASE}/{self.answer.id}"
 
-    async def refresh(self, wait_s: float = 0.0, until_s: float | None = None) -> None:
+    async def refresh(
+        self, wait_s: float = 0.0, until_s: float | None = None, *, patient: bool = False
+    ) -> None:
         """Look how it stands; with ``wait_s``, at its end or after so many seconds."""
-        self.answer = await self.wire.read(look(self.answer.id, wait_s, until_s), Visualization)
+        call = look(self.answer.id, wait_s, until_s, patient=patient)
+        self.answer = await self.wire.read(call, Visualization)
 
     async def wait(self, progress: Shown, timeout_s: float | None, check: bool) -> None:
         """Until it has ended. Raises `StillRunning`, and with ``check`` what `check` raises."""
@@ -84,7 +91,7 @@ class Asked:
             left_s = POLL_S if until_s is None else min(POLL_S, until_s - time.monotonic())
             if left_s <= 0:
                 return
-            await self.refresh(left_s, until_s)
+            await self.refresh(left_s, until_s, patient=True)
 
     async def _follow(self, until_s: float | None, show: Callable[[Visualization], object]) -> None:
         show(self.answer)
@@ -92,18 +99,20 @@ class Asked:
             events = followed(self.wire, self.answer.id, until_s)
             try:
                 async for event in events:
-                    await self._take(event)
+                    await self._take(event, until_s)
                     show(self.answer)
             finally:
                 await events.aclose()
-            await self.refresh()
+            await self.refresh(until_s=until_s, patient=True)
             show(self.answer)
 
-    async def _take(self, event: Event | None) -> None:
+    async def _take(self, event: Event | None, until_s: float | None = None) -> None:
         """What an event changes; the end is read as a whole, with its result."""
         changes: dict[str, Any] = {}
         if event is None and self.answer.state == "queued":
-            await self.refresh()  # for its place in the queue, of which no event tells
+            await self.refresh(
+                until_s=until_s, patient=True
+            )  # for its place in the queue, of which no event tells
         elif isinstance(event, ProgressEvent):
             changes = {"progress": Progress(step=event.step, steps=event.steps, activation=event.activation)}
         elif isinstance(event, StateEvent) and not event.final and event.state != self.answer.state:

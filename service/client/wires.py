@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 import anyio
 import httpx
+from anyio.lowlevel import RunVar
 from pydantic import BaseModel, ValidationError
 
 from proxygrad.version import __version__
 from service.client import calls
 from service.client.calls import Call, Patience
-from service.client.errors import ServiceError, refusal, translated, unreadable
-from service.client.settings import Account
+from service.client.errors import ServiceError, Unusable, refusal, translated, unreadable
+from service.client.settings import Account, check_times
 
 T = TypeVar("T")
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -28,11 +29,14 @@ Answer = TypeVar("Answer", bound=BaseModel)
 #: 1024 files open.
 LIMITS = httpx.Limits(max_connections=500, max_keepalive_connections=100)
 
+_LOOP: RunVar[object] = RunVar("service.client loop")
+
 
 class Wire(ABC):
     """A way to a server. ``timeout_s``: for one request, beyond the wait that it asks for."""
 
     def __init__(self, account: Account, timeout_s: float, patience: Patience) -> None:
+        check_times(timeout_s, patience.retries, patience.for_s)
         self.address = account.address
         self.timeout_s = timeout_s
         self.patience = patience
@@ -55,7 +59,7 @@ class Wire(ABC):
 
     async def answered(self, call: Call) -> httpx.Response:
         """The answer to a call, which is repeated as `Patience` has it. Raises `ServiceError`."""
-        began_s, paused_s, tries = time.monotonic(), 0.0, 0
+        began_s, sound_s, paused_s, tries = time.monotonic(), 0.0, 0.0, 0
         while True:
             tries += 1
             try:
@@ -63,8 +67,9 @@ class Wire(ABC):
             except ServiceError as error:
                 if calls.was_gone(call, error, tries):
                     return httpx.Response(httpx.codes.NO_CONTENT)
-                spent_s = max(paused_s, time.monotonic() - began_s)
-                pause_s = self.patience.pause_s(call, error, tries, spent_s)
+                spent_s = max(sound_s + paused_s, time.monotonic() - began_s)
+                sound_s = spent_s if tries == 1 else sound_s
+                pause_s = self.patience.pause_s(call, error, tries, spent_s, sound_s)
                 if pause_s is None:
                     raise
                 calls.note(error, pause_s)
@@ -103,6 +108,7 @@ class BlockingWire(Wire):
 
     async def send(self, call: Call, *, stream: bool = False) -> httpx.Response:
         """Send it, blocking."""
+        _open(self.http)
         with translated(self.address):
             return self.http.send(call.request(self.http, self.timeout_s), stream=stream)
 
@@ -133,12 +139,15 @@ class AsyncWire(Wire):
     ) -> None:
         super().__init__(account, timeout_s, patience)
         self._sleep = sleep
+        self._loop: object = None
         self.http = httpx.AsyncClient(
             base_url=account.url, headers=_headers(account), limits=LIMITS, trust_env=not account.local
         )
 
     async def send(self, call: Call, *, stream: bool = False) -> httpx.Response:
         """Send it."""
+        _open(self.http)
+        self._stay()
         with translated(self.address):
             return await self.http.send(call.request(self.http, self.timeout_s), stream=stream)
 
@@ -156,6 +165,28 @@ class AsyncWire(Wire):
     async def pause(self, seconds: float) -> None:
         """Wait."""
         await self._sleep(seconds)
+
+    def _stay(self) -> None:
+        """The connections belong to the loop that opened them."""
+        loop = _loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise Unusable("this AsyncClient belongs to another event loop: make one for each loop")
+
+
+def _open(http: httpx.Client | httpx.AsyncClient) -> None:
+    if http.is_closed:
+        raise Unusable("this client has been closed: make another one")
+
+
+def _loop() -> object:
+    """Something that there is once for each event loop, and never again."""
+    try:
+        return _LOOP.get()
+    except LookupError:
+        _LOOP.set(found := object())
+        return found
 
 
 def _headers(account: Account) -> dict[str, str]:

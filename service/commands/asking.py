@@ -46,6 +46,16 @@ def asking(arguments: argparse.Namespace) -> Iterator[Client]:
         logger.setLevel(level)
 
 
+@contextmanager
+def going_on(name: str) -> Iterator[None]:
+    """While something is waited for: Ctrl-C ends the waiting alone, and standard error says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"goes on as {name}", file=sys.stderr, flush=True)
+        raise
+
+
 class _Told(logging.Handler):
     """Prints to what is standard error at that moment."""
 

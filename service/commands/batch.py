@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxygrad.arguments import add_template, template_from
-from service.commands.asking import add_service, asking
+from proxygrad.errors import BadRequest
+from service.commands.asking import add_service, asking, going_on
 
 if TYPE_CHECKING:
     from service.client import Batch
     from service.client.batches import Units
 
 HELP = "ask a running service for pictures of many units of a layer"
+
+#: Bounds of a contact sheet as in `service.atlas`, which needs Pillow: pixels that a picture is wide,
+#: pictures side by side, pixels of all of them, and between two.
+CELL_PX, DEFAULT_CELL_PX, MAX_COLUMNS, MAX_SIDE_PX, GAP_PX = range(32, 257), 64, 128, 8192, 4
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
@@ -51,19 +57,22 @@ def run(arguments: argparse.Namespace) -> int:
     template = template_from(arguments)
     output = arguments.output or Path(f"{template.model}-{template.layer}.png")
     sheet_format_of(output)  # before anything is computed
+    _check_sheet(arguments.columns, arguments.width)
+    saved: list[Path] = []
     with asking(arguments) as client:
         given = template.model_dump(mode="json", exclude_unset=True)
         batch = client.batch(units=arguments.units, **given)
         if arguments.wait:
-            batch.wait(progress=True, check=False)
+            with going_on(batch.id):
+                batch.wait(progress=True, check=False)
             if batch.counts.succeeded:
-                batch.save(output, columns=arguments.columns, width=arguments.width)
-        told = batch.answer.model_dump_json(indent=2) if arguments.json else report(batch, output)
+                saved = batch.save(output, columns=arguments.columns, width=arguments.width)
+        told = batch.answer.model_dump_json(indent=2) if arguments.json else report(batch, saved)
     print(told)
     return int(batch.state in ("failed", "cancelled"))
 
 
-def report(batch: Batch, output: Path) -> str:
+def report(batch: Batch, saved: Sequence[Path]) -> str:
     """How it stands, a line for each value, and for each of the first units that failed."""
     counts = batch.counts.model_dump()
     rows = [
@@ -71,8 +80,7 @@ def report(batch: Batch, output: Path) -> str:
         ("id", batch.id),
         ("state", batch.state),
     ]
-    if batch.ended and batch.counts.succeeded:
-        rows.append(("contact sheet", str(output)))
+    rows += [("contact sheet", str(page)) for page in saved]
     if batch.problem is not None:
         rows.append(("problem", f"{batch.problem.detail} [{batch.problem.code}]"))
     if batch.counts.failed:
@@ -88,6 +96,22 @@ def _failed(batch: Batch, most: int = 10) -> list[tuple[int, str]]:
         if len(found) == most:
             break
     return found
+
+
+def most_columns(cell_px: int) -> int:
+    """Pictures of that width beside each other on the widest sheet."""
+    return min(MAX_COLUMNS, (MAX_SIDE_PX - GAP_PX) // (cell_px + GAP_PX))
+
+
+def _check_sheet(columns: int | None, cell_px: int | None) -> None:
+    """Raises `BadRequest`, before anything is computed."""
+    _within("width", cell_px, CELL_PX)
+    _within("columns", columns, range(1, most_columns(cell_px or DEFAULT_CELL_PX) + 1))
+
+
+def _within(name: str, value: int | None, bounds: range) -> None:
+    if value is not None and value not in bounds:
+        raise BadRequest(f"{name} {value} is out of bounds; valid: {bounds[0]} to {bounds[-1]}")
 
 
 def _units(text: str) -> Units:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxygrad.errors import ProxyGradError
 from proxygrad.spec import Result
 from service.commands.serve import interruptible
 
@@ -22,6 +23,12 @@ HELP = "start everything, make one picture over HTTP, stop everything"
 
 #: The logit of the digit 0: plain activation maximization runs out of gradient before it gets there.
 QUESTION: dict[str, Any] = {"model": "digits", "layer": "fc", "unit": 0}
+
+
+class NeedsKey(ProxyGradError):
+    """Keys are in force, and none was given."""
+
+    code = "unauthorized"
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show the method beside plain activation maximization, for the same unit and budget."""
     from service.client import Client
 
-    with interruptible() as interrupted, _service(interrupted) as url, Client(url) as client:
+    with interruptible() as interrupted, _service(interrupted) as url, Client(url) as client, _told_of_keys():
         showings = [
             _shown(client, "ProxyGrad", {}, arguments.output),
             _shown(client, "plain", {"slope": 0.0}, arguments.output),
@@ -83,6 +90,22 @@ def _service(interrupted: threading.Event) -> Iterator[str]:
             url = error.url
             _say(f"a service runs there already; asking it at {url}")
         yield url
+
+
+@contextmanager
+def _told_of_keys() -> Iterator[None]:
+    """Say where a key belongs: the demo has no argument for it. Of a wrong one the server says enough."""
+    from service.client import Unauthorized
+
+    try:
+        yield
+    except Unauthorized as error:
+        if os.environ.get("PROXYGRAD_API_KEY", "").strip():
+            raise
+        raise NeedsKey(
+            "the service asks for a key, and none was given: set PROXYGRAD_API_KEY "
+            "(`proxygrad keys create NAME` makes one)"
+        ) from error
 
 
 def _shown(client: Client, title: str, changes: dict[str, Any], folder: Path) -> Showing:

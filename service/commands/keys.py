@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.commands.serve import add_home, overridden
+
 if TYPE_CHECKING:
     from service.keys import Key, Keys
 
@@ -24,6 +26,7 @@ ANONYMOUS = "anonymous"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands. They find the keys by `REDIS_URL`, or in the data directory."""
+    add_home(parser)
     verbs = parser.add_subparsers(title="subcommands", dest="verb", required=True, metavar="VERB")
     create = verbs.add_parser("create", help="make a key and print it, once")
     create.add_argument("name", help="whose it is, for the list; up to 100 characters")
@@ -38,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--in-flight", type=_limit, default=200, help="jobs that may wait or run, or none (default 200)"
     )
-    create.add_argument("--expires-days", type=float, metavar="DAYS", help="default: it does not expire")
+    create.add_argument(
+        "--expires-days", type=float, metavar="DAYS", help="up to 36500; default: it does not expire"
+    )
     verbs.add_parser("list", help="show all keys, without their secrets")
     revoke = verbs.add_parser("revoke", help="let a key open nothing any more")
     revoke.add_argument("id", help="the part between the underscores, as `list` shows it")
@@ -46,15 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "webhook-secret", help="print what the receiver of a key's webhooks checks signatures with"
     )
     secret.add_argument("name", help=f"name or id of the key, or {ANONYMOUS} where no key is asked for")
+    for verb in verbs.choices.values():
+        add_home(verb, argparse.SUPPRESS)  # What stands before the verb holds where nothing stands after it.
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it; raises a `ProxyGradError` that says why not."""
+    environ = overridden(os.environ, arguments)
     if arguments.verb == "webhook-secret":
-        for secret in webhook_secrets(os.environ, arguments.name):
+        for secret in webhook_secrets(environ, arguments.name):
             print(secret)
         return 0
-    with _keys(os.environ) as keys:
+    with _keys(environ) as keys:
         if arguments.verb == "create":
             _create(keys, arguments)
         elif arguments.verb == "list":
@@ -95,7 +103,7 @@ def webhook_secrets(environ: Mapping[str, str], name: str) -> list[str]:
         known = keys.all().keys
     found = [name] if name in known else [key.id for key in known.values() if key.name == name]
     if not found:
-        names = ", ".join(sorted({key.name for key in known.values()})) or "none"
+        names = ", ".join(sorted({_printable(key.name) for key in known.values()})) or "none"
         raise KeyProblem(f"there is no key {name!r}; names: {names}, and {ANONYMOUS}")
     if len(found) > 1:
         raise KeyProblem(f"{len(found)} keys are called {name!r}; name one by its id: {', '.join(found)}")
@@ -153,13 +161,25 @@ def table(keys: list[Key], now_s: float) -> str:
 
 def _row(key: Key, now_s: float) -> tuple[str, ...]:
     return (
-        *(key.id, key.name, key.state(now_s), ",".join(sorted(key.scopes, key=SCOPES.index))),
+        *(key.id, _printable(key.name), key.state(now_s), ",".join(sorted(key.scopes, key=SCOPES.index))),
         *("–" if limit is None else str(limit) for limit in (key.rate_per_min, key.in_flight)),
-        *(
-            "–" if at is None else f"{datetime.fromtimestamp(at, tz=UTC):%Y-%m-%d %H:%M}Z"
-            for at in _times(key)
-        ),
+        *("–" if at is None else _time(at) for at in _times(key)),
     )
+
+
+def _printable(name: str) -> str:
+    """A name that was kept before control characters were refused must not steer the terminal."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name
+    )
+
+
+def _time(at: float) -> str:
+    """A date to the minute; seconds since 1970 where the calendar ends before."""
+    try:
+        return f"{datetime.fromtimestamp(at, tz=UTC):%Y-%m-%d %H:%M}Z"
+    except (OverflowError, ValueError, OSError):
+        return f"{at:g}s"
 
 
 def _times(key: Key) -> tuple[float, float | None]:

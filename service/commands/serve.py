@@ -18,7 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the addresses and the data directory; each stands for an environment variable."""
     parser.add_argument("--host", help="address to listen on (PROXYGRAD_HOST, default 127.0.0.1)")
     parser.add_argument("--port", help="port to listen on, 0 for any free one (PROXYGRAD_PORT, default 8000)")
-    parser.add_argument("--home", help="data directory (PROXYGRAD_HOME, default ~/.local/share/proxygrad)")
+    add_home(parser)
+
+
+def add_home(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """``--home``, which stands for `PROXYGRAD_HOME`."""
+    parser.add_argument(
+        "--home",
+        default=default,
+        help="data directory (PROXYGRAD_HOME, default ~/.local/share/proxygrad)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -26,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from service.settings import Settings
     from service.stack import Stack
 
-    environ = _overridden(os.environ, arguments)
+    environ = overridden(os.environ, arguments)
     settings = Settings.from_env(environ)
     with interruptible() as interrupted:
         try:
@@ -61,12 +70,9 @@ def interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _overridden(environ: Mapping[str, str], arguments: argparse.Namespace) -> dict[str, str]:
-    given = {
-        "PROXYGRAD_HOST": arguments.host,
-        "PROXYGRAD_PORT": arguments.port,
-        "PROXYGRAD_HOME": arguments.home,
-    }
+def overridden(environ: Mapping[str, str], arguments: argparse.Namespace) -> dict[str, str]:
+    """The environment with ``--host``, ``--port`` and ``--home`` in it, as far as the command has them."""
+    given = {f"PROXYGRAD_{name.upper()}": getattr(arguments, name, None) for name in ("host", "port", "home")}
     return {**environ, **{name: value for name, value in given.items() if value is not None}}
 
 

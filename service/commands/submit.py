@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxygrad.arguments import add_question, describe, picture_paths, spec_from
-from service.commands.asking import add_service, asking
+from service.commands.asking import add_service, asking, going_on
 
 if TYPE_CHECKING:
     from service.client import Visualization
@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     with asking(arguments) as client:
         asked = client.visualize(**spec.model_dump(mode="json", exclude_unset=True))
         if arguments.wait:
-            asked.wait(progress=True)
+            with going_on(asked.id):
+                asked.wait(progress=True)
             places = picture_paths(output, asked.result)
             saved = [asked.save(place, number) for number, place in enumerate(places)]
     if arguments.json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import cast
@@ -114,6 +115,14 @@ def test_a_record_that_cannot_be_read_opens_nothing_and_keeps_keys_in_force(
         ({"scopes": []}, "scopes"),
         ({"rate_per_min": 0}, "rate_per_min 0"),
         ({"in_flight": -1}, "in_flight -1"),
+        *(
+            ({"expires_days": days}, f"expires_days {days!r}; valid: above 0, at most 36500")
+            for days in (0, -1.0, 36_500.1, 1e7, math.nan, math.inf, -math.inf)
+        ),
+        *(
+            ({"name": f"a{character}b"}, f"holds the control character {character!r}")
+            for character in ("\n", "\x1b", "\x00", "\x7f", "\x9b", "\u2028")
+        ),
     ],
 )
 def test_a_key_that_makes_no_sense_is_not_made(changes: dict[str, object], said: str) -> None:
@@ -157,10 +166,22 @@ def test_a_key_is_made_in_the_data_directory_whether_its_server_runs_or_not(tmp_
     assert "it is the first one" not in second.stderr
 
 
+def test_the_data_directory_may_be_named_before_or_after_the_verb(tmp_path: Path) -> None:
+    elsewhere, other = str(tmp_path / "elsewhere"), str(tmp_path / "other")
+    made = run(tmp_path / "home", "keys", "create", "one", "--home", elsewhere)
+    assert made.returncode == 0, made.stderr
+    assert not (tmp_path / "home").exists()
+    for arguments in (("--home", elsewhere, "list"), ("--home", other, "list", "--home", elsewhere)):
+        listed = run(tmp_path / "home", "keys", *arguments)
+        assert [line.split()[1] for line in listed.stdout.splitlines()[1:]] == ["one"], listed.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["create", "a", "--scopes", "read,write"], "valid, with commas between: read, submit"),
+        (["create", "a", "--expires-days", "nan"], "expires_days nan; valid: above 0, at most 36500"),
+        (["create", "a\x1b[2J"], "holds the control character '\\x1b'"),
         (["create", "a", "--rate", "0"], "a whole number from 1, or none"),
         (["revoke", "nobody"], "there is no key 'nobody'; ids: there are none"),
     ],
@@ -177,3 +198,21 @@ def test_the_table_shows_limits_and_states() -> None:
     assert head.split()[:4] == ["id", "name", "state", "scopes"]
     assert row.split()[1:6] == ["a", "expired", "read,submit", "–", "200"]
     assert table([], 0.0) == "there are no keys"
+
+
+def test_the_longest_and_the_shortest_time_can_be_listed() -> None:
+    made = [Key.made("a", ["read"], 2e9, expires_days=days)[0] for days in (keys.MAX_EXPIRES_DAYS, 1e-12)]
+    assert [key.state(2e9) for key in made] == ["valid", "expired"]
+    assert "2133-04-24" in table(made, 2e9)
+
+
+def test_what_was_kept_before_it_was_refused_is_listed_all_the_same(redis: redis_client.Redis) -> None:
+    key, token = Keys(redis).create("a")
+    old = key.model_copy(update={"name": "b\n\x1b[2Jé", "expires_at": key.created_at + 1e7 * DAY_S})
+    redis.hset(KEYS_KEY, key.id, old.model_dump_json())
+    known = Keys(redis).all().keys
+    assert opened(token, known) == old
+    lines = table(list(known.values()), key.created_at).splitlines()
+    assert len(lines) == 2
+    assert "b\\n\\x1b[2Jé" in lines[1]
+    assert lines[1].endswith(f"  {old.expires_at:g}s")

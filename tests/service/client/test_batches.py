@@ -73,6 +73,18 @@ def test_a_contact_sheet_has_no_array(client: Any, tmp_path: Path) -> None:
         batch.save(tmp_path / "sheet.npy")
 
 
+def test_every_page_of_a_contact_sheet_is_saved(client: Any, tmp_path: Path) -> None:
+    batch = client.batch(**LAYER)
+    folder = tmp_path / "sheets"
+    saved = batch.save(folder / "sheet.png", columns=1, width=256)  # 29 units a page
+    assert [path.name for path in saved] == ["sheet.png", "sheet-1.png", "sheet-2.png"]
+    assert sorted(folder.iterdir()) == sorted(saved)
+    pages = [path.read_bytes() for path in saved]
+    assert pages == [batch.atlas(columns=1, width=256, page=page) for page in range(3)]
+    assert batch.save(tmp_path / "last.png", columns=1, width=256, page=2) == [tmp_path / "last.png"]
+    assert (tmp_path / "last.png").read_bytes() == pages[2]
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a whole service."""
@@ -92,7 +104,8 @@ def test_a_whole_service_answers_all_units(whole: str, connect: Connect, tmp_pat
     assert [one.unit for one in found] == list(range(6))
     first = client.get(found[0].id)
     assert first.result.achieved_activation == found[0].achieved_activation
-    narrow, wide = batch.atlas(columns=3, width=64), batch.save(tmp_path / "sheet.webp", columns=6, width=64)
+    narrow = batch.atlas(columns=3, width=64)
+    (wide,) = batch.save(tmp_path / "sheet.webp", columns=6, width=64)
     with Image.open(io.BytesIO(narrow)) as one, Image.open(wide) as other:
         assert (other.format, other.width > one.width) == ("WEBP", True)
 
@@ -138,6 +151,25 @@ def test_the_command_saves_the_contact_sheet(
     assert "digits layer3: 100%" in err
     with Image.open(output) as sheet:
         assert sheet.format == "PNG"
+
+
+@pytest.mark.engine
+def test_the_command_saves_every_page_and_tells_what_it_saved(
+    whole: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words = ["digits", "layer3", "--units", "0-29", "--steps", "2", "--url", whole]
+    words += ["--columns", "1", "--width", "256", "-o", str(tmp_path / "sheet.png")]
+    assert command.run(parser.parse_args(words)) == 0
+    told = [line.split()[-1] for line in capsys.readouterr().out.splitlines() if "contact sheet" in line]
+    assert told == [str(tmp_path / "sheet.png"), str(tmp_path / "sheet-1.png")]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert command.run(parser.parse_args([*words, "--no-wait"])) == 0  # it has ended before
+    out = capsys.readouterr().out
+    assert ("30 succeeded" in out, "contact sheet" in out) == (True, False)
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.engine

@@ -191,3 +191,39 @@ def test_waiting_survives_what_happens_meanwhile(shaky: Flaky, connect: Connect,
     shaky.moods.extend([AWAY, dropped, busy(502), passed])
     with pytest.raises(Failed, match="step 3"):
         asked.wait()
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_restart_of_the_service_does_not_end_a_wait(
+    shaky: Flaky, connect: Connect, player: Player, progress: bool
+) -> None:
+    asked = connect(shaky.url).visualize(**QUESTION)
+    player.fail(asked.id)
+    shaky.of_streams = dropped
+    shaky.moods.extend([dropped] * 8)
+    with pytest.raises(Failed, match="step 3"):
+        asked.wait(progress)
+    assert not shaky.moods
+
+
+def test_a_wait_for_a_service_that_stays_away_has_an_end(
+    shaky: Flaky, connect: Connect, pauses: Pauses
+) -> None:
+    asked, unwilling = (connect(shaky.url, **more).visualize(**QUESTION) for more in ({}, {"retries": 0}))
+    shaky.moods.extend([dropped] * 99)
+    with pytest.raises(ServiceUnreachable):
+        asked.wait()
+    assert 52 < sum(pauses) <= 60
+    made = len(pauses)
+    with pytest.raises(ServiceUnreachable):
+        unwilling.wait()
+    assert len(pauses) == made
+
+
+def test_of_a_wait_the_time_counts_from_when_the_service_went_away() -> None:
+    away, patience = ServiceUnreachable("away"), Patience(4, 60.0, lambda: 0.0)
+    wait = Call("GET", "/", patient=True, within_s=200.0)
+    assert patience.pause_s(wait, away, 9, 90.0, 40.0) == 8
+    assert patience.pause_s(wait, away, 9, 92.1, 40.0) is None
+    assert patience.pause_s(wait, away, 9, 192.1, 190.0) is None
+    assert patience.pause_s(Call("GET", "/"), away, 2, 90.0, 40.0) is None

@@ -38,11 +38,40 @@ def test_what_is_given_goes_before_the_environment(
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "http://", "ftp://127.0.0.1", "http://[", "http://a b/", "http://h:99999", "x"]
+    "url",
+    [
+        "localhost:8000",
+        "http://",
+        "ftp://127.0.0.1",
+        "http://[",
+        "http://a b/",
+        "http://h:99999",
+        "x",
+        "http://h/?a=b",
+        "http://h#c",
+    ],
 )
 def test_what_is_not_an_address_is_an_error_of_this_package(url: str) -> None:
     with pytest.raises(BadAddress, match="not the address of a server"):
         Client(url, environ={})
+
+
+@pytest.mark.parametrize(
+    ("setting", "valid"),
+    [
+        ({"retries": -1}, "0 or more"),
+        ({"timeout_s": 0}, "more than 0, at most 86400"),
+        ({"timeout_s": float("nan")}, "more than 0"),
+        ({"timeout_s": float("inf")}, "more than 0"),
+        ({"retry_for_s": -1.0}, "0 seconds or more"),
+    ],
+)
+def test_times_that_no_request_could_have_are_refused(
+    connect: Connect, setting: dict[str, float], valid: str
+) -> None:
+    with pytest.raises(SettingsError, match=valid) as refused:
+        connect("http://127.0.0.1:1", **setting)
+    assert str(refused.value).startswith(next(iter(setting)))
 
 
 @pytest.mark.parametrize("key", ["pg_1 2", "pg_\nX-Evil: 1", "pg_é"])

@@ -12,7 +12,8 @@ import pytest
 from fastapi import FastAPI
 
 from proxygrad.errors import BadRequest
-from service.client import CannotSave, Client, Invalid
+from service import atlas
+from service.client import Batch, CannotSave, Client, Invalid
 from service.commands import batch
 from tests.service.conftest import Http
 from tests.service.serving import serving
@@ -51,6 +52,7 @@ def test_without_waiting_the_id_is_told(url: str, capsys: pytest.CaptureFixture[
     assert batch.run(typed(*words)) == 0
     out = capsys.readouterr().out
     assert "4 waiting" in out
+    assert "contact sheet" not in out
     assert batch.run(typed(*words, "--json")) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["id"] in out
@@ -87,3 +89,38 @@ def test_what_cannot_be_is_refused(url: str, tmp_path: Path) -> None:
         batch.run(typed(*WORDS, "--steps", "0", "--url", url))
     with pytest.raises(CannotSave, match=r"\.png or a \.webp"):
         batch.run(typed(*WORDS, "--url", url, "-o", str(tmp_path / "sheet.npy")))
+
+
+@pytest.mark.parametrize(
+    ("words", "valid"),
+    [
+        (["--columns", "0"], "columns 0 .* 1 to 120"),
+        (["--width", "31"], "width 31 .* 32 to 256"),
+        (["--width", "257"], "width 257 .* 32 to 256"),
+        (["--width", "256", "--columns", "32"], "columns 32 .* 1 to 31"),
+    ],
+)
+def test_a_sheet_out_of_bounds_is_refused_before_anything_is_asked(words: list[str], valid: str) -> None:
+    with pytest.raises(BadRequest, match=valid):
+        batch.run(typed(*WORDS, *words, "--url", "http://127.0.0.1:1"))
+
+
+def test_the_bounds_of_a_sheet_are_those_of_the_service() -> None:
+    assert (batch.CELL_PX[0], batch.CELL_PX[-1]) == (atlas.MIN_CELL_PX, atlas.MAX_CELL_PX)
+    assert batch.DEFAULT_CELL_PX == atlas.DEFAULT_CELL_PX
+    for cell_px in batch.CELL_PX:
+        assert batch.most_columns(cell_px) == atlas.most_columns(cell_px)
+
+
+def test_ctrl_c_says_what_goes_on(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: Batch, *_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Batch, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        batch.run(typed(*WORDS, "--units", "0-3", "--url", url))
+    with Client(url, environ={}) as client:
+        (asked,) = client.batches()
+    assert capsys.readouterr().err == f"goes on as {asked.id}\n"

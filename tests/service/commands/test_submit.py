@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Any
 
 import pytest
@@ -169,3 +169,37 @@ def test_a_key_in_clear_is_warned_of_in_one_line(capsys: pytest.CaptureFixture[s
     err = capsys.readouterr().err
     assert err.startswith("warning: the API key is sent unencrypted to lab.example")
     assert ("secret" in err, err.count("\n")) == (False, 1)
+
+
+def test_ctrl_c_says_what_goes_on(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: Visualization, *_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Visualization, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        submit.run(typed(*WORDS, "--url", url))
+    assert capsys.readouterr().err == f"goes on as {asked(url).id}\n"
+
+
+def test_threads_save_to_the_same_place(tmp_path: Path) -> None:
+    place = tmp_path / ("x" * 251 + ".png")
+    begin, errors = Barrier(4), list[CannotSave]()
+
+    def go_on() -> None:
+        begin.wait()
+        for _ in range(50):
+            try:
+                save(place, PNG)
+            except CannotSave as error:
+                errors.append(error)
+
+    threads = [Thread(target=go_on) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
+    assert place.read_bytes() == PNG
