@@ -1,20 +1,22 @@
 """Contact sheets of batches: the pictures there are so far, small, in order, each with its unit's number.
 
-A sheet is drawn in the caller's thread, two at a time at most. Its thumbnails are kept for a while, so that
-a sheet that is looked at again and again while its batch runs costs what is new in it.
+A sheet is drawn in a thread, two at a time at most; others wait without one, so that calls to Redis find
+theirs. Thumbnails are kept for a while, so that a sheet that is looked at again and again while its batch
+runs costs what is new in it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import math
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
+from anyio import to_thread
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from service.conversion import ENCODER
@@ -109,22 +111,29 @@ def _shown(unit: Unit) -> str:
 
 
 class Sheets:
-    """Draws sheets, and remembers. Safe to share between threads."""
+    """Draws sheets, and remembers. For one event loop."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._drawing = threading.Semaphore(DRAWN_AT_ONCE)
+        self._drawing = asyncio.Semaphore(DRAWN_AT_ONCE)
         self._sheets: Kept[str, Sheet] = Kept(KEPT_SHEETS_BYTES, lambda sheet: len(sheet.content))
         self._thumbnails: Kept[tuple[str, int, int], Image.Image] = Kept(KEPT_THUMBNAILS_BYTES, _size_of)
 
-    def __call__(self, units: Sequence[Unit], placed: Layout, form: SheetFormat, tag: str) -> Sheet:
-        """The sheet of these units, of which ``tag`` is the entity tag. Blocks. Raises `StorageError`."""
+    async def __call__(self, units: Sequence[Unit], placed: Layout, form: SheetFormat, tag: str) -> Sheet:
+        """The sheet of these units, of which ``tag`` is the entity tag. Raises `StorageError`."""
         known = self._sheets.get(tag)
         if known is not None:
             return known
-        with self._drawing:
-            thumbnails = self._fetched(units, placed.cell_px)
-            sheet = draw(units, thumbnails, placed)
+        async with self._drawing:
+            known = self._sheets.get(tag)  # whoever asked for the same before may have drawn it
+            if known is not None:
+                return known
+            return await to_thread.run_sync(self.drawn, units, placed, form, tag)
+
+    def drawn(self, units: Sequence[Unit], placed: Layout, form: SheetFormat, tag: str) -> Sheet:
+        """The same, drawn now. Blocks. Safe to call from several threads."""
+        thumbnails = self._fetched(units, placed.cell_px)
+        sheet = draw(units, thumbnails, placed)
         answered = [each for unit, each in zip(units, thumbnails, strict=True) if unit.state == "succeeded"]
         made = Sheet(_encoded(sheet, form), whole=None not in answered)
         if made.whole:

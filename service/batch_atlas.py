@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from service.atlas import (
@@ -109,7 +108,7 @@ async def read_batch_atlas(
         headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
     if matches(if_none_match, tag):
         return Response(status_code=304, headers=headers)
-    sheet = await to_thread.run_sync(gateway.sheets, units, placed, form, tag)
+    sheet = await gateway.sheets(units, placed, form, tag)
     if not sheet.whole:  # a picture is gone from the store: the same units may look otherwise later
         del headers["ETag"]
         headers["Cache-Control"] = "no-store"

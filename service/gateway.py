@@ -6,6 +6,7 @@ that is woken by what happens to the job (`service.live`) and holds no thread.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import re
 import time
@@ -51,6 +52,8 @@ WAIT_LOOK_S = 5.0
 #: most, instead of a place in a growing line of threads.
 SILENCE_S = 1.0
 LOOK_S = 5.0
+#: Pictures that are converted at once: others wait without a thread, which calls to Redis need.
+CONVERTED_AT_ONCE = 4
 
 
 @dataclass
@@ -76,6 +79,7 @@ class Gateway:
         self.deliveries = Deliveries(redis)
         self.receivers = Receivers(settings.webhook_hosts)
         self.conversions = Conversions()
+        self.converting = asyncio.Semaphore(CONVERTED_AT_ONCE)
         self.sheets = Sheets(store)
         self.idempotency = Idempotency(redis)
         self.renderings = Renderings()

@@ -101,7 +101,10 @@ async def read_image(
         headers["Vary"] = "Accept"
     if matches(if_none_match, etag):
         return Response(status_code=304, headers=headers)
-    content = await to_thread.run_sync(gateway.conversions, digest, png, form)
+    content = png
+    if not form.original:
+        async with gateway.converting:
+            content = await to_thread.run_sync(gateway.conversions, digest, png, form)
     if request.method == "HEAD":
         headers["Content-Length"] = str(len(content))
         return Response(headers=headers, media_type=MEDIA_TYPES[form.format])

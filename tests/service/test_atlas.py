@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import threading
 from typing import Any
 
 import pytest
 import redis as redis_client
+from anyio import to_thread
 from PIL import Image
 
 from proxygrad.spec import ModelInfo
 from service.atlas import (
+    DRAWN_AT_ONCE,
     MAX_CELLS,
     MAX_COLUMNS,
     MAX_PIXELS,
     MAX_SIDE_PX,
     Layout,
+    Sheet,
     Sheets,
     draw,
     entity_tag,
@@ -129,7 +134,7 @@ def test_small_pictures_grow_by_whole_pixels_and_large_ones_shrink(store: Store)
     store.put(image_path(unit(0).job_id or "", 0), buffer.getvalue())
     store.put(image_path(unit(1).job_id or "", 0), picture("RGB", (200, 100)))
     placed = Layout(2, 32)
-    sheet = opened(Sheets(store)([unit(0), unit(1)], placed, "png", "tag").content)
+    sheet = opened(Sheets(store).drawn([unit(0), unit(1)], placed, "png", "tag").content)
     grown = cell(sheet, placed, 0)
     assert {value for _, value in grown.convert("L").getcolors() or []} == {0, 255}
     assert grown.getpixel((0, 0)) == grown.getpixel((1, 1)) != grown.getpixel((2, 0))
@@ -139,7 +144,7 @@ def test_small_pictures_grow_by_whole_pixels_and_large_ones_shrink(store: Store)
 
 def test_a_picture_that_is_gone_or_damaged_leaves_its_cell_empty(store: Store) -> None:
     store.put(image_path(unit(1).job_id or "", 0), b"no picture")
-    made = Sheets(store)([unit(0), unit(1)], Layout(2, 32), "png", "tag")
+    made = Sheets(store).drawn([unit(0), unit(1)], Layout(2, 32), "png", "tag")
     assert not made.whole
     assert cell(opened(made.content), Layout(2, 32), 0).getextrema() == (EMPTY, EMPTY)
 
@@ -226,3 +231,41 @@ def test_a_sheet_that_lacks_a_picture_is_not_kept(
     assert sheet.status_code == 200
     assert "ETag" not in sheet.headers
     assert sheet.headers["Cache-Control"] == "no-store"
+
+
+class SlowSheets(Sheets):
+    """Draws when it may; says what it was asked to draw."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.begun = threading.Semaphore(0)
+        self.may = threading.Event()
+        self.asked: list[str] = []
+
+    def drawn(self, units: Any, placed: Any, form: Any, tag: str) -> Sheet:
+        self.asked.append(tag)
+        self.begun.release()
+        assert self.may.wait(20)
+        sheet = Sheet(tag.encode(), whole=True)
+        self._sheets.put(tag, sheet)
+        return sheet
+
+
+def test_sheets_that_wait_leave_threads_to_others_and_are_not_drawn_again(settings: Settings) -> None:
+    sheets = SlowSheets(Store.from_url(settings.store_url))
+
+    async def ask_for_many() -> list[Sheet]:
+        tags = [str(number % 20) for number in range(100)]
+        tasks = [asyncio.create_task(sheets([], Layout(1, 32), "png", tag)) for tag in tags]
+        for _ in range(DRAWN_AT_ONCE):
+            await to_thread.run_sync(sheets.begun.acquire)
+        async with asyncio.timeout(10):
+            await to_thread.run_sync(len, "there is a thread for this")
+        assert len(sheets.asked) == DRAWN_AT_ONCE
+        sheets.may.set()
+        return await asyncio.gather(*tasks)
+
+    made = asyncio.run(ask_for_many())
+    assert [sheet.content.decode() for sheet in made] == [str(number % 20) for number in range(100)]
+    assert set(sheets.asked) == {str(number) for number in range(20)}
+    assert max(sheets.asked.count(tag) for tag in sheets.asked) <= DRAWN_AT_ONCE

@@ -6,12 +6,13 @@ import asyncio
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 
 from service.client import AsyncClient, BadValue, ServiceError, Unusable
 from tests.service.client.conftest import Connect, Pauses
 from tests.service.client.flaky import flaky
+
+np = pytest.importorskip("numpy", reason="its numbers are what is sent")
 
 LAYER: dict[str, Any] = {"model": "digits", "layer": "layer3"}
 
