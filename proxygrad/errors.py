@@ -86,6 +86,7 @@ class UnitOutOfRange(BadRequest):
     code = "unit_out_of_range"
 
     def __init__(self, unit: int, units: int, layer: str) -> None:
+        self.unit = unit
         self.valid_range = (0, units - 1)
         super().__init__(f"unit {unit} is out of range: layer {layer!r} has units 0 to {units - 1}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Response
@@ -13,7 +13,8 @@ from service.batches import PREFIX, BatchId, visible
 from service.cursors import cursor_of, entry_of
 from service.gateway import GatewayDep
 from service.problems import documented
-from workers.batches import Unit, UnitState
+from workers.batches import Unit
+from workers.jobs import State as JobState
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 DEFAULT_UNITS, MAX_UNITS = 100, 1000
@@ -21,7 +22,7 @@ DEFAULT_UNITS, MAX_UNITS = 100, 1000
 router = APIRouter(prefix=PREFIX, tags=["batches"])
 
 State = Annotated[
-    list[UnitState],
+    list[Literal["waiting", JobState]],  # one list of values, so that a flaw names them all
     Query(default_factory=list, max_length=10, description="Only units in these states; repeatable."),
 ]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import fastapi
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 
-from proxygrad.errors import BadRequest
+from proxygrad.errors import BadRequest, UnitOutOfRange
 from service.batch_answers import Batch
 from service.gateway import WAIT_LOOK_S, Gateway, GatewayDep
 from service.problems import Flaw, Refusal, documented
@@ -111,6 +111,8 @@ async def create_batch(
         question = Question.of(asked, model)
         _check_size(question, gateway)
         within_limits(question.first, model, gateway.settings)
+    except UnitOutOfRange as error:
+        raise _out_of_range(error) from error
     except BadRequest as error:
         raise refusal_of(error, "body", asked.model_dump(mode="json")) from error
     batch, _ = await gateway.call(_ask, gateway, question, asked)
@@ -201,6 +203,13 @@ def _check_size(question: Question, gateway: Gateway) -> None:
         )
         flaw = Flaw(location=["body", "units"], detail=detail, value=count, maximum=limit)
         raise Refusal("limit_exceeded", detail, [flaw])
+
+
+def _out_of_range(error: UnitOutOfRange) -> Refusal:
+    minimum, maximum = error.valid_range
+    flaw = Flaw(location=["body", "units"], detail=str(error), value=error.unit)
+    flaw.minimum, flaw.maximum = minimum, maximum
+    return Refusal("unit_out_of_range", str(error), [flaw])
 
 
 def _answered(batch: batches.Batch, response: Response) -> Batch:

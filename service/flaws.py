@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, JsonValue
@@ -17,8 +19,10 @@ SHOWN_CHARACTERS = 200
 #: Beyond 64 bits a whole number is described, not repeated: few JSON readers can take it.
 SHOWN_INTEGER = 2**63
 
-#: A position, and what was given in its place, is repeated; a longer list is described.
-SHOWN_ITEMS = 4
+#: A position or a range, and what was given in its place, is repeated; a longer one is described.
+SHOWN_ITEMS, SHOWN_NAME = 4, 40
+#: Their sentences say what was given.
+_SAID = frozenset({"missing", "value_error", "too_short", "too_long"})
 
 
 def flaws(
@@ -44,40 +48,83 @@ def shown(value: object) -> JsonValue:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, str):
         return value if len(value) <= SHOWN_CHARACTERS else value[:SHOWN_CHARACTERS] + "…"
-    if isinstance(value, list) and len(value) <= SHOWN_ITEMS and not any(map(_is_nested, value)):
-        return [shown(item) for item in value]
-    return reprlib.repr(value)[:SHOWN_CHARACTERS]
+    return _items_shown(value) if _is_small(value) else reprlib.repr(value)[:SHOWN_CHARACTERS]
 
 
-def _is_nested(value: object) -> bool:
-    return isinstance(value, list | dict)
+def _items_shown(value: Any) -> JsonValue:
+    if isinstance(value, dict):
+        return {name: shown(item) for name, item in value.items()}
+    return [shown(item) for item in value]
+
+
+def _is_small(value: object) -> bool:
+    """Whether it is a list or an object of a few values, none of which is one itself."""
+    if isinstance(value, dict):
+        named = all(isinstance(name, str) and len(name) <= SHOWN_NAME for name in value)
+        return named and _is_small(list(value.values()))
+    if not isinstance(value, list) or len(value) > SHOWN_ITEMS:
+        return False
+    return not any(isinstance(item, list | dict) for item in value)
 
 
 def _flaw(error: Mapping[str, Any], location: Sequence[str], model: type[BaseModel] | None) -> Flaw:
-    place = [*location, *error["loc"]]
+    path, fields = _place(error, {} if model is None else _schema(model))
     bounds = _from_context(error.get("ctx", {}))
     if model is not None and len(error["loc"]) == 1:
         bounds |= _field_bounds(model, str(error["loc"][0]))
     whole = error["type"] == "missing" or not error["loc"]  # its sentence names the values
     value = None if whole else shown(error.get("input"))
-    flaw = Flaw(location=place, detail=_sentence(error, bounds), value=value, **bounds)
-    if error["type"] == "extra_forbidden" and model is not None:
-        fields = list(model.model_fields)
+    flaw = Flaw(location=[*location, *path], detail=_sentence(error, bounds), value=value, **bounds)
+    if error["type"] == "extra_forbidden" and fields:
         flaw.choices = near(str(error["loc"][-1]), fields) or fields
         flaw.detail = f"unknown field; valid: {', '.join(flaw.choices)}"
     return flaw
 
 
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
+
+
+def _place(error: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[list[str | int], list[str]]:
+    """The path of a value, and the fields of the object that its last name stands in.
+
+    Pydantic puts names of its own for the members of a union into the path: what is no field in the JSON
+    Schema is dropped. Without a schema, a name with a bracket is: no parameter has one.
+    """
+    definitions: Mapping[str, Any] = schema.get("$defs", {})
+    here, path, fields = _members(schema, definitions), list[str | int](), list[str]()
+    parts: Sequence[str | int] = error["loc"]
+    for number, part in enumerate(parts):
+        foreign = error["type"] == "extra_forbidden" and number == len(parts) - 1
+        if isinstance(part, int):
+            inner = [each["items"] for each in here if isinstance(each.get("items"), dict)]
+        else:
+            fields = [name for each in here for name in each.get("properties", ())]
+            if not foreign and (part not in fields if schema else "[" in part):
+                continue
+            inner = [each["properties"][part] for each in here if part in each.get("properties", ())]
+        path.append(part)
+        here = [member for each in inner for member in _members(each, definitions)]
+    return path, fields
+
+
+def _members(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The schema, or those of which a value has to fit one."""
+    if "$ref" in schema:
+        return _members(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    several = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+    return [member for each in several for member in _members(each, definitions)] or [schema]
+
+
 def _sentence(error: Mapping[str, Any], bounds: Mapping[str, Any]) -> str:
     text = str(error["msg"]).removeprefix("Input ").removeprefix("Value error, ")
-    text = text[:1].lower() + text[1:]
+    text = text[:1].lower() + text[1:].replace(" after validation", "")
     if {"minimum", "maximum"} <= bounds.keys():
         text += f" (valid: {bounds['minimum']} to {bounds['maximum']})"
-    elif bounds.get("choices"):
+    elif bounds.get("choices") and error["type"] != "literal_error":  # that one names them
         text += f" (valid: {', '.join(bounds['choices'])})"
-    if error["type"] == "missing" or (error["type"] == "value_error" and not error["loc"]):
-        return text
-    return f"{text}, not {_quoted(error.get('input'))}"
+    return text if error["type"] in _SAID else f"{text}, not {_quoted(error.get('input'))}"
 
 
 def _quoted(value: object) -> str:
@@ -87,7 +134,9 @@ def _quoted(value: object) -> str:
 
 def _from_context(context: Mapping[str, Any]) -> dict[str, Any]:
     names = {"ge": "minimum", "gt": "minimum", "le": "maximum", "lt": "maximum"}
-    return {names[key]: value for key, value in context.items() if key in names}
+    bounds: dict[str, Any] = {names[key]: value for key, value in context.items() if key in names}
+    listed = re.findall(r"'([^']*)'", str(context.get("expected", "")))  # "'queued', 'running' or 'failed'"
+    return bounds | {"choices": listed} if listed else bounds
 
 
 def _field_bounds(model: type[BaseModel], name: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def _each_once(units: list[int]) -> list[int]:
 
 def _kind(value: Any) -> str | None:
     if isinstance(value, str):
-        return "all"
+        return "all" if value == "all" else None
     if isinstance(value, list | tuple):
         return "list"
     return "range" if isinstance(value, dict | UnitRange) else None

@@ -95,12 +95,16 @@ def test_asked_again_it_is_there_and_what_failed_is_tried_again(served: Http, wo
     [
         ({"layer": "layer9"}, "unknown_layer", ["body", "layer"]),
         ({"model": "mnist"}, "unknown_model", ["body", "model"]),
-        ({"units": [1, 64]}, "unit_out_of_range", ["body", "unit"]),
-        ({"units": {"stop": 65}}, "unit_out_of_range", ["body", "unit"]),
-        ({"units": [1, 1]}, "invalid_request", ["body", "units", "list"]),
-        ({"units": []}, "invalid_request", ["body", "units", "list"]),
+        ({"units": [1, 64]}, "unit_out_of_range", ["body", "units"]),
+        ({"units": {"stop": 65}}, "unit_out_of_range", ["body", "units"]),
+        ({"units": [1, 1]}, "invalid_request", ["body", "units"]),
+        ({"units": []}, "invalid_request", ["body", "units"]),
         ({"units": 5}, "invalid_request", ["body", "units"]),
-        ({"units": {"from": 5}}, "invalid_request", ["body", "units", "range", "from"]),
+        ({"units": "some"}, "invalid_request", ["body", "units"]),
+        ({"units": [1, -1]}, "invalid_request", ["body", "units", 1]),
+        ({"units": {"stop": 0}}, "invalid_request", ["body", "units", "stop"]),
+        ({"units": {"from": 5}}, "invalid_request", ["body", "units", "from"]),
+        ({"units": {"range": 5}}, "invalid_request", ["body", "units", "range"]),
         ({"unit": 5}, "invalid_request", ["body", "unit"]),
         ({"steps": 4000}, "limit_exceeded", ["body", "steps"]),
         ({"objective": "logit"}, "objective_mismatch", ["body", "objective"]),
@@ -117,6 +121,44 @@ def test_what_cannot_be_asked_is_refused(
     if location is not None:
         assert problem["errors"][0]["location"] == location
     assert not redis.keys("proxygrad:batch*")
+
+
+@pytest.mark.parametrize(
+    ("units", "detail", "value", "maximum", "choices"),
+    [
+        ([1, 64], "unit 64 is out of range: layer 'layer3' has units 0 to 63", 64, 63, None),
+        ({"stop": 65}, "unit 64 is out of range: layer 'layer3' has units 0 to 63", 64, 63, None),
+        ([1, 1], "unit 1 is listed twice", [1, 1], None, None),
+        ([], "list should have at least 1 item, not 0", [], None, None),
+        (
+            {"start": 5, "stop": 3},
+            "the range is empty: start 5 is not below stop 3",
+            {"start": 5, "stop": 3},
+            None,
+            None,
+        ),
+        (
+            "some",
+            "should be 'all', a list of units, or a range with start, stop and step, not 'some'",
+            "some",
+            None,
+            None,
+        ),
+        (
+            {"begin": 1, "stop": 3},
+            "unknown field; valid: start, stop, step",
+            1,
+            None,
+            ["start", "stop", "step"],
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_units_is_said_once_with_the_value(
+    served: Http, units: Any, detail: str, value: Any, maximum: int | None, choices: list[str] | None
+) -> None:
+    (flaw,) = served("POST", "/v1/batches", json=LAYER | {"units": units}).json()["errors"]
+    found = (flaw["detail"], flaw["value"], flaw["maximum"], flaw["choices"])
+    assert found == (detail, value, maximum, choices)
 
 
 def test_the_number_of_units_is_bounded(served: Http, app: FastAPI) -> None:
@@ -160,7 +202,14 @@ def test_units_are_listed_by_state_and_page(served: Http, worker: BatchPlayer) -
     assert [each["unit"] for each in found["visualizations"]] == list(range(6))
     found = served.get(found["links"]["next"]).json()
     assert [each["unit"] for each in found["visualizations"]] == list(range(6, 10))
-    assert served.get(path, params={"state": "done"}).json()["code"] == "invalid_request"
+    problem = served.get(path, params={"state": "done"}).json()
+    (flaw,) = problem["errors"]
+    assert (problem["code"], flaw["location"], flaw["value"]) == (
+        "invalid_request",
+        ["query", "state", 0],
+        "done",
+    )
+    assert flaw["choices"] == ["waiting", "queued", "running", "succeeded", "failed", "cancelled"]
 
 
 def test_a_unit_that_was_not_queued_has_no_visualization_yet(served: Http) -> None:

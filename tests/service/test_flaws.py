@@ -27,7 +27,8 @@ from service.problems import Flaw
         ([8, 0], [8, 0]),
         ([1, math.nan], [1, "nan"]),
         ([[1]], "[[1]]"),
-        ({"a": 1}, "{'a': 1}"),
+        ({"a": 1, "b": math.inf}, {"a": 1, "b": "inf"}),
+        ({"a": {}}, "{'a': {}}"),
     ],
 )
 def test_values_are_repeated_or_described(value: object, expected: JsonValue) -> None:
@@ -38,7 +39,13 @@ def test_long_and_deep_values_are_shortened() -> None:
     deep: list[object] = []
     for _ in range(5000):
         deep = [deep]
-    for value in ("x" * 10_000, ["x" * 10_000], list(range(10_000)), deep):
+    for value in (
+        "x" * 10_000,
+        ["x" * 10_000],
+        list(range(10_000)),
+        dict.fromkeys(map(str, range(999))),
+        deep,
+    ):
         assert (
             len(json.dumps(shown(value), ensure_ascii=False)) <= SHOWN_CHARACTERS + 6
         )  # quotes, brackets, …

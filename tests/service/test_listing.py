@@ -116,3 +116,15 @@ def test_jobs_of_the_same_microsecond_are_each_listed_once(served: Http, redis: 
 def test_what_is_no_list_is_refused(served: Http, query: dict[str, Any], where: list[str]) -> None:
     found = problem_of(served.get("/v1/visualizations", params=query), 422, "invalid_request")
     assert [str(part) for part in found["errors"][0]["location"]] == where
+
+
+def test_the_valid_values_of_a_filter_are_given(served: Http) -> None:
+    states = ["queued", "running", "succeeded", "failed", "cancelled"]
+    (flaw,) = served.get("/v1/visualizations", params={"state": "bogus"}).json()["errors"]
+    assert (flaw["value"], flaw["choices"]) == ("bogus", states)
+    assert (
+        flaw["detail"] == "should be 'queued', 'running', 'succeeded', 'failed' or 'cancelled', not 'bogus'"
+    )
+    (flaw,) = served.get("/v1/models/digits/layers", params={"kind": "foo"}).json()["errors"]
+    assert (flaw["location"], flaw["value"]) == (["query", "kind", 0], "foo")
+    assert "feature_map" in flaw["choices"]

@@ -45,7 +45,7 @@ def test_a_unit_that_the_layer_has_not_is_refused(wanted: Any) -> None:
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        ("some", "Input should be 'all'"),
+        ("some", "should be 'all', a list of units"),
         (7, "should be 'all', a list of units, or a range"),
         ([], "at least 1 item"),
         ([1, 2, 1], "unit 1 is listed twice"),
