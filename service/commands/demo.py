@@ -96,11 +96,12 @@ def _service(interrupted: threading.Event) -> Iterator[str]:
 def _told_of_keys() -> Iterator[None]:
     """Say where a key belongs: the demo has no argument for it. Of a wrong one the server says enough."""
     from service.client import Unauthorized
+    from service.client.settings import Account
 
     try:
         yield
     except Unauthorized as error:
-        if os.environ.get("PROXYGRAD_API_KEY", "").strip():
+        if Account.of(None, None, os.environ).key is not None:
             raise
         raise NeedsKey(
             "the service asks for a key, and none was given: set PROXYGRAD_API_KEY "
