@@ -6,14 +6,11 @@ import argparse
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from queue import SimpleQueue
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import redis
@@ -28,6 +25,7 @@ from workers.recovery import SWEEP_S, TIDY_S, Janitor
 from workers.rounds import Rounds
 from workers.runtime import Runtime
 from workers.settings import Settings, connect, require_redis
+from workers.signals import drain_on_signals
 from workers.storage import Store
 
 if TYPE_CHECKING:
@@ -68,32 +66,6 @@ def log_to_stderr() -> None:
     """One line for whatever an operator wants to know."""
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form, datefmt="%H:%M:%S")
-
-
-def drain_on_signals(drain: Drain) -> None:
-    """SIGTERM and SIGINT begin the drain, a second one hurries it, a third ends the process as usual."""
-    # A handler may interrupt the main thread while it holds the lock of an event: `SimpleQueue.put` alone is
-    # made for that.
-    told: SimpleQueue[int] = SimpleQueue()
-    count = 0
-
-    def tell(number: int, frame: FrameType | None) -> None:
-        nonlocal count
-        count += 1
-        if count == 2:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-        told.put(number)
-
-    def follow() -> None:
-        told.get()
-        drain.begin()
-        told.get()
-        drain.hurry()
-
-    threading.Thread(target=follow, name="signals", daemon=True).start()
-    signal.signal(signal.SIGTERM, tell)
-    signal.signal(signal.SIGINT, tell)
 
 
 def work(settings: Settings, drain: Drain) -> int:

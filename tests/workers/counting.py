@@ -187,13 +187,14 @@ def main(
     from workers import main as program
     from workers.drain import Drain
     from workers.runtime import Runtime
+    from workers.signals import drain_on_signals
     from workers.storage import Store
 
     leases.LEASE_S, leases.BEAT_S = int(lease_s), float(beat_s)
     resumption.CHECKPOINT_S = 0.3
     program.log_to_stderr()
     drain = Drain(float(grace_s))
-    program.drain_on_signals(drain)
+    drain_on_signals(drain)
     engine = CountingEngine(float(step_s), deadly=True)
     with program.commands_to(redis_url) as redis, program.listening_to(redis_url) as listening:
         store = Store.from_url(store_url)

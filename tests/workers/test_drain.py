@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -68,30 +64,3 @@ def test_no_grace_at_all() -> None:
     drain.begin()
     assert not drain.fits(None)
     assert drain.left_s == 0.0
-
-
-_TOLD = """
-import signal, time
-from workers.drain import Drain
-from workers.main import drain_on_signals
-drain = Drain(60.0)
-drain_on_signals(drain)
-print("ready", flush=True)
-drain.begun.wait()
-print("draining", drain.hurried, flush=True)
-while not drain.hurried:
-    time.sleep(0.001)
-print("hurrying", flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_one_signal_drains_two_hurry_three_kill(number: signal.Signals) -> None:
-    command, root = [sys.executable, "-c", _TOLD], Path(__file__).resolve().parents[2]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for said in ("ready", "draining False", "hurrying"):
-            assert process.stdout.readline() == f"{said}\n"
-            process.send_signal(number)
-        assert process.wait(5) == -number

@@ -81,7 +81,7 @@ def test_sigterm_puts_work_back_and_ends_cleanly(
         until(lambda: is_running(jobs, job.id), 20)
         assert list(catalog.served(redis)) == ["tiny"]
         process.terminate()
-        said, _ = process.communicate(timeout=10)
+        said, _ = process.communicate(timeout=30)
         assert process.returncode == 0
     assert "Traceback" not in said
     assert waiting(redis) == [job.id]
@@ -93,9 +93,9 @@ def test_sigterm_puts_work_back_and_ends_cleanly(
 def test_jobs_survive_workers_that_are_killed(redis_url: str, redis: Redis, store: Store, jobs: Jobs) -> None:
     """Two workers; one is killed with all its slots busy, then so is the other; a third finishes the work."""
     ids = [jobs.submit(question(unit, steps=20), MODEL)[0].id for unit in range(40)]
-    with worker(*counting(redis_url, store, step_s=0.05)) as first:
+    with worker(*counting(redis_url, store, step_s=3.0)) as first:  # no job ends before the kill
         until(lambda: redis.zcard(queue.LEASES_KEY) == 4, 20)
-        with worker(*counting(redis_url, store, step_s=0.05)) as second:
+        with worker(*counting(redis_url, store, step_s=3.0)) as second:
             until(lambda: redis.zcard(queue.LEASES_KEY) == 8, 20)
             first.kill()
             time.sleep(0.5)
@@ -128,7 +128,7 @@ def test_a_paused_worker_that_comes_back_changes_nothing(
             paused.send_signal(signal.SIGCONT)
             done = ended(jobs, job.id)
         paused.terminate()
-        said, _ = paused.communicate(timeout=10)
+        said, _ = paused.communicate(timeout=30)
     assert (done.state, done.worker, done.losses) == ("succeeded", taken_by, 1)
     assert f"job {job.id}: the lease of run" in said
     assert jobs.fetch(job.id) == jobs.stored(job.id)
@@ -138,23 +138,21 @@ def test_a_rolling_restart_loses_a_few_steps_at_most(
     redis_url: str, redis: Redis, store: Store, jobs: Jobs
 ) -> None:
     """Of two jobs on the first worker one ends within its grace period; the other goes on on the second."""
-    command = counting(redis_url, store, slots=2, step_s=0.005, grace_s=4.0)
+    command = counting(redis_url, store, slots=2, step_s=0.02, grace_s=10.0)
     with worker(*command) as first:
         long, _ = jobs.submit(question(0, steps=4000), MODEL)
         until(lambda: is_running(jobs, long.id), 20)
         taken_by = as_it_stands(jobs, long).worker
         with worker(*command) as second:
             until(lambda: len(catalog.live_workers(redis)) == 2, 20)
-            short, _ = jobs.submit(question(1, steps=300), MODEL)
+            short, _ = jobs.submit(question(1, steps=100), MODEL)
             until(lambda: as_it_stands(jobs, short).step > 0)
             stopped_s, stopped_at = time.monotonic(), as_it_stands(jobs, long).step
             first.terminate()
             until(lambda: as_it_stands(jobs, long).worker not in (taken_by, None))
-            assert time.monotonic() - stopped_s < 1.5
+            assert time.monotonic() - stopped_s < 5  # long before the grace period ends
             assert as_it_stands(jobs, long).step >= stopped_at
-            first.wait(8)
-            assert first.returncode == 0
-            assert time.monotonic() - stopped_s < 5
+            assert first.wait(30) == 0
             done = ended(jobs, short.id)
             jobs.cancel(long.id)
             gone_on = ended(jobs, long.id)
@@ -172,7 +170,7 @@ def test_a_job_that_kills_its_workers_does_not_kill_them_all(
         until(lambda: len(catalog.live_workers(redis)) == 3, 30)
         poison, _ = jobs.submit(question(POISON), MODEL)
         for process in (a, b, c):
-            process.wait(25)
+            process.wait(40)
             assert process.returncode == -signal.SIGKILL
         until(lambda: Janitor(redis).sweep() != {})
         failed = as_it_stands(jobs, poison)
@@ -187,7 +185,7 @@ def test_a_worker_whose_engine_hangs_ends_and_its_job_goes_on_elsewhere(
     job, _ = jobs.submit(question(HANGING, steps=2500), MODEL)
     with worker(*counting(redis_url, store, slots=1)) as process:
         until(lambda: is_running(jobs, job.id), 20)
-        said, _ = process.communicate(timeout=15)
+        said, _ = process.communicate(timeout=30)
         assert process.returncode == 70
     assert "the engine has finished nothing for" in said
     assert catalog.live_workers(redis) == []
@@ -207,12 +205,12 @@ def test_a_slot_that_hangs_does_not_hold_up_the_end(
     redis_url: str, redis: Redis, store: Store, jobs: Jobs
 ) -> None:
     job, _ = jobs.submit(question(), MODEL)
-    with worker("-c", STUCK, redis_url, store.url, "2", "0.01", "1") as process:
+    with worker("-c", STUCK, redis_url, store.url, "2", "0.01", "5") as process:
         until(lambda: is_running(jobs, job.id), 20)
         time.sleep(0.2)
         process.terminate()
-        until(lambda: waiting(redis) == [job.id], 1)  # at once: nothing of it was done
-        assert process.wait(4) == 0
+        until(lambda: waiting(redis) == [job.id], 3.5)  # at once: nothing of it was done
+        assert process.wait(30) == 0
     assert as_it_stands(jobs, job).losses == 0
 
 
@@ -220,6 +218,6 @@ def test_a_worker_that_is_stopped_while_it_starts_ends_at_once(redis_url: str, t
     with worker("-m", "workers", REDIS_URL=redis_url, PROXYGRAD_HOME=str(tmp_path)) as process:
         until((tmp_path / "artefacts").is_dir, 20)  # before torch is imported
         process.terminate()
-        said, _ = process.communicate(timeout=5)
+        said, _ = process.communicate(timeout=30)
         assert process.returncode in (0, -signal.SIGTERM)
     assert said == ""
