@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -30,12 +29,12 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from benchmarks.processes import printed, started
 from benchmarks.raw import Kind, Server, Turn, request, turn
 from service.__main__ import server_config
 from service.embedded import EmbeddedValkey
 from service.keys import Keys
 from service.stack import address, listen
-from service.tether import die_with_parent
 from workers import catalog
 from workers.settings import connect
 
@@ -94,32 +93,6 @@ def compare(hello: Server, asked: list[Kind], options: argparse.Namespace) -> No
             f"| {plain_s / median(one.cpu_s for one in turns):.0%} |",
             flush=True,
         )
-
-
-def started(
-    command: list[str], environ: dict[str, str], log: Path, core: int | None
-) -> subprocess.Popen[bytes]:
-    """A process that dies with this one, on ``core`` alone where one is given."""
-    tie = die_with_parent()
-
-    def prepare() -> None:
-        if tie is not None:
-            tie()
-        if core is not None:
-            os.sched_setaffinity(0, {core})
-
-    with log.open("wb") as out:
-        line = [sys.executable, *command]
-        return subprocess.Popen(line, env=environ, stdout=out, stderr=out, preexec_fn=prepare)  # noqa: PLW1509
-
-
-def printed(log: Path, pattern: str) -> str:
-    """What stands there, as soon as it does."""
-    for _ in range(600):
-        if found := re.search(pattern, log.read_text()):
-            return found[1]
-        time.sleep(0.1)
-    raise SystemExit(f"not printed: {pattern}\n{log.read_text()}")
 
 
 def answer(url: str, redis_url: str, worker: subprocess.Popen[bytes]) -> None:

@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +23,8 @@ from typing import Any
 import httpx
 
 from benchmarks.figures import percentile
+from benchmarks.processes import printed, started
 from service.embedded import EmbeddedValkey
-from service.tether import die_with_parent
 from workers.settings import connect
 
 SPEC = {"model": "digits", "layer": "layer3", "size_px": 64}
@@ -48,8 +47,8 @@ def main() -> int:
             "PROXYGRAD_PORT": "0",
             "OMP_NUM_THREADS": "1",
         }
-        worker = started("workers", environ, Path(folder) / "worker.log")
-        gateway = started("service", environ, Path(folder) / "gateway.log")
+        worker = started(["-m", "workers"], environ, Path(folder) / "worker.log")
+        gateway = started(["-m", "service"], environ, Path(folder) / "gateway.log")
         try:
             url = printed(Path(folder) / "gateway.log", r"listening on (http://\S+)")
             return asyncio.run(measure(url, valkey.url, gateway.pid, options))
@@ -57,20 +56,6 @@ def main() -> int:
             for process in (gateway, worker):
                 process.terminate()
                 process.wait(30)
-
-
-def started(module: str, environ: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as out:
-        command = [sys.executable, "-m", module]
-        return subprocess.Popen(command, env=environ, stdout=out, stderr=out, preexec_fn=die_with_parent())  # noqa: PLW1509
-
-
-def printed(log: Path, pattern: str) -> str:
-    for _ in range(600):
-        if found := re.search(pattern, log.read_text()):
-            return found[1]
-        time.sleep(0.1)
-    raise SystemExit(f"not printed: {pattern}\n{log.read_text()}")
 
 
 def memory_mb(pid: int) -> float:

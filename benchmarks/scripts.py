@@ -19,6 +19,7 @@ from proxygrad.spec import Spec
 from service.embedded import EmbeddedValkey
 from workers.jobs import Limits
 from workers.leases import Leases, Run
+from workers.pipelining import in_turn
 from workers.ready import Ready
 from workers.recovery import Janitor
 from workers.scripts import stamp
@@ -40,7 +41,8 @@ class Bench:
         self._next += 1
         job_id = f"{self._next:032x}"
         spec = Spec(model=model, layer="conv", unit=self._next, objective="channel", size_px=224)
-        self._submit(Submission(job_id=job_id, spec=spec, cost=6.4, caller=caller), "ask", PLENTY)
+        submission = Submission(job_id=job_id, spec=spec, cost=6.4, caller=caller)
+        in_turn(self._submit(submission, "ask", PLENTY), self._redis)
         return job_id
 
     def memory(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
@@ -89,14 +89,18 @@ def _absence(name: str, call: Call, calls: int) -> str:
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """The first floating-point tensor in ``value``: itself, or in a tuple, list, mapping or dataclass,
-    in their own order and however deep. None where there is none."""
+    """The first floating-point tensor of `tensors_in`. None where there is none."""
+    return next((tensor for tensor in tensors_in(value) if tensor.is_floating_point()), None)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in ``value``: itself, or in a tuple, list, mapping or dataclass, in their own order and
+    however deep."""
     if isinstance(value, Tensor):
-        return value if value.is_floating_point() else None
-    for part in _parts(value):
-        if (found := first_tensor(part)) is not None:
-            return found
-    return None
+        yield value
+    else:
+        for part in _parts(value):
+            yield from tensors_in(part)
 
 
 def _parts(value: Any) -> Iterable[Any]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from proxygrad.cut import first_tensor
+from proxygrad.cut import first_tensor, tensors_in
 
 _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -55,7 +55,7 @@ def find_pairs(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]
         stack.enter_context(torch.no_grad())
         stack.enter_context(watch)
         output = module(inputs)
-    returned = {id(tensor) for tensor in _tensors(output)}
+    returned = {id(tensor) for tensor in tensors_in(output)}
     return tuple(pair for product, pair in watch.pairs() if id(product) not in returned)
 
 
@@ -110,8 +110,8 @@ class _Watch(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if next(_tensors(result), None) is not None:  # not a shape, a device, …
-            for tensor in _tensors((args, kwargs)):
+        if next(tensors_in(result), None) is not None:  # not a shape, a device, …
+            for tensor in tensors_in((args, kwargs)):
                 product = self._product(tensor)
                 if product is not None and product.norms[:1] != [self._running]:
                     product.used_otherwise = True
@@ -144,17 +144,6 @@ def _as_torch_made_it(module: nn.Module, types: tuple[type[nn.Module], ...]) -> 
         and set(module._parameters) == {"weight", "bias"}
         and not any(hooks)
     )
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
 
 
 def folded_parameters(linear: nn.Module, norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:

@@ -14,13 +14,14 @@ modules alike, in place or not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from proxygrad.cut import tensors_in
 from proxygrad.spec import Stage
 from proxygrad.surrogate import rectifier_name
 
@@ -97,9 +98,10 @@ class Rectified(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        changed = list(_tensors(args[:1] if func is Tensor.__setitem__ else result))
+        changed = list(tensors_in(args[:1] if func is Tensor.__setitem__ else result))
         if changed:
-            taken = [each for each in _tensors((args, kwargs)) if each.is_floating_point()]  # and no indices
+            floating = (each for each in tensors_in((args, kwargs)) if each.is_floating_point())  # no indices
+            taken = list(floating)
             name = rectifier_name(func, args, kwargs) if taken else None
             self._follow(func, name, [self.value(each) for each in taken], changed)
         return result
@@ -134,14 +136,3 @@ def _mark(value: Value, name: str) -> None:
         if not each.taken_by:
             each.taken_by = name
             waiting.extend(each.sources)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)

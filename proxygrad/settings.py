@@ -163,7 +163,8 @@ class Settings(BaseModel):
 
     def completed(self) -> Self:
         """The same with the preset's values where nothing was given; completing twice changes nothing."""
-        return self.model_copy(update=self._chosen())
+        chosen = self._chosen()
+        return self.model_copy(update=chosen) if chosen else self
 
     def _chosen(self) -> dict[str, Any]:
         given = self.model_fields_set

@@ -96,8 +96,12 @@ class Spec(Template):
 
         The same question about the same weights has the same id, on any machine.
         """
+        return self.resolve(model).resolved_identity(model)
+
+    def resolved_identity(self, model: ModelInfo) -> str:
+        """`identity` of a question that `resolve` returned."""
         content = {
-            "spec": self.resolve(model).asked(),
+            "spec": self.asked(),
             "digest": model.digest,
             "engine_version": model.engine_version,
         }

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.routing import APIRoute
 
 from service import (
     batch_atlas,
@@ -61,13 +60,12 @@ def routed() -> FastAPI:
     """Every route, with nothing behind: what it takes to describe them."""
     app = FastAPI(lifespan=_lifespan, redirect_slashes=False, **openapi.skeleton())
     install(app)
-    app.state.routes = []
     for resource in (
         *(visualizations, listing, lifecycle, images, events),
         *(batches, batch_lists, batch_atlas, webhooks, models, health, reference),
     ):
-        app.include_router(resource.router)
-        app.state.routes += [route for route in resource.router.routes if isinstance(route, APIRoute)]
+        # One flat table: `include_router` would put a router in between, which takes as long as the rest.
+        app.router.routes += resource.router.routes
     openapi.describe(app)
     return app
 

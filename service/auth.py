@@ -170,7 +170,7 @@ class Authentication:
         caller, rate_per_min = await self._ring.caller(request.headers.get("authorization"))
         allowance = None
         if rate_per_min is not None:
-            allowance = await self._gateway.call(self._rates.take, caller.name, rate_per_min)
+            allowance = await self._gateway.send(self._rates.take(caller.name, rate_per_min))
             if not allowance.granted:
                 raise Refusal(
                     "rate_limited",

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, Field
 
 from proxygrad.spec import Template
+from service.pages import PageLinks
 from workers import batches
 from workers.batches import BatchState, UnitState
 from workers.jobs import Priority, Problem
@@ -122,18 +123,11 @@ def _utc(epoch_s: float | None) -> datetime | None:
     return None if epoch_s is None else datetime.fromtimestamp(epoch_s, tz=UTC)
 
 
-class BatchPageLinks(BaseModel):
-    """References relative to this server."""
-
-    self: str = Field(description="This page.")
-    next: str | None = Field(description="The next page; `null` on the last.")
-
-
 class BatchPage(BaseModel):
     """Some of a caller's batches, the newest first."""
 
     batches: list[Batch] = Field(description="At most `limit`.")
-    links: BatchPageLinks = Field(description="Where to go on.")
+    links: PageLinks = Field(description="Where to go on.")
 
 
 class BatchUnit(BaseModel):
@@ -174,4 +168,4 @@ class BatchUnitPage(BaseModel):
     """Some of a batch's units, in their order."""
 
     visualizations: list[BatchUnit] = Field(description="At most `limit`.")
-    links: BatchPageLinks = Field(description="Where to go on.")
+    links: PageLinks = Field(description="Where to go on.")

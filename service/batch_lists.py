@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Response
 
 from service import visualizations
-from service.batch_answers import Batch, BatchPage, BatchPageLinks, BatchUnit, BatchUnitPage
+from service.batch_answers import Batch, BatchPage, BatchUnit, BatchUnitPage
 from service.batches import PREFIX, BatchId, visible
-from service.cursors import cursor_of, entry_of
 from service.gateway import GatewayDep
+from service.list_queries import DEFAULT_LIMIT, Cursor, Limit, cursor_of, entry_of, only
+from service.pages import PageLinks
 from service.problems import documented
 from workers.batches import Unit
 from workers.jobs import State as JobState
 
-DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 DEFAULT_UNITS, MAX_UNITS = 100, 1000
 
 router = APIRouter(prefix=PREFIX, tags=["batches"])
 
 State = Annotated[
     list[Literal["waiting", JobState]],  # one list of values, so that a flaw names them all
-    Query(default_factory=list, max_length=10, description="Only units in these states; repeatable."),
+    only("units in these states", most=10),
 ]
 
 
@@ -35,10 +34,8 @@ State = Annotated[
 async def list_batches(
     gateway: GatewayDep,
     response: Response,
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most of one page.")] = DEFAULT_LIMIT,
-    cursor: Annotated[
-        str | None, Query(max_length=200, description="From `links.next`; has no meaning of its own.")
-    ] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
 ) -> BatchPage:
     """The caller's batches, by when they were last asked for; each is kept for a week after its end."""
     last = None if cursor is None else entry_of(cursor)
@@ -46,10 +43,9 @@ async def list_batches(
     found = await gateway.call(lambda: gateway.batches.recent(last, limit, caller=caller))
     following = cursor_of(found[-1][0]) if len(found) == limit else None
     response.headers["Cache-Control"] = "no-store"
-    here = [("limit", str(limit))]
     return BatchPage(
         batches=[Batch.of(batch, PREFIX, briefly=True) for _, batch in found],
-        links=_links(PREFIX, here, cursor, following),
+        links=PageLinks.of(PREFIX, [("limit", str(limit))], cursor, following),
     )
 
 
@@ -79,20 +75,10 @@ async def list_batch_visualizations(
     here = [*(("state", each) for each in state), ("limit", str(limit))]
     return BatchUnitPage(
         visualizations=[BatchUnit.of(unit, visualizations.router.prefix) for unit in found],
-        links=_links(
+        links=PageLinks.of(
             f"{PREFIX}/{batch_id}/visualizations",
             here,
             str(cursor) if cursor else None,
             None if following is None else str(following),
         ),
-    )
-
-
-def _links(
-    path: str, here: list[tuple[str, str]], cursor: str | None, following: str | None
-) -> BatchPageLinks:
-    own = [*here, ("cursor", cursor)] if cursor is not None else here
-    return BatchPageLinks(
-        self=f"{path}?{urlencode(own)}",
-        next=None if following is None else f"{path}?{urlencode([*here, ('cursor', following)])}",
     )

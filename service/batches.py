@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import fastapi
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from proxygrad.errors import BadRequest, UnitOutOfRange
 from service.batch_answers import Batch
-from service.gateway import WAIT_LOOK_S, Gateway, GatewayDep
+from service.gateway import Gateway, GatewayDep
+from service.ids import PathId
+from service.long_polling import (
+    PREFERENCE_APPLIED,
+    RETRY_AFTER,
+    RETRY_AFTER_S,
+    Heard,
+    Prefer,
+    Wait,
+    preferred_wait_s,
+    until_ended,
+)
 from service.problems import Flaw, Refusal, documented
 from service.question import json_body, parsed, tellable, within_limits
 from service.translation import refusal_of
-from service.visualizations import RETRY_AFTER_S, Wait, preferred_wait_s
 from workers import batches
 from workers.batches import BatchRequest, Question
 
@@ -22,12 +31,7 @@ PREFIX = "/v1/batches"
 
 router = APIRouter(prefix=PREFIX, tags=["batches"])
 
-BatchId = Annotated[
-    str,
-    Path(
-        pattern="^[0-9a-f]{32}$", description="32 hex digits.", examples=["5f0c6a4b7d8e9f00112233445566778a"]
-    ),
-]
+BatchId = PathId
 
 EXAMPLES: dict[str, Any] = {
     "layer": {"summary": "Every unit of a layer", "value": {"model": "digits", "layer": "layer3"}},
@@ -54,14 +58,12 @@ _BODY: dict[str, Any] = {
     }
 }
 _LINK = {"description": "Path of the batch.", "schema": {"type": "string"}}
-_RETRY = {"description": "Seconds after which to look again.", "schema": {"type": "integer"}}
-_APPLIED = {"description": "The wait that was honoured (RFC 7240).", "schema": {"type": "string"}}
-_HEADERS = {"Location": _LINK, "Preference-Applied": _APPLIED}
+_HEADERS = {"Location": _LINK, "Preference-Applied": PREFERENCE_APPLIED}
 _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "It has ended, before or within the wait.", "model": Batch, "headers": _HEADERS},
     202: {
         "description": "It runs; look again at `Location`.",
-        "headers": {**_HEADERS, "Retry-After": _RETRY},
+        "headers": {**_HEADERS, "Retry-After": RETRY_AFTER},
     },
     **documented(
         *("invalid_json", "json_too_deep", "unknown_model", "unknown_layer", "body_too_large"),
@@ -96,9 +98,7 @@ async def create_batch(
     gateway: GatewayDep,
     request: Request,
     response: Response,
-    prefer: Annotated[
-        str | None, Header(description="`wait=N`: seconds to wait for the end, up to 60.")
-    ] = None,
+    prefer: Prefer = None,
 ) -> Batch:
     """Safe to repeat: the same units and settings have the same id, and no unit is computed twice.
 
@@ -221,18 +221,8 @@ def _answered(batch: batches.Batch, response: Response) -> Batch:
 
 async def _ended(batch: batches.Batch, gateway: Gateway, wait_s: float, request: Request) -> batches.Batch:
     """The batch when it has ended, or as it stands after `wait_s` seconds or when the caller went away."""
-    deadline_s = time.monotonic() + wait_s
-    if batch.ended or wait_s <= 0:
-        return batch
-    mailbox = await gateway.live.follow(batch.id, {"state"})
-    try:
-        batch = await visible(batch.id, gateway)  # it may have ended before we followed
-        while not batch.ended and not gateway.live.closing:
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or await request.is_disconnected():
-                break
-            await mailbox.next(min(left_s, WAIT_LOOK_S))
-            batch = await visible(batch.id, gateway)
-    finally:
-        mailbox.close()
-    return batch
+
+    async def look(_: Heard) -> batches.Batch:
+        return await visible(batch.id, gateway)
+
+    return await until_ended(batch, batch.id, look, gateway.live, wait_s, request)

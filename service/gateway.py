@@ -12,7 +12,8 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, TypeVar, TypeVarTuple
+from functools import partial
+from typing import Annotated, Any, TypeVar, TypeVarTuple, cast
 
 from anyio import to_thread
 from fastapi import Depends, Request
@@ -24,10 +25,14 @@ from proxygrad.spec import ModelInfo
 from service.atlas import Sheets
 from service.callers import ANYBODY, STATE, Caller
 from service.conversion import Conversions
+from service.gathering import Gathering, in_turn, one_by_one
 from service.idempotency import Idempotency
+from service.ids import ID_PATTERN
 from service.live import Live
+from service.long_polling import Heard, until_ended
 from service.offers import Offers
 from service.problems import Refusal
+from service.question import Questions
 from service.rendering import Renderings
 from service.settings import Settings
 from service.webhook_urls import Receivers
@@ -35,18 +40,15 @@ from workers import catalog
 from workers.batches import Batches
 from workers.catalog import ServedModel
 from workers.deliveries import Deliveries
-from workers.jobs import Asked, Event, Job, Jobs, Limits, image_path, result_path
-from workers.jobs import Request as AskedFor
+from workers.jobs import Asked, Event, Job, Jobs, Limits, Submission, image_path, result_path
+from workers.pipelining import Command, Steps, together
 from workers.storage import Store
 
-JOB_ID = re.compile("[0-9a-f]{32}")
+JOB_ID = re.compile(ID_PATTERN)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-#: Who waits for a job is told of its end. This often it is looked at all the same, and whether the caller is
-#: there still.
-WAIT_LOOK_S = 5.0
 #: After Redis let a call time out, calls are refused at once for this long; then one looks again, alone,
 #: while the others are still refused for at most `LOOK_S`. So a frozen Redis costs a caller one timeout at
 #: most, instead of a place in a growing line of threads.
@@ -61,7 +63,6 @@ class _Process:
     """What is of the whole process, whoever asks."""
 
     silent_until_s: float = 0.0
-    closing: bool = False
 
 
 class Gateway:
@@ -82,7 +83,10 @@ class Gateway:
         self.converting = asyncio.Semaphore(CONVERTED_AT_ONCE)
         self.sheets = Sheets(store)
         self.idempotency = Idempotency(redis)
+        self.questions = Questions()
         self.renderings = Renderings()
+        self._commands = Gathering[Command[Any]](self.call, partial(together, redis))
+        self._near = Gathering[Callable[[], Any]](self.call, one_by_one) if store.near else None
         self._offers = Offers(redis, self.call)
         self.caller = ANYBODY
         self.asked: Asked | None = None
@@ -91,12 +95,22 @@ class Gateway:
 
     def close(self) -> None:
         """Let every long wait return at once with what it has, so that the process can stop."""
-        self._process.closing = True
         self.live.close()
 
     async def call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run a short blocking `function` of Redis in a thread."""
         return await to_thread.run_sync(self._guarded, function, args)
+
+    async def send(self, command: Command[T]) -> T:
+        """What came of a command for Redis; those of many requests go together."""
+        return cast(T, await self._commands(command))
+
+    async def take(self, steps: Steps[T]) -> T:
+        """What came of `steps`, such as the queue offers.
+
+        What they do in the store is a few µs in a directory, and done for many at once, one after another.
+        """
+        return await in_turn(steps, self._commands, self._near or self.call)
 
     def _guarded(self, function: Callable[[*Ts], T], args: tuple[*Ts]) -> T:
         if self._process.silent_until_s:
@@ -121,7 +135,7 @@ class Gateway:
         bound = copy.copy(self)
         bound.caller = caller
         if job_id is not None and not caller.operates:
-            bound.asked = await self.call(self.jobs.asked, job_id, caller.name)
+            bound.asked = await self.send(self.jobs.asking(job_id, caller.name))
             if bound.asked is None and not caller.sees_all:
                 raise _unknown(job_id)
         return bound
@@ -131,9 +145,9 @@ class Gateway:
         """What the queue may hold, and what of it may be of this caller."""
         return replace(self.settings.limits, in_flight=self.caller.in_flight)
 
-    def submit(self, asked: AskedFor, model: ModelInfo) -> Job:
-        """The job for what was asked, new or known; see `Jobs.submit`. Blocks."""
-        return self.jobs.submit(asked, model, caller=self.caller.name, limits=self.limits)[0]
+    async def submit(self, submission: Submission) -> Job:
+        """The job for what was asked, new or known; see `Jobs.submit`."""
+        return (await self.take(self.jobs.submitting(submission, self.limits)))[0]
 
     def retry(self, job_id: str) -> Job | None:
         """The job, queued again where it had failed or was cancelled; None when Redis has none. Blocks."""
@@ -201,7 +215,7 @@ class Gateway:
 
     async def job(self, job_id: str) -> Job:
         """The job of that id; refuses with `unknown_visualization`. Its answer stays for an hour."""
-        job = await self.call(self.jobs.look, job_id)
+        job = await self.take(self.jobs.looking(job_id))
         if job is None:
             raise _unknown(job_id)
         return self._as_seen(job)
@@ -219,26 +233,15 @@ class Gateway:
 
     async def ended(self, job_id: str, wait_s: float, request: Request) -> Job:
         """The job when it has ended, or as it stands after `wait_s` seconds or when the caller went away."""
-        deadline_s = time.monotonic() + wait_s
+
+        async def look(heard: Heard) -> Job:
+            if isinstance(heard, Event) and heard.kind == "withdrawn" and heard.data == self.caller.name:
+                self.asked = await self.send(self.jobs.asking(job_id, self.caller.name))
+            return await self.job(job_id)
+
+        kinds = {"state", "withdrawn"}
         job = await self.job(job_id)
-        if job.ended or wait_s <= 0:
-            return job
-        mailbox = await self.live.follow(job_id, {"state", "withdrawn"})
-        try:
-            job = await self.job(job_id)  # it may have ended before we followed
-            while not job.ended and not self._process.closing:
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or await request.is_disconnected():
-                    break
-                item = await mailbox.next(min(left_s, WAIT_LOOK_S))
-                if isinstance(item, Event) and item.kind == "withdrawn":
-                    if item.data != self.caller.name:
-                        continue
-                    self.asked = await self.call(self.jobs.asked, job_id, self.caller.name)
-                job = await self.job(job_id)
-        finally:
-            mailbox.close()
-        return job
+        return await until_ended(job, job_id, look, self.live, wait_s, request, kinds=kinds)
 
     async def _watch(self, job_ids: list[str]) -> None:
         await self.call(self.jobs.watch, job_ids)

@@ -8,6 +8,7 @@ read, which the `Origin` header shows.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -79,6 +80,7 @@ class Hosts:
         return origin in self._origins or origin.partition("://")[2].lower() == host.lower()
 
 
+@lru_cache(256)
 def hostname(host: str) -> str:
     """The name in a `Host` header, without port, brackets and case; empty for what is none."""
     try:

@@ -6,32 +6,19 @@ found by asking its question.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-from urllib.parse import urlencode
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from service.answers import Summary
-from service.cursors import cursor_of, entry_of
 from service.gateway import GatewayDep
+from service.list_queries import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, cursor_of, entry_of, only
+from service.pages import PageLinks
 from service.problems import documented
 from workers.jobs import Entry, Job, State
 
 router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
-
-DEFAULT_LIMIT, MAX_LIMIT = 50, 200
-#: Values of one filter.
-MAX_CHOICES = 50
-#: Records looked at for one page: with filters that fit few of them a page is shorter than asked for.
-MOST_LOOKED_AT = 1000
-
-
-class PageLinks(BaseModel):
-    """References relative to this server."""
-
-    self: str = Field(description="This page.")
-    next: str | None = Field(description="The next page, of older ones; `null` on the last.")
 
 
 class Page(BaseModel):
@@ -44,12 +31,6 @@ class Page(BaseModel):
     links: PageLinks = Field(description="Where to go on.")
 
 
-def _filter(kind: str) -> Any:
-    return Query(
-        default_factory=list, max_length=MAX_CHOICES, description=f"Only of these {kind}; repeatable."
-    )
-
-
 @router.get(
     "",
     summary="List, newest first",
@@ -58,13 +39,11 @@ def _filter(kind: str) -> Any:
 async def list_visualizations(
     gateway: GatewayDep,
     response: Response,
-    model: Annotated[list[str], _filter("models")],
-    layer: Annotated[list[str], _filter("layers")],
-    state: Annotated[list[State], _filter("states")],
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most of one page.")] = DEFAULT_LIMIT,
-    cursor: Annotated[
-        str | None, Query(max_length=200, description="From `links.next`; has no meaning of its own.")
-    ] = None,
+    model: Annotated[list[str], only("of these models")],
+    layer: Annotated[list[str], only("of these layers")],
+    state: Annotated[list[State], only("of these states")],
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
 ) -> Page:
     """What waits, what runs and what ended within a week, by when it was last asked for anew."""
     last = None if cursor is None else entry_of(cursor)
@@ -85,12 +64,5 @@ async def list_visualizations(
     asked = [("model", each) for each in model] + [("layer", each) for each in layer]
     query = [*asked, *(("state", each) for each in state), ("limit", str(limit))]
     response.headers["Cache-Control"] = "no-store"
-    links = PageLinks(
-        self=_path([*query, ("cursor", cursor)] if cursor else query),
-        next=None if end is None else _path([*query, ("cursor", cursor_of(end))]),
-    )
+    links = PageLinks.of(router.prefix, query, cursor, None if end is None else cursor_of(end))
     return Page(visualizations=[Summary.of(job, router.prefix) for job in jobs], links=links)
-
-
-def _path(query: list[tuple[str, str]]) -> str:
-    return f"{router.prefix}?{urlencode(query)}"

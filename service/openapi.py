@@ -79,6 +79,9 @@ _METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 
 def describe(app: FastAPI) -> None:
     """Let ``app`` answer `/openapi.json` with this document."""
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            route.operation_id = route.name  # clients that are generated call their functions the same
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -87,11 +90,6 @@ def describe(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def operation_id(route: APIRoute) -> str:
-    """The name of its function: clients that are generated call theirs the same."""
-    return route.name
 
 
 def skeleton() -> dict[str, Any]:
@@ -103,7 +101,6 @@ def skeleton() -> dict[str, Any]:
         "description": DESCRIPTION,
         "license_info": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         "servers": [dict(server) for server in SERVERS],
-        "generate_unique_id_function": operation_id,
         # These pages load their scripts from another server, which a cluster may not reach: see `reference`.
         "docs_url": None,
         "redoc_url": None,

@@ -14,10 +14,15 @@ from service.flaws import flaws, summary
 from service.problems import Flaw, Refusal
 from service.settings import Settings
 from service.webhook_urls import Receivers
-from workers.jobs import Request, Wishes
+from workers.jobs import Request, Submission, Wishes
+from workers.latest import Latest
 
 Asked = TypeVar("Asked", bound=BaseModel)
 Wished = TypeVar("Wished", bound=Wishes)
+
+#: Questions that are kept, and how long their text may be. One takes a few KB.
+MOST_KEPT = 256
+MAX_KEPT_BYTES = 2048
 
 EXAMPLES: dict[str, Any] = {
     "smallest": {
@@ -70,9 +75,39 @@ OPENAPI_BODY: dict[str, Any] = {
 }
 
 
+class Questions:
+    """What was asked lately as it was understood: popular questions come again and again, as the same bytes.
+
+    For one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._parsed: Latest[bytes, Request] = Latest(MOST_KEPT)
+        self._submissions: Latest[tuple[int, str], tuple[Request, ModelInfo, Submission]] = Latest(MOST_KEPT)
+
+    def parse(self, body: bytes) -> Request:
+        """The question in ``body``; refuses with 400 or 422."""
+        asked = self._parsed.get(body)
+        if asked is None:
+            asked = parsed(body, Request)
+            if len(body) <= MAX_KEPT_BYTES:
+                self._parsed.put(body, asked)
+        return asked
+
+    def submission(self, asked: Request, model: ModelInfo, caller: str) -> Submission:
+        """What ``asked`` asks of ``model``. Raises what `Spec.resolve` raises."""
+        key = id(asked), caller  # of what is kept itself, so that it is nobody else's meanwhile
+        kept = self._submissions.get(key)
+        if kept is None or kept[0] is not asked or kept[1] is not model:
+            kept = asked, model, Submission.of(asked, model, caller, None)
+            self._submissions.put(key, kept)
+        return kept[2]
+
+
 async def question(request: fastapi.Request) -> Request:
     """Read the body; refuses with 400, 413, 415 or 422."""
-    return parse(await json_body(request))
+    questions: Questions = request.app.state.gateway.questions
+    return questions.parse(await json_body(request))
 
 
 async def json_body(request: fastapi.Request) -> bytes:
@@ -89,11 +124,6 @@ async def json_body(request: fastapi.Request) -> bytes:
 
 
 QuestionDep = Annotated[Request, Depends(question)]
-
-
-def parse(body: bytes) -> Request:
-    """The question in `body`."""
-    return parsed(body, Request)
 
 
 def parsed(body: bytes, kind: type[Asked]) -> Asked:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 from redis import Redis
+
+from workers.pipelining import Command, Lua
 
 WINDOW_S = 60
 
@@ -64,12 +65,12 @@ class Rates:
     """The buckets of all keys. Safe to share between threads."""
 
     def __init__(self, redis: Redis) -> None:
-        self._take = redis.register_script(_TAKE)
+        self._take = Lua(redis, _TAKE)
 
-    def take(self, key_id: str, rate_per_min: int) -> Allowance:
+    def take(self, key_id: str, rate_per_min: int) -> Command[Allowance]:
         """Count one request of the key, if it may make one."""
-        taken, full_in = cast(
-            "tuple[int, bytes]",
-            self._take(keys=[f"proxygrad:requests:{key_id}"], args=[rate_per_min, WINDOW_S]),
+        keys, args = [f"proxygrad:requests:{key_id}"], [rate_per_min, WINDOW_S]
+        return Command(
+            lambda client: self._take(keys, args, client),
+            lambda reply: Allowance(bool(reply[0]), rate_per_min, float(reply[1])),
         )
-        return Allowance(bool(taken), rate_per_min, float(full_in))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Self
 
@@ -151,6 +152,7 @@ class Settings(workers_settings.Settings):
         return Limits(queued=self.max_queued, queued_per_caller=self.max_queued_per_caller)
 
 
+@lru_cache(256)
 def is_loopback(host: str) -> bool:
     """Whether `host` can be reached from this machine alone; of names, only `localhost` is known to be."""
     if host == "localhost":

@@ -115,8 +115,8 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def allowed_methods(app: FastAPI, path: str) -> set[str]:
-    """The methods that ``path`` takes, of the routes in `app.state.routes`."""
-    routes: list[APIRoute] = app.state.routes
+    """The methods that ``path`` takes, of all routes."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
     return set[str]().union(*(route.methods or () for route in routes if route.path_regex.match(path)))
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import time
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from proxygrad.errors import BadRequest
 from service.answers import Visualization, visualization
 from service.gateway import Gateway, GatewayDep
 from service.idempotency import IdempotencyKey
+from service.ids import PathId
+from service.long_polling import (
+    PREFERENCE_APPLIED,
+    RETRY_AFTER,
+    RETRY_AFTER_S,
+    Prefer,
+    Wait,
+    preferred_wait_s,
+)
 from service.problems import documented
 from service.question import OPENAPI_BODY, QuestionDep, tellable, within_limits
 from service.translation import refusal_of
@@ -21,26 +29,10 @@ from workers.jobs import Request as AskedFor
 
 router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
 
-#: Longest wait inside one request, in seconds: below the 60 s after which common proxies give up.
-MAX_WAIT_S = 60
-#: Seconds after which a caller should look again: a small network answers in about one.
-RETRY_AFTER_S = 1
-
-JobId = Annotated[
-    str,
-    Path(
-        pattern="^[0-9a-f]{32}$", description="32 hex digits.", examples=["5f0c6a4b7d8e9f00112233445566778a"]
-    ),
-]
-Wait = Annotated[
-    float,
-    Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for the end; answers earlier when it comes."),
-]
+JobId = PathId
 
 _LINK = {"description": "Path of the visualization.", "schema": {"type": "string"}}
-_RETRY = {"description": "Seconds after which to look again.", "schema": {"type": "integer"}}
-_APPLIED = {"description": "The wait that was honoured (RFC 7240).", "schema": {"type": "string"}}
-_POST_HEADERS = {"Location": _LINK, "Preference-Applied": _APPLIED}
+_POST_HEADERS = {"Location": _LINK, "Preference-Applied": PREFERENCE_APPLIED}
 _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Answered already, or within the wait.",
@@ -49,7 +41,7 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     202: {
         "description": "Accepted; look again at `Location`.",
-        "headers": {**_POST_HEADERS, "Retry-After": _RETRY},
+        "headers": {**_POST_HEADERS, "Retry-After": RETRY_AFTER},
     },
     **documented(
         *("invalid_json", "unknown_model", "unknown_layer", "body_too_large", "unsupported_media_type"),
@@ -77,9 +69,7 @@ async def create_visualization(
     asked: QuestionDep,
     gateway: GatewayDep,
     request: Request,
-    prefer: Annotated[
-        str | None, Header(description="`wait=N`: seconds to wait for the end, up to 60.")
-    ] = None,
+    prefer: Prefer = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Safe to repeat: the same question has the same id and is computed once.
@@ -133,8 +123,9 @@ async def _submitted_once(asked: AskedFor, gateway: Gateway, key: str | None) ->
 async def _submit(asked: AskedFor, gateway: Gateway) -> Job:
     try:
         model = await gateway.model(asked.model)
-        within_limits(asked.spec.resolve(model), model, gateway.settings)
-        return await gateway.call(gateway.submit, asked, model)
+        submission = gateway.questions.submission(asked, model, gateway.caller.name)
+        within_limits(submission.spec, model, gateway.settings)
+        return await gateway.submit(submission)
     except BadRequest as error:
         raise refusal_of(error, "body", asked.model_dump(mode="json")) from error
 
@@ -167,12 +158,3 @@ async def _document(job: Job, gateway: Gateway) -> Visualization:
 
 def _headers(job: Job) -> dict[str, str]:
     return {"Cache-Control": "no-store"} | ({} if job.ended else {"Retry-After": str(RETRY_AFTER_S)})
-
-
-def preferred_wait_s(prefer: str | None) -> int | None:
-    """The `wait` of a `Prefer` header (RFC 7240), at most `MAX_WAIT_S`; `None` when it has none."""
-    for preference in (prefer or "").split(","):
-        found = re.fullmatch(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(;.*)?', preference, re.IGNORECASE)
-        if found:
-            return min(int(found[1]), MAX_WAIT_S)
-    return None

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
-from urllib.parse import urlencode
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from service.cursors import cursor_of, entry_of
 from service.gateway import Gateway, GatewayDep
+from service.ids import FilterId, PathId
+from service.list_queries import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, cursor_of, entry_of, only
+from service.pages import PageLinks
 from service.problems import Refusal, documented
 from workers import deliveries
 from workers.deliveries import DeliveryState
 
 router = APIRouter(prefix="/v1/webhooks/deliveries", tags=["webhooks"])
 
-DEFAULT_LIMIT, MAX_LIMIT = 50, 200
-#: Values of one filter, and deliveries looked at for one page.
-MAX_CHOICES, MOST_LOOKED_AT = 50, 1000
-_ID = "^[0-9a-f]{32}$"
-
-DeliveryId = Annotated[
-    str, Path(pattern=_ID, description="32 hex digits.", examples=["0b1e3a5c7d9f00112233445566778899"])
-]
+DeliveryId = PathId
 
 
 class DeliveryLinks(BaseModel):
@@ -81,13 +75,6 @@ class Delivery(BaseModel):
         )
 
 
-class DeliveryPageLinks(BaseModel):
-    """References relative to this server."""
-
-    self: str = Field(description="This page.")
-    next: str | None = Field(description="The next page, of older ones; `null` on the last.")
-
-
 class DeliveryPage(BaseModel):
     """Some deliveries, the newest first."""
 
@@ -95,11 +82,7 @@ class DeliveryPage(BaseModel):
         description=f"At most `limit`. A page looks at {MOST_LOOKED_AT} at most, so with filters it may be "
         "shorter, even empty, and still have a next one."
     )
-    links: DeliveryPageLinks = Field(description="Where to go on.")
-
-
-def _filter(what: str) -> Any:
-    return Query(default_factory=list, max_length=MAX_CHOICES, description=f"Only {what}; repeatable.")
+    links: PageLinks = Field(description="Where to go on.")
 
 
 @router.get(
@@ -110,13 +93,11 @@ def _filter(what: str) -> Any:
 async def list_webhook_deliveries(
     gateway: GatewayDep,
     response: Response,
-    state: Annotated[list[DeliveryState], _filter("those in these states")],
-    visualization: Annotated[list[str], _filter("those about visualizations of these ids")],
-    batch: Annotated[list[str], _filter("those about batches of these ids")],
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most of one page.")] = DEFAULT_LIMIT,
-    cursor: Annotated[
-        str | None, Query(max_length=200, description="From `links.next`; has no meaning of its own.")
-    ] = None,
+    state: Annotated[list[DeliveryState], only("those in these states")],
+    visualization: Annotated[list[FilterId], only("those about visualizations of these ids")],
+    batch: Annotated[list[FilterId], only("those about batches of these ids")],
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
 ) -> DeliveryPage:
     """Of the last week, the caller's newest ten thousand; a key with the scope `admin` sees all."""
     last = None if cursor is None else entry_of(cursor)
@@ -136,10 +117,7 @@ async def list_webhook_deliveries(
     query += [("visualization", each) for each in visualization] + [("batch", each) for each in batch]
     query.append(("limit", str(limit)))
     response.headers["Cache-Control"] = "no-store"
-    links = DeliveryPageLinks(
-        self=_path([*query, ("cursor", cursor)] if cursor else query),
-        next=None if end is None else _path([*query, ("cursor", cursor_of(end))]),
-    )
+    links = PageLinks.of(router.prefix, query, cursor, None if end is None else cursor_of(end))
     return DeliveryPage(deliveries=[Delivery.of(each) for each in found], links=links)
 
 
@@ -173,10 +151,6 @@ async def _own(delivery_id: str, gateway: Gateway) -> deliveries.Delivery:
     if found is None or not (gateway.caller.operates or found.caller == gateway.caller.name):
         raise Refusal("unknown_delivery", f"there is no delivery {delivery_id!r}")
     return found
-
-
-def _path(query: list[tuple[str, str]]) -> str:
-    return f"{router.prefix}?{urlencode(query)}"
 
 
 def _time(at: float | None) -> datetime | None:

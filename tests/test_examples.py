@@ -31,7 +31,7 @@ def test_none_is_forgotten() -> None:
 def test_an_example_draws_its_pictures(name: str, tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "examples" / f"{name}.py")]
-    subprocess.run(command, cwd=tmp_path, env=environ, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=tmp_path, env=environ, check=True, capture_output=True, timeout=300)
     drawn = list(tmp_path.glob("*.png"))
     assert len(drawn) == PICTURES[name]
     for path in drawn:

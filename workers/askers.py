@@ -8,11 +8,11 @@ The scripts that submit, cancel and forget write them. Where callers are not tol
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import redis
 
 from workers import queue
+from workers.pipelining import Command
 from workers.scripts import Script
 
 _ADD = """
@@ -31,16 +31,18 @@ class Askers:
     """Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:
-        self._redis = redis
         self._add = Script(redis, _ADD, "allow-oom")
 
     def add(self, job_id: str, caller: str) -> None:
         """Note for as long as records are kept that ``caller`` asked for what the store answers."""
         self._add(job_id, caller)
 
-    def asked(self, job_id: str, caller: str) -> Asked | None:
+    def asked(self, job_id: str, caller: str) -> Command[Asked | None]:
         """Whether ``caller`` asked for the job, and withdrew; None when it never did, or long ago."""
-        mark = cast("bytes | None", self._redis.hget(queue.askers_key(job_id), caller))
-        if mark is None:
-            return None
-        return Asked(float(mark) if mark else None)
+        return Command(lambda client: client.hget(queue.askers_key(job_id), caller), _asked)
+
+
+def _asked(mark: bytes | None) -> Asked | None:
+    if mark is None:
+        return None
+    return Asked(float(mark) if mark else None)

@@ -25,7 +25,7 @@ from workers.claims import PIN_S
 from workers.errors import TooManyBatches, TooManyWebhooks
 from workers.hooks import MOST_HOOKS, hooks_key
 from workers.queue import ANONYMOUS
-from workers.recent import Entry
+from workers.recent import Entry, older
 from workers.scripts import Script
 from workers.submission import Limits, Wishes
 
@@ -128,7 +128,7 @@ class Batches:
         key = ALL_KEY if caller is None else listed_key(caller)
         found: list[tuple[Entry, Batch]] = []
         gone: list[str] = []
-        for entry in self._entries(key, last):
+        for entry in older(self._redis, key, last):
             batch = self.fetch(entry.job_id)
             if batch is None:
                 gone.append(entry.job_id)
@@ -139,20 +139,6 @@ class Batches:
         if gone:
             self._redis.zrem(key, *gone)
         return found
-
-    def _entries(self, key: str, last: Entry | None) -> Iterator[Entry]:
-        """In the order of Redis, backwards: by time, and of the same time by id."""
-        start, offset = "+inf" if last is None else repr(last.created_at), 0
-        while True:
-            found = cast(
-                list[tuple[bytes, float]],
-                self._redis.zrevrangebyscore(key, start, "-inf", start=offset, num=100, withscores=True),
-            )
-            entries = (Entry(created_at, member.decode()) for member, created_at in found)
-            yield from (each for each in entries if last is None or each < last)
-            offset += len(found)
-            if not found:
-                return
 
     def cancel(self, batch_id: str) -> None:
         """Put no more of it into the queue, and withdraw its caller from what waits or runs.

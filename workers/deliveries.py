@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self, cast
 
 import redis
 from pydantic import BaseModel, ConfigDict
 
 from workers.hooks import LOG_KEY, delivery_key, log_key
-from workers.recent import Entry
+from workers.recent import Entry, older
 from workers.records import Problem
 from workers.scripts import Script
 
@@ -29,7 +29,6 @@ _log = logging.getLogger(__name__)
 
 #: Receivers that are looked at for one claim.
 _RECEIVERS_LOOKED_AT = 256
-_AT_ONCE = 100
 
 _TELL = """
 local id, caller, url, activation = unpack(ARGV, 3, 6)
@@ -224,7 +223,7 @@ class Deliveries:
         At most ``looked_at`` are looked at. ``caller``: whose; None: of all.
         """
         found: list[Delivery] = []
-        for entry in self._entries(LOG_KEY if caller is None else log_key(caller), last):
+        for entry in older(self._redis, LOG_KEY if caller is None else log_key(caller), last):
             looked_at -= 1
             delivery = self.fetch(entry.job_id)
             if delivery is not None and fits(delivery):
@@ -232,17 +231,3 @@ class Deliveries:
             if len(found) == most or not looked_at:
                 return found, entry
         return found, None
-
-    def _entries(self, key: str, last: Entry | None) -> Iterator[Entry]:
-        """In the order of Redis, backwards: by time, and of the same time by id."""
-        start, offset = "+inf" if last is None else repr(last.created_at), 0
-        while True:
-            found = cast(
-                list[tuple[bytes, float]],
-                self._redis.zrevrangebyscore(key, start, "-inf", start=offset, num=_AT_ONCE, withscores=True),
-            )
-            entries = (Entry(created_at, member.decode()) for member, created_at in found)
-            yield from (each for each in entries if last is None or each < last)
-            offset += len(found)
-            if not found:
-                return

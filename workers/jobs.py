@@ -14,7 +14,9 @@ A job that succeeded is also kept in the store, which answers for it when Redis 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import redis
@@ -29,7 +31,9 @@ from workers.deliveries import Deliveries
 from workers.errors import StorageError
 from workers.events import Event, Events, is_after, is_event_id, progress_event, state_event
 from workers.forgetting import Forget
-from workers.looks import Looks
+from workers.latest import Latest
+from workers.looks import MOST_KEPT, Looks
+from workers.pipelining import Command, Steps, in_turn
 from workers.ready import Ready
 from workers.recent import ASKED_FIELD, Entry, Recent
 from workers.records import Checkpoint, ImageInfo, Job, Problem, State
@@ -61,6 +65,7 @@ __all__ = [
     "Problem",
     "Request",
     "State",
+    "Submission",
     "Wishes",
     "events_channel",
     "image_path",
@@ -72,6 +77,8 @@ __all__ = [
 ]
 
 DEFAULT_LIMITS = Limits()
+#: That files of an answer were removed by hand is noticed within so many seconds.
+WHOLE_S = 5.0
 
 #: What a list shows of a job: all but the answer, which is most of a record.
 _LISTED_FIELDS = (
@@ -104,6 +111,7 @@ class Jobs:
         self._cancel = Cancel(redis)
         self._ready = Ready(redis)
         self._look = Looks(redis)
+        self._seen_whole: Latest[str, tuple[Job, float]] = Latest(MOST_KEPT)
         self._claims = Claims(redis)
         self._forget = Forget(redis, store)
         self._recent = Recent(redis)
@@ -132,18 +140,20 @@ class Jobs:
         needed, `QueueFull` or `QueueMemoryFull`.
         """
         request = question if isinstance(question, Request) else Request.of(question)
-        submission = Submission.of(request, model, caller, flow)
+        return in_turn(self.submitting(Submission.of(request, model, caller, flow), limits), self._redis)
+
+    def submitting(self, submission: Submission, limits: Limits) -> Steps[tuple[Job, bool]]:
+        """The same in steps."""
         # The promise comes before the look: what is seen after it stays.
-        known, promised = self.promised(submission.job_id, asked=True)
+        known, promised = yield from self._promised(submission.job_id, submission.caller)
         succeeded = known is not None and known.state == "succeeded"
-        if known is not None and succeeded and promised and self.whole(known):
-            if caller != ANONYMOUS:
-                self._askers.add(known.id, caller)
-            if request.webhook is not None:
-                activation = known.activation if known.result is None else known.result.achieved_activation
-                self._deliveries.tell(known.id, caller, request.webhook, activation)
-            return known, False
-        return self._enqueue(submission, "recompute" if succeeded else "ask", limits)
+        if known is None or not (succeeded and promised and (yield from self._is_whole(known))):
+            return (yield from self._enqueue(submission, "recompute" if succeeded else "ask", limits))
+        if submission.webhook is not None:
+            activation = known.activation if known.result is None else known.result.achieved_activation
+            told = (known.id, submission.caller, submission.webhook, activation)
+            yield partial(self._deliveries.tell, *told)
+        return known, False
 
     def retry(
         self, job_id: str, *, caller: str | None = None, limits: Limits = DEFAULT_LIMITS
@@ -163,10 +173,14 @@ class Jobs:
             priority=known.priority,
             caller=caller or known.caller,
         )
-        return self._enqueue(submission, "retry", limits)
+        return in_turn(self._enqueue(submission, "retry", limits), self._redis)
 
     def asked(self, job_id: str, caller: str) -> Asked | None:
         """Whether ``caller`` asked for the job; None when it never did, or before records are kept."""
+        return self.asking(job_id, caller)(self._redis)
+
+    def asking(self, job_id: str, caller: str) -> Command[Asked | None]:
+        """The same as a command."""
         return self._askers.asked(job_id, caller)
 
     def cancel(self, job_id: str, *, caller: str | None = None) -> Job | None:
@@ -218,8 +232,8 @@ class Jobs:
                 return jobs, entry
         return jobs, None
 
-    def _enqueue(self, submission: Submission, mode: Mode, limits: Limits) -> tuple[Job, bool]:
-        fields, created = self._submit(submission, mode, limits)
+    def _enqueue(self, submission: Submission, mode: Mode, limits: Limits) -> Steps[tuple[Job, bool]]:
+        fields, created = yield from self._submit(submission, mode, limits)
         return Job.from_fields(submission.job_id, fields), created
 
     def followed(self, job_id: str, after: str | None) -> tuple[Job | None, str, list[Event]]:
@@ -241,17 +255,27 @@ class Jobs:
 
     def look(self, job_id: str) -> Job | None:
         """As `fetch`, with what is known of one that waits; a stored answer is promised for an hour."""
-        return self.promised(job_id)[0]
+        return in_turn(self.looking(job_id), self._redis)
 
-    def promised(self, job_id: str, *, asked: bool = False) -> tuple[Job | None, bool]:
+    def looking(self, job_id: str) -> Steps[Job | None]:
+        """The same in steps."""
+        return (yield from self._promised(job_id, None))[0]
+
+    def _promised(self, job_id: str, asked_by: str | None) -> Steps[tuple[Job | None, bool]]:
         """The job as it stands, and of one that succeeded whether its stored answer is promised for an hour.
 
-        ``asked``: its question was, so it is not to be forgotten any more. Raises `StorageError`.
+        ``asked_by``: who asks its question, so that it is not to be forgotten any more.
         """
-        job, promised = self._look(job_id, asked=asked)
+        job, promised = yield self._look(job_id, asked_by=asked_by)
         if job is None:
-            job = self.stored(job_id)
-            promised = job is not None and self._claims.pin(job_id, asked=asked)
+            job, promised = yield partial(self._stored_promised, job_id, asked_by)
+        return job, promised
+
+    def _stored_promised(self, job_id: str, asked_by: str | None) -> tuple[Job | None, bool]:
+        job = self.stored(job_id)
+        promised = job is not None and self._claims.pin(job_id, asked=asked_by is not None)
+        if promised and asked_by not in (None, ANONYMOUS):
+            self._askers.add(job_id, asked_by)
         return job, promised
 
     def _recorded(self, job_id: str) -> Job | None:
@@ -272,6 +296,15 @@ class Jobs:
         """Whether the store has all of a succeeded job's answer. Raises `StorageError`."""
         paths = [image_path(job.id, number) for number in range(len(job.images))]
         return all(self._store.exists(path) for path in [*paths, result_path(job.id)])
+
+    def _is_whole(self, job: Job) -> Steps[bool]:
+        """As `whole`, not looked at again of the same answer for `WHOLE_S`."""
+        seen, until_s = self._seen_whole.get(job.id) or (None, 0.0)
+        if seen is not job or time.monotonic() >= until_s:
+            if not (yield partial(self.whole, job)):
+                return False
+            self._seen_whole.put(job.id, (job, time.monotonic() + WHOLE_S))
+        return True
 
     def pin(self, job_id: str) -> bool:
         """Promise the stored answer for an hour; False when a collector is removing it."""

@@ -7,14 +7,12 @@ one that ended at that moment: it answers for every look, and sends the record w
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from typing import cast
-
 import redis
 
 from workers import claims
 from workers.claims import claim_key, pin_key
+from workers.latest import Latest
+from workers.pipelining import Command
 from workers.queue import FORGOTTEN_KEY
 from workers.ready import POSITION
 from workers.records import Job
@@ -25,14 +23,17 @@ MOST_KEPT = 256
 
 # In a full Redis too: what is there is answered, and a pin is small and short.
 _LOOK = f"""
-local id, known_end, asked, pin_s = unpack(ARGV, 3, 6)
+local id, known_end, asked_by, pin_s = unpack(ARGV, 3, 6)
 local state, finished_at = unpack(redis.call('HMGET', own_key(id), 'state', 'finished_at'))
 if not state then return {{0, {{}}}} end
 if state ~= 'succeeded' then return {{0, standing(id)}} end
 local promised = 1 - redis.call('EXISTS', '{claim_key("")}' .. id)
 if promised == 1 then
   redis.call('SET', '{pin_key("")}' .. id, 1, 'EX', pin_s)
-  if asked == '1' then redis.call('SREM', '{FORGOTTEN_KEY}', id) end
+  if asked_by ~= '' then
+    redis.call('SREM', '{FORGOTTEN_KEY}', id)
+    note_asker(id, asked_by, true)
+  end
 end
 return {{promised, finished_at ~= known_end and redis.call('HGETALL', own_key(id)) or false}}
 """
@@ -43,33 +44,32 @@ class Looks:
 
     def __init__(self, redis: redis.Redis) -> None:
         self._look = Script(redis, POSITION + _LOOK, "allow-oom")
-        self._kept: OrderedDict[str, tuple[bytes, Job]] = OrderedDict()
-        self._changing = threading.Lock()
+        self._kept: Latest[str, tuple[bytes, Job]] = Latest(MOST_KEPT)
 
-    def __call__(self, job_id: str, *, asked: bool = False) -> tuple[Job | None, bool]:
+    def __call__(self, job_id: str, *, asked_by: str | None = None) -> Command[tuple[Job | None, bool]]:
         """The job as it stands, None where it has no record; and whether its answer is promised for an hour.
 
-        A promise is made of an answer that is not being removed. ``asked``: its question was, so it is not
-        to be forgotten any more. An unchanged job that succeeded is the same object each time.
+        A promise is made of an answer that is not being removed. ``asked_by``: who asks its question just
+        now, so that it is not to be forgotten any more. An unchanged job that succeeded is the same object
+        each time.
         """
-        end, kept = self._kept.get(job_id, (b"", None))
-        words = (job_id, end.decode(), int(asked), claims.PIN_S)
-        promised, flat = cast("tuple[int, list[bytes] | None]", self._look(*words))
-        if flat is None:
+        end, kept = self._kept.get(job_id) or (b"", None)
+        words = (job_id, end.decode(), asked_by or "", claims.PIN_S)
+
+        def read(reply: tuple[int, list[bytes] | None]) -> tuple[Job | None, bool]:
+            promised, flat = reply
+            if flat is not None:
+                return self._read(job_id, flat), bool(promised)
             assert kept is not None  # nothing else ended at that moment
-            self._keep(kept, end)
             return kept, bool(promised)
+
+        return Command(lambda client: self._look(*words, client=client), read)
+
+    def _read(self, job_id: str, flat: list[bytes]) -> Job | None:
         if not flat:
-            return None, False
+            return None
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         job = Job.from_fields(job_id, fields)
         if job.state == "succeeded" and b"finished_at" in fields:
-            self._keep(job, fields[b"finished_at"])
-        return job, bool(promised)
-
-    def _keep(self, job: Job, end: bytes) -> None:
-        with self._changing:
-            self._kept[job.id] = (end, job)
-            self._kept.move_to_end(job.id)
-            if len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
+            self._kept.put(job_id, (fields[b"finished_at"], job))
+        return job

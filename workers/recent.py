@@ -37,6 +37,28 @@ class Entry(NamedTuple):
     job_id: str
 
 
+def older(redis: redis.Redis, key: str, last: Entry | None) -> Iterator[Entry]:
+    """Entries of the index at ``key`` older than ``last``, the newest first, read some at a time.
+
+    What comes or goes meanwhile moves no other: none is met twice or passed over.
+    """
+    while page := _page(redis, key, last, _AT_ONCE):
+        yield from page
+        last = page[-1]
+
+
+def _page(redis: redis.Redis, key: str, last: Entry | None, most: int) -> list[Entry]:
+    """In the order of Redis, backwards: by time, and of the same time by id."""
+    start = "+inf" if last is None else repr(last.created_at)
+    ties = 0 if last is None else redis.zcount(key, start, start)
+    found = cast(
+        list[tuple[bytes, float]],
+        redis.zrevrangebyscore(key, start, "-inf", start=0, num=most + ties, withscores=True),
+    )
+    entries = [Entry(created_at, member.decode()) for member, created_at in found]
+    return [each for each in entries if last is None or each < last][:most]
+
+
 class Recent:
     """Reads the index. Safe to share between threads."""
 
@@ -54,23 +76,12 @@ class Recent:
         """
         key = queue.JOBS_KEY if caller is None else queue.asked_key(caller)
         while most > 0:
-            entries = self._entries(key, last, min(most, _AT_ONCE))
+            entries = _page(self._redis, key, last, min(most, _AT_ONCE))
             if not entries:
                 return
             yield from zip(entries, self._records(key, entries, names, caller), strict=True)
             most -= len(entries)
             last = entries[-1]
-
-    def _entries(self, key: str, last: Entry | None, most: int) -> list[Entry]:
-        """In the order of Redis, backwards: by time, and of the same time by id."""
-        start = "+inf" if last is None else repr(last.created_at)
-        ties = 0 if last is None else self._redis.zcount(key, start, start)
-        found = cast(
-            list[tuple[bytes, float]],
-            self._redis.zrevrangebyscore(key, start, "-inf", start=0, num=most + ties, withscores=True),
-        )
-        entries = [Entry(created_at, member.decode()) for member, created_at in found]
-        return [each for each in entries if last is None or each < last][:most]
 
     def _records(
         self, key: str, entries: list[Entry], names: tuple[str, ...], caller: str | None

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from proxygrad.spec import Result, ToldSpec
+from proxygrad.spec import Result, Spec, ToldSpec
 from workers.submission import ANONYMOUS, Priority
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
-#: Fields of the record that hold JSON; the others are plain text.
-_JSON_FIELDS = frozenset({"spec", "result", "images", "problem", "checkpoint", "place"})
+#: Questions that are kept as they were read; one takes about 3 KB.
+_MOST_SPECS = 1024
+
+
+@lru_cache(_MOST_SPECS)
+def _spec(text: str) -> Spec:
+    """A question, which is read each time that its job is looked at, and never changes."""
+    return _TOLD_SPEC.validate_json(text)
+
+
+_TOLD_SPEC: TypeAdapter[Spec] = TypeAdapter(ToldSpec)
+#: How the fields of the record that hold JSON are read; the others are plain text.
+_READ: Mapping[str, Callable[[str], object]] = {
+    "spec": _spec,
+    **dict.fromkeys(("result", "images", "problem", "checkpoint", "place"), json.loads),
+}
 
 
 class _Record(BaseModel):
@@ -122,10 +137,10 @@ class Job(_Record):
     def from_fields(cls, job_id: str, fields: Mapping[bytes, bytes]) -> Job:
         """The job that a record's fields describe."""
         known = {name: fields[name.encode()].decode() for name in cls.model_fields if name.encode() in fields}
-        parsed = {name: json.loads(text) if name in _JSON_FIELDS else text for name, text in known.items()}
+        parsed = {name: _READ[name](text) if name in _READ else text for name, text in known.items()}
         return cls.model_validate({**parsed, "id": job_id})
 
     def to_fields(self) -> dict[str, str | int | float]:
         """The record's fields that describe this job; what is None has none."""
         values = self.model_dump(mode="json", exclude={"id"}, exclude_none=True)
-        return {name: json.dumps(value) if name in _JSON_FIELDS else value for name, value in values.items()}
+        return {name: json.dumps(value) if name in _READ else value for name, value in values.items()}

@@ -21,6 +21,7 @@ from workers.batching import FOLLOWING
 from workers.events import TELLING
 from workers.fairness import TURNS
 from workers.hooks import TELLING_HOOKS
+from workers.pipelining import Lua
 
 Flags = Literal["allow-oom", "no-writes"]
 
@@ -232,7 +233,7 @@ class Script:
 
     def __init__(self, redis: redis.Redis, body: str, flags: Flags | None = None) -> None:
         head = "#!lua" if flags is None else f"#!lua flags={flags}"
-        self._script = redis.register_script(f"{head}\n{_LIBRARY}{body}")
+        self._script = Lua(redis, f"{head}\n{_LIBRARY}{body}")
 
     def __call__(
         self, *args: str | int | float, at: str | None = None, client: redis.Redis | None = None
@@ -241,7 +242,7 @@ class Script:
 
         ``at``: the time as RQ writes it, default now. ``client``: a pipeline to put it into instead.
         """
-        return self._script(keys=[], args=[at or stamp(), queue.FINISHED_TTL_S, *args], client=client)
+        return self._script([], [at or stamp(), queue.FINISHED_TTL_S, *args], client)
 
 
 def text(value: object) -> str:

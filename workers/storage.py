@@ -51,6 +51,11 @@ class Store:
         self._directory = directory
         self.url = url
 
+    @property
+    def near(self) -> bool:
+        """Whether it is a directory, where a look takes microseconds."""
+        return self._directory is not None
+
     @classmethod
     def from_url(cls, url: str) -> Self:
         """Open the store at ``url``; a directory (``file:///dir``) is made when it is not there.

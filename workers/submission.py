@@ -16,6 +16,7 @@ from workers import queue
 from workers.claims import PIN_S, claim_key, pin_key
 from workers.errors import QueueFull, QueueMemoryFull, TooManyInFlight, TooManyWebhooks
 from workers.hooks import MOST_HOOKS
+from workers.pipelining import Command, Steps
 from workers.ready import POSITION
 from workers.scripts import Script
 
@@ -101,7 +102,7 @@ class Submission:
         """What ``request`` asks of ``model``. Raises what `Spec.resolve` raises."""
         spec = request.spec.resolve(model)
         return cls(
-            job_id=spec.identity(model),
+            job_id=spec.resolved_identity(model),
             spec=spec,
             cost=spec.cost(model),
             priority=request.priority,
@@ -238,16 +239,16 @@ class Submit:
 
     def __call__(
         self, submission: Submission, mode: Mode, limits: Limits
-    ) -> tuple[Mapping[bytes, bytes], bool]:
-        """The record's fields, and whether this call created the job.
+    ) -> Steps[tuple[Mapping[bytes, bytes], bool]]:
+        """The record's fields, and whether this created the job.
 
         Raises `QueueFull`, or `QueueMemoryFull` where Redis takes nothing new; what waits or runs is joined
         all the same. `TooManyWebhooks` where the caller has as many URLs told of the job as it may.
         """
         try:
-            answer = self._create(*self._words(submission, mode, limits, create=True))
+            answer = yield self._sending(self._create, submission, mode, limits)
         except OutOfMemoryError as error:
-            answer = self._join(*self._words(submission, mode, limits, create=False))
+            answer = yield self._sending(self._join, submission, mode, limits)
             if answer[0] == b"refused":
                 raise QueueMemoryFull("Redis has reached its maxmemory and takes no new job") from error
         word, *rest = answer
@@ -257,6 +258,12 @@ class Submit:
             raise _refusal(submission, limits, word, int(rest[0]), float(rest[1]))
         flat = cast(list[bytes], rest[0])
         return dict(zip(flat[::2], flat[1::2], strict=True)), word == b"created"
+
+    def _sending(
+        self, script: Script, submission: Submission, mode: Mode, limits: Limits
+    ) -> Command[list[Any]]:
+        words = self._words(submission, mode, limits, create=script is self._create)
+        return Command(lambda client: script(*words, client=client), list)
 
     def _words(
         self, submission: Submission, mode: Mode, limits: Limits, *, create: bool

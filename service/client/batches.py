@@ -11,10 +11,10 @@ from service.batch_answers import Batch, BatchUnit, BatchUnitPage
 from service.client import values
 from service.client.calls import Call
 from service.client.errors import Cancelled, Failed, StillRunning
-from service.client.events import waiting
 from service.client.pages import paged
 from service.client.pictures import AtlasFormat, save, sheet_format_of
 from service.client.progress import showing
+from service.client.resources import Resource
 from service.client.wires import Wire
 from workers.batches import UnitState
 
@@ -29,12 +29,10 @@ BatchShown = bool | Callable[[Batch], object]
 POLL_S, LOOK_S = 30.0, 1.0
 
 
-class AskedBatch:
-    """A batch that the service knows, and the last that was heard of it."""
+class AskedBatch(Resource[Batch]):
+    """A batch that the service knows, and the last that was heard of it. Deleted, its answers stay."""
 
-    def __init__(self, wire: Wire, answer: Batch) -> None:
-        self.wire = wire
-        self.answer = answer
+    base = BASE
 
     @classmethod
     async def ask(cls, wire: Wire, units: Units, template: Mapping[str, Any]) -> AskedBatch:
@@ -48,18 +46,6 @@ class AskedBatch:
         return cls(
             wire, await wire.read(Call("GET", f"{BASE}/{values.segment('batch_id', batch_id)}"), Batch)
         )
-
-    @property
-    def path(self) -> str:
-        """Where it stands on the server."""
-        return f"{BASE}/{self.answer.id}"
-
-    async def refresh(
-        self, wait_s: float = 0.0, until_s: float | None = None, *, patient: bool = False
-    ) -> None:
-        """Look how it stands; with ``wait_s``, at its end or after so many seconds."""
-        call = waiting(self.path, wait_s, until_s, patient=patient)
-        self.answer = await self.wire.read(call, Batch)
 
     async def wait(self, progress: BatchShown, timeout_s: float | None, check: bool) -> None:
         """Until every unit has ended. Raises `StillRunning`, and with ``check`` what `check` raises."""
@@ -123,11 +109,3 @@ class AskedBatch:
         params = {"columns": columns, "width": width_px, "page": page or None}
         response = await self.wire.answered(Call("GET", f"{self.path}/atlas.{form}", params))
         return response.content, "next" in response.links
-
-    async def cancel(self) -> None:
-        """Stop what has not ended."""
-        self.answer = await self.wire.read(Call("POST", f"{self.path}/cancel"), Batch)
-
-    async def delete(self) -> None:
-        """Forget the batch; the answers of its units stay."""
-        await self.wire.answered(Call("DELETE", self.path))

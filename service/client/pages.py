@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel
@@ -12,24 +12,16 @@ from service.answers import Summary
 from service.client.calls import Call
 from service.client.errors import unreadable
 from service.client.wires import Wire
+from service.pages import PageLinks
 
 Item = TypeVar("Item")
-
-
-class _Next(BaseModel):
-    next: str | None
 
 
 class VisualizationPage(BaseModel):
     """Some of what was asked, the newest first; `service.listing` has the whole document."""
 
     visualizations: list[Summary]
-    links: _Next
-
-
-class _Links(Protocol):
-    @property
-    def next(self) -> str | None: ...
+    links: PageLinks
 
 
 P = TypeVar("P", bound=BaseModel)
@@ -40,7 +32,7 @@ async def paged(
     path: str,
     params: Mapping[str, Any],
     kind: type[P],
-    items: Callable[[P], tuple[Sequence[Item], _Links]],
+    items: Callable[[P], tuple[Sequence[Item], PageLinks]],
 ) -> AsyncGenerator[Item, None]:
     """Every item of every page."""
     cursor: str | None = None

@@ -17,6 +17,7 @@ from service.client.errors import Cancelled, Failed, StillRunning
 from service.client.events import BASE, Event, ProgressEvent, StateEvent, followed, look
 from service.client.pictures import ImageFormat, format_of, save
 from service.client.progress import showing
+from service.client.resources import Resource
 from service.client.wires import Wire
 
 #: What `wait` takes: whether to show a bar, or what to call with the visualization as it stands.
@@ -26,12 +27,13 @@ Shown = bool | Callable[[Visualization], object]
 POLL_S = 30.0
 
 
-class Asked:
+class Asked(Resource[Visualization]):
     """A question that the service knows, and the last that was heard of it."""
 
+    base = BASE
+
     def __init__(self, wire: Wire, answer: Visualization, at_once: bool = False) -> None:
-        self.wire = wire
-        self.answer = answer
+        super().__init__(wire, answer)
         self.at_once = at_once
 
     @classmethod
@@ -50,18 +52,6 @@ class Asked:
         """One that was asked before."""
         call = look(values.segment("visualization_id", visualization_id), values.wait_s(wait_s))
         return cls(wire, await wire.read(call, Visualization))
-
-    @property
-    def path(self) -> str:
-        """Where it stands on the server."""
-        return f"{BASE}/{self.answer.id}"
-
-    async def refresh(
-        self, wait_s: float = 0.0, until_s: float | None = None, *, patient: bool = False
-    ) -> None:
-        """Look how it stands; with ``wait_s``, at its end or after so many seconds."""
-        call = look(self.answer.id, wait_s, until_s, patient=patient)
-        self.answer = await self.wire.read(call, Visualization)
 
     async def wait(self, progress: Shown, timeout_s: float | None, check: bool) -> None:
         """Until it has ended. Raises `StillRunning`, and with ``check`` what `check` raises."""
@@ -157,15 +147,7 @@ class Asked:
         place = Path(path)
         return save(place, await self.image(number, format_of(place), width_px))
 
-    async def cancel(self) -> None:
-        """Stop it."""
-        self.answer = await self.wire.read(Call("POST", f"{self.path}/cancel"), Visualization)
-
     async def retry(self) -> None:
         """Queue it again. Not repeated: what has failed once more meanwhile would be started once more."""
         call = Call("POST", f"{self.path}/retry", repeatable=False)
         self.answer = await self.wire.read(call, Visualization)
-
-    async def delete(self) -> None:
-        """Leave nothing of it."""
-        await self.wire.answered(Call("DELETE", self.path))

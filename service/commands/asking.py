@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from service.client import Client
 
 
+def add_following(parser: argparse.ArgumentParser, awaited: str) -> None:
+    """``--no-wait``, ``--json``, and where to ask; ``awaited``: what is waited for, in words."""
+    parser.add_argument(
+        "--wait",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help=f"wait for {awaited}, or print the id and leave",
+    )
+    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
+    add_service(parser)
+
+
 def add_service(parser: argparse.ArgumentParser) -> None:
     """``--url`` and ``--key``."""
     parser.add_argument(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxygrad.arguments import add_template, template_from
 from proxygrad.errors import BadRequest
-from service.commands.asking import add_service, asking, going_on
+from service.commands.asking import add_following, asking, going_on
 
 if TYPE_CHECKING:
     from service.client import Batch
@@ -40,14 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--columns", type=int, metavar="N", help="pictures side by side in the contact sheet")
     parser.add_argument("--width", type=int, metavar="N", help="pixels that each of them is wide")
-    parser.add_argument(
-        "--wait",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="wait for all pictures, or print the id and leave",
-    )
-    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
-    add_service(parser)
+    add_following(parser, "all pictures")
 
 
 def run(arguments: argparse.Namespace) -> int:

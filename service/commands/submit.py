@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxygrad.arguments import add_question, describe, picture_paths, spec_from
-from service.commands.asking import add_service, asking, going_on
+from service.commands.asking import add_following, asking, going_on
 
 if TYPE_CHECKING:
     from service.client import Visualization
@@ -26,14 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where to save the picture: .png, .webp or .npy (default MODEL-LAYER-UNIT.png)",
     )
-    parser.add_argument(
-        "--wait",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="wait for the picture, or print the id and leave",
-    )
-    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
-    add_service(parser)
+    add_following(parser, "the picture")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ from redis import Redis
 from proxygrad.settings import MAX_STEPS
 from service.embedded import EmbeddedValkey
 from tests.chaos.member import Member
-from tests.chaos.plan import Scale
+from tests.chaos.plan import SPARE_S, Scale
 from workers import catalog
 from workers.settings import connect
 
@@ -225,7 +225,7 @@ class Fleet:
             member.send(signal.SIGTERM)
         wrong = []
         for member in self.members:
-            status = member.wait(self.scale.grace_s + 5)
+            status = member.wait(self.scale.grace_s + 2 * SPARE_S)
             if status != 0 and not (member is self.gateway and status == -signal.SIGTERM):  # as uvicorn ends
                 wrong.append(f"{member.name} was asked to stop at the end and did with status {status}")
         return wrong

@@ -18,6 +18,7 @@ from proxygrad.images import read_text
 from tests.chaos.book import Account, Book
 from tests.chaos.callers import ENDED
 from tests.chaos.fleet import Fleet
+from tests.chaos.plan import SPARE_S
 from tests.workers import invariants
 from workers import queue
 from workers.jobs import Job, Jobs, image_path, result_path
@@ -26,7 +27,7 @@ from workers.scripts import MAX_LOSSES
 from workers.storage import Store
 
 #: A run that stores its answer while its deadline passes has made it, and tells as soon as Redis is there.
-LATE_S = 5.0
+LATE_S = SPARE_S
 
 #: What may be left for good once nothing waits or runs. Other keys of jobs, and of ours, have to expire.
 _KEPT = re.compile(

@@ -58,6 +58,8 @@ LASTS_S: dict[FaultKind, tuple[float, float]] = {
     "Redis paused": (2, 13),
     "gateway kill -9": (0.5, 2),
 }
+#: What a process may be late by, where the machine is busy with more than this run.
+SPARE_S = 10.0
 #: The longest that Redis is away, once in a long run.
 REDIS_AWAY_S = 20.0
 
@@ -89,7 +91,7 @@ class Scale:
 
 
 LONG = Scale(jobs=1200, faults=24, spread_s=330, settle_s=170)
-SHORT = Scale(jobs=200, faults=7, spread_s=30, settle_s=80, slots=4, stretch=0.2)
+SHORT = Scale(jobs=200, faults=7, spread_s=30, settle_s=150, slots=4, stretch=0.2)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tests.chaos.callers import AtTheQueue, Caller, Desk, OverHttp
 from tests.chaos.faults import strike
 from tests.chaos.fleet import Fleet
 from tests.chaos.ledger import Ledger, audit, unended
-from tests.chaos.plan import AT_THE_QUEUE, OVER_HTTP, Plan, Scale, draw
+from tests.chaos.plan import AT_THE_QUEUE, OVER_HTTP, SPARE_S, Plan, Scale, draw
 from tests.chaos.watch import Blow, Watch
 from tests.workers import invariants
 from workers import catalog
@@ -34,7 +34,7 @@ from workers.storage import Store
 
 TICK_S = 0.05
 #: Once all has ended, what a janitor still has to put away.
-AFTERMATH_S = 15.0
+AFTERMATH_S = 30.0
 MODEL = "digits"
 
 
@@ -165,9 +165,9 @@ def _unsettled(fleet: Fleet, book: Book, watch: Watch, callers: list[Caller]) ->
 
 
 def _slow_drains(fleet: Fleet) -> Iterator[str]:
-    """A worker is gone within its grace period, but for a second or two of a busy machine."""
+    """A worker is gone within its grace period, but for `SPARE_S` of a busy machine."""
     for since, until in fleet.drains:
-        if until - since > fleet.scale.grace_s + 3:
+        if until - since > fleet.scale.grace_s + SPARE_S:
             yield f"a drain took {until - since:.1f} s; the grace period is {fleet.scale.grace_s:g} s"
 
 

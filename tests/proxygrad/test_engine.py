@@ -25,9 +25,8 @@ from proxygrad.images import decode_png
 from proxygrad.network import Network
 from proxygrad.objectives import Neuron
 from proxygrad.spec import Spec
+from tests.proxygrad.asking import ENDLESS, until
 from tests.proxygrad.networks import Small, small
-
-ENDLESS = 4096
 
 
 def ask(**settings: object) -> Spec:
@@ -122,7 +121,7 @@ def test_cancel_frees_the_lane_and_leaves_the_neighbour() -> None:
         other.result(30)
         endless.cancel()
         with pytest.raises(Cancelled, match=r"cancelled after step \d+"):
-            endless.result(5)
+            endless.result(60)
         assert engine.submit(network, ask(seed=2)).result(30).result.spec.seed == 2
 
 
@@ -131,7 +130,7 @@ def test_cancel_before_the_first_step() -> None:
     ticket = engine.submit(small(), ask())
     ticket.cancel()
     with engine, pytest.raises(Cancelled, match="before its first step"):
-        ticket.result(5)
+        ticket.result(60)
 
 
 def test_bad_questions_are_refused_at_once() -> None:
@@ -149,10 +148,10 @@ def test_what_only_the_network_can_tell_comes_with_the_result() -> None:
         outside = engine.submit(small(), ask(size_px=8, objective="neuron", position=(4, 0)))
         fine = engine.submit(network, Spec(model="wide", layer="0", unit=0, steps=2))
         with pytest.raises(SizeUnsupported):
-            small_image.result(10)
+            small_image.result(60)
         with pytest.raises(PositionOutOfRange, match=r"rows 0 to 3"):
-            outside.result(10)
-        assert fine.result(10).result.steps_done == 2
+            outside.result(60)
+        assert fine.result(60).result.steps_done == 2
 
 
 def test_a_network_that_fails_in_mid_run_fails_its_lanes_and_nothing_else() -> None:
@@ -170,7 +169,7 @@ def test_a_network_that_fails_in_mid_run_fails_its_lanes_and_nothing_else() -> N
         network.module.blown = True  # type: ignore[assignment]
         doomed = engine.submit(network, ask())
         with pytest.raises(LaneError, match="RuntimeError: blown"):
-            doomed.result(10)
+            doomed.result(60)
         assert engine.submit(small(), ask()).result(30).result.steps_done == 8
 
 
@@ -207,10 +206,7 @@ def test_a_group_that_is_full_holds_up_no_other(monkeypatch: pytest.MonkeyPatch)
         assert [ticket.progress.step > 0 for ticket in endless] == [True, True, False, False]
         endless[0].cancel()
         endless[3].cancel()  # it waits; the third goes first anyhow
-        deadline = time.monotonic() + 10
-        while endless[2].progress.step == 0 and time.monotonic() < deadline:
-            time.sleep(0.005)
-        assert endless[2].progress.step > 0
+        until(lambda: endless[2].progress.step > 0)
 
 
 def test_a_full_group_is_asked_once_a_pass_however_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,10 +227,7 @@ def test_a_full_group_is_asked_once_a_pass_however_many_wait(monkeypatch: pytest
     network, engine = small(), Engine()
     tickets = [engine.submit(network, ask(steps=ENDLESS, seed=seed)) for seed in range(12)]
     with engine:
-        deadline = time.monotonic() + 30
-        while tickets[0].progress.step < 20 and time.monotonic() < deadline:
-            time.sleep(0.005)
-    assert tickets[0].progress.step >= 20
+        until(lambda: tickets[0].progress.step >= 20)
     assert len(asked) <= len(passes) + 1  # in the first pass also by the second, which fits
 
 
@@ -245,7 +238,7 @@ def test_what_stalls_is_told_apart_from_what_rests() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if armed.is_set():
                 standing.set()
-                going.wait(30)
+                going.wait(60)
             return super().forward(x)
 
     armed = threading.Event()
@@ -253,25 +246,22 @@ def test_what_stalls_is_told_apart_from_what_rests() -> None:
     assert engine.stalled_s == 0.0
     with engine:
         engine.submit(network, ask()).result(30)
-        time.sleep(0.5)
+        time.sleep(1.0)
         assert engine.stalled_s == 0.0
         armed.set()
         ticket = engine.submit(network, ask())
-        assert engine.stalled_s < 0.4  # the rest before does not count
-        assert standing.wait(10)
+        assert engine.stalled_s < 0.9  # the rest before does not count
+        assert standing.wait(60)
         time.sleep(0.2)
         with engine._changed:  # whatever anybody holds
             found = list[float]()
             reader = threading.Thread(target=lambda: found.append(engine.stalled_s))
             reader.start()
-            reader.join(5)
-        assert 0.2 <= found[0] < 5
+            reader.join(60)
+        assert found[0] >= 0.2
         going.set()
         ticket.result(30)
-        deadline = time.monotonic() + 5
-        while engine.stalled_s > 0 and time.monotonic() < deadline:
-            time.sleep(0.001)
-        assert engine.stalled_s == 0.0
+        until(lambda: engine.stalled_s == 0.0)
 
 
 def test_closing_ends_every_ticket() -> None:
@@ -280,7 +270,7 @@ def test_closing_ends_every_ticket() -> None:
     engine.close()
     for ticket in tickets:
         with pytest.raises(Cancelled, match="closed"):
-            ticket.result(5)
+            ticket.result(60)
     with pytest.raises(Cancelled, match="closing"):
         engine.submit(network, ask())
     assert "proxygrad-engine" not in [thread.name for thread in threading.enumerate()]

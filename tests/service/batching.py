@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis as redis_client
 
 from proxygrad.spec import ModelInfo
-from tests.service.conftest import Player
 from workers.batches import Batches
 from workers.catalog import ServedModel
 from workers.expansion import Expansion
 from workers.jobs import State
 from workers.runtime import Runtime
 from workers.storage import Store
+
+if TYPE_CHECKING:
+    from tests.service.conftest import Player
 
 
 class _Serving:

@@ -19,6 +19,7 @@ from PIL import Image
 from proxygrad.spec import ImageResult, LayerInfo, ModelInfo, Result
 from service.app import create_app
 from service.settings import Settings
+from tests.service.batching import BatchPlayer
 from workers import catalog
 from workers.catalog import ServedModel
 from workers.jobs import ImageInfo, Job, Jobs, Problem, image_path, result_path
@@ -203,3 +204,9 @@ def _described(png: bytes) -> ImageInfo:
 def player(redis: redis_client.Redis, settings: Settings, info: ModelInfo) -> Player:
     """Somebody to play the worker."""
     return Player(redis, Store.from_url(settings.store_url), info)
+
+
+@pytest.fixture
+def worker(redis: redis_client.Redis, settings: Settings, info: ModelInfo, player: Player) -> BatchPlayer:
+    """The same for batches."""
+    return BatchPlayer(redis, Store.from_url(settings.store_url), info, player)

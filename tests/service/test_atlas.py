@@ -8,11 +8,9 @@ import threading
 from typing import Any
 
 import pytest
-import redis as redis_client
 from anyio import to_thread
 from PIL import Image
 
-from proxygrad.spec import ModelInfo
 from service.atlas import (
     DRAWN_AT_ONCE,
     MAX_CELLS,
@@ -29,18 +27,12 @@ from service.atlas import (
 )
 from service.settings import Settings
 from tests.service.batching import BatchPlayer
-from tests.service.conftest import Http, Player, picture
+from tests.service.conftest import Http, picture
 from workers.batches import Unit, UnitState
 from workers.jobs import image_path
 from workers.storage import Store
 
 PAPER, EMPTY = 236, 212
-
-
-@pytest.fixture
-def worker(redis: redis_client.Redis, settings: Settings, info: ModelInfo, player: Player) -> BatchPlayer:
-    """Somebody to play the worker."""
-    return BatchPlayer(redis, Store.from_url(settings.store_url), info, player)
 
 
 def unit(number: int, state: UnitState = "succeeded", activation: float | None = 1.0) -> Unit:
@@ -245,7 +237,7 @@ class SlowSheets(Sheets):
     def drawn(self, units: Any, placed: Any, form: Any, tag: str) -> Sheet:
         self.asked.append(tag)
         self.begun.release()
-        assert self.may.wait(20)
+        assert self.may.wait(60)
         sheet = Sheet(tag.encode(), whole=True)
         self._sheets.put(tag, sheet)
         return sheet
@@ -259,7 +251,7 @@ def test_sheets_that_wait_leave_threads_to_others_and_are_not_drawn_again(settin
         tasks = [asyncio.create_task(sheets([], Layout(1, 32), "png", tag)) for tag in tags]
         for _ in range(DRAWN_AT_ONCE):
             await to_thread.run_sync(sheets.begun.acquire)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await to_thread.run_sync(len, "there is a thread for this")
         assert len(sheets.asked) == DRAWN_AT_ONCE
         sheets.may.set()

@@ -275,7 +275,7 @@ def test_many_at_once_look_once_and_share_a_failure(redis: redis_client.Redis) -
 
     def fetch() -> Known:
         looks[0] += 1
-        go_on.wait(5)
+        go_on.wait(30)
         raise RedisGone("gone")
 
     async def many() -> list[object]:

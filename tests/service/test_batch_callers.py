@@ -6,7 +6,7 @@ import redis as redis_client
 
 from tests.service.batching import BatchPlayer
 from tests.service.conftest import Http
-from tests.service.test_batches import asked, worker  # noqa: F401 - a fixture
+from tests.service.test_batches import asked
 from tests.service.test_callers import As, a  # noqa: F401 - a fixture
 
 
@@ -14,7 +14,7 @@ def test_a_batch_is_there_for_its_caller_alone(
     a: As,  # noqa: F811
     served: Http,
     redis: redis_client.Redis,
-    worker: BatchPlayer,  # noqa: F811
+    worker: BatchPlayer,
 ) -> None:
     b, reader, admin = As(served, redis), As(served, redis, "read_all"), As(served, redis, "admin")
     batch = asked(a, units=[1, 2])
@@ -40,7 +40,7 @@ def test_what_others_want_goes_on_when_a_batch_is_cancelled(
     a: As,  # noqa: F811
     served: Http,
     redis: redis_client.Redis,
-    worker: BatchPlayer,  # noqa: F811
+    worker: BatchPlayer,
 ) -> None:
     b = As(served, redis)
     batch = asked(a, units=[1, 2])

@@ -11,22 +11,13 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
-from proxygrad.spec import ModelInfo
-from service.settings import Settings
 from tests.service.batching import BatchPlayer
 from tests.service.conftest import Http, Player
 from tests.service.serving import serving
 from workers.batches import MOST_RUNNING
 from workers.queue import QUEUE_KEY
-from workers.storage import Store
 
 LAYER = {"model": "digits", "layer": "layer3"}
-
-
-@pytest.fixture
-def worker(redis: redis_client.Redis, settings: Settings, info: ModelInfo, player: Player) -> BatchPlayer:
-    """Somebody to play the worker."""
-    return BatchPlayer(redis, Store.from_url(settings.store_url), info, player)
 
 
 def asked(http: Any, **changes: Any) -> dict[str, Any]:
@@ -186,55 +177,6 @@ def test_the_body_is_bounded_and_must_be_json(served: Http) -> None:
     ]:
         assert served("POST", "/v1/batches", content=content, headers=header).json()["code"] == code
     assert served("POST", "/v1/batches", content=b"{}").json()["code"] == "unsupported_media_type"
-
-
-def test_units_are_listed_by_state_and_page(served: Http, worker: BatchPlayer) -> None:
-    batch = asked(served)
-    worker.expand()
-    worker.end(batch["id"], "succeeded", *range(10))
-    path = batch["links"]["visualizations"]
-    page = served.get(path, params={"limit": 40}).json()
-    assert [each["unit"] for each in page["visualizations"]] == list(range(40))
-    rest = served.get(page["links"]["next"]).json()
-    assert [each["unit"] for each in rest["visualizations"]] == list(range(40, 64))
-    assert rest["links"]["next"] is None
-    found = served.get(path, params={"state": ["succeeded", "failed"], "limit": 6}).json()
-    assert [each["unit"] for each in found["visualizations"]] == list(range(6))
-    found = served.get(found["links"]["next"]).json()
-    assert [each["unit"] for each in found["visualizations"]] == list(range(6, 10))
-    problem = served.get(path, params={"state": "done"}).json()
-    (flaw,) = problem["errors"]
-    assert (problem["code"], flaw["location"], flaw["value"]) == (
-        "invalid_request",
-        ["query", "state", 0],
-        "done",
-    )
-    assert flaw["choices"] == ["waiting", "queued", "running", "succeeded", "failed", "cancelled"]
-
-
-def test_a_unit_that_was_not_queued_has_no_visualization_yet(served: Http) -> None:
-    batch = asked(served, units=[7])
-    (unit,) = served.get(batch["links"]["visualizations"]).json()["visualizations"]
-    assert unit == {
-        "unit": 7,
-        "id": None,
-        "state": "waiting",
-        "achieved_activation": None,
-        "problem": None,
-        "href": None,
-        "image": None,
-    }
-
-
-def test_batches_are_listed_a_page_at_a_time(served: Http) -> None:
-    ids = [asked(served, units=[0, unit, 1])["id"] for unit in range(2, 7)]
-    page = served.get("/v1/batches", params={"limit": 3}).json()
-    assert [each["id"] for each in page["batches"]] == ids[:1:-1]
-    assert page["batches"][0]["units"]["numbers"] is None
-    rest = served.get(page["links"]["next"]).json()
-    assert [each["id"] for each in rest["batches"]] == ids[1::-1]
-    assert rest["links"]["next"] is None
-    assert served.get("/v1/batches", params={"cursor": "x"}).json()["code"] == "invalid_request"
 
 
 def test_cancel_is_safe_to_repeat_and_refused_where_there_is_nothing_to_cancel(

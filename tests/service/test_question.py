@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from proxygrad.settings import MAX_STEPS
+from proxygrad.spec import ModelInfo
 from service.problems import Refusal
-from service.question import EXAMPLES, parse
+from service.question import EXAMPLES, MAX_KEPT_BYTES, Questions
 from tests.service.conftest import Http
 from workers.jobs import Request
 
 JSON = {"Content-Type": "application/json"}
+
+parse = Questions().parse
 
 
 def smallest(**changes: str) -> bytes:
@@ -139,3 +142,25 @@ def test_what_is_nested_too_deeply_is_not_read(body: bytes) -> None:
 def test_brackets_in_texts_are_no_depth(served: Http) -> None:
     response = served.ask(content=smallest(layer='"' + "[" * 100 + '"'), headers=JSON)
     assert response.json()["code"] == "unknown_layer"
+
+
+def test_the_same_text_is_read_once_and_never_for_another(info: ModelInfo) -> None:
+    questions = Questions()
+    plain, chosen = smallest(preset='"fast"'), smallest(preset='"fast"', steps="128")
+    first, second = questions.parse(plain), questions.parse(chosen)
+    assert questions.parse(plain) is first
+    # Equal in every value, and yet not the same question: one of them chose its steps.
+    made = [questions.submission(asked, info, "me") for asked in (first, second)]
+    assert [each.spec.steps for each in made] == [12, 128]
+    assert made[0].job_id != made[1].job_id
+    assert questions.submission(first, info, "me") is made[0]
+    other = questions.submission(first, info, "you")
+    assert (other.caller, other.job_id) == ("you", made[0].job_id)
+    changed = info.model_copy(update={"digest": "1" * 64})
+    assert questions.submission(first, changed, "me").job_id != made[0].job_id
+
+
+def test_long_texts_are_not_kept() -> None:
+    questions = Questions()
+    long = smallest() + b" " * MAX_KEPT_BYTES
+    assert questions.parse(long) is not questions.parse(long)

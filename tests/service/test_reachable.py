@@ -16,14 +16,12 @@ import httpx
 import pytest
 import redis as redis_client
 
-from proxygrad.spec import ModelInfo
 from service.app import create_app
 from service.keys import Keys
 from service.problems import KINDS, MEDIA_TYPE, Code
 from service.settings import Settings
 from tests.service.batching import BatchPlayer
 from tests.service.conftest import Http, Player
-from workers.storage import Store
 
 HERE = Path(__file__).parent
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
@@ -153,9 +151,8 @@ ELSEWHERE: dict[Code, str] = {
 
 @pytest.fixture
 def scene(
-    settings: Settings, redis: redis_client.Redis, player: Player, served: Http, info: ModelInfo
+    settings: Settings, redis: redis_client.Redis, player: Player, served: Http, worker: BatchPlayer
 ) -> Scene:
-    worker = BatchPlayer(redis, Store.from_url(settings.store_url), info, player)
     return Scene(settings, redis, player, served, worker)
 
 

@@ -8,12 +8,10 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
-from service import rendering
 from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import Http, Player
 from tests.service.test_visualizations import QUESTION, asked, problem_of
-from workers import looks
 from workers.queue import job_key
 
 
@@ -66,11 +64,15 @@ def test_one_whose_picture_is_gone_is_computed_again(served: Http, path: str, ap
 def test_of_many_the_last_are_kept(
     served: Http, path: str, player: Player, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendering, "MOST_KEPT", 1)
-    monkeypatch.setattr(looks, "MOST_KEPT", 1)
+    gateway = app.state.gateway
+    for kept in (gateway.renderings._kept, gateway.jobs._look._kept):
+        monkeypatch.setattr(kept, "_most", 1)
     other = asked(served, unit=8)
     player.succeed(other)
     for _ in range(2):
         assert served.get(f"/v1/visualizations/{other}").json()["spec"]["unit"] == 8
         assert served.get(path).json()["spec"]["unit"] == 7
-    assert [*app.state.gateway.renderings._kept] == [path.rpartition("/")[2]]
+    assert [gateway.renderings._kept.get(job_id) is None for job_id in (other, path.rpartition("/")[2])] == [
+        True,
+        False,
+    ]

@@ -60,8 +60,8 @@ def test_an_answer_is_made_and_is_there_again_after_a_restart(
     family = descendants(first.process.pid)
     assert len(family) == 3, family
     first.process.terminate()
-    assert first.process.wait(15) == 0, first.said
-    assert all_gone(family, 1), first.said
+    assert first.process.wait(60) == 0, first.said
+    assert all_gone(family, 10), first.said
     assert "Traceback" not in first.said
 
     second = serve()
@@ -72,7 +72,7 @@ def test_an_answer_is_made_and_is_there_again_after_a_restart(
     family = descendants(second.process.pid)
     second.process.kill()
     second.process.wait()
-    assert all_gone(family, 10), second.said
+    assert all_gone(family, 30), second.said
 
 
 @needs_proc
@@ -97,9 +97,9 @@ def test_a_gateway_that_ends_ends_the_stack_and_says_so(serve: Callable[..., Run
     gateway = pid_of(stack, "service")
     family = descendants(stack.process.pid)
     os.kill(gateway, signal.SIGKILL)
-    assert stack.process.wait(20) == 1
+    assert stack.process.wait(60) == 1
     assert stack.said.rstrip().endswith("error: the gateway was ended by SIGKILL")
-    assert all_gone(family, 1)
+    assert all_gone(family, 10)
 
 
 @pytest.mark.engine
@@ -112,14 +112,14 @@ def test_a_signal_during_the_start_stops_it_cleanly(
     pid_of(stack, "service")
     family = descendants(stack.process.pid)
     stack.process.send_signal(number)
-    assert stack.process.wait(20) == 0, stack.said
-    assert all_gone(family, 1)
+    assert stack.process.wait(60) == 0, stack.said
+    assert all_gone(family, 10)
     assert "Traceback" not in stack.said
 
 
 def pid_of(stack: Running, module: str) -> int:
     """The child that runs `module`, once it does."""
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 60
     while time.monotonic() < deadline_s:
         for pid, command in descendants(stack.process.pid).items():
             if f" -m {module}" in command:
@@ -133,7 +133,7 @@ def test_a_second_stack_on_the_same_directory_is_told_of_the_first(
     serve: Callable[..., Running], home: Path
 ) -> None:
     first = serve()
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 60
     lock = home / "serve.lock"
     while not (lock.exists() and "http" in lock.read_text()) and time.monotonic() < deadline_s:
         time.sleep(0.02)

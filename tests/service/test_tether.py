@@ -30,7 +30,7 @@ def test_any_child_can_be_tied_to_its_parent() -> None:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)
-    assert gone_within(child, 2)
+    assert gone_within(child, 30)
 
 
 @pytest.mark.parametrize("watched", [False, True])
@@ -46,8 +46,8 @@ def test_it_runs_until_it_is_stopped(tmp_path: Path, watched: bool) -> None:
     time.sleep(0.1)
     assert child.running  # though the thread that started it has ended
     started_s = time.monotonic()
-    child.stop(5)
-    assert time.monotonic() - started_s < 1
+    child.stop(30)
+    assert time.monotonic() - started_s < 15
     assert not child.running
     child.stop(5)
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import redis as redis_client
 
-from service.visualizations import preferred_wait_s
 from tests.service.conftest import Http, Player
 from workers.queue import QUEUE_KEY
 
@@ -205,24 +204,6 @@ def test_a_damaged_record_in_the_store_is_a_problem_of_the_store(
     problem_of(response, 503, "storage_unavailable")
     assert str(settings.home) not in response.text
     assert "result.json" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("header", "wait_s"),
-    [
-        (None, None),
-        ("", None),
-        ("respond-async", None),
-        ("wait=10", 10),
-        ('respond-async, Wait = "7"; foo', 7),
-        ("wait=600", 60),
-        ("wait=-1", None),
-        ("wait=ten", None),
-        ("wait=" + "9" * 5000, None),
-    ],
-)
-def test_the_preference_is_read_as_rfc_7240_has_it(header: str | None, wait_s: int | None) -> None:
-    assert preferred_wait_s(header) == wait_s
 
 
 def test_an_answer_that_was_named_is_kept_for_a_while(

@@ -124,6 +124,27 @@ def test_pages_and_filters(served: Http, player: Player, redis: redis_client.Red
     assert served.get(f"{LOG}?cursor=x").status_code == 422
 
 
+@pytest.mark.parametrize("kind", ["visualization", "batch"])
+@pytest.mark.parametrize("value", ["-559", "", "0" * 31, "0" * 33, "A" * 32, "0" * 32 + "\n"])
+def test_a_filter_by_what_is_no_id_is_refused(served: Http, kind: str, value: str) -> None:
+    answer = served.get(LOG, params={kind: ["0" * 32, value]})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    (flaw,) = answer.json()["errors"]
+    assert (flaw["location"], flaw["value"]) == (["query", kind, 1], value)
+    assert "'^[0-9a-f]{32}$'" in flaw["detail"]
+
+
+@pytest.mark.parametrize("kind", ["visualization", "batch"])
+def test_a_filter_takes_so_many_values(served: Http, kind: str) -> None:
+    ids = [f"{number:032x}" for number in range(51)]
+    assert served.get(LOG, params={kind: ids[:50]}).status_code == 200
+    (flaw,) = served.get(LOG, params={kind: ids}).json()["errors"]
+    assert (flaw["location"], flaw["detail"]) == (
+        ["query", kind],
+        "list should have at most 50 items, not 51",
+    )
+
+
 def test_one_that_is_exhausted_can_be_tried_again(
     served: Http, player: Player, redis: redis_client.Redis
 ) -> None:

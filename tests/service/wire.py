@@ -15,7 +15,7 @@ ID = b"5f0c6a4b7d8e9f00112233445566778a"
 BODY = b'{"model": "digits", "layer": "layer3", "unit": 7}'
 READ_S = 20.0
 #: Of many connections none says anything for so long: they wait for the rest of their requests.
-QUIET_S = 0.5
+QUIET_S = 1.0
 PICTURE = b"/v1/visualizations/%s/images/0" % ID
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
+from tests.workers.expanding import idle
 from workers.batches import Batches
+from workers.expansion import Expansion
 from workers.jobs import Jobs
+from workers.leases import Leases
+from workers.recovery import Janitor
 from workers.storage import Store
 
 
@@ -20,3 +24,21 @@ def jobs(redis: Redis, store: Store) -> Jobs:
 def batches(redis: Redis) -> Batches:
     """Batches of an empty queue."""
     return Batches(redis)
+
+
+@pytest.fixture
+def leases(redis: Redis) -> Leases:
+    """Leases of an empty queue."""
+    return Leases(redis)
+
+
+@pytest.fixture
+def janitor(redis: Redis) -> Janitor:
+    """Who looks for what was lost in it."""
+    return Janitor(redis)
+
+
+@pytest.fixture
+def expansion(redis: Redis, store: Store) -> Expansion:
+    """Puts batches into it; nothing is computed."""
+    return idle(redis, store)

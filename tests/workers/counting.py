@@ -94,6 +94,12 @@ class CountingTicket:
             self._stopped_s = min(self._stopped_s, time.monotonic())
             self._changed.notify_all()
 
+    def finish(self) -> None:
+        """Have it end now, as if all its steps were done."""
+        with self._changed:
+            self._ends_s = min(self._ends_s, time.monotonic())
+            self._changed.notify_all()
+
     def extend_deadline(self, seconds_from_now: float | None) -> None:
         with self._changed:
             left_s = float("inf") if seconds_from_now is None else seconds_from_now

@@ -7,7 +7,7 @@ from typing import Any
 from redis import Redis
 
 from proxygrad.spec import ModelInfo
-from tests.workers.patience import until
+from tests.workers.patience import LIMIT_S, until
 from tests.workers.questions import MODEL
 from tests.workers.runs import STAMP, pop
 from workers.batches import Batch, Batches, BatchRequest, Question
@@ -45,7 +45,7 @@ def now(batches: Batches, batch: Batch) -> Batch:
     return found
 
 
-def ended(batches: Batches, batch: Batch, limit_s: float = 30.0) -> Batch:
+def ended(batches: Batches, batch: Batch, limit_s: float = 2 * LIMIT_S) -> Batch:
     """The batch once it has ended."""
     until(lambda: now(batches, batch).ended, limit_s)
     return now(batches, batch)
@@ -77,8 +77,15 @@ def idle(redis: Redis, store: Store, info: ModelInfo = MODEL) -> Expansion:
 
 
 def drained(expansion: Expansion) -> None:
+    """Put what is known to be due into the queue, as far as there is room."""
     while expansion.expand_due():
         pass
+
+
+def expanded(expansion: Expansion) -> None:
+    """The same after a look at what there is."""
+    expansion.look()
+    drained(expansion)
 
 
 def end_next(redis: Redis, outcome: Outcome = "succeeded", best: int = 0) -> str:

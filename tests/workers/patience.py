@@ -11,8 +11,11 @@ from workers.jobs import Job, Jobs
 
 _T = TypeVar("_T")
 
+#: Far longer than anything takes here, so that a busy machine fails nothing; costs nothing where all is well.
+LIMIT_S = 30.0
 
-def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
+
+def until(condition: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
     """Return when ``condition`` holds; fails after ``limit_s``."""
     deadline_s = time.monotonic() + limit_s
     while not condition():
@@ -20,7 +23,7 @@ def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def ended(jobs: Jobs, job_id: str, limit_s: float = 10.0) -> Job:
+def ended(jobs: Jobs, job_id: str, limit_s: float = LIMIT_S) -> Job:
     """The job once it has ended."""
     until(lambda: (job := jobs.fetch(job_id)) is not None and job.ended, limit_s)
     job = jobs.fetch(job_id)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from redis import Redis
 
 from tests.workers.counting import AnyModel
+from tests.workers.patience import LIMIT_S
 from workers.beats import Beats
 from workers.drain import Drain
 from workers.leases import BEAT_S
@@ -19,6 +20,8 @@ from workers.slots import Slots
 from workers.storage import Store
 
 GRACE_S = 1.0
+#: So that tests need not wait for a real beat.
+OFTEN_S = BEAT_S / 10
 
 
 @contextmanager
@@ -31,12 +34,13 @@ def working(
     grace_s: float = GRACE_S,
     models: Models | None = None,
     listening: Redis | None = None,
+    beat_s: float = OFTEN_S,
 ) -> Iterator[Runtime]:
     """Slots at work, beating and listening, until the block ends."""
     runtime = Runtime("host", redis, store, engine, models or AnyModel(), Drain(grace_s))
     taking, over = Slots(runtime, slots), threading.Event()
     listener = Listener(listening or redis, runtime, taking, over, look_s=0.05)
-    beat = Rounds("beat", Beats(runtime, taking, _no_end).round, BEAT_S / 10, over)
+    beat = Rounds("beat", Beats(runtime, taking, _no_end).round, beat_s, over)
     taking.start()
     beat.start()
     listener.start()
@@ -45,10 +49,11 @@ def working(
     finally:
         runtime.drain.begin()
         taking.stop()
-        assert taking.join(grace_s + 4)
+        assert taking.join(grace_s + LIMIT_S)
         over.set()
-        beat.join(5)
-        listener.join(5)
+        for each in (beat, listener):
+            each.join(LIMIT_S)
+            assert not each.is_alive()
 
 
 def _no_end(status: int) -> None:

@@ -15,11 +15,6 @@ from workers.leases import Leases, Run
 from workers.queue import FINISHED_TTL_S, askers_key
 
 
-@pytest.fixture
-def leases(redis: Redis) -> Leases:
-    return Leases(redis)
-
-
 def running(redis: Redis, leases: Leases) -> Run:
     """The next job, in the hands of a run."""
     run = Run(pop(redis), "e1")

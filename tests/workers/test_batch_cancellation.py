@@ -5,19 +5,13 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from tests.workers.expanding import ask, asked, counts, end_next, idle, now, queued
+from tests.workers.expanding import ask, asked, counts, end_next, now, queued
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop
 from workers.batches import WINDOW, Batches
 from workers.expansion import Expansion
 from workers.jobs import Jobs
 from workers.leases import Leases, Run
-from workers.storage import Store
-
-
-@pytest.fixture
-def expansion(redis: Redis, store: Store) -> Expansion:
-    return idle(redis, store)
 
 
 def test_cancel_ends_what_waits_and_what_was_not_queued(

@@ -10,14 +10,14 @@ from redis import Redis
 
 pytest.importorskip("torch", reason="a worker computes with torch")
 
-from tests.workers.expanding import ask, asked, counts, drained, end_next, idle, now
+from tests.workers.expanding import ask, asked, counts, end_next, expanded, idle, now
 from tests.workers.questions import MODEL
 from tests.workers.runs import STAMP, pop
 from workers.batches import Batch, Batches
 from workers.batching import batch_key, due_key
 from workers.catalog import ServedModel
 from workers.claims import pin_key
-from workers.expansion import CHUNK, CLAIM_S
+from workers.expansion import CHUNK, CLAIM_S, Expansion
 from workers.expansion_scripts import MOST_COMPARED, PIN_EVERY_S
 from workers.hooks import RECEIVERS_KEY, hooks_key
 from workers.jobs import Jobs
@@ -63,12 +63,10 @@ def test_models_take_turns(redis: Redis, store: Store, monkeypatch: pytest.Monke
 
 
 def test_a_cancellation_that_was_taken_back_cancels_nothing(
-    redis: Redis, store: Store, batches: Batches
+    redis: Redis, batches: Batches, expansion: Expansion
 ) -> None:
     batch = ask(batches, asked([0, 1, 2]))
-    expansion = idle(redis, store)
-    expansion.look()
-    drained(expansion)
+    expanded(expansion)
     assert batches._stop(batch.id)
     ask(batches, asked([0, 1, 2]))
     batches.withdraw(batch.id)
@@ -95,27 +93,22 @@ def test_a_job_that_another_caller_cancels_is_asked_all_the_same(
 
 
 def test_answers_are_promised_anew_while_the_last_units_wait(
-    redis: Redis, store: Store, batches: Batches
+    redis: Redis, batches: Batches, expansion: Expansion
 ) -> None:
     batch = ask(batches, asked([0, 1, 2]))
-    expansion = idle(redis, store)
-    expansion.look()
-    drained(expansion)
+    expanded(expansion)
     first = end_next(redis)
     redis.delete(pin_key(first), LOOKED)
     redis.hset(batch_key(batch.id), "pinned_at", time.time() - PIN_EVERY_S - 1)
-    expansion.look()
-    drained(expansion)
+    expanded(expansion)
     assert redis.ttl(pin_key(first)) > 0
 
 
 def test_a_cancelled_batch_ends_though_the_record_of_its_run_is_gone(
-    redis: Redis, store: Store, batches: Batches
+    redis: Redis, batches: Batches, expansion: Expansion
 ) -> None:
     batch = ask(batches, asked([0, 1]))
-    expansion = idle(redis, store)
-    expansion.look()
-    drained(expansion)
+    expanded(expansion)
     run = Run(pop(redis), "e1")
     assert Leases(redis).take(run, slot="s", worker="w", stamp=STAMP) == "taken"
     batches.cancel(batch.id)
@@ -128,12 +121,10 @@ def test_a_cancelled_batch_ends_though_the_record_of_its_run_is_gone(
 
 
 def test_one_look_compares_a_few_batches_and_later_ones_the_others(
-    redis: Redis, store: Store, batches: Batches
+    redis: Redis, batches: Batches, expansion: Expansion
 ) -> None:
     asked_for = [ask(batches, asked([unit])) for unit in range(MOST_COMPARED + 3)]
-    expansion = idle(redis, store)
-    expansion.look()
-    drained(expansion)
+    expanded(expansion)
     for batch in asked_for:
         redis.hdel(batch_key(batch.id), "compared_at")
     compared = []

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from proxygrad.errors import UnitOutOfRange
-from tests.workers.expanding import ask, asked, counts, end_next, idle, now, queued
+from tests.workers.expanding import ask, asked, counts, end_next, now, queued
 from tests.workers.questions import MODEL
 from tests.workers.runs import STAMP, pop
 from workers.batches import MOST_RUNNING, WINDOW, Batches, Question
@@ -19,12 +19,6 @@ from workers.hooks import LOG_KEY, MOST_HOOKS, delivery_key, hooks_key
 from workers.jobs import Jobs, Limits, Problem
 from workers.leases import Leases, Run
 from workers.queue import FINISHED_TTL_S
-from workers.storage import Store
-
-
-@pytest.fixture
-def expansion(redis: Redis, store: Store) -> Expansion:
-    return idle(redis, store)
 
 
 def test_the_same_units_and_settings_are_the_same_batch_for_the_same_caller(batches: Batches) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="slots run the task, which needs torch")
 from rq import Worker
 
 from tests.workers.counting import AnyModel, CountingEngine, OnPaper
-from tests.workers.patience import ended, until
+from tests.workers.patience import LIMIT_S, ended, until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from workers import assignment as assignments
@@ -61,12 +61,17 @@ def process(
         engine.hangs_since_s = None
         runtime.drain.begin()
         taking.stop()
-        assert taking.join(5)
+        assert taking.join(LIMIT_S)
 
 
 def expires_in_s(redis: Redis) -> float:
     ((_, score),) = cast(list[tuple[bytes, float]], redis.zrange(queue.LEASES_KEY, 0, -1, withscores=True))
     return score - time.time()
+
+
+def expire_in(redis: Redis, seconds: float) -> None:
+    for member in cast(list[bytes], redis.zrange(queue.LEASES_KEY, 0, -1)):
+        redis.zadd(queue.LEASES_KEY, {member: time.time() + seconds})
 
 
 def begun(slots: Slots, count: int = 1) -> Callable[[], bool]:
@@ -79,14 +84,19 @@ def test_all_slots_beat_in_two_scripts(redis: Redis, store: Store, jobs: Jobs) -
     with process(redis, store, CountingEngine(step_s=0.02), AnyModel(), slots=32) as here:
         until(begun(here.slots, 20))
         until(lambda: len(here.slots.live) == 32)
-        time.sleep(0.6)  # the idle ones have said so
-        for member in cast(list[bytes], redis.zrange(queue.LEASES_KEY, 0, -1)):
-            redis.zadd(queue.LEASES_KEY, {member: time.time() + 1})
-        before = scripts(redis)
-        here.beats.round()
-        assert scripts(redis) - before <= 2 + 40  # and what twenty runs write of their progress meanwhile
+        until(lambda: len(Worker.all(connection=redis)) == 32)
+        expire_in(redis, leases.LEASE_S / 3)
+        taken = [beat_scripts(redis, here.beats) for _ in range(5)]
+        assert min(taken) <= 2 + 40  # and what twenty runs write of their progress meanwhile
         assert redis.zcount(queue.LEASES_KEY, time.time() + leases.LEASE_S / 2, "+inf") == 20
         assert len(Worker.all(connection=redis)) == 32
+
+
+def beat_scripts(redis: Redis, beats: Beats) -> int:
+    """Scripts that Redis ran during a round."""
+    before = scripts(redis)
+    beats.round()
+    return scripts(redis) - before
 
 
 def scripts(redis: Redis) -> int:
@@ -97,37 +107,37 @@ def scripts(redis: Redis) -> int:
 def test_an_engine_that_hangs_loses_its_jobs_and_then_its_process(
     redis: Redis, store: Store, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "LEASE_S", 0.5)
+    monkeypatch.setattr(leases, "LEASE_S", 60)
     engine = CountingEngine(step_s=0.02)
     jobs.submit(question(steps=LONG), MODEL)
-    with process(redis, store, engine, AnyModel(), stall_s=1.0) as here:
+    with process(redis, store, engine, AnyModel(), stall_s=60.0) as here:
         until(begun(here.slots))
         engine.hangs_since_s = time.monotonic()
+        expire_in(redis, 20)
         here.beats.round()
-        assert expires_in_s(redis) > 0.3  # it may only be slow
-        engine.hangs_since_s -= 1.1
-        time.sleep(0.3)
+        assert expires_in_s(redis) > 30  # it may only be slow
+        engine.hangs_since_s -= 61
+        expire_in(redis, 20)
         here.beats.round()
-        assert expires_in_s(redis) < 0.3
+        assert expires_in_s(redis) <= 20
         assert here.ends == []  # the lease lasts still
-        engine.hangs_since_s -= 0.5
+        engine.hangs_since_s -= 60
         here.beats.round()
         assert here.ends == [FAULT_STATUS]
 
 
-def test_an_engine_that_was_only_slow_keeps_its_job(
-    redis: Redis, store: Store, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "LEASE_S", 2)
+def test_an_engine_that_was_only_slow_keeps_its_job(redis: Redis, store: Store, jobs: Jobs) -> None:
     engine = CountingEngine(step_s=0.02)
-    job, _ = jobs.submit(question(steps=50), MODEL)
+    job, _ = jobs.submit(question(steps=LONG), MODEL)
     with process(redis, store, engine, AnyModel(), stall_s=0.5) as here:
         until(begun(here.slots))
+        expire_in(redis, leases.LEASE_S / 3)
         engine.hangs_since_s = time.monotonic() - 1
         here.beats.round()
         engine.hangs_since_s = None
         here.beats.round()
-        assert expires_in_s(redis) > 1.5
+        assert expires_in_s(redis) > leases.LEASE_S / 2
+        engine.tickets[0].finish()
         assert ended(jobs, job.id).losses == 0
         assert here.ends == []
 
@@ -149,9 +159,10 @@ def test_loading_a_model_has_its_own_clock(redis: Redis, store: Store, jobs: Job
     job, _ = jobs.submit(question(), MODEL)
     with process(redis, store, engine, models, stall_s=0.5) as here:
         until(lambda: [run.phase for run in here.slots.assignments] == ["loading"])
+        expire_in(redis, leases.LEASE_S / 3)
         engine.hangs_since_s = time.monotonic() - 0.6  # whatever the engine does meanwhile
         here.beats.round()
-        assert expires_in_s(redis) > leases.LEASE_S - 1
+        assert expires_in_s(redis) > leases.LEASE_S / 2
         engine.hangs_since_s = None
         models.loading = False
         assert ended(jobs, job.id).state == "succeeded"
@@ -196,7 +207,7 @@ def test_a_cancellation_whose_message_was_lost_is_found(redis: Redis, store: Sto
     with working(redis, store, engine):
         until(lambda: engine.tickets != [])
         redis.hset(queue.job_key(job.id), "cancel_requested", time.time())
-        assert ended(jobs, job.id, 3).state == "cancelled"
+        assert ended(jobs, job.id).state == "cancelled"
 
 
 def test_a_deadline_that_moves_is_followed(redis: Redis, store: Store, jobs: Jobs) -> None:
@@ -205,7 +216,7 @@ def test_a_deadline_that_moves_is_followed(redis: Redis, store: Store, jobs: Job
     with working(redis, store, engine):
         until(lambda: engine.tickets != [])
         redis.hset(queue.job_key(job.id), "deadline_at", time.time() + 0.6)
-        failed = ended(jobs, job.id, 4)
+        failed = ended(jobs, job.id)
     assert failed.problem is not None
     assert failed.problem.code == "deadline_exceeded"
     assert failed.finished_at is not None
@@ -218,4 +229,4 @@ def test_a_lost_lease_stops_the_lane(redis: Redis, store: Store, jobs: Jobs) -> 
     with working(redis, store, engine):
         until(lambda: engine.tickets != [])
         redis.zremrangebyrank(queue.LEASES_KEY, 0, -1)
-        until(lambda: engine.tickets[0].cancelled, 3)
+        until(lambda: engine.tickets[0].cancelled)

@@ -22,11 +22,6 @@ from workers.settings import connect
 from workers.storage import Store
 
 
-@pytest.fixture
-def leases(redis: Redis) -> Leases:
-    return Leases(redis)
-
-
 def expire(redis: Redis, run: Run) -> None:
     redis.zadd(queue.LEASES_KEY, {run.member: 1})
 
@@ -46,7 +41,7 @@ def test_a_waiting_job_is_cancelled_at_once(redis: Redis, jobs: Jobs) -> None:
     assert waiting(redis) == []
     assert redis.keys("proxygrad:ready*") == redis.keys("proxygrad:waiting*") == []
     assert redis.exists("proxygrad:deadlines") == 0
-    assert redis.ttl(queue.job_key(job.id)) == queue.FINISHED_TTL_S
+    assert queue.FINISHED_TTL_S - 60 < redis.ttl(queue.job_key(job.id)) <= queue.FINISHED_TTL_S
 
 
 def test_a_popped_job_is_cancelled_before_it_is_taken(redis: Redis, jobs: Jobs, leases: Leases) -> None:
@@ -62,9 +57,9 @@ def test_the_run_of_a_job_is_asked_to_stop_and_cancels_it(redis: Redis, jobs: Jo
     run = started(redis, jobs, leases)
     with redis.pubsub(ignore_subscribe_messages=True) as listening:  # type: ignore[no-untyped-call]
         listening.subscribe(queue.CANCEL_CHANNEL)
-        listening.get_message(timeout=1)
+        listening.get_message(timeout=10)
         asked = jobs.cancel(run.job_id)
-        message = listening.get_message(timeout=1)
+        message = listening.get_message(timeout=10)
     assert asked is not None
     assert (asked.state, asked.cancel_requested is not None) == ("running", True)
     assert message is not None

@@ -23,11 +23,6 @@ PROBLEM = Problem(code="lane_failed", detail="nan at step 3")
 
 
 @pytest.fixture
-def leases(redis: Redis) -> Leases:
-    return Leases(redis)
-
-
-@pytest.fixture
 def worker(redis: Redis) -> str:
     """RQ's record of the slot that runs the job."""
     redis.hset("rq:worker:host.0", mapping={"birth": "today", "current_job": "x"})
@@ -70,8 +65,8 @@ def test_success_in_all_books(redis: Redis, jobs: Jobs, leases: Leases, worker: 
     assert (job.state, job.step, job.result, job.checkpoint) == ("succeeded", 4, done.result, None)
     assert job.finished_at is not None
     assert job.ran_s is not None
-    assert 0 < job.ran_s < 5
-    assert redis.ttl(queue.job_key(run.job_id)) == queue.FINISHED_TTL_S
+    assert 0 < job.ran_s < 60
+    assert queue.FINISHED_TTL_S - 60 < redis.ttl(queue.job_key(run.job_id)) <= queue.FINISHED_TTL_S
     assert entry(redis, run).is_finished
     assert entry(redis, run).ended_at is not None
     assert result(redis, run).return_value == "succeeded"

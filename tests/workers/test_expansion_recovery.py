@@ -15,7 +15,7 @@ from redis import Redis
 
 pytest.importorskip("torch", reason="a worker computes with torch")
 
-from tests.workers.expanding import ask, asked, counts, drained, ended, idle, now
+from tests.workers.expanding import ask, asked, counts, ended, expanded, idle, now
 from tests.workers.patience import until
 from tests.workers.questions import MODEL
 from workers.batches import Batch, Batches
@@ -69,8 +69,7 @@ def test_what_a_worker_left_when_it_died_is_gone_on_with(
     alive.expand_due()
     assert redis.llen(QUEUE_KEY) == submitted  # the claim holds
     redis.delete(batch_key(batch.id) + ":claim", "proxygrad:batches:running:looked")  # it ended
-    alive.look()
-    drained(alive)
+    expanded(alive)
     assert counts(now(batches, batch)) == {"queued": 3 * CHUNK}
     assert redis.llen(QUEUE_KEY) == 3 * CHUNK
     assert not scripts.link(batch.id, "dead", [(0, "0" * 32)])  # it comes back
@@ -89,8 +88,7 @@ def test_a_unit_that_ended_while_its_worker_was_dead_is_not_tried_again(
     jobs.cancel(job.id)
     redis.delete(batch_key(batch.id) + ":claim")
     alive = idle(redis, store)
-    alive.look()
-    drained(alive)
+    expanded(alive)
     assert counts(now(batches, batch)) == {"cancelled": 1, "queued": 1}
     assert redis.llen(QUEUE_KEY) == 1
 

@@ -19,11 +19,6 @@ from workers.recovery import Janitor
 from workers.storage import Store
 
 
-@pytest.fixture
-def leases(redis: Redis) -> Leases:
-    return Leases(redis)
-
-
 def succeed(jobs: Jobs, leases: Leases, store: Store, run: Run) -> Job:
     """End the run well, with an answer in the store."""
     job = record(jobs, run)

@@ -52,8 +52,8 @@ def test_the_age_of_an_answer_is_its_records(store: Store) -> None:
     answer = keep_answer(store, 0, age_s=5 * HOUR_S)
     store.replace(f"{answer}/checkpoint-1", b"")
     (held,) = holdings(store, lambda: None)
-    assert held.answered_at == pytest.approx(time.time() - 5 * HOUR_S, abs=5)
-    assert held.touched_at == pytest.approx(time.time(), abs=5)
+    assert held.answered_at == pytest.approx(time.time() - 5 * HOUR_S, abs=60)
+    assert held.touched_at == pytest.approx(time.time(), abs=60)
 
 
 def test_only_the_oldest_are_held_in_memory_and_in_order(store: Store) -> None:

@@ -17,11 +17,6 @@ from workers.recovery import Janitor
 URL, OTHER = "https://a.example/x", "https://b.example/x"
 
 
-@pytest.fixture
-def leases(redis: Redis) -> Leases:
-    return Leases(redis)
-
-
 def ask(jobs: Jobs, url: str | None = URL, caller: str = "one", unit: int = 0, **wishes: float) -> Job:
     request = Request.of(question(unit)).model_copy(update={"webhook": url, **wishes})
     return jobs.submit(request, MODEL, caller=caller)[0]

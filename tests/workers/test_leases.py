@@ -17,11 +17,6 @@ from workers.leases import LEASE_S, Leases, Run
 from workers.ready import Ready
 
 
-@pytest.fixture
-def leases(redis: Redis) -> Leases:
-    return Leases(redis)
-
-
 def test_taking_starts_the_job(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     run = started(redis, jobs, leases)
     job = record(jobs, run)
@@ -31,7 +26,7 @@ def test_taking_starts_the_job(redis: Redis, jobs: Jobs, leases: Leases) -> None
     assert redis.hget(queue.entry_key(run.job_id), "status") == b"started"
     assert redis.llen(queue.POPPED_KEY) == 0
     score = cast(float, redis.zscore(queue.LEASES_KEY, run.member))
-    assert score - time.time() == pytest.approx(LEASE_S, abs=0.5)
+    assert score - time.time() == pytest.approx(LEASE_S, abs=LEASE_S / 2)
 
 
 def test_what_was_returned_to_the_queue_is_not_taken(redis: Redis, jobs: Jobs, leases: Leases) -> None:
@@ -86,7 +81,7 @@ def test_a_beat_prolongs_the_lease(redis: Redis, jobs: Jobs, leases: Leases) -> 
     redis.zadd(queue.LEASES_KEY, {run.member: time.time() + 1})
     assert leases.beat(run, stamp=STAMP)
     score = cast(float, redis.zscore(queue.LEASES_KEY, run.member))
-    assert score - time.time() == pytest.approx(LEASE_S, abs=0.5)
+    assert score - time.time() == pytest.approx(LEASE_S, abs=LEASE_S / 2)
 
 
 def test_without_the_lease_nothing_is_written_and_nothing_revived(
@@ -107,7 +102,7 @@ def test_a_finished_record_is_forgotten_in_time(redis: Redis, jobs: Jobs, leases
     run = started(redis, jobs, leases)
     assert redis.ttl(queue.job_key(run.job_id)) == -1
     leases.write(run, {"state": "failed"}, ttl_s=queue.FINISHED_TTL_S)
-    assert redis.ttl(queue.job_key(run.job_id)) == queue.FINISHED_TTL_S
+    assert queue.FINISHED_TTL_S - 60 < redis.ttl(queue.job_key(run.job_id)) <= queue.FINISHED_TTL_S
 
 
 def test_a_job_given_back_is_next_and_has_lost_nothing(redis: Redis, jobs: Jobs, leases: Leases) -> None:

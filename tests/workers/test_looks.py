@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from redis import Redis
 
@@ -9,14 +11,17 @@ from tests.workers.questions import MODEL, question
 from workers import catalog
 from workers.catalog import ServedModel
 from workers.claims import claim_key, pin_key
-from workers.jobs import Jobs, Problem
+from workers.jobs import Asked, Job, Jobs, Problem
 from workers.looks import Looks
-from workers.queue import job_key
+from workers.queue import FORGOTTEN_KEY, job_key
+
+Look = Callable[[str], tuple[Job | None, bool]]
 
 
 @pytest.fixture
-def look(redis: Redis) -> Looks:
-    return Looks(redis)
+def look(redis: Redis) -> Look:
+    looks = Looks(redis)
+    return lambda job_id: looks(job_id)(redis)
 
 
 def succeeded(jobs: Jobs, redis: Redis, unit: int = 0) -> str:
@@ -26,7 +31,7 @@ def succeeded(jobs: Jobs, redis: Redis, unit: int = 0) -> str:
 
 
 def test_of_one_that_waits_it_says_how_many_are_before_it_and_whether_it_is_taken(
-    jobs: Jobs, redis: Redis, look: Looks
+    jobs: Jobs, redis: Redis, look: Look
 ) -> None:
     ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(3)]
     assert [(job.place.ahead, job.place.taken) for job, _ in map(look, ids) if job] == [
@@ -41,13 +46,13 @@ def test_of_one_that_waits_it_says_how_many_are_before_it_and_whether_it_is_take
     assert (again.place.ahead, again.place.taken, created) == (1, True, False)
 
 
-def test_what_nobody_asked_for_is_promised_to_nobody(jobs: Jobs, redis: Redis, look: Looks) -> None:
+def test_what_nobody_asked_for_is_promised_to_nobody(jobs: Jobs, redis: Redis, look: Look) -> None:
     assert look("0" * 32) == (None, False)
-    assert jobs.promised("0" * 32) == (None, False)
+    assert jobs.look("0" * 32) is None
     assert redis.keys(pin_key("*")) == []
 
 
-def test_an_answer_is_promised_each_time_it_is_looked_at(jobs: Jobs, redis: Redis, look: Looks) -> None:
+def test_an_answer_is_promised_each_time_it_is_looked_at(jobs: Jobs, redis: Redis, look: Look) -> None:
     job_id = succeeded(jobs, redis)
     for _ in range(2):
         redis.delete(pin_key(job_id))
@@ -57,7 +62,7 @@ def test_an_answer_is_promised_each_time_it_is_looked_at(jobs: Jobs, redis: Redi
         assert 0 < redis.ttl(pin_key(job_id)) <= 3600
 
 
-def test_one_that_is_being_removed_is_not_promised(jobs: Jobs, redis: Redis, look: Looks) -> None:
+def test_one_that_is_being_removed_is_not_promised(jobs: Jobs, redis: Redis, look: Look) -> None:
     job_id = succeeded(jobs, redis)
     look(job_id)
     redis.set(claim_key(job_id), "token")
@@ -66,7 +71,7 @@ def test_one_that_is_being_removed_is_not_promised(jobs: Jobs, redis: Redis, loo
     assert not promised
 
 
-def test_an_unchanged_answer_is_the_same_object(jobs: Jobs, redis: Redis, look: Looks) -> None:
+def test_an_unchanged_answer_is_the_same_object(jobs: Jobs, redis: Redis, look: Look) -> None:
     job_id = succeeded(jobs, redis)
     first = look(job_id)[0]
     assert look(job_id)[0] is first
@@ -78,3 +83,21 @@ def test_an_unchanged_answer_is_the_same_object(jobs: Jobs, redis: Redis, look: 
     assert getattr(look(job_id)[0], "state", None) == "failed"
     redis.delete(job_key(job_id))
     assert look(job_id)[0] is None
+
+
+def test_who_asks_for_an_answer_is_noted_with_the_look(jobs: Jobs, redis: Redis) -> None:
+    job_id, looks = succeeded(jobs, redis), Looks(redis)
+    redis.sadd(FORGOTTEN_KEY, job_id)
+    assert looks(job_id)(redis)[1]
+    assert redis.sismember(FORGOTTEN_KEY, job_id)
+    assert looks(job_id, asked_by="me")(redis)[1]
+    assert not redis.sismember(FORGOTTEN_KEY, job_id)
+    assert jobs.asked(job_id, "me") == Asked()
+    assert jobs.asked(job_id, "you") is None
+
+
+def test_nobody_is_noted_for_what_is_being_removed(jobs: Jobs, redis: Redis) -> None:
+    job_id = succeeded(jobs, redis)
+    redis.set(claim_key(job_id), "token")
+    Looks(redis)(job_id, asked_by="me")(redis)
+    assert jobs.asked(job_id, "me") is None

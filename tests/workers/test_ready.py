@@ -116,12 +116,12 @@ def test_the_sweep_fails_what_nobody_pops(queue: Queue, redis: Redis, jobs: Jobs
 def test_whoever_waits_for_work_is_told_of_the_model(queue: Queue, redis: Redis) -> None:
     with redis.pubsub(ignore_subscribe_messages=True) as listening:  # type: ignore[no-untyped-call]
         listening.subscribe(keys.WAKE_CHANNEL)
-        listening.get_message(timeout=1)
+        listening.get_message(timeout=10)
         queue.ask("a", model="m1")
         queue.ask("a", model="m2")
         queue.pop(1, ("m1",))
         queue.ready.put_back([job_id(0)])
-        told = [listening.get_message(timeout=1) for _ in range(3)]
+        told = [listening.get_message(timeout=10) for _ in range(3)]
     assert [message and message["data"] for message in told] == [b"m1", b"m2", b"m1"]
 
 

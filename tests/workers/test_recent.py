@@ -7,6 +7,7 @@ from redis import Redis
 from tests.workers.questions import MODEL, question
 from workers.jobs import Job, Jobs
 from workers.queue import JOBS_KEY, job_key
+from workers.recent import Entry, older
 from workers.recovery import Janitor
 
 
@@ -29,6 +30,19 @@ def test_the_oldest_entry_without_a_record_goes_with_each_new_job(redis: Redis, 
     for unit in range(3, 6):
         jobs.submit(question(unit), MODEL)
     assert redis.zcard(JOBS_KEY) == 3
+
+
+def test_of_equal_times_none_is_passed_over_or_met_twice_whatever_comes_and_goes(redis: Redis) -> None:
+    names = [f"{number:03}" for number in range(450)]
+    redis.zadd("index", {name: float(int(name) // 150) for name in names})
+    assert [entry.job_id for entry in older(redis, "index", None)] == names[::-1]
+    assert [entry.job_id for entry in older(redis, "index", Entry(1.0, "200"))] == names[:200][::-1]
+    met = []
+    for number, entry in enumerate(older(redis, "index", None)):
+        met.append(entry.job_id)
+        redis.zadd("index", {f"new-{number}": 9.0})
+        redis.zrem("index", entry.job_id)
+    assert met == names[::-1]
 
 
 def test_janitors_find_every_entry_without_a_record(redis: Redis, jobs: Jobs) -> None:

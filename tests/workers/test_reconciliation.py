@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import pytest
 from redis import Redis
 from rq import Queue as RQQueue
 from rq.job import Job as RQJob
@@ -18,16 +17,6 @@ from workers.jobs import Jobs, Problem
 from workers.leases import Leases, Run
 from workers.ready import Ready
 from workers.recovery import Janitor
-
-
-@pytest.fixture
-def leases(redis: Redis) -> Leases:
-    return Leases(redis)
-
-
-@pytest.fixture
-def janitor(redis: Redis) -> Janitor:
-    return Janitor(redis)
 
 
 def rq_queue(redis: Redis) -> RQQueue:

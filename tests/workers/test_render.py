@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 
 import pytest
 from redis import Redis
@@ -55,9 +56,10 @@ def test_the_image_says_what_it_is(redis: Redis, store: Store, jobs: Jobs) -> No
 def test_progress_is_seen_on_the_way(redis: Redis, store: Store, jobs: Jobs) -> None:
     job, _ = jobs.submit(question(steps=50), MODEL)
     seen: list[tuple[int, float | None]] = []
-    with working(redis, store, CountingEngine(step_s=0.02)):
+    with working(redis, store, CountingEngine(step_s=0.04)):  # 2 s, in which it is written eight times
         while not (now := jobs.fetch(job.id) or job).ended:
             seen.append((now.step, now.activation))
+            time.sleep(0.005)
     steps = sorted({step for step, _ in seen})
     assert len(steps) >= 4
     assert seen == sorted(seen, key=lambda pair: pair[0])

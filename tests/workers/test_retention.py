@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from redis import Redis
 
 from tests.workers.artefacts import HOUR_S, age, directory, job_id, keep_answer, names, remember
 from tests.workers.questions import MODEL, question
-from workers import queue, retention
+from workers import claims, queue, retention
 from workers.claims import Claims
 from workers.jobs import Jobs, image_path, result_path
 from workers.retention import Collector, Keep
@@ -182,12 +183,13 @@ def test_a_claim_that_ends_in_mid_removal_leaves_no_record_without_images(
 ) -> None:
     """The record goes first; the rest is found as an orphan by the next round."""
     gone = keep_answer(store, 0, age_s=2 * HOUR_S)
-    monkeypatch.setattr("workers.claims.CLAIM_USE_S", 0.05)
-    delete = store.delete
+    passed_s, monotonic, delete = [0.0], time.monotonic, store.delete
+    clock = SimpleNamespace(monotonic=lambda: monotonic() + passed_s[0])
+    monkeypatch.setattr(claims, "time", clock)
 
     def slow(path: str) -> None:
         delete(path)
-        time.sleep(0.1)
+        passed_s[0] += claims.CLAIM_USE_S + 1
 
     monkeypatch.setattr(store, "delete", slow)
     collector = Collector(redis, store, NOTHING)

@@ -15,7 +15,7 @@ pytest.importorskip("torch", reason="networks are torch's")
 from proxygrad.engine import Engine
 from proxygrad.network import Network
 from proxygrad.spec import Spec
-from tests.workers.networks import BUILT
+from tests.workers.networks import BUILT, GO
 from tests.workers.patience import at_once, until
 from tests.workers.shelves import ONE, PLENTY, loaded, opened, stocked
 from workers import places
@@ -62,10 +62,10 @@ def test_what_has_left_takes_no_memory_any_more_although_the_engine_served_it(fo
         with shelf.lent("a") as network:
             first = weakref.ref(network)
             spec = Spec(model="a", layer=network.info.layers[0].name, unit=1, steps=2)
-            engine.submit(network, spec).result(20)
+            engine.submit(network, spec).result(60)
             del network
         shelf.network("b")
-        until(lambda: gc.collect() >= 0 and first() is None, 5)
+        until(lambda: gc.collect() >= 0 and first() is None)
 
 
 def test_what_is_lent_does_not_leave(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_what_is_lent_does_not_leave(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_model_waits_for_those_in_use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "PATIENCE_S", 5.0)
+    monkeypatch.setattr(places, "PATIENCE_S", 60.0)
     shelf = opened(folder, "ab", ONE)
     found: list[set[str]] = []
 
@@ -93,7 +93,7 @@ def test_a_model_waits_for_those_in_use(folder: Path, monkeypatch: pytest.Monkey
         other.start()
         time.sleep(0.1)
         assert loaded(shelf) == {"a"}
-    other.join(5)
+    other.join(60)
     assert found == [{"b"}]
 
 
@@ -110,15 +110,18 @@ def test_one_larger_than_the_budget_is_loaded_and_stays_until_another_comes(
 
 def test_many_at_once_load_a_model_once_and_do_not_hold_up_others(folder: Path) -> None:
     shelf = opened(folder, "a", PLENTY, builder="slow")
-    began_s, ends_s = time.monotonic(), []
+    ends: list[str] = []
 
     def want(name: str) -> None:
         shelf.network(name)
-        ends_s.append((name, time.monotonic() - began_s))
+        ends.append(name)
+        if name == "digits":
+            GO.set()
 
+    GO.clear()
     at_once(want, ["a"] * 8 + ["digits"])
     assert BUILT == {"slow": 1}
-    assert ends_s[0][0] == "digits"
+    assert ends[0] == "digits"
 
 
 def test_many_users_of_many_models_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ def test_it_calls_at_once_and_again_until_it_is_stopped() -> None:
     rounds = Rounds("count", calls.release, 0.01, stopping)
     rounds.start()
     for _ in range(3):
-        assert calls.acquire(timeout=2)
+        assert calls.acquire(timeout=30)
     stopping.set()
-    rounds.join(2)
+    rounds.join(30)
     assert not rounds.is_alive()
 
 
@@ -30,7 +30,7 @@ def test_a_failure_is_logged_once_and_the_round_goes_on(caplog: pytest.LogCaptur
     rounds = Rounds("janitor", fail, 0.01, stopping)
     rounds.start()
     for _ in range(3):
-        assert calls.acquire(timeout=2)
+        assert calls.acquire(timeout=30)
     stopping.set()
-    rounds.join(2)
+    rounds.join(30)
     assert [record.message for record in caplog.records] == ["janitor: no route to host"]

@@ -40,6 +40,8 @@ from workers.storage import Store
 
 pytestmark = pytest.mark.engine
 
+LONG = 2500  # 50 s, of steps of 0.02 s
+
 
 def test_jobs_are_done_each_once(redis: Redis, store: Store, jobs: Jobs) -> None:
     engine = CountingEngine()
@@ -96,29 +98,31 @@ def test_rq_info_shows_who_is_idle_and_who_is_busy_with_what(
 
 
 def test_a_running_job_shows_as_such(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(steps=50), MODEL)
-    with working(redis, store, CountingEngine(step_s=0.02)):
-        until(lambda: status(redis, job.id) == b"started")
+    engine = CountingEngine(step_s=0.02)
+    job, _ = jobs.submit(question(steps=LONG), MODEL)
+    with working(redis, store, engine):
+        until(lambda: status(redis, job.id) == b"started" and engine.tickets != [])
         (worker,) = Worker.all(connection=redis, serializer=queue.SERIALIZER)
         assert (worker.get_state(), worker.get_current_job_id()) == ("busy", job.id)
         seen = jobs.fetch(job.id)
         assert seen is not None
         assert (seen.state, seen.worker) == ("running", "host")
+        engine.tickets[0].finish()
         assert ended(jobs, job.id).state == "succeeded"
         until(lambda: worker.get_current_job_id() is None)
 
 
-def test_a_long_job_keeps_its_lease(
-    redis: Redis, store: Store, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.leases.LEASE_S", 1)
-    job, _ = jobs.submit(question(steps=100), MODEL)
-    with working(redis, store, CountingEngine(step_s=0.02)):
-        until(lambda: status(redis, job.id) == b"started")
-        for _ in range(15):
-            time.sleep(0.1)
-            assert redis.zcount(queue.LEASES_KEY, time.time(), "+inf") == 1
-        assert ended(jobs, job.id).losses == 0
+def test_a_long_job_keeps_its_lease(redis: Redis, store: Store, jobs: Jobs) -> None:
+    engine = CountingEngine(step_s=0.02)
+    job, _ = jobs.submit(question(steps=LONG), MODEL)
+    with working(redis, store, engine):
+        until(lambda: engine.tickets != [])
+        (member,) = cast(list[bytes], redis.zrange(queue.LEASES_KEY, 0, -1))
+        for _ in range(3):
+            redis.zadd(queue.LEASES_KEY, {member: time.time() + LEASE_S / 2})
+            until(lambda: (redis.zscore(queue.LEASES_KEY, member) or 0) > time.time() + LEASE_S / 2)
+        engine.tickets[0].finish()
+        assert (ended(jobs, job.id).state, ended(jobs, job.id).losses) == ("succeeded", 0)
 
 
 def test_a_slot_that_lost_its_lease_stops_and_records_nothing(redis: Redis, store: Store, jobs: Jobs) -> None:
@@ -135,14 +139,14 @@ def test_a_slot_that_lost_its_lease_stops_and_records_nothing(redis: Redis, stor
 
 
 def test_a_deadline_ends_a_running_job(redis: Redis, store: Store, jobs: Jobs) -> None:
-    asked = Request.of(question(0, steps=500)).model_copy(update={"deadline_s": 0.5})
+    asked = Request.of(question(0, steps=LONG)).model_copy(update={"deadline_s": 0.5})
     job, _ = jobs.submit(asked, MODEL)
-    with working(redis, store, CountingEngine(step_s=0.01)):
+    with working(redis, store, CountingEngine(step_s=0.02)):
         done = ended(jobs, job.id)
     assert done.problem is not None
     assert (done.state, done.problem.code) == ("failed", "deadline_exceeded")
     assert done.finished_at is not None
-    assert 0.5 <= done.finished_at - done.created_at < 1.0
+    assert done.finished_at - done.created_at >= 0.5
     assert status(redis, job.id) == b"failed"
 
 
@@ -227,7 +231,7 @@ def test_rqs_own_cleanup_loses_nothing(redis: Redis, store: Store, jobs: Jobs) -
 def test_a_redis_that_stood_still_costs_no_job_and_no_slot(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.leases.LEASE_S", 1)
+    monkeypatch.setattr("workers.leases.LEASE_S", 2.5)  # ends while Redis stands still
     with EmbeddedValkey(tmp_path / "valkey") as server, connect(server.url) as redis:
         jobs, pid = Jobs(redis, store), redis.info("server")["process_id"]
         ids = [jobs.submit(question(unit, steps=100), MODEL)[0].id for unit in range(6)]

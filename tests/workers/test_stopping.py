@@ -27,40 +27,44 @@ from workers.storage import Store
 
 pytestmark = pytest.mark.engine
 
+LONG = 2500  # 50 s, of steps of 0.02 s
+#: Long before the jobs here would end, or a grace period of a minute; on a busy machine, too.
+SOON_S = 20.0
+
 
 def test_stopping_puts_running_jobs_back_without_a_loss(redis: Redis, store: Store, jobs: Jobs) -> None:
-    running, _ = jobs.submit(question(0, steps=500), MODEL)
+    running, _ = jobs.submit(question(0, steps=LONG), MODEL)
     behind, _ = jobs.submit(question(1), MODEL)
     started_s = 0.0
     with working(redis, store, CountingEngine(step_s=0.02)):
         until(lambda: status(redis, running.id) == b"started")
         started_s = time.monotonic()
-    assert time.monotonic() - started_s < 2.5
+    assert time.monotonic() - started_s < SOON_S
     assert waiting(redis) == [running.id, behind.id]
     job = jobs.fetch(running.id)
     assert job is not None
     assert (job.state, job.losses, job.worker) == ("queued", 0, None)
     assert redis.zcard(queue.LEASES_KEY) == 0
-    with working(redis, store, CountingEngine()):
+    with working(redis, store, CountingEngine(step_s=0.0001)):
         assert ended(jobs, running.id).state == "succeeded"
         assert ended(jobs, behind.id).state == "succeeded"
 
 
 def test_what_fits_into_the_grace_period_is_finished(redis: Redis, store: Store, jobs: Jobs) -> None:
-    short, _ = jobs.submit(question(0, steps=100), MODEL)
-    long, _ = jobs.submit(question(1, steps=2000), MODEL)
-    engine = CountingEngine(step_s=0.01)
-    with working(redis, store, engine, slots=2, grace_s=4.0):
+    short, _ = jobs.submit(question(0, steps=50), MODEL)
+    long, _ = jobs.submit(question(1, steps=4000), MODEL)
+    engine = CountingEngine(step_s=0.02)
+    with working(redis, store, engine, slots=2, grace_s=60.0):
         until(lambda: len(engine.tickets) == 2 and all(ticket.progress.step > 2 for ticket in engine.tickets))
         began_s = time.monotonic()
-    assert 0.5 < time.monotonic() - began_s < 3
+    assert time.monotonic() - began_s < SOON_S
     states = [(now.state, now.losses) for job in (short, long) if (now := jobs.fetch(job.id)) is not None]
     assert states == [("succeeded", 0), ("queued", 0)]
     assert waiting(redis) == [long.id]
 
 
 def test_told_twice_nothing_is_finished(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(0, steps=500), MODEL)
+    job, _ = jobs.submit(question(0, steps=4000), MODEL)
     engine = CountingEngine(step_s=0.01)
     with working(redis, store, engine, grace_s=60.0) as runtime:
         until(lambda: engine.tickets != [] and engine.tickets[0].progress.step > 2)
@@ -69,7 +73,7 @@ def test_told_twice_nothing_is_finished(redis: Redis, store: Store, jobs: Jobs) 
         assert status(redis, job.id) == b"started"
         began_s = time.monotonic()
         runtime.drain.hurry()
-    assert time.monotonic() - began_s < 1.5
+    assert time.monotonic() - began_s < SOON_S
     assert waiting(redis) == [job.id]
 
 
@@ -78,7 +82,7 @@ def test_an_engine_that_ended_takes_its_process_and_no_job_with_it(
 ) -> None:
     job, _ = jobs.submit(question(), MODEL)
     with working(redis, store, CountingEngine(closed=True)) as runtime:
-        assert runtime.stopping.wait(5)
+        assert runtime.stopping.wait(30)
         assert runtime.drain.fault == "the engine has ended"
     back = jobs.fetch(job.id)
     assert back is not None
@@ -93,7 +97,7 @@ def test_a_device_that_failed_takes_its_process_with_it_and_its_job_counts_as_lo
     error.__cause__ = torch.AcceleratorError("CUDA error: device-side assert triggered")
     job, _ = jobs.submit(question(), MODEL)
     with working(redis, store, CountingEngine(errors={0: error})) as runtime:
-        assert runtime.stopping.wait(5)
+        assert runtime.stopping.wait(30)
         assert runtime.drain.fault is not None
     (member,) = cast(list[bytes], redis.zrange(queue.LEASES_KEY, 0, -1))
     redis.zadd(queue.LEASES_KEY, {member: 1})
@@ -107,4 +111,4 @@ def test_idle_slots_stop_soon(redis: Redis, store: Store) -> None:
     with working(redis, store, CountingEngine(), slots=4):
         until(lambda: Worker.count(connection=redis) == 4)
         started_s = time.monotonic()
-    assert time.monotonic() - started_s < 2.5
+    assert time.monotonic() - started_s < SOON_S

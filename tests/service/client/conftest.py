@@ -16,6 +16,8 @@ from tests.service.client.flaky import Flaky, flaky
 from tests.service.conftest import Http
 from tests.service.serving import serving
 
+QUESTION: dict[str, Any] = {"model": "digits", "layer": "layer3", "unit": 7}
+
 
 class Awaited:
     """What an asynchronous object offers, without the awaiting."""

@@ -12,11 +12,10 @@ import pytest
 from service.client import PreviewEvent, ProgressEvent, StateEvent, events
 from service.client.events import event_of
 from service.client.frames import Frame
-from tests.service.client.conftest import Connect
+from tests.service.client.conftest import QUESTION, Connect
 from tests.service.client.flaky import Flaky, Mood, busy, cut, dropped, passed
 from tests.service.conftest import Player
 
-QUESTION: dict[str, Any] = {"model": "digits", "layer": "layer3", "unit": 7}
 STATES = ["queued", "running", "succeeded"]
 
 

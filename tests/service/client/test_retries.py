@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import httpx
 import pytest
@@ -24,12 +23,11 @@ from service.client import (
 )
 from service.client.calls import Call, Patience
 from service.client.errors import retry_after_s
-from tests.service.client.conftest import Connect, Pauses
+from tests.service.client.conftest import QUESTION, Connect, Pauses
 from tests.service.client.flaky import Flaky, Mood, busy, dropped, flaky, lost, passed
 from tests.service.conftest import Player
 from workers.queue import QUEUE_KEY
 
-QUESTION: dict[str, Any] = {"model": "digits", "layer": "layer3", "unit": 7}
 PROBLEM = (
     b'{"type":"x","title":"x","status":%d,"detail":"not now","code":"%s","errors":[],"state":null,"new":1}'
 )

@@ -1,4 +1,7 @@
-"""Where a page of a list begins: cursors, which have no meaning for callers."""
+"""What the query of every list may say: where a page begins, how long it is, what is on it.
+
+A cursor names the last entry of the page before; it has no meaning for callers.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,28 @@ import base64
 import binascii
 import json
 import math
+from typing import Annotated, Any
+
+from fastapi import Query
 
 from service.problems import Flaw, Refusal
 from workers.jobs import Entry
+
+DEFAULT_LIMIT, MAX_LIMIT = 50, 200
+#: Values of one filter.
+MAX_CHOICES = 50
+#: Records looked at for one page: with filters that fit few of them a page is shorter than asked for.
+MOST_LOOKED_AT = 1000
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most of one page.")]
+Cursor = Annotated[
+    str | None, Query(max_length=200, description="From `links.next`; has no meaning of its own.")
+]
+
+
+def only(what: str, most: int = MAX_CHOICES) -> Any:
+    """A filter: a query parameter of up to ``most`` values, any of which fits ``what`` is listed."""
+    return Query(default_factory=list, max_length=most, description=f"Only {what}; repeatable.")
 
 
 def cursor_of(entry: Entry) -> str:
