@@ -17,16 +17,18 @@ from workers.pipelining import Command, Steps
 Item = TypeVar("Item")
 T = TypeVar("T")
 
-#: As many at once.
+#: Items of one lot.
 MOST = 64
+#: Lots at once: while Redis works for one, answers of the other are sent.
+AT_ONCE = 2
 
 
 @dataclass
 class _Line(Generic[Item]):
-    """Who waits in one event loop, and the task that works for them, if any."""
+    """Who waits in one event loop, and the tasks that work for them."""
 
     waiting: list[tuple[Item, asyncio.Future[Any]]] = field(default_factory=list)
-    working: asyncio.Task[None] | None = None
+    working: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 class Gathering(Generic[Item]):
@@ -50,8 +52,8 @@ class Gathering(Generic[Item]):
             line = self._lines[loop] = _Line()
         outcome: asyncio.Future[Any] = loop.create_future()
         line.waiting.append((item, outcome))
-        if line.working is None:
-            line.working = loop.create_task(self._go(line))
+        if len(line.working) < AT_ONCE:
+            line.working.add(loop.create_task(self._go(line)))
         return await outcome
 
     async def _go(self, line: _Line[Item]) -> None:
@@ -66,7 +68,8 @@ class Gathering(Generic[Item]):
                     if not waiting.done():  # who asked may have gone
                         _tell(waiting, outcome)
         finally:
-            line.working = None
+            # At once, and not when the task is done: who was told just now may already ask again.
+            line.working -= {asyncio.current_task()}
 
 
 def _tell(waiting: asyncio.Future[Any], outcome: Any) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import fastapi
-from fastapi import Depends
 from pydantic import BaseModel, ValidationError
 
 from proxygrad.spec import ModelInfo, Spec
@@ -104,12 +103,6 @@ class Questions:
         return kept[2]
 
 
-async def question(request: fastapi.Request) -> Request:
-    """Read the body; refuses with 400, 413, 415 or 422."""
-    questions: Questions = request.app.state.gateway.questions
-    return questions.parse(await json_body(request))
-
-
 async def json_body(request: fastapi.Request) -> bytes:
     """The body of a request that says it is JSON; refuses with 413 or 415."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -121,9 +114,6 @@ async def json_body(request: fastapi.Request) -> bytes:
             "unsupported_media_type", f"the content type must be 'application/json', {said}", [flaw]
         )
     return await request.body()
-
-
-QuestionDep = Annotated[Request, Depends(question)]
 
 
 def parsed(body: bytes, kind: type[Asked]) -> Asked:

@@ -21,7 +21,7 @@ from service.long_polling import (
     preferred_wait_s,
 )
 from service.problems import documented
-from service.question import OPENAPI_BODY, QuestionDep, tellable, within_limits
+from service.question import OPENAPI_BODY, json_body, tellable, within_limits
 from service.translation import refusal_of
 from workers import catalog
 from workers.jobs import Job
@@ -66,7 +66,6 @@ _READ_RESPONSES = documented(
     openapi_extra=OPENAPI_BODY,
 )
 async def create_visualization(
-    asked: QuestionDep,
     gateway: GatewayDep,
     request: Request,
     prefer: Prefer = None,
@@ -76,7 +75,7 @@ async def create_visualization(
 
     A question that was answered before is answered at once with 200. A failed one is tried again.
     """
-    asked = tellable(asked, gateway.receivers)
+    asked = tellable(gateway.questions.parse(await json_body(request)), gateway.receivers)
     job = await _submitted_once(asked, gateway, idempotency_key)
     headers = {}
     wait_s = preferred_wait_s(prefer)

@@ -5,30 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
-from proxygrad.spec import Result, Spec, ToldSpec
+from proxygrad.spec import Result, ToldSpec
+from workers import specs
 from workers.submission import ANONYMOUS, Priority
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
-#: Questions that are kept as they were read; one takes about 3 KB.
-_MOST_SPECS = 1024
 
-
-@lru_cache(_MOST_SPECS)
-def _spec(text: str) -> Spec:
-    """A question, which is read each time that its job is looked at, and never changes."""
-    return _TOLD_SPEC.validate_json(text)
-
-
-_TOLD_SPEC: TypeAdapter[Spec] = TypeAdapter(ToldSpec)
 #: How the fields of the record that hold JSON are read; the others are plain text.
 _READ: Mapping[str, Callable[[str], object]] = {
-    "spec": _spec,
+    "spec": specs.from_text,
     **dict.fromkeys(("result", "images", "problem", "checkpoint", "place"), json.loads),
 }
 

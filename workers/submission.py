@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from redis.exceptions import OutOfMemoryError
 
 from proxygrad.spec import ModelInfo, Spec
-from workers import queue
+from workers import queue, specs
 from workers.claims import PIN_S, claim_key, pin_key
 from workers.errors import QueueFull, QueueMemoryFull, TooManyInFlight, TooManyWebhooks
 from workers.hooks import MOST_HOOKS
@@ -233,7 +233,6 @@ class Submit:
     """Puts jobs into the queue. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:
-        self._redis = redis
         self._create = Script(redis, POSITION + _SUBMIT)
         self._join = Script(redis, POSITION + _SUBMIT, "allow-oom")
 
@@ -271,10 +270,10 @@ class Submit:
         spec, flow = submission.spec, submission.caller
         if submission.flow is not None:
             flow = f"{submission.caller}/{submission.flow}"
-        entry = queue.entry_fields(submission.job_id, self._redis)
+        entry = queue.entry_fields(submission.job_id)
         flat: list[Any] = [part for pair in entry.items() for part in pair]
         return [
-            *(submission.job_id, mode, int(create), spec.model_dump_json(), spec.steps, spec.model),
+            *(submission.job_id, mode, int(create), specs.to_text(spec), spec.steps, spec.model),
             *(submission.caller, flow, submission.priority, submission.cost),
             "" if submission.deadline_s is None else submission.deadline_s,
             *(limits.queued, limits.queued_per_caller),

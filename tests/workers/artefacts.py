@@ -51,7 +51,7 @@ def remember(redis: Redis, unit: int) -> None:
     """The records in Redis of a job that has succeeded."""
     job = answered(unit)
     redis.hset(queue.job_key(job.id), mapping=job.to_fields())  # type: ignore[arg-type]
-    redis.hset(queue.entry_key(job.id), mapping=queue.entry_fields(job.id, redis))  # type: ignore[arg-type]
+    redis.hset(queue.entry_key(job.id), mapping=queue.entry_fields(job.id))  # type: ignore[arg-type]
     redis.hset(queue.entry_key(job.id), "status", "finished")
     redis.zadd(queue.FINISHED_KEY, {job.id: time.time() + queue.FINISHED_TTL_S})
 
