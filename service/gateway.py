@@ -32,6 +32,7 @@ from service.live import Live
 from service.long_polling import Heard, until_ended
 from service.offers import Offers
 from service.problems import Refusal
+from service.queries import check_names
 from service.question import Questions
 from service.rendering import Renderings
 from service.settings import Settings
@@ -262,6 +263,7 @@ def _unknown(job_id: str) -> Refusal:
 
 async def _of(request: Request) -> Gateway:
     """Of the caller; for a route about a job, whoever may not see it is told that there is none."""
+    check_names(request)
     gateway: Gateway = request.app.state.gateway
     job_id = request.path_params.get("job_id")
     if job_id is not None and not JOB_ID.fullmatch(job_id):

@@ -113,6 +113,16 @@ async def json_body(request: fastapi.Request) -> bytes:
         raise Refusal(
             "unsupported_media_type", f"the content type must be 'application/json', {said}", [flaw]
         )
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        flaw = Flaw(location=["header", "content-encoding"], detail="another coding", value=coding[:200])
+        flaw.choices = ["identity"]
+        raise Refusal(
+            "unsupported_media_type",
+            f"the body must come as it is, without a Content-Encoding, not in {coding[:200]!r}",
+            [flaw],
+            headers={"Accept-Encoding": "identity"},  # RFC 9110 section 15.5.16
+        )
     return await request.body()
 
 

@@ -77,6 +77,7 @@ local claim, receiver = unpack(redis.call('HMGET', key, 'claim', 'receiver'))
 if claim ~= token then return 0 end
 redis.call('HDEL', key, 'claim', 'next_at')
 redis.call('HSET', key, 'state', state, 'tried_at', NOW_TEXT, 'status', status, 'error', problem)
+redis.call('EXPIRE', key, KEEP_S)
 if state == 'pending' then
   redis.call('HSET', key, 'next_at', exact(NOW + wait_s))
   redis.call('ZADD', due_deliveries(receiver), exact(NOW + wait_s), id)
@@ -96,6 +97,7 @@ if redis.call('HEXISTS', key, 'claim') == 1 then
   -- Under way, unless its gateway died: then the lease ends.
   return 1
 end
+redis.call('EXPIRE', key, KEEP_S)
 redis.call('HSET', key, 'state', 'pending', 'tried', 0, 'next_at', NOW_TEXT)
 redis.call('ZADD', due_deliveries(receiver), NOW_TEXT, id)
 plan_receiver(receiver)

@@ -87,6 +87,17 @@ def test_one_that_failed_waits_for_its_time(redis: Redis) -> None:
     assert (again.attempts, again.tried) == (2, 1)
 
 
+def test_one_that_is_still_tried_outlives_its_week(redis: Redis) -> None:
+    tell(redis, 1)
+    (first,) = claim(redis)
+    redis.expire(delivery_key(first.id), 5)
+    assert Deliveries(redis).settle(first, "pending", 429, None, 86_400)
+    assert redis.ttl(delivery_key(first.id)) > 6 * 86_400
+    redis.expire(delivery_key(first.id), 5)
+    assert Deliveries(redis).retry(first.id)
+    assert redis.ttl(delivery_key(first.id)) > 6 * 86_400
+
+
 def test_one_under_way_is_left_to_that(redis: Redis) -> None:
     tell(redis, 1)
     (first,) = claim(redis)
