@@ -14,25 +14,22 @@ A job that succeeded is also kept in the store, which answers for it when Redis 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
 import redis
-from pydantic import ValidationError
 
 from proxygrad.spec import ModelInfo, Spec
 from workers import queue
+from workers.answers import Answers, image_path, result_path
 from workers.askers import Asked, Askers
 from workers.cancellation import Cancel
 from workers.claims import Claims
 from workers.deliveries import Deliveries
-from workers.errors import StorageError
 from workers.events import Event, Events, is_after, is_event_id, progress_event, state_event
 from workers.forgetting import Forget
-from workers.latest import Latest
-from workers.looks import MOST_KEPT, Looks
+from workers.looks import Looks
 from workers.pipelining import Command, Steps, in_turn
 from workers.ready import Ready
 from workers.recent import ASKED_FIELD, Entry, Recent
@@ -77,8 +74,6 @@ __all__ = [
 ]
 
 DEFAULT_LIMITS = Limits()
-#: That files of an answer were removed by hand is noticed within so many seconds.
-WHOLE_S = 5.0
 
 #: What a list shows of a job: all but the answer, which is most of a record.
 _LISTED_FIELDS = (
@@ -91,27 +86,16 @@ _LISTED_FIELDS = (
 events_channel = queue.events_key
 
 
-def result_path(job_id: str) -> str:
-    """Where the store keeps the record of a succeeded job: written last, so with it everything is there."""
-    return f"{job_id}/result.json"
-
-
-def image_path(job_id: str, number: int) -> str:
-    """Where the store keeps an image, counted from 0."""
-    return f"{job_id}/{number}.png"
-
-
 class Jobs:
     """Submit, look up, cancel and retry. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis, store: Store) -> None:
         self._redis = redis
-        self._store = store
+        self._answers = Answers(redis, store)
         self._submit = Submit(redis)
         self._cancel = Cancel(redis)
         self._ready = Ready(redis)
         self._look = Looks(redis)
-        self._seen_whole: Latest[str, tuple[Job, float]] = Latest(MOST_KEPT)
         self._claims = Claims(redis)
         self._forget = Forget(redis, store)
         self._recent = Recent(redis)
@@ -147,7 +131,7 @@ class Jobs:
         # The promise comes before the look: what is seen after it stays.
         known, promised = yield from self._promised(submission.job_id, submission.caller)
         succeeded = known is not None and known.state == "succeeded"
-        if known is None or not (succeeded and promised and (yield from self._is_whole(known))):
+        if known is None or not (succeeded and promised and (yield from self._answers.seems_whole(known))):
             return (yield from self._enqueue(submission, "recompute" if succeeded else "ask", limits))
         if submission.webhook is not None:
             activation = known.activation if known.result is None else known.result.achieved_activation
@@ -253,12 +237,8 @@ class Jobs:
         """The job of that id as it stands, or None. Raises `StorageError` when the store cannot be read."""
         return self._recorded(job_id) or self.stored(job_id)
 
-    def look(self, job_id: str) -> Job | None:
-        """As `fetch`, with what is known of one that waits; a stored answer is promised for an hour."""
-        return in_turn(self.looking(job_id), self._redis)
-
     def looking(self, job_id: str) -> Steps[Job | None]:
-        """The same in steps."""
+        """As `fetch`, with what is known of one that waits; a stored answer is promised for an hour."""
         return (yield from self._promised(job_id, None))[0]
 
     def _promised(self, job_id: str, asked_by: str | None) -> Steps[tuple[Job | None, bool]]:
@@ -268,14 +248,7 @@ class Jobs:
         """
         job, promised = yield self._look(job_id, asked_by=asked_by)
         if job is None:
-            job, promised = yield partial(self._stored_promised, job_id, asked_by)
-        return job, promised
-
-    def _stored_promised(self, job_id: str, asked_by: str | None) -> tuple[Job | None, bool]:
-        job = self.stored(job_id)
-        promised = job is not None and self._claims.pin(job_id, asked=asked_by is not None)
-        if promised and asked_by not in (None, ANONYMOUS):
-            self._askers.add(job_id, asked_by)
+            job, promised = yield partial(self._answers.promised, job_id, asked_by)
         return job, promised
 
     def _recorded(self, job_id: str) -> Job | None:
@@ -284,27 +257,11 @@ class Jobs:
 
     def stored(self, job_id: str) -> Job | None:
         """The succeeded job as the store keeps it, or None. Raises `StorageError` for a damaged record."""
-        record = self._store.get(result_path(job_id))
-        try:
-            return None if record is None else Job.model_validate_json(record)
-        except ValidationError as exc:
-            raise StorageError(
-                f"{result_path(job_id)} in the store {self._store.url} is no job's record"
-            ) from exc
+        return self._answers.stored(job_id)
 
     def whole(self, job: Job) -> bool:
         """Whether the store has all of a succeeded job's answer. Raises `StorageError`."""
-        paths = [image_path(job.id, number) for number in range(len(job.images))]
-        return all(self._store.exists(path) for path in [*paths, result_path(job.id)])
-
-    def _is_whole(self, job: Job) -> Steps[bool]:
-        """As `whole`, not looked at again of the same answer for `WHOLE_S`."""
-        seen, until_s = self._seen_whole.get(job.id) or (None, 0.0)
-        if seen is not job or time.monotonic() >= until_s:
-            if not (yield partial(self.whole, job)):
-                return False
-            self._seen_whole.put(job.id, (job, time.monotonic() + WHOLE_S))
-        return True
+        return self._answers.whole(job)
 
     def pin(self, job_id: str) -> bool:
         """Promise the stored answer for an hour; False when a collector is removing it."""

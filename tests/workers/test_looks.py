@@ -13,6 +13,7 @@ from workers.catalog import ServedModel
 from workers.claims import claim_key, pin_key
 from workers.jobs import Asked, Job, Jobs, Problem
 from workers.looks import Looks
+from workers.pipelining import in_turn
 from workers.queue import FORGOTTEN_KEY, job_key
 
 Look = Callable[[str], tuple[Job | None, bool]]
@@ -48,7 +49,7 @@ def test_of_one_that_waits_it_says_how_many_are_before_it_and_whether_it_is_take
 
 def test_what_nobody_asked_for_is_promised_to_nobody(jobs: Jobs, redis: Redis, look: Look) -> None:
     assert look("0" * 32) == (None, False)
-    assert jobs.look("0" * 32) is None
+    assert in_turn(jobs.looking("0" * 32), redis) is None
     assert redis.keys(pin_key("*")) == []
 
 
