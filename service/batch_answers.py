@@ -126,7 +126,10 @@ def _utc(epoch_s: float | None) -> datetime | None:
 class BatchPage(BaseModel):
     """Some of a caller's batches, the newest first."""
 
-    batches: list[Batch] = Field(description="At most `limit`.")
+    batches: list[Batch] = Field(
+        description="At most `limit`. A page looks at 1000 at most, so with filters it may be shorter, even "
+        "empty, and still have a next one."
+    )
     links: PageLinks = Field(description="Where to go on.")
 
 

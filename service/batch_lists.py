@@ -10,10 +10,12 @@ from service import visualizations
 from service.batch_answers import Batch, BatchPage, BatchUnit, BatchUnitPage
 from service.batches import PREFIX, BatchId, visible
 from service.gateway import GatewayDep
-from service.list_queries import DEFAULT_LIMIT, Cursor, Limit, cursor_of, entry_of, only
+from service.list_queries import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, cursor_of, entry_of, only
 from service.pages import PageLinks
 from service.problems import documented
-from workers.batches import Unit
+from workers import batches
+from workers.batches import BatchState, Unit
+from workers.jobs import Entry
 from workers.jobs import State as JobState
 
 DEFAULT_UNITS, MAX_UNITS = 100, 1000
@@ -34,19 +36,30 @@ State = Annotated[
 async def list_batches(
     gateway: GatewayDep,
     response: Response,
+    model: Annotated[list[str], only("of these models")],
+    layer: Annotated[list[str], only("of these layers")],
+    state: Annotated[list[BatchState], only("in these states")],
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> BatchPage:
     """The caller's batches, by when they were last asked for; each is kept for a week after its end."""
     last = None if cursor is None else entry_of(cursor)
-    caller = None if gateway.caller.sees_all else gateway.caller.name
-    found = await gateway.call(lambda: gateway.batches.recent(last, limit, caller=caller))
-    following = cursor_of(found[-1][0]) if len(found) == limit else None
+
+    def fits(batch: batches.Batch) -> bool:
+        template = batch.template
+        wanted = ((model, template.model), (layer, template.layer), (state, batch.state))
+        return all(not among or value in among for among, value in wanted)
+
+    def look() -> tuple[list[batches.Batch], Entry | None]:
+        caller = None if gateway.caller.sees_all else gateway.caller.name
+        return gateway.batches.recent(last, limit, MOST_LOOKED_AT, fits, caller=caller)
+
+    found, end = await gateway.call(look)
+    asked = [("model", each) for each in model] + [("layer", each) for each in layer]
+    query = [*asked, *(("state", each) for each in state), ("limit", str(limit))]
     response.headers["Cache-Control"] = "no-store"
-    return BatchPage(
-        batches=[Batch.of(batch, PREFIX, briefly=True) for _, batch in found],
-        links=PageLinks.of(PREFIX, [("limit", str(limit))], cursor, following),
-    )
+    links = PageLinks.of(PREFIX, query, cursor, None if end is None else cursor_of(end))
+    return BatchPage(batches=[Batch.of(each, PREFIX, briefly=True) for each in found], links=links)
 
 
 @router.get(

@@ -123,22 +123,31 @@ class Batches:
         for first in range(start, len(batch.units), _PAGE):
             yield from enumerate(self.units(batch, batch.units[first : first + _PAGE]), first)
 
-    def recent(self, last: Entry | None, most: int, *, caller: str | None) -> list[tuple[Entry, Batch]]:
-        """Batches older than ``last``, the newest first. ``caller``: whose; None: of all."""
+    def recent(
+        self,
+        last: Entry | None,
+        most: int,
+        looked_at: int,
+        fits: Callable[[Batch], bool],
+        *,
+        caller: str | None,
+    ) -> tuple[list[Batch], Entry | None]:
+        """Of those older than ``last``, the newest first, ``most`` that fit; and where to go on.
+
+        At most ``looked_at`` are looked at. ``caller``: whose; None: of all.
+        """
         key = ALL_KEY if caller is None else listed_key(caller)
-        found: list[tuple[Entry, Batch]] = []
-        gone: list[str] = []
+        found: list[Batch] = []
         for entry in older(self._redis, key, last):
+            looked_at -= 1
             batch = self.fetch(entry.job_id)
             if batch is None:
-                gone.append(entry.job_id)
-            else:
-                found.append((entry, batch))
-            if len(found) == most:
-                break
-        if gone:
-            self._redis.zrem(key, *gone)
-        return found
+                self._redis.zrem(key, entry.job_id)
+            elif fits(batch):
+                found.append(batch)
+            if len(found) == most or not looked_at:
+                return found, entry
+        return found, None
 
     def cancel(self, batch_id: str) -> None:
         """Put no more of it into the queue, and withdraw its caller from what waits or runs.

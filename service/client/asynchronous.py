@@ -23,7 +23,7 @@ from service.client.settings import Account
 from service.client.standing import KnownBatch, KnownVisualization
 from service.client.visualizations import Asked, Shown
 from service.client.wires import AsyncWire
-from workers.batches import UnitState
+from workers.batches import BatchState, UnitState
 from workers.jobs import State
 
 
@@ -233,9 +233,16 @@ class AsyncClient:
         """A batch that was asked for before."""
         return AsyncBatch(await AskedBatch.get(self._wire, batch_id))
 
-    def batches(self) -> AsyncGenerator[AsyncBatch, None]:
+    def batches(
+        self,
+        *,
+        model: str | Sequence[str] | None = None,
+        layer: str | Sequence[str] | None = None,
+        state: BatchState | Sequence[BatchState] | None = None,
+    ) -> AsyncGenerator[AsyncBatch, None]:
         """Those of this key, the newest first."""
-        return (AsyncBatch(asked) async for asked in catalogue.batches(self._wire))
+        found = catalogue.batches(self._wire, model, layer, state)
+        return (AsyncBatch(asked) async for asked in found)
 
     async def models(self) -> list[ModelAnswer]:
         """Every model that the service knows, ready or not."""

@@ -22,7 +22,7 @@ from service.client.settings import Account
 from service.client.standing import KnownBatch, KnownVisualization
 from service.client.visualizations import Asked, Shown
 from service.client.wires import BlockingWire, each, run
-from workers.batches import UnitState
+from workers.batches import BatchState, UnitState
 from workers.jobs import State
 
 
@@ -223,9 +223,15 @@ class Client:
         """A batch that was asked for before."""
         return Batch(run(AskedBatch.get(self._wire, batch_id)))
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(
+        self,
+        *,
+        model: str | Sequence[str] | None = None,
+        layer: str | Sequence[str] | None = None,
+        state: BatchState | Sequence[BatchState] | None = None,
+    ) -> Iterator[Batch]:
         """Those of this key, the newest first."""
-        return (Batch(asked) for asked in each(catalogue.batches(self._wire)))
+        return (Batch(asked) for asked in each(catalogue.batches(self._wire, model, layer, state)))
 
     def models(self) -> list[ModelAnswer]:
         """Every model that the service knows, ready or not."""

@@ -12,6 +12,7 @@ from service.client.batches import AskedBatch
 from service.client.calls import Call
 from service.client.pages import VisualizationPage, paged
 from service.client.wires import Wire
+from workers.batches import BatchState
 from workers.jobs import State
 
 MODELS = "/v1/models"
@@ -26,21 +27,31 @@ def visualizations(
     state: State | Sequence[State] | None,
 ) -> AsyncGenerator[Summary, None]:
     """What was asked within a week, the newest first."""
-    filters = dict(
-        values.several("model", model) | values.several("layer", layer) | values.several("state", state)
-    )
     return paged(
         wire,
         events.BASE,
-        {**filters, "limit": PAGE},
+        _filters(model, layer, state),
         VisualizationPage,
         lambda page: (page.visualizations, page.links),
     )
 
 
-async def batches(wire: Wire) -> AsyncGenerator[AskedBatch, None]:
+def _filters(
+    model: str | Sequence[str] | None, layer: str | Sequence[str] | None, state: str | Sequence[str] | None
+) -> dict[str, list[str] | int]:
+    named = values.several("model", model) | values.several("layer", layer) | values.several("state", state)
+    return {**named, "limit": PAGE}
+
+
+async def batches(
+    wire: Wire,
+    model: str | Sequence[str] | None,
+    layer: str | Sequence[str] | None,
+    state: BatchState | Sequence[BatchState] | None,
+) -> AsyncGenerator[AskedBatch, None]:
     """Those of this key, the newest first."""
-    found = paged(wire, of_batches.BASE, {}, BatchPage, lambda page: (page.batches, page.links))
+    query = _filters(model, layer, state)
+    found = paged(wire, of_batches.BASE, query, BatchPage, lambda page: (page.batches, page.links))
     try:
         async for batch in found:
             yield AskedBatch(wire, batch)

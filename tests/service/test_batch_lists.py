@@ -54,3 +54,26 @@ def test_batches_are_listed_a_page_at_a_time(served: Http) -> None:
     assert [each["id"] for each in rest["batches"]] == ids[1::-1]
     assert rest["links"]["next"] is None
     assert served.get("/v1/batches", params={"cursor": "x"}).json()["code"] == "invalid_request"
+
+
+def test_batches_are_listed_by_model_layer_and_state(served: Http, worker: BatchPlayer) -> None:
+    done = asked(served, units=[1, 2], layer="fc")["id"]
+    worker.expand()
+    worker.end(done, "succeeded", 1, 2)
+    open_ids = [asked(served, units=[unit, 9])["id"] for unit in range(3)]
+
+    def found(**query: str | list[str] | int) -> list[str]:
+        listed: list[str] = []
+        page = served.get("/v1/batches", params=query).json()
+        while True:
+            listed += [each["id"] for each in page["batches"]]
+            if page["links"]["next"] is None:
+                return listed
+            page = served.get(page["links"]["next"]).json()
+
+    assert found(state="succeeded") == found(layer="fc", limit=1) == [done]
+    assert found(state="running", limit=2) == open_ids[::-1]
+    assert found(state=["running", "succeeded"], model="digits") == [*open_ids[::-1], done]
+    assert found(model="other") == found(layer="fc", state="running") == []
+    problem = served.get("/v1/batches", params={"state": "queued"}).json()
+    assert problem["errors"][0]["choices"] == ["running", "succeeded", "failed", "cancelled"]

@@ -19,6 +19,7 @@ from workers.hooks import LOG_KEY, MOST_HOOKS, delivery_key, hooks_key
 from workers.jobs import Jobs, Limits, Problem
 from workers.leases import Leases, Run
 from workers.queue import FINISHED_TTL_S
+from workers.recent import Entry
 
 
 def test_the_same_units_and_settings_are_the_same_batch_for_the_same_caller(batches: Batches) -> None:
@@ -121,14 +122,31 @@ def test_asked_again_what_failed_is_tried_again_and_nothing_else(
 def test_batches_are_listed_newest_first_to_those_who_asked(batches: Batches, redis: Redis) -> None:
     mine = [ask(batches, asked([unit]), caller="me").id for unit in range(5)]
     other = ask(batches, asked([1]), caller="other").id
-    assert [each.id for _, each in batches.recent(None, 10, caller="me")] == mine[::-1]
-    assert [each.id for _, each in batches.recent(None, 10, caller=None)] == [other, *mine[::-1]]
-    page = batches.recent(None, 2, caller="me")
+
+    def listed(
+        last: Entry | None,
+        most: int,
+        looked_at: int = 100,
+        caller: str | None = "me",
+        unit: int | None = None,
+    ) -> tuple[list[str], Entry | None]:
+        found, end = batches.recent(
+            last, most, looked_at, lambda batch: unit in (None, *batch.units), caller=caller
+        )
+        return [batch.id for batch in found], end
+
+    assert listed(None, 10) == (mine[::-1], None)
+    assert listed(None, 10, caller=None) == ([other, *mine[::-1]], None)
+    assert listed(None, 1, unit=3)[0] == [mine[3]]
+    found, end = listed(None, 10, looked_at=3, unit=0)
+    assert found == []
+    assert listed(end, 10, unit=0) == ([mine[0]], None)
+    page, end = listed(None, 2)
     redis.delete(batch_key(mine[2]))  # expired
-    rest = batches.recent(page[-1][0], 2, caller="me")
-    assert [each.id for _, each in rest] == [mine[1], mine[0]]
+    rest, last = listed(end, 2)
+    assert [*page, *rest] == [mine[4], mine[3], mine[1], mine[0]]
     ask(batches, asked([9]), caller="me")
-    assert not batches.recent(rest[-1][0], 2, caller="me")
+    assert listed(last, 2) == ([], None)
 
 
 def test_a_caller_has_so_many_batches_at_a_time(batches: Batches) -> None:

@@ -37,6 +37,8 @@ def test_a_batch_is_found_again_and_can_be_stopped(client: Any) -> None:
     assert client.get_batch(batch.id).counts == batch.counts
     other = client.batch(**LAYER, units=range(2))
     assert [one.id for one in client.batches()] == [other.id, batch.id]
+    assert [one.id for one in client.batches(model="digits", state="running")] == [other.id, batch.id]
+    assert list(client.batches(state=["failed", "cancelled"])) == []
     for progress in (True, False):
         with pytest.raises(StillRunning, match=r"still running after 0\.1 s"):
             batch.wait(progress, timeout_s=0.1)
