@@ -194,7 +194,7 @@ class Reader:
 
     async def _ask(self, pubsub: PubSub) -> None:
         """Subscribe to what is wanted, and no more; and ask whether Redis is there."""
-        subscribed: set[bytes] = set()
+        subscribed: dict[bytes, _Channel] = {}
         while True:
             _check_cancelled()
             try:
@@ -204,10 +204,11 @@ class Reader:
                 await pubsub.ping()
                 continue
             self._changed.clear()
-            wanted = set(self._channels)
-            if new := wanted - subscribed:
+            wanted = dict(self._channels)
+            # Also what was left and is followed again since the last round: who follows waits for the answer.
+            if new := [name for name, channel in wanted.items() if subscribed.get(name) is not channel]:
                 await pubsub.subscribe(*new)
-            if old := subscribed - wanted:
+            if old := subscribed.keys() - wanted.keys():
                 await pubsub.unsubscribe(*old)
             subscribed = wanted
 

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from proxygrad.spec import ImageResult, LayerInfo, ModelInfo, Result
+from service import live
 from service.app import create_app
 from service.settings import Settings
 from tests.service.batching import BatchPlayer
@@ -26,6 +27,12 @@ from workers.jobs import ImageInfo, Job, Jobs, Problem, image_path, result_path
 from workers.queue import job_key
 from workers.scripts import Script
 from workers.storage import Store
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that runs tests may be busy for longer than a caller should wait."""
+    monkeypatch.setattr(live, "SUBSCRIBE_S", 20.0)
 
 
 def picture(mode: str = "L", size: tuple[int, int] = (32, 32)) -> bytes:
