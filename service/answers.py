@@ -67,6 +67,10 @@ class Visualization(BaseModel):
     state: State = Field(description="`queued` → `running` → `succeeded`, `failed` or `cancelled`.")
     progress: Progress = Field(description="How far it has come.")
     queue_position: int | None = Field(description="Jobs ahead of this one; `null` unless queued.")
+    eta_s: float | None = Field(
+        description="Seconds until it should end: of one that runs by the pace of its steps, of one that "
+        "waits by the latest runs of its model and of all. `null` where there were none, and once ended."
+    )
     spec: Spec = Field(description="The question with every default that depends on the model filled in.")
     result: Result | None = Field(description="What came out; `null` unless succeeded.")
     images: list[ImageAnswer] = Field(
@@ -134,13 +138,14 @@ def visualization(
 ) -> Visualization:
     """The document of `job` at the time `now_s`; `base` is the path of all visualizations."""
     path = f"{base}/{job.id}"
-    images = ImageAnswer.all_of(job, path)
+    images, eta_s = ImageAnswer.all_of(job, path), job.eta_s(now_s)
     until_s = job.finished_at or now_s
     return Visualization(
         id=job.id,
         state=job.state,
         progress=Progress(step=job.step, steps=job.steps, activation=job.activation),
         queue_position=queue_position if job.state == "queued" else None,
+        eta_s=None if eta_s is None else round(eta_s, 3),
         spec=job.spec,
         result=job.result,
         images=images,

@@ -75,7 +75,20 @@ local function count_for_worker()
   redis.call('HINCRBY', worker, outcome == 'succeeded' and 'successful_job_count' or 'failed_job_count', 1)
 end
 
+-- For those who ask how long it will take: a mean over about the last ten runs.
+local function learn_pace()
+  local cost, model = unpack(redis.call('HMGET', own, 'cost', 'model'))
+  local function learn(field, value)
+    local known = tonumber(redis.call('HGET', PACE, field) or value)
+    redis.call('HSET', PACE, field, exact(known + (value - known) / 10))
+  end
+  learn('ran_s', tonumber(ran_s))
+  if model and cost and tonumber(cost) > 0 then learn('model:' .. model, tonumber(ran_s) / cost) end
+  redis.call('EXPIRE', PACE, KEEP_S)
+end
+
 count_for_worker()
+if outcome == 'succeeded' then learn_pace() end
 if state == 'running' and asked_again() then
   return release(member, false) == 'queued' and 'queued' or 'closed'
 end

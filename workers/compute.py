@@ -90,7 +90,7 @@ def _follow(assignment: Assignment, ticket: Ticket, resumption: Resumption) -> N
             _put_back(assignment, ticket, resumption)
         if ticket.progress.step > written:
             progress = ticket.progress
-            watched, written = _write_progress(assignment, progress), progress.step
+            watched, written = _write_progress(assignment, progress, ticket.remaining_s), progress.step
             if watched and time.monotonic() - shown_s >= PREVIEW_S:
                 shown_s = time.monotonic()
                 _show(assignment, ticket)
@@ -109,12 +109,12 @@ def _put_back(assignment: Assignment, ticket: Ticket, resumption: Resumption) ->
     assignment.give_back(f"the worker stops{at}")
 
 
-def _write_progress(assignment: Assignment, progress: Progress) -> bool:
+def _write_progress(assignment: Assignment, progress: Progress, remaining_s: float | None) -> bool:
     """Whether somebody watches. Raises `LeaseLost`."""
     fields: dict[str, str | int | float] = {"step": progress.step}
     if progress.activation is not None:
         fields["activation"] = progress.activation
-    return assignment.runtime.leases.write(assignment.run, fields)
+    return assignment.runtime.leases.write(assignment.run, fields, remaining_s=remaining_s)
 
 
 def _show(assignment: Assignment, ticket: Ticket) -> None:

@@ -91,11 +91,12 @@ return answers
 """
 
 _WRITE = """
-local id, member, ttl_s = unpack(ARGV, 3, 5)
+local id, member, ttl_s, remaining_s = unpack(ARGV, 3, 6)
 if not redis.call('ZSCORE', LEASES, member) then return 0 end
-redis.call('HSET', own_key(id), unpack(ARGV, 6))
+redis.call('HSET', own_key(id), unpack(ARGV, 7))
 if ttl_s ~= '' then redis.call('EXPIRE', own_key(id), ttl_s) end
-if ARGV[6] == 'step' then tell_progress(id) end
+if remaining_s ~= '' then redis.call('HSET', own_key(id), 'expected_at', exact(NOW + remaining_s)) end
+if ARGV[7] == 'step' then tell_progress(id) end
 return 1 + redis.call('EXISTS', watched_key(id))
 """
 
@@ -180,13 +181,22 @@ class Leases:
             for held, cancel, deadline in answers
         ]
 
-    def write(self, run: Run, fields: Mapping[str, str | int | float], *, ttl_s: int | None = None) -> bool:
+    def write(
+        self,
+        run: Run,
+        fields: Mapping[str, str | int | float],
+        *,
+        ttl_s: int | None = None,
+        remaining_s: float | None = None,
+    ) -> bool:
         """Set fields of the job's record, to be forgotten after ``ttl_s``; whether somebody watches the job.
 
-        Fields that begin with ``step`` are told as progress. Raises `LeaseLost`.
+        Fields that begin with ``step`` are told as progress. ``remaining_s``: to the end of the run, as it is
+        expected. Raises `LeaseLost`.
         """
         flat = [part for pair in fields.items() for part in pair]
-        held = int(self._write(run.job_id, run.member, "" if ttl_s is None else ttl_s, *flat))
+        times = ["" if time_s is None else time_s for time_s in (ttl_s, remaining_s)]
+        held = int(self._write(run.job_id, run.member, *times, *flat))
         if not held:
             raise LeaseLost(f"job {run.job_id}: the lease of run {run.execution_id} has ended")
         return held > 1

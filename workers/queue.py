@@ -43,6 +43,11 @@ EVENTS_PREFIX = "proxygrad:events:"
 #: Jobs that are to be forgotten as soon as they have stopped (`workers.forgetting`).
 FORGOTTEN_KEY = "proxygrad:forgotten"
 
+#: How long runs take, means over the latest: `ran_s` of all, and seconds for each unit of cost by model.
+PACE_KEY = "proxygrad:pace"
+#: How many jobs ended in each state, and under `lost` how many runs were: a hash, since Redis began.
+ENDED_KEY = "proxygrad:ended"
+
 #: Who asks where nobody is told apart.
 ANONYMOUS = "anonymous"
 

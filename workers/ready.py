@@ -114,6 +114,7 @@ return returned
 #: starts in other models do not. `standing`: a record, and of one that waits its place (`records.Place`). Of
 #: the workers the one that came last is looked at first.
 POSITION = f"""
+local SLOTS = '{queue.WORKERS_KEYS[1]}'
 local function is_served(model)
   for _, worker in ipairs(redis.call('ZREVRANGE', '{queue.WORKERS_KEY}', 0, -1)) do
     local word = redis.call('GET', '{queue.WORKER_PREFIX}' .. worker .. ':readiness')
@@ -146,13 +147,24 @@ local function position(id)
   return rank
 end
 
+-- Seconds until the end of one that has so many before it, by the latest runs; nil where there were none.
+local function expected_s(ahead, model, cost)
+  local ran_s, each_s = unpack(redis.call('HMGET', PACE, 'ran_s', 'model:' .. model))
+  if not (ran_s and each_s) then return nil end
+  local slots = redis.call('SCARD', SLOTS)
+  local free = slots - redis.call('SCARD', RUNNING) - redis.call('LLEN', POPPED)
+  local ends = math.max(0, ahead + 1 - math.max(0, free))
+  return ends * ran_s / math.max(1, slots) + cost * each_s
+end
+
 local function standing(id)
   local fields = redis.call('HGETALL', own_key(id))
-  local state, model = unpack(redis.call('HMGET', own_key(id), 'state', 'model'))
+  local state, model, cost = unpack(redis.call('HMGET', own_key(id), 'state', 'model', 'cost'))
   if state ~= 'queued' then return fields end
-  local taken = model and is_served(model) or false
+  local place = {ahead = math.max(0, position(id)), taken = model and is_served(model) or false}
+  if place.taken and cost then place.eta_s = expected_s(place.ahead, model, tonumber(cost)) end
   fields[#fields + 1] = 'place'
-  fields[#fields + 1] = cjson.encode({ahead = math.max(0, position(id)), taken = taken})
+  fields[#fields + 1] = cjson.encode(place)
   return fields
 end
 """

@@ -69,7 +69,7 @@ end
 local function revive(id)
   local own = own_key(id)
   redis.call('HDEL', own, 'started_at', 'finished_at', 'problem', 'worker', 'execution', 'activation',
-    'deadline_at')
+    'expected_at', 'deadline_at')
   redis.call('HSET', own, 'state', 'queued', 'step', 0, 'losses', 0)
   redis.call('PERSIST', own)
   for _, registry in ipairs({FINISHED, FAILED, CANCELED}) do redis.call('ZREM', registry, id) end

@@ -57,11 +57,13 @@ class ImageInfo(_Record):
 class Place:
     """How many jobs were ``ahead`` of one that waits, and whether a live worker would have ``taken`` it.
 
-    It passes with the moment: two jobs that differ in nothing else are equal.
+    ``eta_s``: until its end, as is expected by the latest runs; None where there were none. It passes with
+    the moment: two jobs that differ in nothing else are equal.
     """
 
     ahead: int = field(default=0, compare=False)
     taken: bool = field(default=False, compare=False)
+    eta_s: float | None = field(default=None, compare=False)
 
 
 class Job(_Record):
@@ -70,8 +72,8 @@ class Job(_Record):
     ``step`` of ``steps`` are done, with ``activation`` at that step; ``worker`` computes it or did;
     ``losses`` counts the workers that died with it; ``best`` is the number of the image that counts, as
     `Result.best`; ``cost`` is that of `Spec.cost`. What follows the problem and the cost matters until the
-    end, and is in Redis alone. ``place``: that of one that waits, where it
-    was looked at.
+    end, and is in Redis alone. ``expected_at``: when a run should end. ``place``: that of one that waits,
+    where it was looked at.
     """
 
     id: str
@@ -95,7 +97,14 @@ class Job(_Record):
     deadline_at: float | None = Field(default=None, exclude=True)
     checkpoint: Checkpoint | None = Field(default=None, exclude=True)
     cancel_requested: float | None = Field(default=None, exclude=True)
+    expected_at: float | None = Field(default=None, exclude=True)
     place: Place = Field(default=Place(), exclude=True)
+
+    def eta_s(self, now_s: float) -> float | None:
+        """Seconds until its end, as is expected at the time ``now_s``; None where nothing is known."""
+        if self.state == "running" and self.expected_at is not None:
+            return max(0.0, self.expected_at - now_s)
+        return self.place.eta_s if self.state == "queued" else None
 
     @property
     def ended(self) -> bool:

@@ -29,7 +29,8 @@ _KEYS = f"""
 local QUEUE, POPPED, LEASES = '{queue.QUEUE_KEY}', '{queue.POPPED_KEY}', '{queue.LEASES_KEY}'
 local FINISHED, FAILED, CANCELED = '{queue.FINISHED_KEY}', '{queue.FAILED_KEY}', '{queue.CANCELED_KEY}'
 local DEADLINES, CALLERS, RATE = 'proxygrad:deadlines', 'proxygrad:callers', 'proxygrad:rate'
-local JOBS, FORGOTTEN = '{queue.JOBS_KEY}', '{queue.FORGOTTEN_KEY}'
+local PACE = '{queue.PACE_KEY}'
+local JOBS, FORGOTTEN, ENDED = '{queue.JOBS_KEY}', '{queue.FORGOTTEN_KEY}', '{queue.ENDED_KEY}'
 local ANONYMOUS, MOST_ASKED = '{queue.ANONYMOUS}', {queue.MOST_ASKED}
 local RUNNING = 'proxygrad:running' -- what should have a lease: other hands may take that away
 local WAKE, CANCEL = '{queue.WAKE_CHANNEL}', '{queue.CANCEL_CHANNEL}'
@@ -132,9 +133,10 @@ local function conclude(id, state, problem, untold)
   if problem then
     redis.call('HSET', own, 'problem', cjson.encode({code = problem[1], detail = problem[2]}))
   end
-  redis.call('HDEL', own, 'checkpoint', 'cancel_requested')
+  redis.call('HDEL', own, 'checkpoint', 'cancel_requested', 'expected_at')
   redis.call('EXPIRE', own, KEEP_S)
   redis.call('EXPIRE', askers_key(id), KEEP_S)
+  redis.call('HINCRBY', ENDED, state, 1)
   count_end()
   if not untold then tell_state(id) end
 end
@@ -176,6 +178,7 @@ local function abandon(id, lost)
     settle(id, 'canceled')
     return 'cancelled'
   end
+  if lost then redis.call('HINCRBY', ENDED, 'lost', 1) end
   if lost and redis.call('HINCRBY', own, 'losses', 1) >= MAX_LOSSES then
     conclude(id, 'failed', {'worker_lost', 'the job was running on ' .. MAX_LOSSES ..
       ' workers when they died, and is not given to another one'})
@@ -184,7 +187,7 @@ local function abandon(id, lost)
   end
   redis.call('SREM', RUNNING, id)
   redis.call('HSET', own, 'state', 'queued', 'step', checkpointed_step(own))
-  redis.call('HDEL', own, 'started_at', 'worker', 'execution', 'activation')
+  redis.call('HDEL', own, 'started_at', 'worker', 'execution', 'activation', 'expected_at')
   redis.call('HSET', entry, 'status', 'queued', 'worker_name', '', 'started_at', '')
   local turn = turn_of(id)
   if turn then wait(id, turn, true) else redis.call('LPUSH', QUEUE, id) end -- to get one by reconciliation

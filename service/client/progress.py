@@ -65,8 +65,10 @@ def _of(seen: Visualization) -> tuple[int, int, str, str]:
 
 def _standing(seen: Visualization) -> str:
     if seen.state == "queued":
+        ahead = f", {seen.queue_position} ahead" if seen.queue_position else ""
+        left = "" if seen.eta_s is None else f", about {seen.eta_s:.0f} s"
         blocked = "" if seen.blocked is None else f", {seen.blocked.detail}"
-        return ("queued" if not seen.queue_position else f"queued, {seen.queue_position} ahead") + blocked
+        return "queued" + ahead + left + blocked
     activation = seen.progress.activation if seen.result is None else seen.result.achieved_activation
     return seen.state if activation is None else f"activation {activation:.4g}"
 

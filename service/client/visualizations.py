@@ -110,6 +110,7 @@ class Asked(Resource[Visualization]):
                 "state": event.state,
                 "problem": event.problem,
                 "queue_position": None,
+                "eta_s": None,
                 "blocked": None,
             }
         if changes:

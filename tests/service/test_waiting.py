@@ -16,7 +16,7 @@ from tests.service.test_visualizations import QUESTION, asked, problem_of
 from workers import catalog
 from workers.catalog import ServedModel
 from workers.jobs import Problem
-from workers.queue import QUEUE_KEY
+from workers.queue import PACE_KEY, QUEUE_KEY, WORKERS_KEYS, job_key
 
 
 def test_how_soon_it_is_wanted_is_no_part_of_the_question(served: Http) -> None:
@@ -33,6 +33,23 @@ def test_interactive_ones_go_first(served: Http) -> None:
     behind = asked(served, priority="batch")
     asked(served, unit=8)
     assert served.get(f"/v1/visualizations/{behind}").json()["queue_position"] == 1
+
+
+def test_it_says_how_long_it_should_take_once_there_were_runs(
+    served: Http, redis: redis_client.Redis
+) -> None:
+    job_id = asked(served)
+    path = f"/v1/visualizations/{job_id}"
+    assert served.get(path).json()["eta_s"] is None
+    cost = float(redis.hget(job_key(job_id), "cost") or 0)
+    redis.hset(PACE_KEY, mapping={"ran_s": 3.0, "model:digits": 4.5 / cost})
+    redis.sadd(WORKERS_KEYS[1], "rq:worker:a.0")
+    assert served.get(path).json()["eta_s"] == 4.5
+    assert served.ask(json=QUESTION | {"unit": 9}).json()["eta_s"] == 4.5 + 3.0
+    redis.hset(job_key(job_id), mapping={"state": "running", "started_at": 1.0, "expected_at": 4e9})
+    assert served.get(path).json()["eta_s"] > 1e9
+    redis.hset(job_key(job_id), mapping={"state": "cancelled", "finished_at": 2.0})
+    assert served.get(path).json()["eta_s"] is None
 
 
 @pytest.mark.parametrize(
