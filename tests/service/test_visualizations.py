@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
+import httpx
 import pytest
 import redis as redis_client
+from fastapi import FastAPI
 
 from tests.service.conftest import Http, Player
 from workers.queue import QUEUE_KEY
@@ -61,6 +64,26 @@ def test_a_hundred_equal_questions_at_once_are_one_job(served: Http, redis: redi
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert redis.llen(QUEUE_KEY) == 1
+
+
+def test_many_questions_of_one_moment_are_answered_each_for_itself(
+    served: Http, app: FastAPI, player: Player, redis: redis_client.Redis
+) -> None:
+    """New ones, one asked by many, answered ones and wrong ones, all in one event loop."""
+    player.succeed(asked(served, unit=0))
+    units = [*range(60), *[7] * 30, 64, 65]
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
+            sent = [client.post("/v1/visualizations", json=QUESTION | {"unit": unit}) for unit in units]
+            return list(await asyncio.gather(*sent))
+
+    answers = asyncio.run(ask())
+    assert [answer.status_code for answer in answers] == [200, *[202] * 89, 422, 422]
+    assert [answer.json()["spec"]["unit"] for answer in answers[:90]] == units[:90]
+    assert len({answer.json()["id"] for answer in answers[:90]}) == 60
+    assert redis.llen(QUEUE_KEY) == 60, "each once, and the one that was answered by hand"
 
 
 def test_a_running_job_shows_its_progress(served: Http, player: Player) -> None:
