@@ -28,9 +28,9 @@ KEEP_ALIVE_S = 15
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:
-    """Whether a line of the access log is about anything but a health check, of which there is no end."""
+    """Whether a line of the access log is about more than health checks and scrapes, which never end."""
     path = record.args[2] if isinstance(record.args, tuple) and len(record.args) > 2 else ""
-    return path not in ("/livez", "/readyz")
+    return path not in ("/livez", "/readyz", "/metrics")
 
 
 class _Server(uvicorn.Server):

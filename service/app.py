@@ -17,6 +17,7 @@ from service import (
     images,
     lifecycle,
     listing,
+    metrics,
     models,
     openapi,
     reference,
@@ -27,6 +28,7 @@ from service.auth import Authentication
 from service.bodies import Bounds
 from service.gateway import Gateway
 from service.hosts import CORS, Hosts
+from service.measuring import Measures, Measuring
 from service.settings import Settings
 from service.translation import install
 from service.webhook_delivery import delivering
@@ -52,6 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     gateway = Gateway(settings, redis, Store.from_url(settings.store_url))
     app = routed()
     app.state.gateway = gateway
+    app.state.measures = Measures(lambda: gateway.live.followers)
     _guard(app, gateway)
     return app
 
@@ -62,7 +65,7 @@ def routed() -> FastAPI:
     install(app)
     for resource in (
         *(visualizations, listing, lifecycle, images, events),
-        *(batches, batch_lists, batch_atlas, webhooks, models, health, reference),
+        *(batches, batch_lists, batch_atlas, webhooks, models, health, metrics, reference),
     ):
         # One flat table: `include_router` would put a router in between, which takes as long as the rest.
         app.router.routes += resource.router.routes
@@ -78,6 +81,7 @@ def _guard(app: FastAPI, gateway: Gateway) -> None:
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
     app.add_middleware(Hosts, settings=settings)
+    app.add_middleware(Measuring, measures=app.state.measures)
 
 
 @asynccontextmanager

@@ -2,7 +2,8 @@
 
 Keys are in force where Redis holds one, and always where other machines can reach the server. Once a process
 has seen them in force they stay so until it ends, whatever becomes of Redis' data; without Redis nobody is
-let in. What Redis holds is looked at again every few seconds, so that is how long a revoked key still opens.
+let in, but to the metrics of this process. What Redis holds is looked at again every few seconds, so that is
+how long a revoked key still opens.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -19,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import keys
 from service.callers import ANYBODY, STATE, Caller
 from service.gateway import Gateway
-from service.keys import Keys, Known
+from service.keys import Key, Keys, Known
 from service.problems import Refusal
 from service.rates import Allowance, Rates
 from service.translation import redis_refusal, respond
@@ -31,6 +33,8 @@ LOOK_FOR_NEW_S = 0.5
 
 #: Probes of whoever runs the server, and what the server says about itself to all: nothing of anybody's.
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/startupz", "/openapi.json", "/docs"})
+#: Answered without Redis too, since they tell that it is away: by the keys as they were last seen.
+WITHOUT_REDIS = frozenset({"/metrics"})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _NO_KEYS = "a key is needed, and none has been made; the operator makes one with `proxygrad keys create NAME`"
@@ -101,12 +105,28 @@ class KeyRing:
         if key is None:
             known = await self.known(LOOK_FOR_NEW_S)
             key = keys.opened(token, known.keys)
-        if key is None:
-            raise _unauthorized("no such key", "invalid_token")
-        state = key.state(time.time())
-        if state != "valid":
-            raise _unauthorized(f"the key {key.id} is {state}", "invalid_token")
+        key = _valid(key)
         return Caller.of(key), key.rate_per_min
+
+    def remembered(self, authorization: str | None) -> Caller:
+        """Who sends it, by the keys as they were last seen, however long ago that is.
+
+        Raises `Refusal` with `unauthorized`, and `RedisError` where they never were seen.
+        """
+        if self._seen_at_s == float("-inf"):
+            raise self._failure or RedisConnectionError("the keys have not been seen yet")
+        if not self._known.in_force:
+            return ANYBODY
+        return Caller.of(_valid(keys.opened(_bearer(authorization, self._known), self._known.keys)))
+
+
+def _valid(key: Key | None) -> Key:
+    if key is None:
+        raise _unauthorized("no such key", "invalid_token")
+    state = key.state(time.time())
+    if state != "valid":
+        raise _unauthorized(f"the key {key.id} is {state}", "invalid_token")
+    return key
 
 
 def _bearer(authorization: str | None, known: Known) -> str:
@@ -167,7 +187,18 @@ class Authentication:
         await self._app(scope, receive, _with_headers(send, allowance) if allowance else send)
 
     async def _admitted(self, request: Request) -> tuple[Caller, Allowance | None]:
-        caller, rate_per_min = await self._ring.caller(request.headers.get("authorization"))
+        authorization = request.headers.get("authorization")
+        try:
+            caller, allowance = await self._allowed(authorization)
+        except RedisError:
+            if request.scope["path"] not in WITHOUT_REDIS:
+                raise
+            caller, allowance = self._ring.remembered(authorization), None
+        _permitted(caller, request.method)
+        return caller, allowance
+
+    async def _allowed(self, authorization: str | None) -> tuple[Caller, Allowance | None]:
+        caller, rate_per_min = await self._ring.caller(authorization)
         allowance = None
         if rate_per_min is not None:
             allowance = await self._gateway.send(self._rates.take(caller.name, rate_per_min))
@@ -178,7 +209,6 @@ class Authentication:
                     retry_after_s=allowance.retry_after_s,
                     headers=allowance.headers,
                 )
-        _permitted(caller, request.method)
         return caller, allowance
 
 

@@ -40,6 +40,7 @@ from service.webhook_urls import Receivers
 from workers import catalog
 from workers.batches import Batches
 from workers.catalog import ServedModel
+from workers.census import Censuses
 from workers.deliveries import Deliveries
 from workers.jobs import Asked, Event, Job, Jobs, Limits, Submission, image_path, result_path
 from workers.pipelining import Command, Steps, together
@@ -79,6 +80,7 @@ class Gateway:
         self.jobs = Jobs(redis, store)
         self.batches = Batches(redis)
         self.deliveries = Deliveries(redis)
+        self.censuses = Censuses(redis)
         self.receivers = Receivers(settings.webhook_hosts)
         self.conversions = Conversions()
         self.converting = asyncio.Semaphore(CONVERTED_AT_ONCE)

@@ -21,6 +21,8 @@ from service.translation import respond
 
 #: Probes come by whatever address the machine has.
 PROBES = frozenset({"/livez", "/readyz", "/startupz"})
+#: So does Prometheus. Where a key is needed, that guards it; where none may be, the names do.
+SCRAPED = frozenset({"/metrics"})
 #: What the pages of `cors_origins` may do: send keys, but no cookies, of which there are none.
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
@@ -45,10 +47,11 @@ class Hosts:
         self._allowed = settings.allowed_hosts
         self._loopback_only = not settings.allowed_hosts and not settings.keys_required
         self._origins = settings.cors_origins
+        self._exempt = PROBES | SCRAPED if settings.keys_required else PROBES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] == "http" and scope["path"] not in PROBES:
+        if scope["type"] == "http" and scope["path"] not in self._exempt:
             try:
                 self._check(Headers(scope=scope), scope["method"])
             except Refusal as refusal:

@@ -146,7 +146,8 @@ class Reader:
     @property
     def mailboxes(self) -> list[Mailbox]:
         """All of them."""
-        return [mailbox for channel in self._channels.values() for mailbox in channel.mailboxes]
+        channels = list(self._channels.values())  # in one step: another thread may ask
+        return [mailbox for channel in channels for mailbox in list(channel.mailboxes)]
 
     def stop(self) -> None:
         """End the tasks, and with them the connection; wake whoever waits."""
@@ -271,6 +272,11 @@ class Live:
         if reader is None or reader.loop is not asyncio.get_running_loop():
             reader = self._reader = Reader(self._url, self._watch)
         return await reader.follow(job_id, kinds)
+
+    @property
+    def followers(self) -> int:
+        """How many there are. From any thread."""
+        return 0 if self._reader is None else len(self._reader.mailboxes)
 
     def close(self) -> None:
         """Let all followers go. From any thread, and a signal's handler."""

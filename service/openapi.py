@@ -41,6 +41,7 @@ TAGS = (
     ("models", "What live workers serve, and the layers that can be asked about."),
     ("webhooks", "What is sent when something ends, and whether it arrived."),
     ("health", "For whoever runs the server: no key is asked for."),
+    ("metrics", "What Prometheus reads."),
 )
 SERVERS = (
     {"url": "/", "description": "The server that this document comes from."},

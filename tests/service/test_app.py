@@ -62,6 +62,7 @@ def test_every_route_is_documented(document: dict[str, Any]) -> None:
         "POST /v1/webhooks/deliveries/{delivery_id}/retry",
         "GET /livez",
         "GET /readyz",
+        "GET /metrics",
     }
 
 
@@ -172,7 +173,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import service
 names = [m.name for m in pkgutil.walk_packages(service.__path__, "service.")]
-names += ["workers." + name for name in ("jobs", "catalog", "storage", "settings", "errors")]
+names += ["workers." + name for name in ("jobs", "catalog", "census", "storage", "settings", "errors")]
 for name in names:
     importlib.import_module(name)
 assert "service.app" in names and "service.commands.demo" in names, names

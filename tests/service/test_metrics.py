@@ -1,0 +1,379 @@
+"""`/metrics`: what is measured, who may read it, what it says without Redis, and that its page is true."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis as redis_client
+from fastapi import FastAPI
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxygrad.spec import ModelInfo
+from proxygrad.version import ENGINE_VERSION, __version__
+from service import auth
+from service.__main__ import _is_worth_logging
+from service.app import create_app
+from service.embedded import EmbeddedValkey
+from service.keys import Keys
+from service.settings import Settings
+from tests.service.conftest import Http
+from tests.service.serving import serving
+from tests.service.test_auth import QUESTION, bearer, made, refused
+from tests.workers.patience import until
+from workers import catalog
+from workers.catalog import ServedModel
+from workers.settings import connect
+
+PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+REQUESTS = "proxygrad_http_request_duration_seconds_count"
+ONE = "/v1/visualizations/{job_id}"
+
+Labels = frozenset[tuple[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "LOOK_AGAIN_S", 0.0)
+
+
+def samples(text: str) -> dict[str, dict[Labels, float]]:
+    """Values by name and labels."""
+    found: dict[str, dict[Labels, float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
+    return found
+
+
+def scrape(http: Http, **request: Any) -> dict[str, dict[Labels, float]]:
+    answer = http.get("/metrics", **request)
+    assert answer.status_code == 200, answer.text
+    return samples(answer.text)
+
+
+def value(found: Mapping[str, Mapping[Labels, float]], name: str, **labels: str) -> float:
+    return found[name][frozenset(labels.items())]
+
+
+def requests(found: Mapping[str, Mapping[Labels, float]]) -> set[tuple[str, str, str, float]]:
+    """Method, route and status of what was counted, and how often."""
+    counted = [(dict(labels), count) for labels, count in found.get(REQUESTS, {}).items()]
+    return {(labels["method"], labels["route"], labels["status"], count) for labels, count in counted}
+
+
+# -- requests ------------------------------------------------------------------------------------------------
+
+
+def test_requests_are_counted_by_method_route_and_status(served: Http) -> None:
+    job_id = served.ask(json=QUESTION).json()["id"]
+    for each in (job_id, job_id, "0" * 32):
+        served.get(f"/v1/visualizations/{each}")
+    served("HEAD", f"/v1/visualizations/{job_id}/images/0")
+    served("DELETE", f"/v1/visualizations/{job_id}")
+    assert requests(scrape(served)) == {
+        ("POST", "/v1/visualizations", "202", 1),
+        ("GET", ONE, "200", 2),
+        ("GET", ONE, "404", 1),
+        ("HEAD", f"{ONE}/images/{{number}}", "404", 1),
+        ("DELETE", ONE, "204", 1),
+    }
+
+
+def test_callers_make_no_labels(served: Http) -> None:
+    for number in range(30):
+        served(f"M{number}", "/v1/models")
+        served("PATCH", "/v1/models")
+        served.get(f"/{number}/%00%0a%22{{le}}\\")
+        served.get(f"/v1/models/{number}")
+        served.get("/v1/models", headers={"Host": f"{number}.example"})
+    assert requests(scrape(served)) == {
+        ("other", "/v1/models", "405", 60),
+        ("GET", "none", "404", 30),
+        ("GET", "/v1/models/{model}", "404", 30),
+        ("GET", "none", "421", 30),
+    }
+
+
+def test_a_failure_of_the_server_is_counted_as_what_it_is_answered_with(app: FastAPI) -> None:
+    @app.get("/fails")
+    def fails() -> None:
+        raise RuntimeError
+
+    http = Http(app)
+    assert http.get("/fails").status_code == 500
+    assert requests(scrape(http)) == {("GET", "/fails", "500", 1)}
+
+
+def test_a_scrape_counts_itself_when_it_is_answered(http: Http) -> None:
+    assert value(scrape(http), "proxygrad_http_requests_in_progress") == 1
+    found = scrape(http)
+    assert requests(found) == {("GET", "/metrics", "200", 1)}
+    assert value(found, "proxygrad_http_requests_in_progress") == 1
+
+
+def test_two_applications_of_one_process_have_nothing_in_common(app: FastAPI, settings: Settings) -> None:
+    first, other = Http(app), Http(create_app(settings))
+    first.get("/livez")
+    assert requests(scrape(first)) == {("GET", "/livez", "200", 1)}
+    assert requests(scrape(other)) == set()
+
+
+def test_a_stream_is_counted_by_its_start_and_its_follower_as_long_as_it_follows(
+    served: Http, app: FastAPI
+) -> None:
+    path = served.ask(json=QUESTION).json()["links"]["self"]
+    with serving(app) as url, httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+        with client.stream("GET", f"{path}/events") as stream:
+            lines = stream.iter_lines()  # closes the stream when it goes
+            next(lines)
+            found = samples(client.get("/metrics").text)
+            assert ("GET", f"{ONE}/events", "200", 1) in requests(found)
+            assert value(found, "proxygrad_followers") == 1
+            assert value(found, "proxygrad_http_requests_in_progress") == 2
+
+        def over() -> bool:
+            found = samples(client.get("/metrics").text)
+            open_now = value(found, "proxygrad_http_requests_in_progress")
+            return (value(found, "proxygrad_followers"), open_now) == (0, 1)
+
+        until(over)
+
+
+# -- the fleet -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_asked_and_ends_moves_the_counts(served: Http) -> None:
+    found = scrape(served)
+    assert value(found, "proxygrad_jobs_waiting", priority="interactive", model="digits") == 0
+    job_id = served.ask(json=QUESTION).json()["id"]
+    served("POST", "/v1/batches", json={"model": "digits", "layer": "layer3", "units": [1, 2]})
+    found = scrape(served)
+    assert value(found, "proxygrad_jobs_waiting", priority="interactive", model="digits") == 1
+    assert value(found, "proxygrad_jobs_waiting", priority="batch", model="digits") == 0
+    assert value(found, "proxygrad_jobs_ended_total", state="cancelled") == 0
+    assert value(found, "proxygrad_oldest_waiting_job_seconds") > 0
+    assert value(found, "proxygrad_batches_running") == 1
+    served("POST", f"/v1/visualizations/{job_id}/cancel")
+    found = scrape(served)
+    assert value(found, "proxygrad_jobs_waiting", priority="interactive", model="digits") == 0
+    assert value(found, "proxygrad_jobs_ended_total", state="cancelled") == 1
+    assert value(found, "proxygrad_oldest_waiting_job_seconds") == 0
+
+
+def test_workers_and_their_models_are_told(served: Http) -> None:
+    found = scrape(served)
+    assert value(found, "proxygrad_workers") == 1
+    assert value(found, "proxygrad_model_ready", model="digits") == 1
+    assert value(found, "proxygrad_model_ready", model="broken") == 0
+    assert value(found, "proxygrad_build_info", version=__version__, engine_version=ENGINE_VERSION) == 1
+
+
+# -- Redis away ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lone(tmp_path: Path, info: ModelInfo) -> Iterator[tuple[EmbeddedValkey, FastAPI]]:
+    """A server that a test may stop, and a gateway on it."""
+    with EmbeddedValkey(tmp_path / "valkey") as valkey:
+        with connect(valkey.url) as redis:
+            catalog.publish(redis, "worker-1", [ServedModel(name="digits", info=info)], ttl_s=600)
+        app = create_app(Settings.from_env({"REDIS_URL": valkey.url, "PROXYGRAD_HOME": str(tmp_path)}))
+        yield valkey, app
+        app.state.gateway.redis.close()
+
+
+def check_away(found: Mapping[str, Mapping[Labels, float]]) -> None:
+    assert value(found, "proxygrad_redis_up") == 0
+    assert not {"proxygrad_jobs_waiting", "proxygrad_workers", "proxygrad_jobs_ended_total"} & found.keys()
+    assert "proxygrad_http_requests_in_progress" in found
+
+
+def test_without_redis_the_process_still_tells_of_itself(lone: tuple[EmbeddedValkey, FastAPI]) -> None:
+    valkey, app = lone
+    http = Http(app)
+    assert value(scrape(http), "proxygrad_redis_up") == 1
+    valkey.close()
+    check_away(scrape(http))
+    with valkey:
+        found = scrape(http)
+        assert value(found, "proxygrad_redis_up") == 1
+        assert "proxygrad_jobs_ended_total" in found
+
+
+def test_a_redis_that_says_nothing_costs_a_scrape_one_timeout(lone: tuple[EmbeddedValkey, FastAPI]) -> None:
+    valkey, app = lone
+    http = Http(app)
+    with connect(valkey.url) as redis:
+        header = made(redis, "read")
+        pid = int(redis.info("server")["process_id"])
+    scrape(http, headers=header)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        before_s = time.monotonic()
+        check_away(scrape(http, headers=header))
+        assert time.monotonic() - before_s < 10  # when Prometheus gives up
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_the_keys_that_were_seen_last_open_the_metrics_then_and_nothing_else(
+    lone: tuple[EmbeddedValkey, FastAPI],
+) -> None:
+    valkey, app = lone
+    http = Http(app)
+    with connect(valkey.url) as redis:
+        reader = made(redis, "read")
+        limited = bearer(Keys(redis).create("prometheus", ("read",), rate_per_min=60)[1])
+        submitter = made(redis, "submit")
+    scrape(http, headers=reader)
+    valkey.close()
+    check_away(scrape(http, headers=reader))
+    check_away(scrape(http, headers=limited))
+    refused(http.get("/metrics"), 401, "unauthorized")
+    refused(http.get("/metrics", headers=bearer("pg_1_2")), 401, "unauthorized")
+    refused(http.get("/metrics", headers=submitter), 403, "forbidden")
+    refused(http.get("/v1/models", headers=reader), 503, "redis_unavailable")
+
+
+def test_who_has_never_seen_the_keys_lets_nobody_in(tmp_path: Path) -> None:
+    environ = {"REDIS_URL": f"unix://{tmp_path}/none.sock", "PROXYGRAD_HOME": str(tmp_path)}
+    http = Http(create_app(Settings.from_env(environ)))
+    refused(http.get("/metrics"), 503, "redis_unavailable")
+
+
+# -- who may read it -----------------------------------------------------------------------------------------
+
+
+def test_where_keys_are_in_force_it_takes_one_that_may_read(served: Http, redis: redis_client.Redis) -> None:
+    header = made(redis, "read")
+    refused(served.get("/metrics"), 401, "unauthorized")
+    refused(served.get("/metrics", headers=made(redis, "submit")), 403, "forbidden")
+    assert ("GET", "none", "401", 1) in requests(scrape(served, headers=header))
+
+
+def test_names_do_not_matter_where_a_key_is_needed_and_do_elsewhere(
+    served: Http, settings: Settings, redis: redis_client.Redis
+) -> None:
+    pod = {"Host": "10.1.2.3:8000"}
+    refused(served.get("/metrics", headers=pod), 421, "unknown_host")
+    named = replace(settings, host="0.0.0.0", allowed_hosts=("proxygrad.example.org",))
+    http = Http(create_app(named))
+    refused(http.get("/metrics", headers=pod), 401, "unauthorized")
+    scrape(http, headers=pod | made(redis, "read"))
+    refused(http.get("/v1/models", headers=pod), 421, "unknown_host")
+
+
+# -- forms ---------------------------------------------------------------------------------------------------
+
+#: As Prometheus 3 sends it.
+ACCEPT = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+    "text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
+
+
+def test_who_accepts_openmetrics_gets_it(served: Http) -> None:
+    served.get("/livez")
+    answer = served.get("/metrics", headers={"Accept": ACCEPT})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert answer.headers["cache-control"] == "no-store"
+    read = openmetrics.text_string_to_metric_families(answer.text)  # type: ignore[no-untyped-call]
+    families = {family.name: family for family in read}
+    assert families["proxygrad_jobs_ended"].type == "counter"
+    assert families["proxygrad_build"].type == "info"
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        *("", "*/*", "text/html", "text/plain;version=0.0.4", "text/plain;version=x", ";=,;=;,"),
+        *("application/openmetrics-text;version=1.x", "application/openmetrics-text;version=" + "9" * 5000),
+        *("application/openmetrics-text", "application/openmetrics-text;version=;escaping=x"),
+    ],
+)
+def test_whatever_is_accepted_it_is_one_of_the_two(http: Http, accept: str) -> None:
+    answer = http.get("/metrics", headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].split(";")[0] in ("text/plain", "application/openmetrics-text")
+    assert "proxygrad_redis_up 1.0" in answer.text
+
+
+def test_scrapes_are_not_in_the_access_log() -> None:
+    def line(path: str) -> logging.LogRecord:
+        args = ("127.0.0.1:1", "GET", path, "1.1", 200)
+        return logging.LogRecord("uvicorn.access", logging.INFO, "", 0, "%s %s %s %s %d", args, None)
+
+    assert not any(map(_is_worth_logging, map(line, ("/metrics", "/livez", "/readyz"))))
+    assert _is_worth_logging(line("/v1/models"))
+
+
+# -- docs/metrics.md -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(served: Http) -> str:
+    """A scrape in which nothing is missing."""
+    served.ask(json=QUESTION)
+    return served.get("/metrics").text
+
+
+def test_the_page_has_each_metric_with_its_type_and_labels_and_no_other(full: str) -> None:
+    said = {
+        name: (kind, tuple(re.findall(r"`(\w+)`", labels)))
+        for name, kind, labels in re.findall(r"^\| `(proxygrad_\w+)` \| (\w+) \|([^|]*)\|", PAGE, re.M)
+    }
+    there = {}
+    for family in text_string_to_metric_families(full):
+        if family.name.startswith("proxygrad_"):
+            name = family.name + "_total" * (family.type == "counter")
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            there[name] = (family.type, labels)
+    assert {name: (kind, set(labels)) for name, (kind, labels) in said.items()} == there
+
+
+def test_its_queries_ask_for_what_there_is(full: str) -> None:
+    yaml = pytest.importorskip("yaml", reason="reading YAML needs pyyaml, of the extra `dev`")
+    found = samples(full)
+    there = {name: {label for labels in each for label, _ in labels} for name, each in found.items()}
+    rules = [
+        each
+        for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+        for each in _expressions(yaml.safe_load(block))
+    ]
+    queries = rules + re.findall(r"```promql\n(.*?)```", PAGE, re.S)
+    assert len(queries) >= 9
+    for query in queries:
+        names = re.findall(r"(proxygrad_\w+)(?:\{([^}]*)\})?", query)
+        assert names, query
+        for name, selectors in names:
+            assert name in there, query
+            assert set(re.findall(r"(\w+)[=!]~?\"", selectors)) <= there[name], query
+        grouped = {label for by in re.findall(r"by \(([^)]*)\)", query) for label in by.split(", ")}
+        assert grouped <= set[str]().union(*(there[name] for name, _ in names)), query
+
+
+def _expressions(document: dict[str, Any]) -> Iterator[str]:
+    """Of alerts and triggers."""
+    for group in document.get("groups", ()):
+        yield from (rule["expr"] for rule in group["rules"])
+    for trigger in document.get("triggers", ()):
+        yield trigger["metadata"]["query"]
+
+
+def test_the_scope_that_it_names_is_enough(served: Http, redis: redis_client.Redis) -> None:
+    scopes: Callable[[str], Any] = re.compile(r"keys create prometheus --scopes (\w+)").search
+    found = scopes(PAGE)
+    assert found is not None
+    scrape(served, headers=made(redis, found[1]))
