@@ -18,6 +18,7 @@ from proxygrad.errors import ProxyGradError
 from service.app import create_app
 from service.connection import MAX_INCOMPLETE_BYTES, Connection
 from service.gateway import Gateway
+from service.hosts import PROBES, SCRAPED
 from service.settings import Settings, is_loopback
 from service.stack import address, listen
 
@@ -30,7 +31,7 @@ KEEP_ALIVE_S = 15
 def _is_worth_logging(record: logging.LogRecord) -> bool:
     """Whether a line of the access log is about more than health checks and scrapes, which never end."""
     path = record.args[2] if isinstance(record.args, tuple) and len(record.args) > 2 else ""
-    return path not in ("/livez", "/readyz", "/metrics")
+    return path not in PROBES | SCRAPED
 
 
 class _Server(uvicorn.Server):

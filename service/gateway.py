@@ -65,6 +65,7 @@ class _Process:
     """What is of the whole process, whoever asks."""
 
     silent_until_s: float = 0.0
+    started: bool = False
 
 
 class Gateway:
@@ -95,6 +96,12 @@ class Gateway:
         self.asked: Asked | None = None
         self._process = _Process()
         self.live = Live(settings.redis_url or "", self._watch)
+
+    async def start(self) -> None:
+        """See that Redis answers, unless it has before. Raises `RedisError`."""
+        if not self._process.started:
+            await self.call(self.redis.ping)
+            self._process.started = True
 
     def close(self) -> None:
         """Let every long wait return at once with what it has, so that the process can stop."""

@@ -1,11 +1,14 @@
-"""Is the process alive, and can it answer: `/livez` and `/readyz`."""
+"""Has the process started, is it alive, can it answer: `/startupz`, `/livez` and `/readyz`.
+
+Probes are answered whatever parameters they come with: those of others have some.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from service.gateway import GatewayDep
+from service.gateway import Gateway
 from service.problems import Refusal, documented
 from workers import catalog
 
@@ -16,6 +19,12 @@ class Alive(BaseModel):
     """The process answers."""
 
     status: str = Field(default="alive", description="`alive`.", examples=["alive"])
+
+
+class Started(BaseModel):
+    """Redis has answered this process."""
+
+    status: str = Field(default="started", description="`started`.", examples=["started"])
 
 
 class Ready(BaseModel):
@@ -31,14 +40,27 @@ async def livez() -> Alive:
     return Alive()
 
 
+@router.get("/startupz", summary="Has the process started?", responses=documented("redis_unavailable"))
+async def startupz(request: Request) -> Started:
+    """Started once Redis has answered for the first time, and from then on."""
+    await _gateway(request).start()
+    return Started()
+
+
 @router.get(
     "/readyz", summary="Can requests be answered?", responses=documented("no_worker", "redis_unavailable")
 )
-async def readyz(gateway: GatewayDep) -> Ready:
+async def readyz(request: Request) -> Ready:
     """Ready when Redis answers and a worker is alive; otherwise 503 says which of them is missing."""
+    gateway = _gateway(request)
     workers = await gateway.call(catalog.live_workers, gateway.redis)
     if not workers:
         raise Refusal(
             "no_worker", "Redis answers, but no worker is alive; start one with `python -m workers`"
         )
     return Ready(workers=len(workers))
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway

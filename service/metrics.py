@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from service.gateway import GatewayDep
 from service.measuring import Measures
+from service.problems import documented
 from workers.census import Census
 
 router = APIRouter(tags=["metrics"])
@@ -98,7 +99,10 @@ def _form(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"description": _DESCRIPTION, "content": {"text/plain": _TEXT}}},
+    responses={
+        200: {"description": _DESCRIPTION, "content": {"text/plain": _TEXT}},
+        **documented("invalid_request"),
+    },
 )
 async def read_metrics(request: Request, gateway: GatewayDep) -> Response:
     """How the queue and the workers stand, and how long this process takes to answer."""

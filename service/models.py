@@ -20,13 +20,14 @@ LayerName = Annotated[str, Path(description="Dotted name of a layer.", examples=
 #: Values of one filter.
 MAX_CHOICES = 50
 
-_AWAY = documented("no_worker", "redis_unavailable")
-_UNKNOWN_MODEL = documented("unknown_model", "no_worker", "redis_unavailable")
+_AWAY = documented("invalid_request", "no_worker", "redis_unavailable")
+_UNKNOWN_MODEL = documented("invalid_request", "unknown_model", "no_worker", "redis_unavailable")
 _NOT_READY = documented(
     "invalid_request", "unknown_model", "model_unavailable", "no_worker", "redis_unavailable"
 )
 _UNKNOWN_LAYER = documented(
-    "unknown_model", "unknown_layer", "model_unavailable", "no_worker", "redis_unavailable"
+    *("invalid_request", "unknown_model", "unknown_layer"),
+    *("model_unavailable", "no_worker", "redis_unavailable"),
 )
 
 

@@ -62,6 +62,7 @@ def test_every_route_is_documented(document: dict[str, Any]) -> None:
         "POST /v1/webhooks/deliveries/{delivery_id}/retry",
         "GET /livez",
         "GET /readyz",
+        "GET /startupz",
         "GET /metrics",
     }
 
