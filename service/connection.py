@@ -7,6 +7,7 @@ installation has the same limits.
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -61,8 +62,13 @@ class Connection(H11Protocol):
             self._unread_timer = None
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request."""
-        self._end("bad_request", "this is no request of HTTP/1.1, or its header is too large")
+        """Answer what is no request. uvicorn calls this while it handles what h11 found wrong."""
+        found = sys.exc_info()[1]
+        if isinstance(found, h11.RemoteProtocolError) and found.error_status_hint == 431:
+            detail = f"the header has more than {MAX_INCOMPLETE_BYTES} bytes, and its end did not come"
+            self._end("headers_too_large", detail)
+        else:
+            self._end("bad_request", "this is no request of HTTP/1.1")
 
     def _header_is_late(self) -> None:
         self._header_timer = None

@@ -8,6 +8,7 @@ neither beats during a job nor fences what it records. So a slot keeps RQ's loop
 from __future__ import annotations
 
 import logging
+import threading
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -49,6 +50,7 @@ class Slot(SimpleWorker):
         self.assignment: Assignment | None = None
         self._runtime = runtime
         self._dispatcher = dispatcher
+        self._telling = threading.Lock()  # what RQ's record says and what is so change together
         super().__init__(
             [queue.QUEUE_NAME],
             name=name,
@@ -93,10 +95,11 @@ class Slot(SimpleWorker):
         self.enrol()
 
     def enrol(self) -> None:
-        """Write RQ's record as it should be now."""
-        run = self.assignment
-        current = {} if run is None else {"current_job": run.run.job_id}
-        self._runtime.register.enrol(self.key, {**self.serialize(), "state": self.get_state(), **current})
+        """Write RQ's record as it should be now. The process's beat may do so at any moment."""
+        with self._telling:
+            run = self.assignment
+            current = {} if run is None else {"current_job": run.run.job_id}
+            self._runtime.register.enrol(self.key, {**self.serialize(), "state": self.get_state(), **current})
 
     def register_death(self) -> None:
         """As RQ does, in a full Redis too."""
@@ -108,9 +111,10 @@ class Slot(SimpleWorker):
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
         """Note a new state."""
-        if state != self._state:
-            self._state = state
-            self._runtime.register.note(self.key, {"state": state})
+        with self._telling:
+            if state != self._state:
+                self._state = state
+                self._runtime.register.note(self.key, {"state": state})
 
     # -- working -------------------------------------------------------------------------------------------
 
@@ -150,10 +154,11 @@ class Slot(SimpleWorker):
         assignment = Assignment(Run(job.id, uuid4().hex), self.name, self._runtime)
         began = datetime.now(UTC)
         try:
-            if not self._take(assignment):
-                return
-            self.assignment = assignment
-            self._state = WorkerStatus.BUSY  # as its record says since
+            with self._telling:
+                if not self._take(assignment):
+                    return
+                self.assignment = assignment
+                self._state = WorkerStatus.BUSY  # as its record says since
             ending = self._perform(job, assignment)
             if ending is None:
                 self.set_current_job_id(None)

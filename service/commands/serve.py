@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import signal
 import sys
@@ -52,15 +53,18 @@ def run(arguments: argparse.Namespace) -> int:
 def interruptible() -> Iterator[threading.Event]:
     """Let SIGTERM, and SIGHUP of a closed terminal, end the program the way Ctrl-C does.
 
-    SIGINT is named too: a program that a script starts in the background inherits it ignored. The event is
-    set as well, for loops to look at: Python drops an exception that is raised while an object is finalised.
+    SIGINT is named too: a program that a script starts in the background inherits it ignored. The first one
+    sets the event, which loops look at: Python drops an exception that is raised while an object is
+    finalised, and tells the terminal of it. Only one more raises it, should something else take long.
     """
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     interrupted = threading.Event()
+    count = itertools.count()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         interrupted.set()
-        raise KeyboardInterrupt
+        if next(count):
+            raise KeyboardInterrupt
 
     before = [signal.signal(number, interrupt) for number in signals]
     try:

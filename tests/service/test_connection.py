@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 from service import connection
+from service.connection import MAX_INCOMPLETE_BYTES
 from service.problems import MEDIA_TYPE
 from tests.service.serving import serving
 
@@ -145,6 +146,21 @@ def test_what_is_no_request_is_answered_with_a_problem(app: FastAPI, request_: b
     with serving(app) as url, connected(url) as client:
         client.sendall(request_)
         assert closes_in_time(client)["code"] == "bad_request"
+
+
+@pytest.mark.parametrize(
+    "start", [b"GET /", b"GET /livez HTTP/1.1\r\nX: ", b"GET /livez HTTP/1.1\r\n" + b"X: 1\r\n" * 9]
+)
+def test_a_header_that_is_too_large_is_called_so_however_it_comes(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr(connection, "HEADER_S", 30.0)
+    for size in (MAX_INCOMPLETE_BYTES, 100_000):
+        with serving(app) as url, connected(url) as client:
+            client.sendall(start + b"a" * 10)
+            time.sleep(0.1)  # so that it comes in pieces
+            client.sendall(b"a" * size)
+            assert problem(everything(client))["code"] == "headers_too_large"
 
 
 def test_a_large_body_is_answered_and_the_rest_not_read(app: FastAPI) -> None:
