@@ -65,7 +65,8 @@ WIRE: dict[str, tuple[bytes, tuple[str | None, ...]]] = {
     "a length that is none": (post(BODY).replace(b"Length: ", b"Length: 0x"), ("bad_request",)),
     "a length of 30 digits": (post(BODY).replace(b"Length: ", b"Length: " + b"9" * 30), ("bad_request",)),
     "two lengths": (post(BODY, b"Content-Length: 7"), ("bad_request",)),
-    "100 KB of one header": (get(b"/livez", b"X: " + b"x" * 100_000), ("headers_too_large",)),
+    # More than a segment of loopback would be answered before it is read, and the answer might get lost.
+    "50 KB of one header": (get(b"/livez", b"X: " + b"x" * 50_000), ("headers_too_large",)),
     "a header without a name": (get(b"/livez", b": x"), ("bad_request",)),
     "a header with NUL": (get(b"/livez", b"X: a\0b"), ("bad_request",)),
     "a folded header": (get(b"/livez", b"X: a\r\n b"), (None,)),
@@ -85,7 +86,7 @@ WIRE: dict[str, tuple[bytes, tuple[str | None, ...]]] = {
         (None,),
     ),
     "a path of 10 KB": (get(b"/v1/models/" + b"a" * 10_000), ("unknown_model",)),
-    "a path of 60 KB": (get(b"/v1/models/" + b"a" * 60_000), ("headers_too_large",)),
+    "a path of 50 KB": (get(b"/v1/models/" + b"a" * 50_000), ("headers_too_large",)),
     "NUL in a path": (get(b"/v1/models/%00"), ("unknown_model",)),
     "no UTF-8 in a path": (get(b"/v1/models/%ff%fe"), ("unknown_model",)),
     "half a pair in a path": (get(b"/v1/models/%ed%a0%80"), ("unknown_model",)),

@@ -138,7 +138,6 @@ def test_who_does_not_read_its_answer_is_cut_off(app: FastAPI) -> None:
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
         b"GET / HTTP/9\r\n\r\n",
-        b"x" * 70_000,
         b"GET /\r\n\r\n",
     ],
 )
@@ -149,18 +148,17 @@ def test_what_is_no_request_is_answered_with_a_problem(app: FastAPI, request_: b
 
 
 @pytest.mark.parametrize(
-    "start", [b"GET /", b"GET /livez HTTP/1.1\r\nX: ", b"GET /livez HTTP/1.1\r\n" + b"X: 1\r\n" * 9]
+    "start", [b"", b"GET /", b"GET /livez HTTP/1.1\r\nX: ", b"GET /livez HTTP/1.1\r\n" + b"X: 1\r\n" * 9]
 )
 def test_a_header_that_is_too_large_is_called_so_however_it_comes(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch, start: bytes
 ) -> None:
     monkeypatch.setattr(connection, "HEADER_S", 30.0)
-    for size in (MAX_INCOMPLETE_BYTES, 100_000):
-        with serving(app) as url, connected(url) as client:
-            client.sendall(start + b"a" * 10)
-            time.sleep(0.1)  # so that it comes in pieces
-            client.sendall(b"a" * size)
-            assert problem(everything(client))["code"] == "headers_too_large"
+    with serving(app) as url, connected(url) as client:
+        client.sendall(start + b"a" * 10)
+        time.sleep(0.1)  # so that it comes in pieces
+        client.sendall(b"a" * MAX_INCOMPLETE_BYTES)
+        assert problem(everything(client))["code"] == "headers_too_large"
 
 
 def test_a_large_body_is_answered_and_the_rest_not_read(app: FastAPI) -> None:
