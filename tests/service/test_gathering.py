@@ -142,3 +142,23 @@ def test_each_event_loop_has_its_own_line() -> None:
     for thread in threads:
         thread.join(60)
     assert sorted(found) == sorted(2 * number for number in range(50) for _ in range(8))
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_who_was_told_may_ask_again_at_once(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(gathering, "AT_ONCE", at_once)
+
+    async def ask() -> None:
+        work = Work()
+        work.may_go_on.set()
+        gathered = Gathering(in_a_thread, work)
+
+        async def several(start: int) -> list[int]:
+            return [await gathered(number) for number in range(start, start + 50)]
+
+        async with asyncio.timeout(60):
+            assert await several(0) == list(range(0, 100, 2))
+            both = await asyncio.gather(several(100), several(200), several(300))
+        assert [each[-1] for each in both] == [298, 498, 698]
+
+    asyncio.run(ask())
