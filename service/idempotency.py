@@ -8,26 +8,27 @@ another request is noticed.
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, cast
+from typing import Any, cast
 
-from fastapi import Header
+import fastapi
 from redis import Redis
 
-from service.problems import Refusal
+from service.flaws import shown
+from service.long_polling import header_parameter
+from service.problems import Flaw, Refusal
 from workers.jobs import Request
 
 KEPT_S = 24 * 3600
 MAX_LENGTH = 255
 
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=MAX_LENGTH,
-        description="A name of this request, such as a UUID, kept for 24 hours: sent again with the same "
-        "body it gets the same visualization, with another body 409.",
-    ),
-]
+_DESCRIPTION = (
+    "A name of this request, such as a UUID, kept for 24 hours: sent again with the same body it gets the "
+    "same visualization, with another body 409."
+)
+#: The header, as OpenAPI has it.
+PARAMETER: dict[str, Any] = header_parameter(
+    "idempotency-key", _DESCRIPTION, minLength=1, maxLength=MAX_LENGTH
+)
 
 # Allowed in a full Redis: what is joined or stored is answered there too.
 _BEGIN = """#!lua flags=allow-oom
@@ -40,6 +41,16 @@ local known = redis.call('GET', KEYS[1])
 if known and known ~= ARGV[1] then return end
 if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
 """
+
+
+def key_of(request: fastapi.Request) -> str | None:
+    """The request's key, where it has one. Refuses with `invalid_request`."""
+    key = request.headers.get("idempotency-key")
+    if key is None or 0 < len(key) <= MAX_LENGTH:
+        return key
+    said = f"should have 1 to {MAX_LENGTH} characters, not {len(key)}"
+    flaw = Flaw(location=["header", "idempotency-key"], detail=said, value=shown(key))
+    raise Refusal("invalid_request", f"header.idempotency-key: {said}", [flaw])
 
 
 class Idempotency:

@@ -28,9 +28,18 @@ Wait = Annotated[
     float,
     Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for the end; answers earlier when it comes."),
 ]
-Prefer = Annotated[
-    str | None, Header(description=f"`wait=N`: seconds to wait for the end, up to {MAX_WAIT_S}.")
-]
+_PREFER = f"`wait=N`: seconds to wait for the end, up to {MAX_WAIT_S}."
+Prefer = Annotated[str | None, Header(description=_PREFER)]
+
+
+def header_parameter(name: str, description: str, **bounds: int) -> dict[str, Any]:
+    """A header that a route reads itself, as OpenAPI has it. FastAPI takes 10 µs to read one."""
+    schema = {"anyOf": [{"type": "string", **bounds}, {"type": "null"}], "description": description}
+    return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
+
+
+#: The header for a route that reads it itself.
+PREFER = header_parameter("prefer", _PREFER)
 
 #: Headers of answers, as OpenAPI has them.
 RETRY_AFTER: dict[str, Any] = {

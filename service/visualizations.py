@@ -10,13 +10,14 @@ from fastapi import APIRouter, Request, Response
 from proxygrad.errors import BadRequest
 from service.answers import Visualization, visualization
 from service.gateway import Gateway, GatewayDep
-from service.idempotency import IdempotencyKey
+from service.idempotency import PARAMETER as IDEMPOTENCY_KEY
+from service.idempotency import key_of
 from service.ids import PathId
 from service.long_polling import (
+    PREFER,
     PREFERENCE_APPLIED,
     RETRY_AFTER,
     RETRY_AFTER_S,
-    Prefer,
     Wait,
     preferred_wait_s,
 )
@@ -63,22 +64,17 @@ _READ_RESPONSES = documented(
     status_code=202,
     response_model=Visualization,
     responses=_POST_RESPONSES,
-    openapi_extra=OPENAPI_BODY,
+    openapi_extra={**OPENAPI_BODY, "parameters": [PREFER, IDEMPOTENCY_KEY]},
 )
-async def create_visualization(
-    gateway: GatewayDep,
-    request: Request,
-    prefer: Prefer = None,
-    idempotency_key: IdempotencyKey = None,
-) -> Response:
+async def create_visualization(gateway: GatewayDep, request: Request) -> Response:
     """Safe to repeat: the same question has the same id and is computed once.
 
     A question that was answered before is answered at once with 200. A failed one is tried again.
     """
     asked = tellable(gateway.questions.parse(await json_body(request)), gateway.receivers)
-    job = await _submitted_once(asked, gateway, idempotency_key)
+    job = await _submitted_once(asked, gateway, key_of(request))
     headers = {}
-    wait_s = preferred_wait_s(prefer)
+    wait_s = preferred_wait_s(request.headers.get("prefer"))
     if wait_s is not None:
         headers["Preference-Applied"] = f"wait={wait_s}"
         job = await gateway.ended(job.id, wait_s, request) if not job.ended else job
