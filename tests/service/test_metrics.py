@@ -1,33 +1,28 @@
-"""`/metrics`: what is measured, who may read it, what it says without Redis, and that its page is true."""
+"""`/metrics`: what is measured, who may read it, and what it says without Redis."""
 
 from __future__ import annotations
 
-import logging
 import os
-import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import redis as redis_client
 from fastapi import FastAPI
-from prometheus_client.openmetrics import parser as openmetrics
-from prometheus_client.parser import text_string_to_metric_families
 
 from proxygrad.spec import ModelInfo
 from proxygrad.version import ENGINE_VERSION, __version__
 from service import auth
-from service.__main__ import _is_worth_logging
 from service.app import create_app
 from service.embedded import EmbeddedValkey
 from service.keys import Keys
 from service.settings import Settings
 from tests.service.conftest import Http
+from tests.service.scraping import Labels, requests, samples, scrape, value
 from tests.service.serving import serving
 from tests.service.test_auth import QUESTION, bearer, made, refused
 from tests.workers.patience import until
@@ -35,41 +30,12 @@ from workers import catalog
 from workers.catalog import ServedModel
 from workers.settings import connect
 
-PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
-REQUESTS = "proxygrad_http_request_duration_seconds_count"
 ONE = "/v1/visualizations/{job_id}"
-
-Labels = frozenset[tuple[str, str]]
 
 
 @pytest.fixture(autouse=True)
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "LOOK_AGAIN_S", 0.0)
-
-
-def samples(text: str) -> dict[str, dict[Labels, float]]:
-    """Values by name and labels."""
-    found: dict[str, dict[Labels, float]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            found.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
-    return found
-
-
-def scrape(http: Http, **request: Any) -> dict[str, dict[Labels, float]]:
-    answer = http.get("/metrics", **request)
-    assert answer.status_code == 200, answer.text
-    return samples(answer.text)
-
-
-def value(found: Mapping[str, Mapping[Labels, float]], name: str, **labels: str) -> float:
-    return found[name][frozenset(labels.items())]
-
-
-def requests(found: Mapping[str, Mapping[Labels, float]]) -> set[tuple[str, str, str, float]]:
-    """Method, route and status of what was counted, and how often."""
-    counted = [(dict(labels), count) for labels, count in found.get(REQUESTS, {}).items()]
-    return {(labels["method"], labels["route"], labels["status"], count) for labels, count in counted}
 
 
 # -- requests ------------------------------------------------------------------------------------------------
@@ -272,108 +238,3 @@ def test_names_do_not_matter_where_a_key_is_needed_and_do_elsewhere(
     refused(http.get("/metrics", headers=pod), 401, "unauthorized")
     scrape(http, headers=pod | made(redis, "read"))
     refused(http.get("/v1/models", headers=pod), 421, "unknown_host")
-
-
-# -- forms ---------------------------------------------------------------------------------------------------
-
-#: As Prometheus 3 sends it.
-ACCEPT = (
-    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
-    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
-    "text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
-)
-
-
-def test_who_accepts_openmetrics_gets_it(served: Http) -> None:
-    served.get("/livez")
-    answer = served.get("/metrics", headers={"Accept": ACCEPT})
-    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
-    assert answer.headers["cache-control"] == "no-store"
-    read = openmetrics.text_string_to_metric_families(answer.text)  # type: ignore[no-untyped-call]
-    families = {family.name: family for family in read}
-    assert families["proxygrad_jobs_ended"].type == "counter"
-    assert families["proxygrad_build"].type == "info"
-
-
-@pytest.mark.parametrize(
-    "accept",
-    [
-        *("", "*/*", "text/html", "text/plain;version=0.0.4", "text/plain;version=x", ";=,;=;,"),
-        *("application/openmetrics-text;version=1.x", "application/openmetrics-text;version=" + "9" * 5000),
-        *("application/openmetrics-text", "application/openmetrics-text;version=;escaping=x"),
-    ],
-)
-def test_whatever_is_accepted_it_is_one_of_the_two(http: Http, accept: str) -> None:
-    answer = http.get("/metrics", headers={"Accept": accept})
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].split(";")[0] in ("text/plain", "application/openmetrics-text")
-    assert "proxygrad_redis_up 1.0" in answer.text
-
-
-def test_scrapes_are_not_in_the_access_log() -> None:
-    def line(path: str) -> logging.LogRecord:
-        args = ("127.0.0.1:1", "GET", path, "1.1", 200)
-        return logging.LogRecord("uvicorn.access", logging.INFO, "", 0, "%s %s %s %s %d", args, None)
-
-    assert not any(map(_is_worth_logging, map(line, ("/metrics", "/livez", "/readyz"))))
-    assert _is_worth_logging(line("/v1/models"))
-
-
-# -- docs/metrics.md -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def full(served: Http) -> str:
-    """A scrape in which nothing is missing."""
-    served.ask(json=QUESTION)
-    return served.get("/metrics").text
-
-
-def test_the_page_has_each_metric_with_its_type_and_labels_and_no_other(full: str) -> None:
-    said = {
-        name: (kind, tuple(re.findall(r"`(\w+)`", labels)))
-        for name, kind, labels in re.findall(r"^\| `(proxygrad_\w+)` \| (\w+) \|([^|]*)\|", PAGE, re.M)
-    }
-    there = {}
-    for family in text_string_to_metric_families(full):
-        if family.name.startswith("proxygrad_"):
-            name = family.name + "_total" * (family.type == "counter")
-            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-            there[name] = (family.type, labels)
-    assert {name: (kind, set(labels)) for name, (kind, labels) in said.items()} == there
-
-
-def test_its_queries_ask_for_what_there_is(full: str) -> None:
-    yaml = pytest.importorskip("yaml", reason="reading YAML needs pyyaml, of the extra `dev`")
-    found = samples(full)
-    there = {name: {label for labels in each for label, _ in labels} for name, each in found.items()}
-    rules = [
-        each
-        for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
-        for each in _expressions(yaml.safe_load(block))
-    ]
-    queries = rules + re.findall(r"```promql\n(.*?)```", PAGE, re.S)
-    assert len(queries) >= 9
-    for query in queries:
-        names = re.findall(r"(proxygrad_\w+)(?:\{([^}]*)\})?", query)
-        assert names, query
-        for name, selectors in names:
-            assert name in there, query
-            assert set(re.findall(r"(\w+)[=!]~?\"", selectors)) <= there[name], query
-        grouped = {label for by in re.findall(r"by \(([^)]*)\)", query) for label in by.split(", ")}
-        assert grouped <= set[str]().union(*(there[name] for name, _ in names)), query
-
-
-def _expressions(document: dict[str, Any]) -> Iterator[str]:
-    """Of alerts and triggers."""
-    for group in document.get("groups", ()):
-        yield from (rule["expr"] for rule in group["rules"])
-    for trigger in document.get("triggers", ()):
-        yield trigger["metadata"]["query"]
-
-
-def test_the_scope_that_it_names_is_enough(served: Http, redis: redis_client.Redis) -> None:
-    scopes: Callable[[str], Any] = re.compile(r"keys create prometheus --scopes (\w+)").search
-    found = scopes(PAGE)
-    assert found is not None
-    scrape(served, headers=made(redis, found[1]))
