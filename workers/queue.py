@@ -121,7 +121,7 @@ def entry_fields(job_id: str) -> dict[str, Any]:
 def _entry_of_any() -> tuple[dict[str, Any], bytes, str]:
     """What all entries have in common, and the call and its description for a job called `_ANY_ID`.
 
-    RQ makes one in 25 µs; here it takes 10, half of which is the compression.
+    RQ makes one in 25 µs; here it takes 6.
     """
     entry = RQJob.create(
         TASK,
