@@ -43,7 +43,12 @@ class BadRequest(ProxyGradError):
 
 
 def near(name: str, choices: Sequence[str], count: int = 5) -> list[str]:
-    """The ``count`` choices that look most like ``name``, best first; may be empty."""
+    """The ``count`` choices that look most like ``name``, best first; may be empty.
+
+    Only the first 500 characters of ``name`` count, the longest that a layer's name may be: the comparison
+    takes time with the product of both lengths.
+    """
+    name = name[:500]
     folded = {choice.lower(): choice for choice in choices}
     inside = [choice for low, choice in folded.items() if name and name.lower() in low]
     close = [folded[low] for low in get_close_matches(name.lower(), folded, n=count, cutoff=0.5)]

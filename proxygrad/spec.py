@@ -129,7 +129,7 @@ class ClassProbability(_Told):
     """One class, as the model sees it in the delivered image."""
 
     index: int = Field(description="Number of its logit, from 0.")
-    name: str | None = Field(description="Its name, where known.")
+    name: str | None = Field(default=None, description="Its name, where known.")
     probability: float = Field(description="Softmax over all logits, 0 to 1.")
 
 

@@ -19,6 +19,9 @@ SHOWN_CHARACTERS = 200
 #: Beyond 64 bits a whole number is described, not repeated: few JSON readers can take it.
 SHOWN_INTEGER = 2**63
 
+#: Of more errors than this the first are reported, and the others counted: an answer stays small.
+MAX_REPORTED = 20
+
 #: A position or a range, and what was given in its place, is repeated; a longer one is described.
 SHOWN_ITEMS, SHOWN_NAME = 4, 40
 #: Their sentences say what was given.
@@ -28,14 +31,18 @@ _SAID = frozenset({"missing", "value_error", "too_short", "too_long"})
 def flaws(
     found: Sequence[Mapping[str, Any]], location: Sequence[str], model: type[BaseModel] | None
 ) -> list[Flaw]:
-    """Translate pydantic's errors; `location` is put before each place, `model` knows the valid ranges."""
-    return [_flaw(error, location, model) for error in found]
+    """Translate the first `MAX_REPORTED` of pydantic's errors.
+
+    `location` is put before each place, `model` knows the valid ranges.
+    """
+    return [_flaw(error, location, model) for error in found[:MAX_REPORTED]]
 
 
-def summary(found: Sequence[Flaw]) -> str:
-    """One sentence for a list of flaws, the first three in words."""
+def summary(found: Sequence[Flaw], count: int | None = None) -> str:
+    """One sentence for `count` errors (default: those of `found`), the first three in words."""
     said = "; ".join(f"{'.'.join(map(str, flaw.location))}: {flaw.detail}" for flaw in found[:3])
-    return said if len(found) <= 3 else f"{said}; and {len(found) - 3} more"
+    count = len(found) if count is None else count
+    return said if count <= 3 else f"{said}; and {count - 3} more"
 
 
 def shown(value: object) -> JsonValue:
@@ -47,8 +54,13 @@ def shown(value: object) -> JsonValue:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, str):
-        return value if len(value) <= SHOWN_CHARACTERS else value[:SHOWN_CHARACTERS] + "…"
+        return shortened(value)
     return _items_shown(value) if _is_small(value) else reprlib.repr(value)[:SHOWN_CHARACTERS]
+
+
+def shortened(text: str) -> str:
+    """`text`, or its first `SHOWN_CHARACTERS` characters and an ellipsis."""
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
 
 def _items_shown(value: Any) -> JsonValue:
@@ -74,7 +86,8 @@ def _flaw(error: Mapping[str, Any], location: Sequence[str], model: type[BaseMod
         bounds |= _field_bounds(model, str(error["loc"][0]))
     whole = error["type"] == "missing" or not error["loc"]  # its sentence names the values
     value = None if whole else shown(error.get("input"))
-    flaw = Flaw(location=[*location, *path], detail=_sentence(error, bounds), value=value, **bounds)
+    where = [name if isinstance(name, int) else shortened(name) for name in path]
+    flaw = Flaw(location=[*location, *where], detail=_sentence(error, bounds), value=value, **bounds)
     if error["type"] == "extra_forbidden" and fields:
         flaw.choices = near(str(error["loc"][-1]), fields) or fields
         flaw.detail = f"unknown field; valid: {', '.join(flaw.choices)}"
@@ -141,7 +154,7 @@ def _from_context(context: Mapping[str, Any]) -> dict[str, Any]:
 
 def _field_bounds(model: type[BaseModel], name: str) -> dict[str, Any]:
     """The least, the greatest and the listed values that a field's JSON Schema allows."""
-    field = model.model_json_schema()["properties"].get(name, {})
+    field = _schema(model)["properties"].get(name, {})
     bounds: dict[str, Any] = {}
     for schema in (field, *field.get("anyOf", ())):
         if "minimum" in schema or "exclusiveMinimum" in schema:

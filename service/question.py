@@ -136,7 +136,7 @@ def parsed(body: bytes, kind: type[Asked]) -> Asked:
         if found[0]["type"] == "json_invalid":
             raise Refusal("invalid_json", f"the body is not JSON: {found[0]['ctx']['error']}") from error
         said = flaws(found, ["body"], kind)
-        raise Refusal("invalid_request", summary(said), said) from error
+        raise Refusal("invalid_request", summary(said, len(found)), said) from error
 
 
 def tellable(asked: Wished, receivers: Receivers) -> Wished:

@@ -90,8 +90,9 @@ async def _bad_request(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = flaws(error.errors(), [], None)
-    return respond(Refusal("invalid_request", summary(found), found))
+    found = error.errors()
+    said = flaws(found, [], None)
+    return respond(Refusal("invalid_request", summary(said, len(found)), said))
 
 
 async def _http(request: Request, error: Exception) -> Response:

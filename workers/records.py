@@ -140,6 +140,12 @@ class Job(_Record):
         return cls.model_validate({**parsed, "id": job_id})
 
     def to_fields(self) -> dict[str, str | int | float]:
-        """The record's fields that describe this job; what is None has none."""
-        values = self.model_dump(mode="json", exclude={"id"}, exclude_none=True)
-        return {name: json.dumps(value) if name in _READ else value for name, value in values.items()}
+        """The record's fields that describe this job. A field that is None is left out; within a field,
+        nulls are written: its reader may require them.
+        """
+        values = self.model_dump(mode="json", exclude={"id"})
+        return {
+            name: json.dumps(value) if name in _READ else value
+            for name, value in values.items()
+            if value is not None
+        }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from proxygrad.settings import MAX_STEPS
 from proxygrad.spec import ModelInfo
+from service.flaws import MAX_REPORTED
 from service.problems import Refusal
-from service.question import EXAMPLES, MAX_KEPT_BYTES, Questions
+from service.question import EXAMPLES, MAX_KEPT_BYTES, Questions, parsed
 from tests.service.conftest import Http
+from workers.batches import BatchRequest
 from workers.jobs import Request
 
 JSON = {"Content-Type": "application/json"}
@@ -164,3 +168,31 @@ def test_long_texts_are_not_kept() -> None:
     questions = Questions()
     long = smallest() + b" " * MAX_KEPT_BYTES
     assert questions.parse(long) is not questions.parse(long)
+
+
+UNITS = '{"model": "digits", "layer": "layer3", "units": '
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "count"),
+    [
+        (smallest(**{f"x{number}": "1" for number in range(5000)}), Request, 5000),
+        (smallest(position="[" + ", ".join(["-1"] * 20_000) + "]"), Request, 20_001),
+        ((UNITS + "[" + ", ".join(["-1"] * 20_000) + "]}").encode(), BatchRequest, 20_000),
+        (smallest(**{"x" * 30_000: "1", "layer" * 6000: "1"}), Request, 2),
+    ],
+    ids=["unknown fields", "a position", "units", "long names"],
+)
+def test_the_answer_stays_small_and_quick_however_much_is_wrong(
+    body: bytes, kind: type[BaseModel], count: int
+) -> None:
+    """The first `MAX_REPORTED` errors are spelled out and all are counted; 5,000 took 9 s and 3.3 MB."""
+    begun_s = time.process_time()
+    with pytest.raises(Refusal) as refused:
+        parsed(body, kind)
+    text = refused.value.details().model_dump_json()
+    assert time.process_time() - begun_s < 1
+    assert len(refused.value.flaws) == min(count, MAX_REPORTED)
+    assert len(text) < 20_000
+    if count > 3:
+        assert refused.value.detail.endswith(f"and {count - 3} more")
