@@ -1,0 +1,88 @@
+"""Golden ids: the id of a request does not change by accident.
+
+Links, the store and Redis name a result by its id, a hash over the JSON of the completed request, the
+model's digest (weights, builder, normalization) and `ENGINE_VERSION`. A renamed field or a moved builder
+changes every id. Where that is intended, update the ids here and in the README, and the changelog.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from proxygrad.models import Catalogue
+from proxygrad.spec import ModelInfo, Spec
+from workers.batches import BatchRequest, Question
+
+DIGEST = "9de742fa86c0009b8c8aa64a3ad09e82b6b84faec89e005ce6663d76a6a1a64e"
+
+#: By id, what is sent beside the model.
+REQUESTS: dict[str, dict[str, Any]] = {
+    "e3ec89f6728400f4a60a79e6a496102b": {"layer": "layer3", "unit": 7},  # the README's
+    "9a03db93c4b8fe5b24069203ea73c968": {"layer": "fc", "unit": 3},
+    "cbab01b62a9825404730786b9497fdfd": {"layer": "fc", "unit": 3, "objective": "neuron", "seed": 2**63 - 1},
+    "d9ab743322adf9c3d587779d64ecb204": {
+        "layer": "layer1",
+        "unit": 0,
+        "objective": "neuron",
+        "position": [2, 13],
+    },
+    "94526fa0607e877db52c6e49770a253b": {"layer": "layer3", "unit": 7, "preset": "natural", "size_px": 48},
+    "9fb91a3678eb6f45716b894e5ce967b5": {"layer": "layer3", "unit": 7, "preset": "fast", "steps": 20},
+    "43a6c4358337cee4e138ea4c9a2b2887": {
+        "layer": "layer2.relu1",
+        "unit": 31,
+        "images": 4,
+        "diversity": 0.5,
+        "compare": True,
+    },
+    "0d4f01cc12fb4b48154269acd1a85539": {
+        "layer": "layer2",
+        "unit": 5,
+        "parameterization": "maco",
+        "update": "adam",
+        "step_size": 0.01,
+    },
+    "3184e7aa6e8313c6a89137ff517b30fc": {
+        "layer": "layer2",
+        "unit": 5,
+        "slope": 0.1,
+        "slope_end": 0.0,
+        "spread_max_pool": 0.5,
+        "gaf": "atan",
+    },
+    "7abdf54947410b3b815600a37fecfd90": {
+        "layer": "conv1",
+        "unit": 15,
+        "proxy": "network",
+        "blur_px": 1.5,
+        "start_noise": 0.0,
+        "solo": True,
+    },
+}
+
+BATCH = {"layer": "layer3", "units": {"start": 0, "stop": 64, "step": 2}, "preset": "fast"}
+
+
+@pytest.fixture(scope="module")
+def digits() -> ModelInfo:
+    return Catalogue.from_file().load("digits").info
+
+
+def test_the_bundled_model_keeps_its_digest(digits: ModelInfo) -> None:
+    assert digits.digest == DIGEST
+
+
+@pytest.mark.parametrize(("identity", "fields"), REQUESTS.items())
+def test_a_request_keeps_its_id(digits: ModelInfo, identity: str, fields: dict[str, Any]) -> None:
+    assert Spec(model="digits", **fields).identity(digits) == identity
+
+
+@pytest.mark.parametrize(
+    ("caller", "identity"),
+    [("anonymous", "5ef87a4e0b061133866512369d0d79c5"), ("k1", "47ebeba1d6d9689d9c703483e01c53c5")],
+)
+def test_a_batch_keeps_its_id(digits: ModelInfo, caller: str, identity: str) -> None:
+    request = BatchRequest.model_validate({"model": "digits", **BATCH})
+    assert Question.of(request, digits).identity(caller) == identity
