@@ -6,6 +6,8 @@ An image is a tensor ``(C, H, W)`` with values in [0, 1] and C = 1 (grey) or 3 (
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +18,9 @@ from torch import Tensor
 
 from proxygrad.errors import NetworkError
 from proxygrad.settings import START_NOISE
+
+#: The last chunk of every PNG: no bytes, its name, its checksum (PNG specification, section 11.2.5).
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def start_image(shape: tuple[int, int, int], seed: int) -> Tensor:
@@ -68,6 +73,23 @@ def read_text(png: bytes) -> dict[str, str]:
     """The text chunks of a PNG, by keyword."""
     with Image.open(io.BytesIO(png)) as picture:
         return {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}
+
+
+def read_whole(png: bytes) -> dict[str, str]:
+    """The text of a PNG all of which is there: its checksums fit, and its pixels decode.
+
+    Raises `ValueError` for anything else, such as a file that is cut off or full of zeros.
+    """
+    try:
+        if not png.endswith(_PNG_END):  # Pillow does not read it to its end
+            raise OSError("its end is missing")
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            picture.verify()
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            picture.load()
+            return {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}
+    except (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error) as error:
+        raise ValueError(f"these {len(png)} bytes are no PNG, or a damaged one: {error}") from error
 
 
 def tile(images: Sequence[Tensor], columns: int | None = None, gap_px: int = 2) -> Image.Image:

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -22,8 +22,6 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from service.conversion import ENCODER
 from service.kept import Kept
 from workers.batches import Unit
-from workers.jobs import image_path
-from workers.storage import Store
 
 #: Bounds of one cell's picture, and of the cells in a row.
 MIN_CELL_PX, MAX_CELL_PX, DEFAULT_CELL_PX = 32, 256, 64
@@ -111,10 +109,13 @@ def _shown(unit: Unit) -> str:
 
 
 class Sheets:
-    """Draws sheets, and remembers. For one event loop."""
+    """Draws sheets, and remembers. For one event loop.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    ``image`` reads the picture of a job by its number, as `Jobs.image`.
+    """
+
+    def __init__(self, image: Callable[[str, int], bytes | None]) -> None:
+        self._image = image
         self._drawing = asyncio.Semaphore(DRAWN_AT_ONCE)
         self._sheets: Kept[str, Sheet] = Kept(KEPT_SHEETS_BYTES, lambda sheet: len(sheet.content))
         self._thumbnails: Kept[tuple[str, int, int], Image.Image] = Kept(KEPT_THUMBNAILS_BYTES, _size_of)
@@ -151,7 +152,7 @@ class Sheets:
         key = (unit.job_id, unit.best, cell_px)
         made = self._thumbnails.get(key)
         if made is None:
-            png = self._store.get(image_path(unit.job_id, unit.best))
+            png = self._image(unit.job_id, unit.best)
             made = None if png is None else _fitted(png, cell_px)
             if made is not None:
                 self._thumbnails.put(key, made)

@@ -42,7 +42,7 @@ from workers.batches import Batches
 from workers.catalog import ServedModel
 from workers.census import Censuses
 from workers.deliveries import Deliveries
-from workers.jobs import Asked, Event, Job, Jobs, Limits, Submission, image_path, result_path
+from workers.jobs import Asked, Event, Job, Jobs, Limits, Submission
 from workers.pipelining import Command, Steps, together
 from workers.storage import Store
 
@@ -85,7 +85,7 @@ class Gateway:
         self.receivers = Receivers(settings.webhook_hosts)
         self.conversions = Conversions()
         self.converting = asyncio.Semaphore(CONVERTED_AT_ONCE)
-        self.sheets = Sheets(store)
+        self.sheets = Sheets(self.jobs.image)
         self.idempotency = Idempotency(redis)
         self.questions = Questions()
         self.renderings = Renderings()
@@ -231,15 +231,14 @@ class Gateway:
         return self._as_seen(job)
 
     async def image(self, job_id: str, number: int) -> bytes | None:
-        """The picture, from the store alone: Redis need not answer. `None` until the job ended well."""
+        """The picture, from the store alone: Redis need not answer.
+
+        `None` until the job ended well, and for a picture that is gone or damaged.
+        """
         withdrawn = self.asked is not None and self.asked.withdrawn_at is not None
         if withdrawn and (await self.job(job_id)).state != "succeeded":
             return None
-        return await to_thread.run_sync(self._image, job_id, number)
-
-    def _image(self, job_id: str, number: int) -> bytes | None:
-        there = self.store.exists(result_path(job_id))
-        return self.store.get(image_path(job_id, number)) if there else None
+        return await to_thread.run_sync(self.jobs.image, job_id, number)
 
     async def ended(self, job_id: str, wait_s: float, request: Request) -> Job:
         """The job when it has ended, or as it stands after `wait_s` seconds or when the caller went away."""

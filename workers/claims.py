@@ -40,15 +40,15 @@ return 1
 # failed or was cancelled has promised none, and its record stays to say why.
 _CLAIM = """#!lua flags=allow-oom
 local pin, claim, own, entry, finished, results = unpack(KEYS)
-local id, token, claim_s = unpack(ARGV)
-if redis.call('EXISTS', pin) == 1 then return 'asked' end
+local id, token, claim_s, damaged = unpack(ARGV)
+if damaged == '0' and redis.call('EXISTS', pin) == 1 then return 'asked' end
 local state = redis.call('HGET', own, 'state')
 local status = redis.call('HGET', entry, 'status')
 if state == 'queued' or state == 'running' or status == 'queued' or status == 'started' then
   return 'underway'
 end
 if not redis.call('SET', claim, token, 'NX', 'EX', claim_s) then return 'claimed' end
-if state == 'succeeded' then
+if damaged == '0' and state == 'succeeded' then
   redis.call('DEL', own, entry, results)
   redis.call('ZREM', finished, id)
 end
@@ -114,8 +114,11 @@ class Claims:
             state, status = pipe.execute()
         return state in (b"queued", b"running") or status in (b"queued", b"started")
 
-    def claim(self, job_id: str) -> Claim | Refusal:
+    def claim(self, job_id: str, *, damaged: bool = False) -> Claim | Refusal:
         """The right to remove, and with it the record of a succeeded job is gone; or why not.
+
+        ``damaged``: only what cannot be read is removed. No promise protects that, and the record in Redis
+        stays.
 
         ``asked``: somebody was promised the answer. ``underway``: the job waits or runs. ``claimed``: another
         collector is at it.
@@ -129,7 +132,7 @@ class Claims:
             f"rq:results:{job_id}",
         ]
         token, asked_s = secrets.token_hex(8), time.monotonic()
-        refusal = cast(bytes, self._claim(keys=keys, args=[job_id, token, CLAIM_S])).decode()
+        refusal = cast(bytes, self._claim(keys=keys, args=[job_id, token, CLAIM_S, int(damaged)])).decode()
         return cast(Refusal, refusal) if refusal else Claim(job_id, token, asked_s + CLAIM_USE_S)
 
     def release(self, claim: Claim) -> None:

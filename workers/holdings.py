@@ -51,9 +51,10 @@ class Holding:
 
     @property
     def answered_at(self) -> float | None:
-        """When the record was written; None while there is no answer."""
+        """When the record was written; None while there is no answer. An empty record is none."""
         record = result_path(self.job_id)
-        return next((each.modified_at for each in self.artefacts if each.path == record), None)
+        found = (each.modified_at for each in self.artefacts if each.path == record and each.size_bytes)
+        return next(found, None)
 
     @property
     def touched_at(self) -> float:

@@ -256,12 +256,29 @@ class Jobs:
         return Job.from_fields(job_id, fields) if b"state" in fields else None
 
     def stored(self, job_id: str) -> Job | None:
-        """The succeeded job as the store keeps it, or None. Raises `StorageError` for a damaged record."""
+        """The succeeded job as the store keeps it; None where its record is gone or damaged.
+
+        Raises `StorageError` when the store cannot be read.
+        """
         return self._answers.stored(job_id)
 
+    def image(self, job_id: str, number: int) -> bytes | None:
+        """A stored picture as the record describes it; None where either is gone or damaged.
+
+        Raises `StorageError`.
+        """
+        return self._answers.image(job_id, number)
+
     def whole(self, job: Job) -> bool:
-        """Whether the store has all of a succeeded job's answer. Raises `StorageError`."""
+        """Whether the store has all of a succeeded job's answer, by the sizes of its files.
+
+        Raises `StorageError`.
+        """
         return self._answers.whole(job)
+
+    def intact(self, job: Job) -> bool:
+        """Whether all pictures of a succeeded job are there, by their digests. Raises `StorageError`."""
+        return self._answers.intact(job)
 
     def pin(self, job_id: str) -> bool:
         """Promise the stored answer for an hour; False when a collector is removing it."""

@@ -26,6 +26,11 @@ class Latest(Generic[Key, Value]):
                 self._values.move_to_end(key)
             return self._values.get(key)
 
+    def drop(self, key: Key) -> None:
+        """Keep no value of that key."""
+        with self._changing:
+            self._values.pop(key, None)
+
     def put(self, key: Key, value: Value) -> None:
         """Keep the value, in the place of what was there."""
         with self._changing:

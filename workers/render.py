@@ -2,22 +2,25 @@
 
 The images are stored first and the record beside them last, each written once. Whoever dies in between leaves
 images that say themselves what they are; the next run keeps those, adds what is missing, and makes the record
-of what the images in the store say, whichever run each is of. Then the state changes (`workers.slot`), if the
-run still holds the job.
+of what the images in the store say, whichever run each is of. A file that is damaged, or of another job, is
+replaced. Then the state changes (`workers.slot`), if the run still holds the job.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 
-from proxygrad.images import annotate_png, read_text
+from proxygrad.images import annotate_png, read_whole
 from proxygrad.spec import Result
 from workers import assignment as assignments
 from workers.assignment import Assignment
 from workers.compute import PROGRESS_S, compute
 from workers.jobs import ImageInfo, Job, image_path, result_path
 from workers.runtime import Rendering
+
+_log = logging.getLogger(__name__)
 
 
 def render(job_id: str) -> Job:
@@ -44,13 +47,15 @@ def render(job_id: str) -> Job:
 def _stored(assignment: Assignment, job: Job) -> Job | None:
     """The answer, where an earlier run stored everything and died before it could say so.
 
-    A record with an image gone is none, and is taken away: the image could not be made the same again.
+    A record with an image gone or damaged is none, and is taken away: the image could not be made the same
+    again.
     """
     jobs, store = assignment.runtime.jobs, assignment.runtime.store
     stored = jobs.stored(job.id)
     if stored is None:
         return None
-    if not jobs.whole(stored):
+    if not jobs.intact(stored):
+        assignment.stay()
         store.delete(result_path(job.id))
         return None
     if job.checkpoint is not None:
@@ -75,9 +80,21 @@ def _keep(assignment: Assignment, job: Job, rendering: Rendering) -> Job:
             "best": result.best,
         }
     )
+    return _keep_record(assignment, ended)
+
+
+def _keep_record(assignment: Assignment, ended: Job) -> Job:
+    """The job as the store has it: another run's record counts where the images are those it describes."""
+    jobs, store = assignment.runtime.jobs, assignment.runtime.store
+    path, record = result_path(ended.id), ended.model_dump_json().encode()
     assignment.enter("storing")
-    if not assignment.runtime.store.put(result_path(job.id), ended.model_dump_json().encode()):
-        return assignment.runtime.jobs.stored(job.id) or ended
+    if store.put(path, record):
+        return ended
+    stored = jobs.stored(ended.id)
+    if stored is not None and jobs.intact(stored):
+        return stored
+    assignment.stay()
+    store.replace(path, record)
     return ended
 
 
@@ -98,19 +115,42 @@ def _keep_image(assignment: Assignment, job: Job, rendering: Rendering, number: 
     assignment.enter("storing")
     if store.put(path, png):
         return _Kept(png, own)
-    png = store.get(path) or png
-    return _Kept(png, Result.model_validate_json(read_text(png)["result"]))
+    there = store.get(path)
+    said = None if there is None else _read(there, job, number, own)
+    if there is not None and said is not None:
+        return _Kept(there, said)
+    _log.warning("%s in the store %s is gone or damaged, and is replaced", path, store.url)
+    assignment.stay()
+    store.replace(path, png)
+    return _Kept(png, own)
+
+
+def _read(png: bytes, job: Job, number: int, own: Result) -> Result | None:
+    """What a stored image says of itself; None unless it is whole and of the same job, number and weights.
+
+    ``own``: what this run has to say of its image.
+    """
+    try:
+        text = read_whole(png)
+        result = Result.model_validate_json(text["result"])
+    except (ValueError, KeyError):
+        return None
+    fits = _labels(job, number, own).items() <= text.items() and result.digest == own.digest
+    return result if fits else None
 
 
 def _annotated(job: Job, number: int, png: bytes, result: Result) -> bytes:
     text = {
-        "id": job.id,
-        "image": str(number),
-        "spec": result.spec.model_dump_json(),
+        **_labels(job, number, result),
         "achieved_activation": repr(result.achieved_activation),
         "result": result.model_dump_json(),
     }
     return annotate_png(png, text)
+
+
+def _labels(job: Job, number: int, result: Result) -> dict[str, str]:
+    """The text of an image that says which one it is."""
+    return {"id": job.id, "image": str(number), "spec": result.spec.model_dump_json()}
 
 
 def _describe(png: bytes, result: Result) -> ImageInfo:

@@ -87,8 +87,8 @@ class Store:
     def replace(self, path: str, data: bytes) -> None:
         """Store ``data`` in the place of whatever is at ``path``: readers see the old or the new, whole.
 
-        For what is no artefact yet, such as a checkpoint. Raises what `put` raises; then the old one is there
-        still.
+        For checkpoints, and for what turned out to be damaged. Raises what `put` raises; then the old one is
+        there still.
         """
         try:
             self._write(path, data, "overwrite")
@@ -106,16 +106,18 @@ class Store:
 
     def exists(self, path: str) -> bool:
         """Whether there is something at ``path``. Raises `StorageError` when the store cannot be read."""
+        return self.size(path) is not None
+
+    def size(self, path: str) -> int | None:
+        """How many bytes are at ``path``, or None. Raises `StorageError` when the store cannot be read."""
         try:
             if self._directory is None:
-                obstore.head(self._objects, path)
-            else:
-                (self._directory / path).stat()  # a fiftieth of what the way through obstore takes
+                return obstore.head(self._objects, path)["size"]
+            return (self._directory / path).stat().st_size  # a fiftieth of what the way through obstore takes
         except FileNotFoundError:
-            return False
+            return None
         except (BaseError, OSError) as exc:
             raise self._trouble(f"read {path} from", exc) from exc
-        return True
 
     def list(self, prefix: str = "") -> Iterator[Stored]:
         """Everything below the folder ``prefix``, or everything; what is in one folder comes together.

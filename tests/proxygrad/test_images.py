@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from proxygrad.errors import NetworkError
-from proxygrad.images import annotate_png, decode_png, encode_png, read_text, start_image
+from proxygrad.images import annotate_png, decode_png, encode_png, read_text, read_whole, start_image
 from proxygrad.settings import START_NOISE
 
 
@@ -44,3 +44,14 @@ def test_other_numbers_of_channels_have_no_png(channels: int) -> None:
         NetworkError, match=rf"an image of {channels} channels has no PNG, which holds 1 .grey. or 3"
     ):
         encode_png(torch.zeros((channels, 4, 4)))
+
+
+def test_a_png_is_read_whole_or_not_at_all() -> None:
+    png = annotate_png(encode_png(torch.rand(3, 9, 7)), {"id": "x", "more": "y" * 300})
+    assert read_whole(png) == read_text(png) == {"id": "x", "more": "y" * 300}
+    damaged = [png[:length] for length in range(len(png))]
+    damaged += [png[:at].ljust(len(png), b"\0") for at in range(len(png) - 1)]
+    damaged += [png[:at] + bytes([png[at] ^ 1]) + png[at + 1 :] for at in range(len(png))]
+    for data in damaged:
+        with pytest.raises(ValueError, match="are no PNG, or a damaged one"):
+            read_whole(data)

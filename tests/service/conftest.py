@@ -24,7 +24,7 @@ from tests.service.batching import BatchPlayer
 from workers import catalog
 from workers.catalog import ServedModel
 from workers.jobs import ImageInfo, Job, Jobs, Problem, image_path, result_path
-from workers.queue import job_key
+from workers.queue import entry_key, job_key
 from workers.scripts import Script
 from workers.storage import Store
 
@@ -150,6 +150,7 @@ class Player:
         self._store.put(result_path(job_id), done.model_dump_json().encode())
         record = json.loads(done.model_dump_json())
         texts = {name: json.dumps(record[name]) for name in ("result", "images", "best")}
+        self._redis.hset(entry_key(job_id), "status", "finished")
         self._write(job_id, {"state": "succeeded", "finished_at": record["finished_at"], **texts})
 
     def forget(self, job_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -37,6 +38,11 @@ PAPER, EMPTY = 236, 212
 
 def unit(number: int, state: UnitState = "succeeded", activation: float | None = 1.0) -> Unit:
     return Unit(number, f"{number:032x}", state, activation)
+
+
+def reading(store: Store) -> Callable[[str, int], bytes | None]:
+    """Reads pictures that have no record."""
+    return lambda job_id, number: store.get(image_path(job_id, number))
 
 
 def opened(content: bytes) -> Image.Image:
@@ -126,7 +132,7 @@ def test_small_pictures_grow_by_whole_pixels_and_large_ones_shrink(store: Store)
     store.put(image_path(unit(0).job_id or "", 0), buffer.getvalue())
     store.put(image_path(unit(1).job_id or "", 0), picture("RGB", (200, 100)))
     placed = Layout(2, 32)
-    sheet = opened(Sheets(store).drawn([unit(0), unit(1)], placed, "png", "tag").content)
+    sheet = opened(Sheets(reading(store)).drawn([unit(0), unit(1)], placed, "png", "tag").content)
     grown = cell(sheet, placed, 0)
     assert {value for _, value in grown.convert("L").getcolors() or []} == {0, 255}
     assert grown.getpixel((0, 0)) == grown.getpixel((1, 1)) != grown.getpixel((2, 0))
@@ -136,7 +142,7 @@ def test_small_pictures_grow_by_whole_pixels_and_large_ones_shrink(store: Store)
 
 def test_a_picture_that_is_gone_or_damaged_leaves_its_cell_empty(store: Store) -> None:
     store.put(image_path(unit(1).job_id or "", 0), b"no picture")
-    made = Sheets(store).drawn([unit(0), unit(1)], Layout(2, 32), "png", "tag")
+    made = Sheets(reading(store)).drawn([unit(0), unit(1)], Layout(2, 32), "png", "tag")
     assert not made.whole
     assert cell(opened(made.content), Layout(2, 32), 0).getextrema() == (EMPTY, EMPTY)
 
@@ -225,11 +231,25 @@ def test_a_sheet_that_lacks_a_picture_is_not_kept(
     assert sheet.headers["Cache-Control"] == "no-store"
 
 
+def test_another_job_s_picture_is_not_shown(served: Http, worker: BatchPlayer, settings: Settings) -> None:
+    batch = started(served, worker, units=[1, 2])
+    worker.end(batch["id"], "succeeded")
+    found = served.get(batch["links"]["visualizations"]).json()["visualizations"]
+    wrong = settings.home / "artefacts" / found[0]["id"] / "0.png"
+    wrong.write_bytes(picture("RGB"))
+    sheet = served.get(batch["links"]["atlas"], params={"columns": 2})
+    placed = Layout(2, 64)
+    assert (sheet.status_code, sheet.headers["Cache-Control"]) == (200, "no-store")
+    assert cell(opened(sheet.content), placed, 0).getextrema() == (EMPTY, EMPTY)
+    assert cell(opened(sheet.content), placed, 1).getextrema() != (EMPTY, EMPTY)
+    assert not wrong.exists()
+
+
 class SlowSheets(Sheets):
     """Draws when it may; says what it was asked to draw."""
 
     def __init__(self, store: Store) -> None:
-        super().__init__(store)
+        super().__init__(reading(store))
         self.begun = threading.Semaphore(0)
         self.may = threading.Event()
         self.asked: list[str] = []

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.service.conftest import PNG, Http, Player
-from tests.service.test_visualizations import asked, problem_of
+from tests.service.conftest import PNG, Http, Player, picture
+from tests.service.test_visualizations import QUESTION, asked, problem_of
+from tests.workers.damage import DAMAGES, NAMES
 
 ETAG = f'"{hashlib.sha256(PNG).hexdigest()}"'
 KEPT = "public, max-age=31536000, immutable"
@@ -133,10 +134,36 @@ def test_what_the_caller_has_is_not_sent_in_parts(served: Http, path: str) -> No
     assert response.status_code == 304
 
 
-def test_a_damaged_picture_is_a_problem_of_the_store(served: Http, path: str, settings: Any) -> None:
+@pytest.mark.parametrize("query", ["", ".webp", ".npy", "?width=32"])
+@pytest.mark.parametrize(
+    "content", [*(damage(PNG) for damage in DAMAGES), picture("RGB")], ids=[*NAMES, "wrong"]
+)
+@pytest.mark.parametrize("remembered", [True, False])
+def test_a_damaged_picture_is_as_good_as_gone(
+    served: Http, path: str, player: Player, settings: Any, content: bytes, query: str, remembered: bool
+) -> None:
     job_id = path.split("/")[3]
-    (settings.home / "artefacts" / job_id / "0.png").write_bytes(b"\x89PNG\r\n\x1a\ndamaged")
-    problem_of(served.get(f"{path}.webp"), 503, "storage_unavailable")
+    file = settings.home / "artefacts" / job_id / "0.png"
+    file.write_bytes(content)
+    if not remembered:
+        player.forget(job_id)
+    response = served.get(path + query)
+    assert "gone from the store" in problem_of(response, 404, "no_image")["detail"]
+    assert "immutable" not in response.headers.get("cache-control", "")
+    assert not file.exists()
+    assert served("HEAD", path).status_code == 404
+    again = served.ask(json=QUESTION)
+    assert (again.status_code, again.json()["id"], again.json()["state"]) == (202, job_id, "queued")
+    player.succeed(job_id)
+    assert served.get(path).content == PNG
+
+
+def test_a_picture_whose_record_is_damaged_is_as_good_as_gone(served: Http, path: str, settings: Any) -> None:
+    record = settings.home / "artefacts" / path.split("/")[3] / "result.json"
+    record.write_bytes(bytes(record.stat().st_size))
+    problem_of(served.get(path), 404, "no_image")
+    assert not record.exists()
+    assert served.ask(json=QUESTION).json()["state"] == "queued"
 
 
 def test_a_picture_that_is_not_there_says_why(served: Http, player: Player) -> None:

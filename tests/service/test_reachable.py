@@ -145,7 +145,7 @@ ELSEWHERE: dict[Code, str] = {
     "no_worker": "test_visualizations.py::test_without_a_worker_a_question_is_refused_for_now",
     "redis_unavailable": "test_health.py::test_a_missing_redis_is_named_and_does_not_touch_liveness",
     "queue_memory_full": "test_gateway.py::test_redis_that_refuses_to_write_is_a_problem_of_redis",
-    "storage_unavailable": "test_visualizations.py::test_a_damaged_record_in_the_store",
+    "storage_unavailable": "test_visualizations.py::test_a_store_that_cannot_be_read",
 }
 
 

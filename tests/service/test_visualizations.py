@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
@@ -14,6 +13,7 @@ import redis as redis_client
 from fastapi import FastAPI
 
 from tests.service.conftest import Http, Player
+from tests.workers.damage import DAMAGES, NAMES, Damage
 from workers.queue import QUEUE_KEY
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
@@ -216,13 +216,38 @@ def test_a_wait_outside_its_range_is_refused(served: Http, wait: str) -> None:
     assert problem["errors"][0]["location"] == ["query", "wait"]
 
 
-def test_a_damaged_record_in_the_store_is_a_problem_of_the_store(
+@pytest.mark.parametrize("damage", [*DAMAGES, lambda _: b'{"id": 1}'], ids=[*NAMES, "no record"])
+def test_a_damaged_record_is_as_good_as_gone(
+    served: Http, player: Player, settings: Any, damage: Damage, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = asked(served)
+    path, record = f"/v1/visualizations/{job_id}", settings.home / "artefacts" / job_id / "result.json"
+    player.succeed(job_id)
+    player.forget(job_id)
+    whole = record.read_bytes()
+    for method in ("GET", "DELETE"):
+        record.write_bytes(damage(whole))
+        response = served(method, path)
+        problem_of(response, 404, "unknown_visualization")
+        assert str(settings.home) not in response.text
+        assert not record.exists()
+    assert "result.json" in caplog.text
+    record.write_bytes(damage(whole))
+    again = served.ask(json=QUESTION)
+    assert (again.status_code, again.json()["id"], again.json()["state"]) == (202, job_id, "queued")
+    player.succeed(job_id)
+    assert served.get(path).json()["state"] == "succeeded"
+
+
+def test_a_store_that_cannot_be_read_is_a_problem_of_the_store(
     served: Http, player: Player, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     job_id = asked(served)
     player.succeed(job_id)
     player.forget(job_id)
-    (settings.home / "artefacts" / job_id / "result.json").write_text(json.dumps({"id": 1}))
+    record = settings.home / "artefacts" / job_id / "result.json"
+    record.unlink()
+    record.symlink_to(record)  # no end is found
     response = served.get(f"/v1/visualizations/{job_id}")
     problem_of(response, 503, "storage_unavailable")
     assert str(settings.home) not in response.text

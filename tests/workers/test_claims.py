@@ -111,3 +111,23 @@ def test_of_many_at_once_either_promises_or_one_claim_come_first(claims: Claims)
         for thread in threads:
             thread.join()
         assert (pins, len(won)) in (([True] * 3, 0), ([False] * 3, 1))
+
+
+def test_no_promise_protects_what_is_damaged(claims: Claims, redis: Redis) -> None:
+    remember(redis, 0)
+    assert claims.pin(job_id(0))
+    claim = claims.claim(job_id(0), damaged=True)
+    assert isinstance(claim, Claim)
+    assert redis.hget(queue.job_key(job_id(0)), "state") == b"succeeded"
+    assert not claims.pin(job_id(0))
+    assert claims.claim(job_id(0), damaged=True) == "claimed"
+    claims.release(claim)
+    assert claims.pin(job_id(0))
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_what_is_damaged_of_a_job_that_goes_on_is_for_its_run(
+    claims: Claims, redis: Redis, state: str
+) -> None:
+    redis.hset(queue.job_key("a"), "state", state)
+    assert claims.claim("a", damaged=True) == "underway"

@@ -79,3 +79,11 @@ def test_an_object_store_is_read_the_same_way() -> None:
     (held,) = holdings(store, lambda: None)
     assert held == Holding.of(job_id(0), store.list(job_id(0)))
     assert held.size_bytes == 5
+
+
+def test_an_empty_record_is_no_answer(store: Store) -> None:
+    store.put(image_path(job_id(0), 0), b"123")
+    store.put(result_path(job_id(0)), b"")
+    age(store, job_id(0), 2 * HOUR_S)
+    found = inventory(store)
+    assert (found.answers, [each.job_id for each in found.orphans]) == (0, [job_id(0)])

@@ -130,7 +130,8 @@ def test_a_run_that_died_after_the_image_is_finished_from_it(redis: Redis, store
     """The earlier run computed elsewhere: its image is kept, so its result must be, too."""
     job, _ = jobs.submit(question(7), MODEL)
     result = outcome(job.spec).model_copy(update={"achieved_activation": 99.5, "device": "cuda:0"})
-    png = annotate_png(encode_png(decode_png(_white())), {"id": job.id, "result": result.model_dump_json()})
+    said = {"id": job.id, "image": "0", "spec": result.spec.model_dump_json()}
+    png = annotate_png(encode_png(decode_png(_white())), {**said, "result": result.model_dump_json()})
     store.put(image_path(job.id, 0), png)
     with working(redis, store, CountingEngine()):
         done = ended(jobs, job.id)

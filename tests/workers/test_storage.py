@@ -22,6 +22,7 @@ def test_what_was_put_is_there(store: Store) -> None:
     assert store.put("a/0.png", b"png")
     assert store.get("a/0.png") == b"png"
     assert store.exists("a/0.png")
+    assert store.size("a/0.png") == len(store.get("a/0.png") or b"")
 
 
 def test_what_was_not_put_is_not(store: Store) -> None:
@@ -97,6 +98,7 @@ def test_what_is_deleted_is_gone_and_deleting_again_is_fine(any_store: Store) ->
     for _ in range(2):
         any_store.delete("a/0.png")
         assert not any_store.exists("a/0.png")
+        assert any_store.size("a/0.png") is None
     assert any_store.put("a/0.png", b"again")
 
 
