@@ -39,7 +39,7 @@ fuzz: $(VENV)/.dev ## send 10,000 generated requests to a running service: no 5x
 	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),1) $(ARGS)
 
 openapi: $(VENV)/.dev ## write docs/openapi.json anew
-	$(BIN)/python docs/openapi.py
+	$(BIN)/python tools/openapi.py
 
 check: $(VENV)/.dev ## format, lint, types, import contracts, Dockerfile and compose files
 	$(BIN)/ruff format --check .

@@ -3,7 +3,7 @@
 Trains the bundled network's architecture once for each activation, with that activation in the place of every
 ReLU (a short, plain training on the same digits), and maximizes the first units of it with each candidate:
 
-- ``floor``: d = max(f', s), what `proxygrad.surrogate` does;
+- ``floor``: d = max(f', s), what `proxygrad.backward.surrogate` does;
 - ``mixture``: d = (1 - s) f' + s, the gradient of (1 - s) f + s id;
 - ``raised``: the mixture whose smallest derivative is s, (1 - t) f' + t with t = (s + m) / (1 + m), where -m
   is the smallest f' (0 where f never falls);
@@ -32,13 +32,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from proxygrad.activations import Activation, recognize
-from proxygrad.ascent import normalized_ascent, rate
+from proxygrad.backward.activations import Activation, recognize
+from proxygrad.backward.surrogate import surrogate
 from proxygrad.images import start_image
 from proxygrad.models.digits import CLASSES, INPUT_SHAPE, DigitsNet, digits, normalize
+from proxygrad.optim.update_rules import normalized_ascent, rate
 from proxygrad.spec import ObjectiveKind, Spec
-from proxygrad.surrogate import surrogate
-from proxygrad.train_digits import Recipe, Split, accuracy, augment, load_split
+from proxygrad.training.digits import Recipe, Split, accuracy, augment, load_split
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "ReLU6": nn.ReLU6,

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from proxygrad import Catalogue, Network, Objective, Outcome, Result, Spec
-from proxygrad.objectives import from_spec
+from proxygrad.objectives.units import from_spec
 from proxygrad.spec import ObjectiveKind
 
 

@@ -13,8 +13,8 @@ from statistics import median
 
 from proxygrad import Engine, Spec
 from proxygrad.models import Catalogue
-from proxygrad.network import Network
-from workers.storage import Store
+from proxygrad.networks.network import Network
+from workers.storage.store import Store
 
 TIMES = 12
 

@@ -1,12 +1,12 @@
 """What does it cost to say what else is worth knowing about an image, and is it still true?
 
-Each row is one objective at 224 px, on one thread: the seconds of `proxygrad.evaluation.evaluate` (robust
-activation, rank and class probabilities), beside the same as it was read at first, nine images through the
-network itself up to its logits, and beside one exact pass of one image to the target (`measure`, of which
-there are three in a delivery). In turns, one of each; medians. Then how far the values are apart: the robust
-activation's mean and deviation as a share of the mean, class probabilities absolutely, and ranks in places,
-the most over ``--images`` random images. Weights are random but for SqueezeNet's, when ``--squeezenet`` names
-them.
+Each row is one objective at 224 px, on one thread: the seconds of `proxygrad.engine.evaluation.evaluate`
+(robust activation, rank and class probabilities), beside the same as it was read at first, nine images
+through the network itself up to its logits, and beside one exact pass of one image to the target (`measure`,
+of which there are three in a delivery). In turns, one of each; medians. Then how far the values are apart:
+the robust activation's mean and deviation as a share of the mean, class probabilities absolutely, and ranks
+in places, the most over ``--images`` random images. Weights are random but for SqueezeNet's, when
+``--squeezenet`` names them.
 
     python -m benchmarks.delivery --squeezenet squeezenet1_0.safetensors
 """
@@ -21,8 +21,8 @@ from torch import Tensor
 
 from benchmarks.speed import NORMALISATION, SIDE_PX, build, in_turns, machine
 from proxygrad import Channel, Logit, Network, Neuron, Objective
-from proxygrad.delivery import measure
-from proxygrad.evaluation import Evaluation, _probabilities, _rank, _robust, evaluate, shifted
+from proxygrad.engine.evaluation import Evaluation, _probabilities, _rank, _robust, evaluate, shifted
+from proxygrad.engine.rendering import measure
 
 QUESTIONS: tuple[tuple[str, Objective], ...] = (
     ("squeezenet1_0", Channel("features.5", 20)),

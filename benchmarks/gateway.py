@@ -31,11 +31,11 @@ from fastapi import FastAPI
 
 from benchmarks.processes import printed, started
 from benchmarks.raw import Kind, Server, Turn, request, turn
-from service.__main__ import server_config
-from service.embedded import EmbeddedValkey
-from service.keys import Keys
-from service.stack import address, listen
-from workers import catalog
+from service.auth.keys import Keys
+from service.server.run import server_config
+from service.stack.supervisor import address, listen
+from service.stack.valkey import EmbeddedValkey
+from workers.fleet import catalog
 from workers.settings import connect
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad import Network
-from proxygrad.models.torchvision_ops import import_torchvision
+from proxygrad.models.torchvision_compat import import_torchvision
 
 Answer = tuple[Tensor, Tensor]  # of the layer "conv": its activation, and the gradient of one unit of it
 UNIT = 0

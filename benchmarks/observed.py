@@ -18,7 +18,7 @@ from typing import Any
 
 from redis import Redis
 
-from workers import catalog
+from workers.fleet import catalog
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACE = "OVERHEAD_TRACE"  # file that a worker writes the times of its engine to
@@ -41,8 +41,8 @@ def tiny() -> Any:
 
 def work() -> int:
     """A worker as `python -m workers`, which also notes when each image had its first step and its end."""
-    from proxygrad import engine
-    from workers.main import main as worker
+    from proxygrad.engine import engine
+    from workers.process.main import main as worker
 
     with Path(os.environ[TRACE]).open("a", buffering=1) as trace:
 

@@ -26,12 +26,13 @@ from benchmarks.figures import row, single
 from benchmarks.observed import LOOK_S, MODELS, ROOT, TRACE, running, until, worker
 from proxygrad.spec import ModelInfo, Spec
 from service.client import Client, ServiceUnreachable
-from service.embedded import EmbeddedValkey
-from service.stack import address, listen
-from workers import catalog, queue
-from workers.jobs import Job, Jobs, Limits
+from service.stack.supervisor import address, listen
+from service.stack.valkey import EmbeddedValkey
+from workers.broker import queue
+from workers.fleet import catalog
+from workers.jobs.repository import Job, Jobs, Limits
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 PLENTY = Limits(10**6, 10**6)
 #: Commands of the measurement itself, which no worker sends.

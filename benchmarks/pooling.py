@@ -17,7 +17,7 @@ from statistics import median
 import torch
 
 from proxygrad import Catalogue, Channel, Network, Neuron, Objective, Outcome, maximize
-from proxygrad.settings import Settings
+from proxygrad.spec.settings import Settings
 
 
 def questions(network: Network, layer: str, units: int) -> list[Objective]:

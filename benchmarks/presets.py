@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.asking import network_of, parser_of, question
 from proxygrad import Network, Objective, maximize
-from proxygrad.settings import Preset
+from proxygrad.spec.settings import Preset
 
 
 def questions(network: Network, layers: list[str], units: int) -> list[Objective]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from service.tether import die_with_parent
+from service.stack.parent_death import die_with_parent
 
 
 def started(

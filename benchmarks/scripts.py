@@ -16,15 +16,15 @@ from pathlib import Path
 from redis import Redis
 
 from proxygrad.spec import Spec
-from service.embedded import EmbeddedValkey
-from workers.jobs import Limits
-from workers.leases import Leases, Run
-from workers.pipelining import in_turn
-from workers.ready import Ready
-from workers.recovery import Janitor
-from workers.scripts import stamp
+from service.stack.valkey import EmbeddedValkey
+from workers.broker.pipeline import in_turn
+from workers.broker.scripts import stamp
+from workers.jobs.repository import Limits
+from workers.jobs.submission import Submission, Submit
+from workers.queue.fair_queue import Ready
+from workers.queue.leases import Leases, Run
+from workers.queue.recovery import Janitor
 from workers.settings import connect
-from workers.submission import Submission, Submit
 
 CALLS = 200
 PLENTY = Limits(10**9, 10**9)

@@ -3,8 +3,8 @@
 The networks of `benchmarks/activations.py` (the bundled architecture with another activation, trained
 plainly), their first units as channels, central neurons and logits, maximized with slope 0 and 0.05. A unit
 is *left behind* when plain ascent ends below a tenth of the best of both, that best being above 0. Beside it:
-how many of these `proxygrad.delivery.is_stuck` names, with its own bound on the gradient and with another,
-and how many that were not left behind.
+how many of these `proxygrad.engine.rendering.is_stuck` names, with its own bound on the gradient and with
+another, and how many that were not left behind.
 
     python -m benchmarks.silent
 """
@@ -18,14 +18,14 @@ from torch import nn
 
 from benchmarks.activations import ACTIVATIONS, OBJECTIVES, variant
 from benchmarks.asking import question
-from proxygrad import delivery
-from proxygrad.delivery import first_image, is_stuck, measure
-from proxygrad.group import Group, GroupKey
-from proxygrad.lane import Lane
+from proxygrad.engine import rendering as delivery
+from proxygrad.engine.group import Group, GroupKey
+from proxygrad.engine.lane import Lane
+from proxygrad.engine.rendering import first_image, is_stuck, measure
 from proxygrad.models.digits import CLASSES, INPUT_SHAPE
-from proxygrad.network import Network
-from proxygrad.settings import Settings
-from proxygrad.train_digits import load_split
+from proxygrad.networks.network import Network
+from proxygrad.spec.settings import Settings
+from proxygrad.training.digits import load_split
 
 SIZE = (INPUT_SHAPE[1], INPUT_SHAPE[2])
 BOUNDS = (delivery.FADED, 0.1)

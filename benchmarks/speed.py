@@ -33,14 +33,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from proxygrad import Channel, Network, maximize
-from proxygrad.delivery import measure
-from proxygrad.group import Group, GroupKey
-from proxygrad.lane import Lane
-from proxygrad.models.torchvision_ops import import_torchvision
+from proxygrad.engine.group import Group, GroupKey
+from proxygrad.engine.lane import Lane
+from proxygrad.engine.rendering import measure
+from proxygrad.models.torchvision_compat import import_torchvision
 from proxygrad.models.weights import load_into, read_state_dict
-from proxygrad.reader import Reader
-from proxygrad.settings import Settings
-from proxygrad.working import EXACT, Kind
+from proxygrad.networks.layer_reader import Reader
+from proxygrad.networks.variants import EXACT, Kind
+from proxygrad.spec.settings import Settings
 
 TARGETS = (
     ("resnet18", "layer2"),

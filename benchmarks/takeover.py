@@ -21,16 +21,16 @@ from pathlib import Path
 
 from redis import Redis
 
-from service.embedded import EmbeddedValkey
+from service.stack.valkey import EmbeddedValkey
 from tests.workers.launch import worker
 from tests.workers.patience import until
 from tests.workers.questions import MODEL, question
 from tests.workers.test_attendance import subscribers
 from tests.workers.test_vanishing import holder, listed, steady
-from workers.jobs import Jobs
-from workers.leases import LEASE_S
+from workers.jobs.repository import Jobs
+from workers.queue.leases import LEASE_S
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 #: Of steps of 10 ms: more than any kill waits for.
 STEPS = 2500

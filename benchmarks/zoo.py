@@ -20,7 +20,7 @@ import torch
 
 from proxygrad import Channel, Network, maximize
 from proxygrad.errors import ProxyGradError
-from proxygrad.models.torchvision_ops import import_torchvision
+from proxygrad.models.torchvision_compat import import_torchvision
 from proxygrad.spec import LayerInfo
 
 

@@ -30,7 +30,7 @@ def gateway(environ: Mapping[str, str]) -> str | None:
 
 def worker(environ: Mapping[str, str]) -> str | None:
     """What is wrong with the worker of this container, or None."""
-    from workers.catalog import live_workers
+    from workers.fleet.catalog import live_workers
     from workers.settings import connect, without_password
 
     url, host = environ.get("REDIS_URL") or "", socket.gethostname()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from proxygrad import Channel, Network, Neuron, Objective, maximize
 from proxygrad.images import encode_png
-from proxygrad.models.torchvision_ops import import_torchvision
+from proxygrad.models.torchvision_compat import import_torchvision
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision trains
 

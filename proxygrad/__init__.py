@@ -12,39 +12,39 @@ from typing import TYPE_CHECKING, Any
 from proxygrad.version import __version__
 
 if TYPE_CHECKING:
-    from proxygrad.checkpoint import Checkpoint
-    from proxygrad.delivery import Rendering
-    from proxygrad.engine import Engine
+    from proxygrad.engine.checkpoint import Checkpoint
+    from proxygrad.engine.engine import Engine
+    from proxygrad.engine.future import Ticket
+    from proxygrad.engine.rendering import Rendering
     from proxygrad.images import tile
     from proxygrad.maximization import Outcome, maximize
     from proxygrad.models.catalogue import Catalogue
-    from proxygrad.network import Network
-    from proxygrad.objectives import Channel, Direction, Energy, Logit, Neuron, Objective, margin
+    from proxygrad.networks.network import Network
+    from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, Objective, margin
     from proxygrad.parameterizations import spectrum
-    from proxygrad.robustness import Robustness
-    from proxygrad.settings import Settings
     from proxygrad.spec import Result, Spec
-    from proxygrad.ticket import Ticket
+    from proxygrad.spec.robustness import Robustness
+    from proxygrad.spec.settings import Settings
 
 _HOMES = {
     "Catalogue": "models.catalogue",
-    "Channel": "objectives",
-    "Checkpoint": "checkpoint",
-    "Direction": "objectives",
-    "Energy": "objectives",
-    "Engine": "engine",
-    "Logit": "objectives",
-    "Network": "network",
-    "Neuron": "objectives",
-    "Objective": "objectives",
+    "Channel": "objectives.units",
+    "Checkpoint": "engine.checkpoint",
+    "Direction": "objectives.units",
+    "Energy": "objectives.units",
+    "Engine": "engine.engine",
+    "Logit": "objectives.units",
+    "Network": "networks.network",
+    "Neuron": "objectives.units",
+    "Objective": "objectives.units",
     "Outcome": "maximization",
-    "Rendering": "delivery",
+    "Rendering": "engine.rendering",
     "Result": "spec",
-    "Robustness": "robustness",
-    "Settings": "settings",
+    "Robustness": "spec.robustness",
+    "Settings": "spec.settings",
     "Spec": "spec",
-    "Ticket": "ticket",
-    "margin": "objectives",
+    "Ticket": "engine.future",
+    "margin": "objectives.units",
     "maximize": "maximization",
     "spectrum": "parameterizations",
     "tile": "images",

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from proxygrad.errors import NetworkError
-from proxygrad.settings import START_NOISE
+from proxygrad.spec.settings import START_NOISE
 
 #: The last chunk of every PNG: no bytes, its name, its checksum (PNG specification, section 11.2.5).
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"

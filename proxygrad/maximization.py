@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxygrad.capacity import DEFAULT_MAX_LANES
-from proxygrad.delivery import first_image, is_stuck, measure
+from proxygrad.engine.capacity import DEFAULT_MAX_LANES
+from proxygrad.engine.group import Group, GroupKey
+from proxygrad.engine.lane import Family, Lane
+from proxygrad.engine.rendering import first_image, is_stuck, measure
 from proxygrad.errors import BadRequest, ProxyGradError
-from proxygrad.group import Group, GroupKey
-from proxygrad.lane import Family, Lane
-from proxygrad.network import Network
-from proxygrad.objectives import Objective
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import Objective
 from proxygrad.parameterizations import Maco
 from proxygrad.precision import Arithmetic, Precision
 from proxygrad.questions import check_images, check_magnitude, check_start, objectives_of, slopes_of
-from proxygrad.settings import Settings
+from proxygrad.spec.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Outcome:
 
     ``image``: ``(C, H, W)`` float32 in [0, 1] on the CPU. ``achieved_activation``: of that image, alone on
     the network itself in float32, without proxy or views. ``curve``: the activation before each step and
-    after the last one. ``stuck``: ascent got nowhere, as `proxygrad.delivery.is_stuck` has it.
+    after the last one. ``stuck``: ascent got nowhere, as `proxygrad.engine.rendering.is_stuck` has it.
     ``settings`` and ``objective`` are those used, with nothing left open; ``dtype`` is what the steps
     computed in; ``magnitude`` is the one that was given, as used: float32, scaled to unit variance.
     """
@@ -68,8 +68,8 @@ def maximize(  # noqa: PLR0913, each of them named
     1/f.
     ``on_step(done, steps)`` is called after each step with the sums over all images. ``precision``: what the
     steps compute in (`proxygrad.precision.chosen`); what is reported is float32. Everything else is a
-    field of `proxygrad.settings.Settings`: ``preset``, ``steps``, ``parameterization``, …; ``robustness`` may
-    also be a `proxygrad.robustness.Robustness`.
+    field of `proxygrad.spec.settings.Settings`: ``preset``, ``steps``, ``parameterization``, …;
+    ``robustness`` may also be a `proxygrad.spec.robustness.Robustness`.
 
     Raises `BadRequest` errors for what cannot be asked of the network, `pydantic.ValidationError` for
     settings out of their limits, and `LaneError`, naming the objective, when an image leaves finite numbers.

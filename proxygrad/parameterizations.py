@@ -29,7 +29,7 @@ from torch import Tensor
 
 from proxygrad.errors import BadRequest
 from proxygrad.images import noisy_grey
-from proxygrad.settings import START_NOISE, ParameterizationName
+from proxygrad.spec.settings import START_NOISE, ParameterizationName
 
 Shape = tuple[int, int, int]
 

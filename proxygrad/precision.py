@@ -1,7 +1,7 @@
 """What the steps compute in: float32, TF32 or bfloat16, by what is asked for and by what the device has.
 
 Only the network's forward and backward pass are meant. Parameters, penalties and updates are float32 always,
-and activations that are reported are read in float32 (`proxygrad.network.Network.read`).
+and activations that are reported are read in float32 (`proxygrad.networks.network.Network.read`).
 
 How the choice of "auto" was found: ``docs/speed.md``.
 """

@@ -1,7 +1,8 @@
 """What `proxygrad.maximize` is asked, checked before anything runs.
 
 Every refusal is a `BadRequest` that names the value and what is valid. Layers, units, positions and sizes are
-checked by `proxygrad.network` and `proxygrad.objectives`, numbers by `proxygrad.settings`.
+checked by `proxygrad.networks.network` and `proxygrad.objectives.units`, numbers by
+`proxygrad.spec.settings`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from proxygrad.errors import BadRequest
-from proxygrad.objectives import Objective
-from proxygrad.settings import MAX_SEED, ParameterizationName, Settings
+from proxygrad.objectives.units import Objective
+from proxygrad.spec.settings import MAX_SEED, ParameterizationName, Settings
 
 
 def objectives_of(objectives: Objective | Sequence[Objective]) -> list[Objective]:

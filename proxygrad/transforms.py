@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from proxygrad.robustness import Robustness
+from proxygrad.spec.robustness import Robustness
 
 
 @dataclass(frozen=True)

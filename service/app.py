@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from service import (
-    batch_atlas,
+from service.api import atlas as batch_atlas
+from service.api import (
     batch_lists,
     batches,
     events,
@@ -19,22 +19,22 @@ from service import (
     listing,
     metrics,
     models,
-    openapi,
-    reference,
     visualizations,
     webhooks,
 )
-from service.auth import Authentication
-from service.bodies import Bounds
-from service.gateway import Gateway
-from service.hosts import CORS, Hosts
-from service.measuring import Measures, Measuring
+from service.backend.gateway import Gateway
+from service.middleware.authentication import Authentication
+from service.middleware.hosts import CORS, Hosts
+from service.middleware.instrumentation import Measures, Measuring
+from service.middleware.limits import Bounds
+from service.pages import reference
 from service.settings import Settings
-from service.translation import install
-from service.webhook_delivery import delivering
+from service.web import openapi
+from service.web.exception_handlers import install
+from service.webhooks.dispatcher import delivering
 from workers.errors import SettingsError
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 #: A caller is told within a few seconds that Redis is away. No retry: each would multiply with those of
 #: connecting (one made it 10 s), and a connection that Redis closed is noticed before use. Two seconds,

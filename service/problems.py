@@ -1,7 +1,7 @@
 """Every way this service says no: one table of codes, and the RFC 9457 document that carries them.
 
 `Code` is the whole vocabulary; `KINDS` gives each code its status, title and retry time.
-Handlers raise `Refusal`; `service.translation` turns it, and foreign errors, into a response.
+Handlers raise `Refusal`; `service.web.exception_handlers` turns it, and foreign errors, into a response.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Self
 
-from proxygrad.settings import MAX_SIZE_PX, MAX_STEPS, MIN_SIZE_PX
-from service.webhook_addresses import networks
-from service.webhook_signing import Signer
-from service.webhook_urls import BadURL, Receivers
+from proxygrad.spec.settings import MAX_SIZE_PX, MAX_STEPS, MIN_SIZE_PX
+from service.addresses import networks
+from service.webhooks.signing import Signer
+from service.webhooks.urls import BadURL, Receivers
 from workers import settings as workers_settings
 from workers.errors import SettingsError
-from workers.jobs import Limits
+from workers.jobs.repository import Limits
 
 #: A waiting job takes 1.9 KB of Redis (docs/queue.md): this many take 2 GB.
 MOST_QUEUED = 1_000_000

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
-from service.embedded import EmbeddedValkey
+from service.stack.valkey import EmbeddedValkey
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

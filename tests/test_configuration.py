@@ -9,7 +9,7 @@ from proxygrad.models.catalogue import ModelEntry
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/configuration.md").read_text()
-_READERS = ("proxygrad/home.py", "service/client/settings.py", "service/settings.py", "workers/settings.py")
+_READERS = ("proxygrad/paths.py", "service/client/config.py", "service/settings.py", "workers/settings.py")
 SETTINGS = [ROOT / name for name in _READERS]
 
 

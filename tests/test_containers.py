@@ -13,8 +13,8 @@ import pytest
 import yaml
 from redis import Redis
 
-from workers.catalog import publish, withdraw
-from workers.main import worker_name
+from workers.fleet.catalog import publish, withdraw
+from workers.process.main import worker_name
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -18,8 +18,8 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from proxygrad.home import home, models_file
-from workers.connections import CONNECTION_WAIT_S, Connections
+from proxygrad.paths import home, models_file
+from workers.broker.connection import CONNECTION_WAIT_S, Connections
 from workers.errors import QueueUnavailable, SettingsError
 
 #: Retries of every command of a worker, waiting 0.1 s, then twice as long, at most 2 s each: two minutes.
@@ -40,7 +40,8 @@ _SCHEMES = ("redis", "rediss", "unix")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 MAX_THREADS = 1024
-#: Less than a lease (`workers.leases.LEASE_S`) would take jobs from an engine in the middle of a slow step.
+#: Less than a lease (`workers.queue.leases.LEASE_S`) would take jobs from an engine in the middle of a slow
+#: step.
 MIN_STALL_S = 6.0
 MAX_STALL_S = 3600.0
 MAX_GRACE_S = 3600.0

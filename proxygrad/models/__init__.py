@@ -1,4 +1,8 @@
-"""Models that can be asked about. `Catalogue` is imported on first use: it needs torch."""
+"""Models by name: `models.toml`, builders, weights files and the bundled digits network.
+
+May import `networks` and everything below it, never `engine`. Read `catalogue` first. `Catalogue` is imported
+on first use: it needs torch.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from proxygrad.errors import BuilderError, near
-from proxygrad.models.torchvision_ops import import_torchvision
+from proxygrad.models.torchvision_compat import import_torchvision
 
 
 def build(builder: str) -> nn.Module:

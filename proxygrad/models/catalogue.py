@@ -23,7 +23,7 @@ from proxygrad.errors import ModelError, UnknownModel
 from proxygrad.models.builders import build
 from proxygrad.models.fingerprint import fingerprint
 from proxygrad.models.weights import download, load_into, read_state_dict
-from proxygrad.network import Network
+from proxygrad.networks.network import Network
 
 BUNDLED = "digits"
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad.errors import WeightsError, near
-from proxygrad.models.torchvision_ops import import_torchvision
+from proxygrad.models.torchvision_compat import import_torchvision
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

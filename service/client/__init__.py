@@ -9,8 +9,10 @@ What is sent, read, repeated and followed is written once, as coroutines against
 there is one for each kind of client; `blocking` and `asynchronous` are what callers see of them.
 """
 
-from service.client.asynchronous import AsyncBatch, AsyncClient, AsyncVisualization
-from service.client.blocking import Batch, Client, Visualization
+from service.client._async.client import AsyncBatch, AsyncClient, AsyncVisualization
+from service.client._async.events import Event, PreviewEvent, ProgressEvent, StateEvent
+from service.client._sync.client import Batch, Client, Visualization
+from service.client.config import InsecureKeyWarning
 from service.client.errors import (
     BadAddress,
     BadValue,
@@ -32,11 +34,9 @@ from service.client.errors import (
     Unsuccessful,
     Unusable,
 )
-from service.client.events import Event, PreviewEvent, ProgressEvent, StateEvent
-from service.client.pictures import AtlasFormat, ImageFormat
+from service.client.files import AtlasFormat, ImageFormat
 from service.client.progress import Bar
 from service.client.questions import Question, TemplateFields
-from service.client.settings import InsecureKeyWarning
 
 __all__ = [
     "AsyncBatch",

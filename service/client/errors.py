@@ -38,7 +38,7 @@ from pydantic import ValidationError
 
 from proxygrad.errors import ProxyGradError
 from service.problems import ProblemDetails
-from workers.jobs import Problem
+from workers.jobs.repository import Problem
 
 
 class ServiceError(ProxyGradError):

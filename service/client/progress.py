@@ -9,8 +9,8 @@ from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from service import batch_answers
-from service.answers import Visualization
+from service.schemas import batches as batch_answers
+from service.schemas.visualizations import Visualization
 
 Seen = TypeVar("Seen", Visualization, batch_answers.Batch)
 

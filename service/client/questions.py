@@ -1,7 +1,7 @@
 """The keywords of `Client.visualize` and `Client.batch`: the fields of a request, for editors and mypy.
 
-What each means, with its unit, range and default: `proxygrad.spec.Spec` and `proxygrad.settings.Settings`. A
-test holds them against those.
+What each means, with its unit, range and default: `proxygrad.spec.Spec` and
+`proxygrad.spec.settings.Settings`. A test holds them against those.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Required, TypedDict
 
-from proxygrad.settings import GafName, ParameterizationName, Preset, Proxy, UpdateName
 from proxygrad.spec import ObjectiveKind
-from workers.jobs import Priority
+from proxygrad.spec.settings import GafName, ParameterizationName, Preset, Proxy, UpdateName
+from workers.jobs.repository import Priority
 
 
 class TemplateFields(TypedDict, total=False):

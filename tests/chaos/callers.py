@@ -17,9 +17,9 @@ from proxygrad.spec import ModelInfo
 from service.client import Client, Refused, ServiceUnreachable
 from tests.chaos.book import Book
 from tests.chaos.plan import Question
-from workers import queue
-from workers.jobs import Jobs
-from workers.storage import Store
+from workers.broker import queue
+from workers.jobs.repository import Jobs
+from workers.storage.store import Store
 
 ROUND_S = 0.1
 #: Between two looks at what was asked, and after a refusal.

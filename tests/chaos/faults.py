@@ -11,7 +11,7 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.member import Member
 from tests.chaos.plan import Fault
 from tests.chaos.watch import Blow, Held, Hit, Watch
-from workers import catalog
+from workers.fleet import catalog
 
 _KILLED = -int(signal.SIGKILL)
 

@@ -18,11 +18,11 @@ from typing import Self
 import httpx
 from redis import Redis
 
-from proxygrad.settings import MAX_STEPS
-from service.embedded import EmbeddedValkey
+from proxygrad.spec.settings import MAX_STEPS
+from service.stack.valkey import EmbeddedValkey
 from tests.chaos.member import Member
 from tests.chaos.plan import SPARE_S, Scale
-from workers import catalog
+from workers.fleet import catalog
 from workers.settings import connect
 
 START_LIMIT_S = 90.0

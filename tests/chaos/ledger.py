@@ -20,11 +20,11 @@ from tests.chaos.callers import ENDED
 from tests.chaos.fleet import Fleet
 from tests.chaos.plan import SPARE_S
 from tests.workers import invariants
-from workers import queue
-from workers.jobs import Job, Jobs, image_path, result_path
-from workers.retention import Collector, Keep
-from workers.scripts import MAX_LOSSES
-from workers.storage import Store
+from workers.broker import queue
+from workers.broker.scripts import MAX_LOSSES
+from workers.jobs.repository import Job, Jobs, image_path, result_path
+from workers.storage.collector import Collector, Keep
+from workers.storage.store import Store
 
 #: A run that stores its answer while its deadline passes has made it, and tells as soon as Redis is there.
 LATE_S = SPARE_S

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from service.tether import die_with_parent
+from service.stack.parent_death import die_with_parent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

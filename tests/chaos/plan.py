@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from proxygrad.spec import ModelInfo
-from workers.jobs import Request
+from workers.jobs.repository import Request
 
 #: What is to become of a question.
 #:

@@ -27,10 +27,10 @@ from tests.chaos.ledger import Ledger, audit, unended
 from tests.chaos.plan import AT_THE_QUEUE, OVER_HTTP, SPARE_S, Plan, Scale, draw
 from tests.chaos.watch import Blow, Watch
 from tests.workers import invariants
-from workers import catalog
-from workers.jobs import Jobs
+from workers.fleet import catalog
+from workers.jobs.repository import Jobs
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 TICK_S = 0.05
 #: Once all has ended, what a janitor still has to put away.

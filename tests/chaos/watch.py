@@ -16,9 +16,9 @@ from tests.chaos.book import Book
 from tests.chaos.callers import ENDED
 from tests.chaos.ledger import record
 from tests.chaos.plan import FaultKind
-from workers import queue
-from workers.jobs import image_path
-from workers.storage import Store
+from workers.broker import queue
+from workers.jobs.repository import image_path
+from workers.storage.store import Store
 
 #: Between two looks at what runs, and at what has ended.
 LOOK_S = 0.1

@@ -13,8 +13,8 @@ import schemathesis
 from schemathesis import CheckContext, Config, HookContext, Response, hooks
 from schemathesis.engine import Status, events, from_schema
 
-from service.keys import Keys
-from service.stack import Stack
+from service.auth.keys import Keys
+from service.stack.supervisor import Stack
 from tests.fuzz.book import Book
 from tests.fuzz.plan import Bend, Scale
 from tests.fuzz.service import service

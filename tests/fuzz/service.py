@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.settings import Settings
-from service.stack import Stack
+from service.stack.supervisor import Stack
 
 #: The operator's limits: the defaults of a question cost 0.13, and the worker keeps up.
 LIMITS = {

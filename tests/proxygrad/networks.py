@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from proxygrad.network import Network
+from proxygrad.networks.network import Network
 
 
 class Small(nn.Module):

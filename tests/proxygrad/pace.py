@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from proxygrad.network import Network
+from proxygrad.networks.network import Network
 from tests.proxygrad.networks import Small
 
 

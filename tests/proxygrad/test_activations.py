@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from proxygrad.backward.surrogate import surrogate
 from proxygrad.errors import NetworkError
-from proxygrad.surrogate import surrogate
 from tests.proxygrad.activation_cases import (
     CASES,
     by_hand,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from proxygrad.arguments import add_question, describe, picture_paths, spec_from
+from proxygrad.cli.arguments import add_question, describe, picture_paths, spec_from
 from proxygrad.errors import BadRequest
-from proxygrad.settings import Settings
 from proxygrad.spec import ImageResult, Result, Spec
+from proxygrad.spec.settings import Settings
 
 TYPED = {
     "preset": "fast",

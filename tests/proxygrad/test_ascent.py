@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad import ascent
-from proxygrad.ascent import UpdateRule
-from proxygrad.settings import GafName, UpdateName
+from proxygrad.optim import update_rules as ascent
+from proxygrad.optim.update_rules import UpdateRule
+from proxygrad.spec.settings import GafName, UpdateName
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e30])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from proxygrad.attention import lay_out
+from proxygrad.networks.attention_layout import lay_out
 
 
 def attention(**given: Any) -> nn.MultiheadAttention:

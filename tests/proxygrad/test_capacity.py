@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad import capacity
-from proxygrad.capacity import CALM_SLICES, MOST_LANES, Capacity, out_of_memory
-from proxygrad.engine import Engine
+from proxygrad.engine import capacity
+from proxygrad.engine.capacity import CALM_SLICES, MOST_LANES, Capacity, out_of_memory
+from proxygrad.engine.engine import Engine
+from proxygrad.engine.group import Group, GroupKey
+from proxygrad.engine.lane import Family, Lane
 from proxygrad.errors import LaneError, OutOfMemory
-from proxygrad.group import Group, GroupKey
-from proxygrad.lane import Family, Lane
-from proxygrad.network import Network
-from proxygrad.objectives import Channel
-from proxygrad.settings import Settings
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import Channel
 from proxygrad.spec import Spec
+from proxygrad.spec.settings import Settings
 from tests.proxygrad.networks import Small
 
 SIZE = (16, 16)

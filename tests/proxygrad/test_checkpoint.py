@@ -10,13 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from proxygrad import checkpoint as checkpoint_module
-from proxygrad.checkpoint import Checkpoint
+from proxygrad.engine import checkpoint as checkpoint_module
+from proxygrad.engine.checkpoint import Checkpoint
+from proxygrad.engine.group import Group, GroupKey
+from proxygrad.engine.lane import Lane
 from proxygrad.errors import CheckpointMismatch
-from proxygrad.group import Group, GroupKey
-from proxygrad.lane import Lane
-from proxygrad.network import Network
-from proxygrad.objectives import from_spec
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import from_spec
 from proxygrad.precision import Precision
 from proxygrad.spec import Spec
 from tests.proxygrad.networks import Dead, small

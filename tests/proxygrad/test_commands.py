@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from proxygrad.cli import main
+from proxygrad.cli.main import main
 
 
 def test_render_writes_the_picture_and_says_what_was_achieved(
@@ -88,7 +88,8 @@ def test_bad_input_is_one_line(
 def test_without_torch_the_missing_extra_is_named() -> None:
     """In a process where torch cannot be imported, as where only the gateway is installed."""
     code = (
-        "import sys; sys.modules['torch'] = None; from proxygrad.cli import main; sys.exit(main(['models']))"
+        "import sys; sys.modules['torch'] = None; "
+        "from proxygrad.cli.main import main; sys.exit(main(['models']))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 1

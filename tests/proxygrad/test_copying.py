@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from proxygrad.copying import private_copy
 from proxygrad.errors import NetworkError
-from proxygrad.network import Network
+from proxygrad.networks.module_copy import private_copy
+from proxygrad.networks.network import Network
 from tests.proxygrad.networks import Small, Unrolled, small
 
 IMAGES = torch.rand((2, 3, 16, 16), generator=torch.Generator().manual_seed(0))

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from proxygrad.cut import first_tensor
 from proxygrad.errors import NetworkError, UnknownLayer
-from proxygrad.network import Network
+from proxygrad.networks.capture import first_tensor
+from proxygrad.networks.network import Network
 from tests.proxygrad.networks import Overwriting, Small, Unrolled, small
 
 

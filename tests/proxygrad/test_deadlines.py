@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from proxygrad.engine import Engine
+from proxygrad.engine.engine import Engine
 from proxygrad.errors import DeadlineExceeded
 from tests.proxygrad.asking import ENDLESS, ask, until
 from tests.proxygrad.networks import small

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from proxygrad.delivery import ROUNDING, deliver, first_image, is_stuck
-from proxygrad.group import Group, GroupKey
+from proxygrad.engine.group import Group, GroupKey
+from proxygrad.engine.lane import Lane
+from proxygrad.engine.rendering import ROUNDING, deliver, first_image, is_stuck
 from proxygrad.images import decode_png
-from proxygrad.lane import Lane
 from proxygrad.maximization import Outcome, maximize
-from proxygrad.network import Network
-from proxygrad.objectives import Channel, Logit, Neuron
-from proxygrad.settings import Settings
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import Channel, Logit, Neuron
 from proxygrad.spec import Spec
+from proxygrad.spec.settings import Settings
 from tests.proxygrad.networks import Dead, small
 
 SIZE = (16, 16)

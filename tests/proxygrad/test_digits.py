@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from proxygrad import train_digits
-from proxygrad.commands import train_digits as command
+from proxygrad.cli import train_digits as command
 from proxygrad.errors import ModelError, WeightsError
 from proxygrad.models import digits as bundled
-from proxygrad.train_digits import Recipe, Split
+from proxygrad.training import digits as train_digits
+from proxygrad.training.digits import Recipe, Split
 
 CARD = bundled.WEIGHTS.with_suffix(".md")
 #: Seconds where the whole recipe takes minutes; the same code path.

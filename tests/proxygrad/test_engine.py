@@ -9,9 +9,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from proxygrad.capacity import Capacity
-from proxygrad.delivery import measure
-from proxygrad.engine import Engine
+from proxygrad.engine.capacity import Capacity
+from proxygrad.engine.engine import Engine
+from proxygrad.engine.group import Group
+from proxygrad.engine.rendering import measure
 from proxygrad.errors import (
     Cancelled,
     LaneError,
@@ -20,10 +21,9 @@ from proxygrad.errors import (
     SizeUnsupported,
     UnitOutOfRange,
 )
-from proxygrad.group import Group
 from proxygrad.images import decode_png
-from proxygrad.network import Network
-from proxygrad.objectives import Neuron
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import Neuron
 from proxygrad.spec import Spec
 from tests.proxygrad.asking import ENDLESS, until
 from tests.proxygrad.networks import Small, small

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from proxygrad.evaluation import SHIFTS, evaluate, shifted
+from proxygrad.engine.evaluation import SHIFTS, evaluate, shifted
 from proxygrad.models import Catalogue
-from proxygrad.network import Network
-from proxygrad.objectives import Channel, Energy, Logit, Neuron, Objective
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import Channel, Energy, Logit, Neuron, Objective
 from proxygrad.spec import Result, Spec
 from tests.proxygrad.networks import small
 
@@ -136,7 +136,7 @@ def test_what_the_working_copy_says_is_what_the_network_says() -> None:
 
 def test_large_images_are_read_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = evaluate(small(), Channel("conv2", 1), IMAGE, seed=0).robust_activation
-    monkeypatch.setattr("proxygrad.evaluation.PASS_PIXELS", 3 * 32 * 20)
+    monkeypatch.setattr("proxygrad.engine.evaluation.PASS_PIXELS", 3 * 32 * 20)
     in_parts = evaluate(small(), Channel("conv2", 1), IMAGE, seed=0).robust_activation
     assert at_once is not None
     assert in_parts is not None

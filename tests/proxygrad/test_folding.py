@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from proxygrad import Network
-from proxygrad.folding import Fold, folded_parameters
-from proxygrad.surrogate import surrogate
+from proxygrad.backward.surrogate import surrogate
+from proxygrad.networks.batchnorm_folding import Fold, folded_parameters
 from tests.proxygrad.foldable import CASES, SHAPE, ConvTwice, Net, Plain, Preactivated, Training, scrambled
 
 

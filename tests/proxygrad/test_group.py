@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad.delivery import first_image, is_stuck, measure
+from proxygrad.engine.group import Group, GroupKey
+from proxygrad.engine.lane import Lane
+from proxygrad.engine.rendering import first_image, is_stuck, measure
 from proxygrad.errors import LaneError, NetworkError
-from proxygrad.group import Group, GroupKey
 from proxygrad.images import start_image
-from proxygrad.lane import Lane
-from proxygrad.network import Network
-from proxygrad.objectives import from_spec
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import from_spec
 from proxygrad.parameterizations import Maco
 from proxygrad.spec import Spec
 from tests.proxygrad.networks import Dead, Peak, Small, small

@@ -13,7 +13,7 @@ import pytest
 
 from proxygrad.models import Catalogue
 from proxygrad.spec import ModelInfo, Spec
-from workers.batches import BatchRequest, Question
+from workers.batches.repository import BatchRequest, Question
 
 DIGEST = "9de742fa86c0009b8c8aa64a3ad09e82b6b84faec89e005ce6663d76a6a1a64e"
 

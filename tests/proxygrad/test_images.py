@@ -7,7 +7,7 @@ import torch
 
 from proxygrad.errors import NetworkError
 from proxygrad.images import annotate_png, decode_png, encode_png, read_text, read_whole, start_image
-from proxygrad.settings import START_NOISE
+from proxygrad.spec.settings import START_NOISE
 
 
 @pytest.mark.parametrize("channels", [1, 3])

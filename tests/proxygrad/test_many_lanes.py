@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from proxygrad.engine import Engine
-from proxygrad.group import Group, GroupKey
+from proxygrad.engine.engine import Engine
+from proxygrad.engine.group import Group, GroupKey
+from proxygrad.engine.lane import Lane
 from proxygrad.images import decode_png
-from proxygrad.lane import Lane
-from proxygrad.network import Network
-from proxygrad.objectives import Channel, Neuron
-from proxygrad.settings import Settings
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import Channel, Neuron
 from proxygrad.spec import Spec
+from proxygrad.spec.settings import Settings
 
 LANES, SIZE = 64, (32, 32)
 

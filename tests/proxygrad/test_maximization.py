@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad.diversity import similarity
 from proxygrad.errors import BadRequest, LaneError, PositionOutOfRange, UnknownLayer
 from proxygrad.maximization import Outcome, maximize
-from proxygrad.network import Network
-from proxygrad.objectives import Channel, Direction, Energy, Logit, Neuron, margin
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, margin
+from proxygrad.optim.diversity import similarity
 from proxygrad.parameterizations import spectrum
 from tests.proxygrad.networks import Small, small
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from proxygrad.errors import BuilderError, ModelError, UnknownModel, WeightsError
 from proxygrad.models import Catalogue
 from proxygrad.models.builders import build
-from proxygrad.models.torchvision_ops import import_torchvision
+from proxygrad.models.torchvision_compat import import_torchvision
 from proxygrad.models.weights import download, load_into, read_state_dict
 from tests.proxygrad.networks import Small
 

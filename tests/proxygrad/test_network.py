@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad.errors import NetworkError, SizeUnsupported, UnknownLayer
-from proxygrad.network import Network
+from proxygrad.networks.network import Network
 from tests.proxygrad.networks import Small, small
 
 

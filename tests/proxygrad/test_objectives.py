@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from proxygrad.errors import PositionOutOfRange
-from proxygrad.objectives import Channel, Direction, Energy, Logit, Neuron, from_spec, margin
+from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, from_spec, margin
 from proxygrad.spec import Spec
 
 MAP = torch.arange(2 * 3 * 4 * 5, dtype=torch.float64).view(2, 3, 4, 5)

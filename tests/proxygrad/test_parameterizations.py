@@ -12,8 +12,8 @@ from torch import Tensor
 from proxygrad.errors import BadRequest
 from proxygrad.images import start_image
 from proxygrad.maximization import maximize
-from proxygrad.network import Network
-from proxygrad.objectives import Channel
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import Channel
 from proxygrad.parameterizations import (
     COLOR_SQRT,
     MARGIN,
@@ -26,7 +26,7 @@ from proxygrad.parameterizations import (
     parameterization,
     spectrum,
 )
-from proxygrad.settings import START_NOISE, ParameterizationName
+from proxygrad.spec.settings import START_NOISE, ParameterizationName
 from tests.proxygrad.networks import Small
 
 NAMES: tuple[ParameterizationName, ...] = get_args(ParameterizationName)

@@ -8,16 +8,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from proxygrad.checkpoint import Checkpoint
-from proxygrad.diversity import similarity
-from proxygrad.engine import Engine
+from proxygrad.engine.checkpoint import Checkpoint
+from proxygrad.engine.engine import Engine
+from proxygrad.engine.request import Party
 from proxygrad.errors import CheckpointMismatch
 from proxygrad.images import decode_png
 from proxygrad.models import Catalogue
-from proxygrad.network import Network
-from proxygrad.party import Party
-from proxygrad.settings import MAX_SEED
+from proxygrad.networks.network import Network
+from proxygrad.optim.diversity import similarity
 from proxygrad.spec import Result, Spec
+from proxygrad.spec.settings import MAX_SEED
 from tests.proxygrad.asking import ENDLESS, ask, until
 from tests.proxygrad.networks import small
 

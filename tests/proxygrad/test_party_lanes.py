@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad.engine import Engine
+from proxygrad.engine.engine import Engine
 from proxygrad.errors import BadRequest, Cancelled, DeadlineExceeded, LaneError, OutOfMemory
-from proxygrad.network import Network
+from proxygrad.networks.network import Network
 from proxygrad.spec import Spec
 from tests.proxygrad.asking import ENDLESS, ask, until
 from tests.proxygrad.networks import Small, small

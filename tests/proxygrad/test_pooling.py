@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from proxygrad.engine import Engine
+from proxygrad.backward.surrogate import surrogate
+from proxygrad.engine.engine import Engine
 from proxygrad.errors import NetworkError
 from proxygrad.images import decode_png
 from proxygrad.maximization import maximize
-from proxygrad.network import Network
-from proxygrad.objectives import Channel
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import Channel
 from proxygrad.spec import Spec
-from proxygrad.surrogate import surrogate
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "touching": {"kernel_size": 2},

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from proxygrad.ascent import normalized_ascent, rate
-from proxygrad.surrogate import surrogate
+from proxygrad.backward.surrogate import surrogate
+from proxygrad.optim.update_rules import normalized_ascent, rate
 
 
 def climb(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad import Channel, Engine, Network, Spec, maximize
-from proxygrad.delivery import measure
+from proxygrad.engine.rendering import measure
 from proxygrad.errors import NetworkError
 from proxygrad.images import decode_png
 from proxygrad.precision import Precision, arithmetic, chosen

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from proxygrad.engine import Engine
+from proxygrad.engine.engine import Engine
+from proxygrad.engine.future import PREVIEW_PX
 from proxygrad.images import decode_png
-from proxygrad.network import Network
-from proxygrad.ticket import PREVIEW_PX
+from proxygrad.networks.network import Network
 from tests.proxygrad.asking import ENDLESS, ask, until
 from tests.proxygrad.networks import Small, small
 from tests.proxygrad.pace import slow

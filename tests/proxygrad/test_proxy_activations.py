@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from proxygrad.activations import Activation, joint
-from proxygrad.surrogate import surrogate
+from proxygrad.backward.activations import Activation, joint
+from proxygrad.backward.surrogate import surrogate
 from tests.proxygrad.activation_cases import CASES, by_hand, far_and_kinks, gradient, run, some_grad
 
 NAMES = pytest.mark.parametrize("name", CASES)

@@ -21,8 +21,8 @@ from proxygrad.errors import (
     UnknownLayer,
 )
 from proxygrad.maximization import maximize
-from proxygrad.network import Network
-from proxygrad.objectives import Channel, Direction, Energy, Logit, Neuron, Objective
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, Objective
 from tests.proxygrad.networks import small
 
 UNIT = Channel("conv2", 0)

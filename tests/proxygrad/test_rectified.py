@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from proxygrad.models import Catalogue
-from proxygrad.models.torchvision_ops import import_torchvision
-from proxygrad.network import Network
+from proxygrad.models.torchvision_compat import import_torchvision
+from proxygrad.networks.network import Network
 from proxygrad.spec import Stage
 from tests.proxygrad.networks import Overwriting, Unrolled, small
 

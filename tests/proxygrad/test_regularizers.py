@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad.regularizers import REACH, blur, l2, penalize, total_variation
+from proxygrad.optim.regularizers import REACH, blur, l2, penalize, total_variation
 
 
 def images(batch: int = 2, size: tuple[int, int] = (7, 9)) -> Tensor:

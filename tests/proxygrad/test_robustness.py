@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from proxygrad.errors import BadRequest
 from proxygrad.maximization import Outcome, maximize
-from proxygrad.network import Network
-from proxygrad.objectives import Channel, Neuron
-from proxygrad.robustness import ROBUSTNESS, Robustness, resolved
-from proxygrad.settings import Settings
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import Channel, Neuron
+from proxygrad.spec.robustness import ROBUSTNESS, Robustness, resolved
+from proxygrad.spec.settings import Settings
 from tests.proxygrad.networks import small
 
 SEEN: list[Tensor] = []

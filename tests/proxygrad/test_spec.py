@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange, UnknownLayer
-from proxygrad.robustness import Robustness
-from proxygrad.settings import PRESETS, Settings
 from proxygrad.spec import LayerInfo, ModelInfo, Spec
+from proxygrad.spec.robustness import Robustness
+from proxygrad.spec.settings import PRESETS, Settings
 
 MODEL = ModelInfo(
     name="digits",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from proxygrad.backward.surrogate import rectify, steepen, surrogate
 from proxygrad.errors import NetworkError
-from proxygrad.surrogate import rectify, steepen, surrogate
 
 
 def slow_backward(x: Tensor, grad: Tensor, forward_slope: float, slope: float) -> Tensor:

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from proxygrad.checkpoint import Checkpoint
-from proxygrad.engine import Engine
+from proxygrad.engine.checkpoint import Checkpoint
+from proxygrad.engine.engine import Engine
+from proxygrad.engine.future import Ticket
 from proxygrad.errors import Cancelled, CheckpointMismatch
-from proxygrad.ticket import Ticket
 from tests.proxygrad.asking import ENDLESS, ask, until
 from tests.proxygrad.networks import small
 from tests.proxygrad.pace import slow

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from proxygrad.engine import Engine
+from proxygrad.engine.engine import Engine
 from proxygrad.models import Catalogue
-from proxygrad.network import Network
+from proxygrad.networks.network import Network
 from proxygrad.spec import Result, Spec
 
 MODELS = """

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad.robustness import ROBUSTNESS, Robustness
+from proxygrad.spec.robustness import ROBUSTNESS, Robustness
 from proxygrad.transforms import Draw, apply, draw
 
 FULL = Robustness(jitter_px=4, scale=(0.8, 1.2), rotate_deg=20, pad_px=2, crop=0.6, noise=0.1)

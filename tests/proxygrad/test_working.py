@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from proxygrad import Network
 from proxygrad.errors import UnknownLayer
-from proxygrad.models.torchvision_ops import import_torchvision
-from proxygrad.reader import TOO_COARSE
-from proxygrad.working import ROUNDING, Kind
+from proxygrad.models.torchvision_compat import import_torchvision
+from proxygrad.networks.layer_reader import TOO_COARSE
+from proxygrad.networks.variants import ROUNDING, Kind
 from tests.proxygrad.foldable import scrambled
 from tests.proxygrad.networks import Overwriting, Small
 

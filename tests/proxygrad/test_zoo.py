@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad import Channel, Logit, Network, Neuron, maximize
-from proxygrad.models.torchvision_ops import import_torchvision
+from proxygrad.models.torchvision_compat import import_torchvision
 
 models = import_torchvision().models
 

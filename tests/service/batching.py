@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import redis as redis_client
 
 from proxygrad.spec import ModelInfo
-from workers.batches import Batches
-from workers.catalog import ServedModel
-from workers.expansion import Expansion
-from workers.jobs import State
-from workers.runtime import Runtime
-from workers.storage import Store
+from workers.batches.expander import Expansion
+from workers.batches.repository import Batches
+from workers.execution.context import Runtime
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import State
+from workers.storage.store import Store
 
 if TYPE_CHECKING:
     from tests.service.conftest import Player

@@ -17,16 +17,16 @@ from fastapi import FastAPI
 from PIL import Image
 
 from proxygrad.spec import ImageResult, LayerInfo, ModelInfo, Result
-from service import live
 from service.app import create_app
+from service.backend import event_hub as live
 from service.settings import Settings
 from tests.service.batching import BatchPlayer
-from workers import catalog
-from workers.catalog import ServedModel
-from workers.jobs import ImageInfo, Job, Jobs, Problem, image_path, result_path
-from workers.queue import entry_key, job_key
-from workers.scripts import Script
-from workers.storage import Store
+from workers.broker.queue import entry_key, job_key
+from workers.broker.scripts import Script
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import ImageInfo, Job, Jobs, Problem, image_path, result_path
+from workers.storage.store import Store
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# As `proxygrad.cli` does, for one command, so that the package need not be installed.
+# As `proxygrad.cli.main` does, for one command, so that the package need not be installed.
 _COMMAND = """
 import argparse, importlib, sys
 from proxygrad.errors import ProxyGradError
-command = importlib.import_module("service.commands." + sys.argv[1])
+command = importlib.import_module("service.cli." + sys.argv[1])
 parser = argparse.ArgumentParser()
 command.add_arguments(parser)
 try:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from service.connection import Connection
-from service.stack import address, listen
+from service.server.protocol import Connection
+from service.stack.supervisor import address, listen
 
 
 @contextmanager

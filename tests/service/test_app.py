@@ -174,10 +174,10 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import service
 names = [m.name for m in pkgutil.walk_packages(service.__path__, "service.")]
-names += ["workers." + name for name in ("jobs", "catalog", "census", "storage", "settings", "errors")]
-for name in names:
+names += ["workers." + name for name in ("jobs", "fleet.catalog", "fleet.statistics", "storage", "settings",
+"errors")] for name in names:
     importlib.import_module(name)
-assert "service.app" in names and "service.commands.demo" in names, names
+assert "service.app" in names and "service.cli.demo" in names, names
 assert not {"torch", "numpy"} & set(sys.modules)
 print("imported", len(names))
 """

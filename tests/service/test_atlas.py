@@ -12,7 +12,7 @@ import pytest
 from anyio import to_thread
 from PIL import Image
 
-from service.atlas import (
+from service.images.contact_sheet import (
     DRAWN_AT_ONCE,
     MAX_CELLS,
     MAX_COLUMNS,
@@ -29,9 +29,9 @@ from service.atlas import (
 from service.settings import Settings
 from tests.service.batching import BatchPlayer
 from tests.service.conftest import Http, picture
-from workers.batches import Unit, UnitState
-from workers.jobs import image_path
-from workers.storage import Store
+from workers.batches.repository import Unit, UnitState
+from workers.jobs.repository import image_path
+from workers.storage.store import Store
 
 PAPER, EMPTY = 236, 212
 

@@ -13,14 +13,14 @@ import pytest
 import redis as redis_client
 from redis.exceptions import ConnectionError as RedisGone
 
-from service import auth
 from service.app import create_app
-from service.auth import KeyRing
-from service.callers import ANYBODY
-from service.embedded import EmbeddedValkey
-from service.keys import KEYS_KEY, Keys, Known, Scope
+from service.auth.callers import ANYBODY
+from service.auth.keys import KEYS_KEY, Keys, Known, Scope
+from service.middleware import authentication as auth
+from service.middleware.authentication import KeyRing
 from service.problems import Refusal
 from service.settings import Settings
+from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http
 from workers.settings import connect
 

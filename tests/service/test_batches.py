@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from tests.service.batching import BatchPlayer
 from tests.service.conftest import Http, Player
 from tests.service.serving import serving
-from workers.batches import MOST_RUNNING
-from workers.queue import QUEUE_KEY
+from workers.batches.repository import MOST_RUNNING
+from workers.broker.queue import QUEUE_KEY
 
 LAYER = {"model": "digits", "layer": "layer3"}
 

@@ -12,13 +12,13 @@ import pytest
 import redis as redis_client
 
 from proxygrad.spec import ModelInfo
-from service import bodies
 from service.app import create_app
-from service.bodies import MAX_HEADER_BYTES, MAX_HEADERS, Bounds
+from service.middleware import limits as bodies
+from service.middleware.limits import MAX_HEADER_BYTES, MAX_HEADERS, Bounds
 from service.settings import Settings
 from tests.service.conftest import Http
-from workers import catalog
-from workers.catalog import ServedModel
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
 BODY = b'{"model": "digits", "layer": "layer3", "unit": 7}'

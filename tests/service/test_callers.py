@@ -9,11 +9,11 @@ import pytest
 import redis as redis_client
 
 from proxygrad.spec import ModelInfo
-from service import auth
-from service.callers import Caller
-from service.keys import Keys, Scope
+from service.auth.callers import Caller
+from service.auth.keys import Keys, Scope
+from service.middleware import authentication as auth
 from tests.service.conftest import Http, Player
-from workers.queue import QUEUE_KEY
+from workers.broker.queue import QUEUE_KEY
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.child import QUIET_S, Backoff, Child
+from service.stack.child_process import QUIET_S, Backoff, Child
 
 
 def child(tmp_path: Path, code: str) -> Child:

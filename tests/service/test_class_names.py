@@ -14,16 +14,16 @@ pytest.importorskip("torch", reason="a worker computes with torch")
 import torch
 from torch import nn
 
-from proxygrad.engine import Engine
-from proxygrad.network import Network
+from proxygrad.engine.engine import Engine
+from proxygrad.networks.network import Network
 from service.settings import Settings
 from tests.service.conftest import Http
 from tests.workers.patience import until
 from tests.workers.process import working
-from workers import catalog
-from workers.catalog import ServedModel
-from workers.expansion import Expansion
-from workers.storage import Store
+from workers.batches.expander import Expansion
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

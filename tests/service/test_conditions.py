@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.conditions import Unsatisfiable, matches, wanted_range
+from service.web.conditional import Unsatisfiable, matches, wanted_range
 
 
 @pytest.mark.parametrize(

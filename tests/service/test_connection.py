@@ -15,9 +15,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from service import connection
-from service.connection import MAX_INCOMPLETE_BYTES
 from service.problems import MEDIA_TYPE
+from service.server import protocol as connection
+from service.server.protocol import MAX_INCOMPLETE_BYTES
 from tests.service.serving import serving
 
 LIMIT_S = 0.3

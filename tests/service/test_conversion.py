@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from service.conversion import Conversions, Form, convert
+from service.images.conversion import Conversions, Form, convert
 from tests.service.conftest import picture
 from workers.errors import StorageError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from service.embedded import (
+from service.stack.valkey import (
     LONGEST_SOCKET_PATH,
     EmbeddedServerError,
     EmbeddedValkey,
@@ -24,7 +24,7 @@ from tests.service.processes import gone_within
 _PARENT = """
 import sys, time
 from pathlib import Path
-from service.embedded import EmbeddedValkey
+from service.stack.valkey import EmbeddedValkey
 with EmbeddedValkey(Path(sys.argv[1]), watched=sys.argv[2] == "True") as valkey:
     print(valkey.url, flush=True)
     time.sleep(60)
@@ -85,7 +85,7 @@ def test_it_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
 
 
 def test_a_directory_has_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.embedded.HANDOVER_LIMIT_S", 0.1)
+    monkeypatch.setattr("service.stack.valkey.HANDOVER_LIMIT_S", 0.1)
     with EmbeddedValkey(tmp_path), pytest.raises(EmbeddedServerError, match=f"{tmp_path} is in use"):
         EmbeddedValkey(tmp_path).__enter__()
 

@@ -16,18 +16,19 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
-from service import events, live
+from service.api import events
 from service.app import create_app
-from service.embedded import EmbeddedValkey
+from service.backend import event_hub as live
 from service.settings import Settings
+from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http, Player
 from tests.service.serving import serving
 from tests.service.test_gateway import lone_app, lone_valkey  # noqa: F401 - fixtures
 from tests.service.test_visualizations import QUESTION, asked, problem_of
 from tests.workers.patience import until
-from workers.leases import Leases, Run
-from workers.queue import EVENTS_PREFIX, events_key
-from workers.ready import Ready
+from workers.broker.queue import EVENTS_PREFIX, events_key
+from workers.queue.fair_queue import Ready
+from workers.queue.leases import Leases, Run
 from workers.settings import connect
 
 STAMP = "2026-01-01T00:00:00.000000Z"

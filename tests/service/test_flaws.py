@@ -8,8 +8,8 @@ import math
 import pytest
 from pydantic import JsonValue
 
-from service.flaws import SHOWN_CHARACTERS, shown, summary
 from service.problems import Flaw
+from service.web.validation import SHOWN_CHARACTERS, shown, summary
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,14 @@ from fastapi import FastAPI
 
 from proxygrad.spec import ModelInfo
 from service.app import create_app
-from service.embedded import EmbeddedValkey
 from service.settings import Settings
+from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import PNG, Http, Player
 from tests.service.serving import serving
-from workers import catalog
-from workers.catalog import ServedModel
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from service import gathering
-from service.gathering import Gathering, in_turn, one_by_one
-from workers.pipelining import Command, Steps
+from service.backend import coalescing as gathering
+from service.backend.coalescing import Gathering, in_turn, one_by_one
+from workers.broker.pipeline import Command, Steps
 
 
 class Work:

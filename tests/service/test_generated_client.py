@@ -18,7 +18,7 @@ from tests.fuzz.service import service
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENT = REPOSITORY / "docs/openapi.json"
-CONFIGURATION = REPOSITORY / "docs/openapi-python-client.yaml"
+CONFIGURATION = REPOSITORY / "tools/openapi-python-client.yaml"
 NAME = "generated_proxygrad"
 
 pytestmark = pytest.mark.engine

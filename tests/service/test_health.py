@@ -7,8 +7,8 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.embedded import EmbeddedValkey
 from service.settings import Settings
+from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http
 from tests.service.test_gateway import lone_app, lone_valkey  # noqa: F401 - fixtures
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from service.home import HomeError, HomeInUse, claimed
+from service.stack.data_directory import HomeError, HomeInUse, claimed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from service.home import claimed
+from service.stack.data_directory import claimed
 with claimed(Path(sys.argv[1])) as claim:
     claim.announce("http://127.0.0.1:1234")
     print("held", flush=True)

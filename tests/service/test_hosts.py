@@ -8,8 +8,8 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
-from service import auth
 from service.app import create_app
+from service.middleware import authentication as auth
 from service.settings import Settings
 from tests.service.conftest import Http
 from tests.service.test_auth import QUESTION, made, refused

@@ -9,10 +9,10 @@ import httpx
 import pytest
 import redis as redis_client
 
-from service.idempotency import KEPT_S
-from service.keys import Keys
+from service.auth.keys import Keys
+from service.backend.idempotency import KEPT_S
 from tests.service.conftest import Http, Player
-from workers.queue import QUEUE_KEY
+from workers.broker.queue import QUEUE_KEY
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
 

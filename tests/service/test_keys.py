@@ -12,11 +12,11 @@ from typing import cast
 import pytest
 import redis as redis_client
 
-from service import keys
-from service.commands import keys as command
-from service.commands.keys import table
-from service.embedded import EmbeddedValkey
-from service.keys import KEYS_KEY, Key, KeyProblem, Keys, opened
+from service.auth import keys
+from service.auth.keys import KEYS_KEY, Key, KeyProblem, Keys, opened
+from service.cli import keys as command
+from service.cli.keys import table
+from service.stack.valkey import EmbeddedValkey
 from tests.service.running import run
 
 DAY_S = 86_400
@@ -67,7 +67,7 @@ def test_an_unknown_id_and_a_wrong_secret_are_compared_alike(
         seen.append((len(one), len(other)))
         return one == other
 
-    monkeypatch.setattr("service.keys.hmac.compare_digest", compare)
+    monkeypatch.setattr("service.auth.keys.hmac.compare_digest", compare)
     key, _ = Keys(redis).create("a")
     known = Keys(redis).all().keys
     for key_id in (key.id, "0" * 12):

@@ -10,8 +10,8 @@ import redis as redis_client
 
 from proxygrad.spec import LayerInfo, ModelInfo
 from tests.service.conftest import Http
-from workers import catalog
-from workers.catalog import ServedModel
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
 
 LAYERS = (
     LayerInfo(name="stem.conv", kind="feature_map", type="Conv2d", shape=(8, 4, 4), units=8),

@@ -9,7 +9,7 @@ import redis as redis_client
 
 from tests.service.conftest import Http, Player
 from tests.service.test_visualizations import QUESTION, asked, problem_of
-from workers.queue import JOBS_KEY, QUEUE_KEY, job_key
+from workers.broker.queue import JOBS_KEY, QUEUE_KEY, job_key
 
 NOBODY = "0" * 32
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import redis as redis_client
 
-from service import listing
+from service.api import listing
 from tests.service.conftest import Http, Player
 from tests.service.test_visualizations import asked, problem_of
-from workers.queue import JOBS_KEY
+from workers.broker.queue import JOBS_KEY
 
 
 def page(http: Http, path: str = "/v1/visualizations", **query: Any) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import cast
 
 import redis as redis_client
 
-from service.live import Live
+from service.backend.event_hub import Live
 from tests.workers.patience import until
-from workers.jobs import Event, events_channel
+from workers.jobs.repository import Event, events_channel
 
 JOB = "5f0c6a4b7d8e9f00112233445566778a"
 OTHER = "0" * 32

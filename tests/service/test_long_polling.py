@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.long_polling import preferred_wait_s
+from service.backend.long_polling import preferred_wait_s
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ import httpx
 import pytest
 from redis import Redis
 
-from service.stack import listen
+from service.stack.supervisor import listen
 from tests.service.conftest import Http
 from tests.service.running import REPOSITORY
-from workers.queue import events_key
+from workers.broker.queue import events_key
 
 
 def gateway(home: Path, **environ: str) -> subprocess.Popen[str]:

@@ -16,18 +16,18 @@ from fastapi import FastAPI
 
 from proxygrad.spec import ModelInfo
 from proxygrad.version import ENGINE_VERSION, __version__
-from service import auth
 from service.app import create_app
-from service.embedded import EmbeddedValkey
-from service.keys import Keys
+from service.auth.keys import Keys
+from service.middleware import authentication as auth
 from service.settings import Settings
+from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http
 from tests.service.scraping import Labels, requests, samples, scrape, value
 from tests.service.serving import serving
 from tests.service.test_auth import QUESTION, bearer, made, refused
 from tests.workers.patience import until
-from workers import catalog
-from workers.catalog import ServedModel
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
 from workers.settings import connect
 
 ONE = "/v1/visualizations/{job_id}"

@@ -13,8 +13,8 @@ import redis as redis_client
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import auth
-from service.__main__ import _is_worth_logging
+from service.middleware import authentication as auth
+from service.server.run import _is_worth_logging
 from tests.service.conftest import Http
 from tests.service.scraping import samples, scrape
 from tests.service.test_auth import QUESTION, made

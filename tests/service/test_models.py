@@ -6,8 +6,8 @@ import redis as redis_client
 
 from proxygrad.spec import ModelInfo
 from tests.service.conftest import Http
-from workers import catalog
-from workers.catalog import ServedModel
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
 
 
 def test_ready_and_broken_models_are_listed(served: Http) -> None:

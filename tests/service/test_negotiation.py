@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.negotiation import negotiated
+from service.web.negotiation import negotiated
 
 BROWSER = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
 

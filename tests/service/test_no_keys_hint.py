@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from service.keys import Keys
+from service.auth.keys import Keys
 from tests.service.running import run
 from workers.settings import connect
 

@@ -6,11 +6,11 @@ import pytest
 import redis as redis_client
 
 from proxygrad.spec import ModelInfo
-from service import offers
+from service.backend import model_registry as offers
 from tests.service.conftest import Http
 from tests.service.test_visualizations import QUESTION, problem_of
-from workers import catalog
-from workers.catalog import ServedModel
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
 
 
 def test_a_worker_that_has_just_come_is_noticed_at_once(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMITTED = REPOSITORY / "docs/openapi.json"
-SCRIPT = REPOSITORY / "docs/openapi.py"
+SCRIPT = REPOSITORY / "tools/openapi.py"
 
 
 def text() -> str:

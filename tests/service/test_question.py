@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from proxygrad.settings import MAX_STEPS
 from proxygrad.spec import ModelInfo
-from service.flaws import MAX_REPORTED
+from proxygrad.spec.settings import MAX_STEPS
 from service.problems import Refusal
-from service.question import EXAMPLES, MAX_KEPT_BYTES, Questions, parsed
+from service.web.json_body import EXAMPLES, MAX_KEPT_BYTES, Questions, parsed
+from service.web.validation import MAX_REPORTED
 from tests.service.conftest import Http
-from workers.batches import BatchRequest
-from workers.jobs import Request
+from workers.batches.repository import BatchRequest
+from workers.jobs.repository import Request
 
 JSON = {"Content-Type": "application/json"}
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis as redis_client
 
-from service.rates import Allowance, Rates
+from service.auth.rate_limit import Allowance, Rates
 
 
 def test_a_minutes_worth_may_be_taken_at_once_and_no_more(redis: redis_client.Redis) -> None:

@@ -17,7 +17,7 @@ import pytest
 import redis as redis_client
 
 from service.app import create_app
-from service.keys import Keys
+from service.auth.keys import Keys
 from service.problems import KINDS, MEDIA_TYPE, Code
 from service.settings import Settings
 from tests.service.batching import BatchPlayer

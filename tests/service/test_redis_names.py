@@ -11,7 +11,7 @@ from typing import Any
 
 from redis import Redis
 
-from service.keys import Keys
+from service.auth.keys import Keys
 from tests.service.conftest import Http
 from tests.service.test_auth import QUESTION, bearer
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from service.app import routed
-from service.openapi import operations
-from service.reference import page
+from service.pages.reference import page
+from service.web.openapi import operations
 from tests.service.conftest import Http
 
 

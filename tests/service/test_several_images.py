@@ -14,8 +14,8 @@ from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import Http, Player, drawn
 from tests.service.test_visualizations import problem_of
-from workers import catalog
-from workers.catalog import ServedModel
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
 
 QUESTION: dict[str, Any] = {"model": "digits", "layer": "layer3", "unit": 7}
 SEVERAL = QUESTION | {"images": 2, "diversity": 0.5, "compare": True, "seed": 3}

@@ -16,7 +16,7 @@ import pytest
 
 from service.client import Client, ProgressEvent, Question
 from service.settings import Settings
-from service.stack import PortInUse, Stack, StackError, address, listen
+from service.stack.supervisor import PortInUse, Stack, StackError, address, listen
 from tests.service.running import Running, all_gone, descendants, run
 
 QUESTION: Question = {"model": "digits", "layer": "layer3", "unit": 7, "steps": 16}

@@ -11,11 +11,11 @@ import pytest
 from pydantic import BaseModel
 
 from proxygrad.spec import ClassProbability, ModelInfo, Result, RobustActivation, Spec
-from service.keys import Key
+from service.auth.keys import Key
 from tests.workers.questions import MODEL, outcome, question
-from workers.catalog import ServedModel
-from workers.deliveries import Delivery
-from workers.jobs import Checkpoint, ImageInfo, Job, Problem
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import Checkpoint, ImageInfo, Job, Problem
+from workers.queue.deliveries import Delivery
 
 PROBLEM = Problem(code="out_of_memory", detail="no room")
 SPEC = (

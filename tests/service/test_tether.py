@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from service.tether import ON_LINUX, Tethered, die_with_parent
+from service.stack.parent_death import ON_LINUX, Tethered, die_with_parent
 from tests.service.processes import gone_within
 
 _PARENT = """
 import subprocess, time
-from service.tether import die_with_parent
+from service.stack.parent_death import die_with_parent
 child = subprocess.Popen(["sleep", "60"], preexec_fn=die_with_parent())
 print(child.pid, flush=True)
 time.sleep(60)

@@ -8,15 +8,15 @@ import pytest
 import redis as redis_client
 
 from proxygrad.spec import ModelInfo
-from service import offers
 from service.app import create_app
+from service.backend import model_registry as offers
 from service.settings import Settings
 from tests.service.conftest import Http, Player
 from tests.service.test_visualizations import QUESTION, asked, problem_of
-from workers import catalog
-from workers.catalog import ServedModel
-from workers.jobs import Problem
-from workers.queue import PACE_KEY, QUEUE_KEY, WORKERS_KEYS, job_key
+from workers.broker.queue import PACE_KEY, QUEUE_KEY, WORKERS_KEYS, job_key
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import Problem
 
 
 def test_how_soon_it_is_wanted_is_no_part_of_the_question(served: Http) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.webhook_addresses import may_reach, networks
+from service.addresses import may_reach, networks
 
 
 @pytest.mark.parametrize(

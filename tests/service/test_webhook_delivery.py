@@ -17,16 +17,16 @@ import pytest
 from redis import Redis
 from standardwebhooks import Webhook
 
-from service.webhook_addresses import networks
-from service.webhook_delivery import MOST_EACH, SCHEDULE_S, Deliverer, delivering, payload
-from service.webhook_sending import Sender
-from service.webhook_signing import Signer
-from service.webhook_urls import Receivers
+from service.addresses import networks
+from service.webhooks.dispatcher import MOST_EACH, SCHEDULE_S, Deliverer, delivering, payload
+from service.webhooks.sender import Sender
+from service.webhooks.signing import Signer
+from service.webhooks.urls import Receivers
 from tests.service.receiving import Receiver, receiving
 from tests.service.test_main import gateway
 from tests.workers.patience import until
-from workers.deliveries import Deliveries, Delivery, DeliveryState
-from workers.hooks import RECEIVERS_KEY, due_key
+from workers.queue.deliveries import Deliveries, Delivery, DeliveryState
+from workers.queue.hooks import RECEIVERS_KEY, due_key
 
 SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
 LOOPBACK = networks(["127.0.0.1/32"])

@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 from redis import Redis
 
-from service.webhook_delivery import MOST, MOST_EACH, SCHEDULE_S
-from service.webhook_sending import ATTEMPT_S
-from service.webhook_signing import Signer
+from service.webhooks.dispatcher import MOST, MOST_EACH, SCHEDULE_S
+from service.webhooks.sender import ATTEMPT_S
+from service.webhooks.signing import Signer
 from tests.service.test_webhook_delivery import SECRET, deliver, is_in, tell
-from workers.hooks import MOST_HOOKS, MOST_KEPT
+from workers.queue.hooks import MOST_HOOKS, MOST_KEPT
 
 PAGE = (Path(__file__).parents[2] / "docs/webhooks.md").read_text()
 

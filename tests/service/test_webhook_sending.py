@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.webhook_addresses import networks
-from service.webhook_sending import Answer, Resolve, Sender
-from service.webhook_urls import Place
+from service.addresses import networks
+from service.webhooks.sender import Answer, Resolve, Sender
+from service.webhooks.urls import Place
 from tests.service.receiving import receiving
 
 LOOPBACK = networks(["127.0.0.1/32"])

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from service.commands.keys import webhook_secrets
-from service.keys import KeyProblem, Keys
+from service.auth.keys import KeyProblem, Keys
+from service.cli.keys import webhook_secrets
 from service.settings import Settings
-from service.webhook_signing import Signer
+from service.webhooks.signing import Signer
 from workers.errors import SettingsError
 from workers.settings import connect
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from service.problems import Refusal
-from service.webhook_urls import BadURL, Entry, Place, Receivers
+from service.webhooks.urls import BadURL, Entry, Place, Receivers
 
 LIST = (
     "hooks.example.org",

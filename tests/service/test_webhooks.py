@@ -14,9 +14,9 @@ from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import Http, Player
 from tests.service.test_callers import As
-from workers import catalog
-from workers.catalog import ServedModel
-from workers.deliveries import Deliveries
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.queue.deliveries import Deliveries
 
 ASK = {"model": "digits", "layer": "layer3", "unit": 7}
 URL = "https://hooks.example.org/x?y=z"

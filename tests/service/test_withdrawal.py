@@ -10,12 +10,12 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
-from service.keys import Keys
+from service.auth.keys import Keys
 from tests.service.conftest import Http, Player
 from tests.service.serving import serving
 from tests.service.test_callers import QUESTION, As, a, b, job_id  # noqa: F401 - fixtures
 from tests.service.test_events import listening
-from workers.queue import events_key
+from workers.broker.queue import events_key
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 from redis import Redis
 
 from tests.workers.questions import MODEL, outcome, question
-from workers import queue
-from workers.jobs import ImageInfo, Job, image_path, result_path
-from workers.storage import Store
+from workers.broker import queue
+from workers.jobs.repository import ImageInfo, Job, image_path, result_path
+from workers.storage.store import Store
 
 IMAGE = ImageInfo(sha256="0" * 64, size_bytes=1000, media_type="image/png", width_px=8, height_px=8)
 HOUR_S = 3600.0

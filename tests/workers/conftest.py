@@ -6,12 +6,12 @@ import pytest
 from redis import Redis
 
 from tests.workers.expanding import idle
-from workers.batches import Batches
-from workers.expansion import Expansion
-from workers.jobs import Jobs
-from workers.leases import Leases
-from workers.recovery import Janitor
-from workers.storage import Store
+from workers.batches.expander import Expansion
+from workers.batches.repository import Batches
+from workers.jobs.repository import Jobs
+from workers.queue.leases import Leases
+from workers.queue.recovery import Janitor
+from workers.storage.store import Store
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from proxygrad.errors import Cancelled, CheckpointMismatch, DeadlineExceeded
 from proxygrad.images import encode_png
 from proxygrad.spec import ModelInfo, Result, Spec
 from tests.workers.questions import MODEL, outcome
-from workers.catalog import ServedModel
+from workers.fleet.catalog import ServedModel
 
 POISON = 666
 HANGING = 777
@@ -189,12 +189,13 @@ def main(
     lease_s: str = "2",  # by default a third of the real one: tests wait for it
     beat_s: str = "0.5",
 ) -> int:
-    from workers import leases, resumption
-    from workers import main as program
-    from workers.drain import Drain
-    from workers.runtime import Runtime
-    from workers.signals import drain_on_signals
-    from workers.storage import Store
+    from workers.execution import checkpoints as resumption
+    from workers.execution.context import Runtime
+    from workers.execution.drain import Drain
+    from workers.process import main as program
+    from workers.process.signals import drain_on_signals
+    from workers.queue import leases
+    from workers.storage.store import Store
 
     leases.LEASE_S, leases.BEAT_S = int(lease_s), float(beat_s)
     resumption.CHECKPOINT_S = 0.3

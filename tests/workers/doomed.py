@@ -10,7 +10,7 @@ import signal
 import sys
 
 from tests.workers import counting
-from workers.storage import Store
+from workers.storage.store import Store
 
 
 def main(redis_url: str, store_url: str, name: str) -> int:

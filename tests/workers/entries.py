@@ -7,7 +7,7 @@ from typing import cast
 from redis import Redis
 from rq.job import Job as RQJob
 
-from workers import queue
+from workers.broker import queue
 
 
 def entry(redis: Redis, job_id: str) -> RQJob:

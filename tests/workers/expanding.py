@@ -10,15 +10,15 @@ from proxygrad.spec import ModelInfo
 from tests.workers.patience import LIMIT_S, until
 from tests.workers.questions import MODEL
 from tests.workers.runs import STAMP, pop
-from workers.batches import Batch, Batches, BatchRequest, Question
-from workers.catalog import ServedModel
-from workers.expansion import Expansion
-from workers.jobs import Problem
-from workers.leases import Leases, Outcome, Run
-from workers.queue import QUEUE_KEY
-from workers.runtime import Runtime
-from workers.storage import Store
-from workers.submission import ANONYMOUS, Limits
+from workers.batches.expander import Expansion
+from workers.batches.repository import Batch, Batches, BatchRequest, Question
+from workers.broker.queue import QUEUE_KEY
+from workers.execution.context import Runtime
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import Problem
+from workers.jobs.submission import ANONYMOUS, Limits
+from workers.queue.leases import Leases, Outcome, Run
+from workers.storage.store import Store
 
 
 def asked(units: Any = "all", **settings: Any) -> BatchRequest:

@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from workers.storage import StorageError, StorageFull, Store
+from workers.storage.store import StorageError, StorageFull, Store
 
 LARGE = 2_000_000
 
@@ -49,7 +49,7 @@ def run_a_job(directory: Path, redis_url: str) -> dict[str, object]:
     from tests.workers.patience import ended
     from tests.workers.process import working
     from tests.workers.questions import MODEL, question
-    from workers.jobs import Jobs
+    from workers.jobs.repository import Jobs
     from workers.settings import connect
 
     with connect(redis_url) as redis:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from redis import Redis
 
-from workers import queue
+from workers.broker import queue
 
 
 def faults(redis: Redis, *, theirs: bool = True) -> list[str]:

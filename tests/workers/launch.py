@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from workers.jobs import Job, Jobs
+from workers.jobs.repository import Job, Jobs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

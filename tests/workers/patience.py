@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from workers.jobs import Job, Jobs
+from workers.jobs.repository import Job, Jobs
 
 _T = TypeVar("_T")
 

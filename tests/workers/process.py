@@ -10,14 +10,14 @@ from redis import Redis
 
 from tests.workers.counting import AnyModel
 from tests.workers.patience import LIMIT_S
-from workers.beats import Beats
-from workers.drain import Drain
-from workers.leases import BEAT_S
-from workers.listener import Listener
-from workers.rounds import Rounds
-from workers.runtime import Engine, Models, Runtime
-from workers.slots import Slots
-from workers.storage import Store
+from workers.execution.context import Engine, Models, Runtime
+from workers.execution.drain import Drain
+from workers.process.heartbeat import Beats
+from workers.process.listener import Listener
+from workers.process.periodic import Rounds
+from workers.process.slots import Slots
+from workers.queue.leases import BEAT_S
+from workers.storage.store import Store
 
 GRACE_S = 1.0
 #: So that tests need not wait for a real beat.

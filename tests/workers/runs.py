@@ -7,10 +7,10 @@ from typing import cast
 from redis import Redis
 
 from tests.workers.questions import MODEL, question
-from workers import queue
-from workers.jobs import Job, Jobs
-from workers.leases import Leases, Run, Taking
-from workers.ready import Ready
+from workers.broker import queue
+from workers.jobs.repository import Job, Jobs
+from workers.queue.fair_queue import Ready
+from workers.queue.leases import Leases, Run, Taking
 
 STAMP = "2026-01-01T00:00:00.000000Z"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from proxygrad.models import Catalogue
 from proxygrad.spec import ModelInfo
 from tests.workers.networks import BUILT, WEIGHTS_BYTES, save_weights, table
-from workers.jobs import Problem
-from workers.shelf import Shelf
+from workers.jobs.repository import Problem
+from workers.models.model_cache import Shelf
 
 #: What one of the small networks counts for.
 ONE = int(2.5 * WEIGHTS_BYTES)

@@ -6,13 +6,13 @@ import pytest
 from redis import Redis
 
 from tests.workers.artefacts import IMAGE, answered, job_id
-from workers import answers
-from workers.answers import Answers, image_path, result_path
-from workers.askers import Asked
-from workers.claims import claim_key
-from workers.jobs import Jobs
-from workers.pipelining import in_turn
-from workers.storage import Store
+from workers.broker.pipeline import in_turn
+from workers.jobs import results as answers
+from workers.jobs.askers import Asked
+from workers.jobs.repository import Jobs
+from workers.jobs.results import Answers, image_path, result_path
+from workers.storage.pins import claim_key
+from workers.storage.store import Store
 
 
 @pytest.fixture

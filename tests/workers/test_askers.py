@@ -9,10 +9,10 @@ from redis import Redis
 
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop, take
+from workers.broker.queue import FINISHED_TTL_S, askers_key
 from workers.errors import QueueFull
-from workers.jobs import Asked, Jobs, Limits
-from workers.leases import Leases, Run
-from workers.queue import FINISHED_TTL_S, askers_key
+from workers.jobs.repository import Asked, Jobs, Limits
+from workers.queue.leases import Leases, Run
 
 
 def running(redis: Redis, leases: Leases) -> Run:

@@ -18,11 +18,11 @@ from tests.workers.patience import until
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop, record, started, take, waiting
 from tests.workers.test_recovery import at_once
-from workers import queue
-from workers.attendance import ABSENT_S, SILENT_S, Attendance, channel_of
-from workers.jobs import Jobs
-from workers.leases import LEASE_S, MAX_LOSSES, Leases, Run
-from workers.recovery import SWEEP_S, Janitor
+from workers.broker import queue
+from workers.jobs.repository import Jobs
+from workers.queue.attendance import ABSENT_S, SILENT_S, Attendance, channel_of
+from workers.queue.leases import LEASE_S, MAX_LOSSES, Leases, Run
+from workers.queue.recovery import SWEEP_S, Janitor
 
 LIST = "proxygrad:attending"
 FOR_LONG_S = max(ABSENT_S, SILENT_S) + 0.5

@@ -8,10 +8,10 @@ from redis import Redis
 from tests.workers.expanding import ask, asked, counts, end_next, now, queued
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop
-from workers.batches import WINDOW, Batches
-from workers.expansion import Expansion
-from workers.jobs import Jobs
-from workers.leases import Leases, Run
+from workers.batches.expander import Expansion
+from workers.batches.repository import WINDOW, Batches
+from workers.jobs.repository import Jobs
+from workers.queue.leases import Leases, Run
 
 
 def test_cancel_ends_what_waits_and_what_was_not_queued(

@@ -13,17 +13,17 @@ pytest.importorskip("torch", reason="a worker computes with torch")
 from tests.workers.expanding import ask, asked, counts, end_next, expanded, idle, now
 from tests.workers.questions import MODEL
 from tests.workers.runs import STAMP, pop
-from workers.batches import Batch, Batches
-from workers.batching import batch_key, due_key
-from workers.catalog import ServedModel
-from workers.claims import pin_key
-from workers.expansion import CHUNK, CLAIM_S, Expansion
-from workers.expansion_scripts import MOST_COMPARED, PIN_EVERY_S
-from workers.hooks import RECEIVERS_KEY, hooks_key
-from workers.jobs import Jobs
-from workers.leases import Leases, Run
-from workers.queue import QUEUE_KEY, job_key
-from workers.storage import Store
+from workers.batches.batching import batch_key, due_key
+from workers.batches.expander import CHUNK, CLAIM_S, Expansion
+from workers.batches.expansion_commands import MOST_COMPARED, PIN_EVERY_S
+from workers.batches.repository import Batch, Batches
+from workers.broker.queue import QUEUE_KEY, job_key
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import Jobs
+from workers.queue.hooks import RECEIVERS_KEY, hooks_key
+from workers.queue.leases import Leases, Run
+from workers.storage.pins import pin_key
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

@@ -11,15 +11,15 @@ from proxygrad.errors import UnitOutOfRange
 from tests.workers.expanding import ask, asked, counts, end_next, now, queued
 from tests.workers.questions import MODEL
 from tests.workers.runs import STAMP, pop
-from workers.batches import MOST_RUNNING, WINDOW, Batches, Question
-from workers.batching import batch_key, open_key, units_key
+from workers.batches.batching import batch_key, open_key, units_key
+from workers.batches.expander import Expansion
+from workers.batches.repository import MOST_RUNNING, WINDOW, Batches, Question
+from workers.broker.queue import FINISHED_TTL_S
 from workers.errors import TooManyBatches, TooManyWebhooks
-from workers.expansion import Expansion
-from workers.hooks import LOG_KEY, MOST_HOOKS, delivery_key, hooks_key
-from workers.jobs import Jobs, Limits, Problem
-from workers.leases import Leases, Run
-from workers.queue import FINISHED_TTL_S
-from workers.recent import Entry
+from workers.jobs.recent import Entry
+from workers.jobs.repository import Jobs, Limits, Problem
+from workers.queue.hooks import LOG_KEY, MOST_HOOKS, delivery_key, hooks_key
+from workers.queue.leases import Leases, Run
 
 
 def test_the_same_units_and_settings_are_the_same_batch_for_the_same_caller(batches: Batches) -> None:

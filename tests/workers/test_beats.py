@@ -19,14 +19,15 @@ from tests.workers.counting import AnyModel, CountingEngine, OnPaper
 from tests.workers.patience import LIMIT_S, ended, until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
-from workers import assignment as assignments
-from workers import leases, queue
-from workers.beats import Beats
-from workers.drain import FAULT_STATUS, Drain
-from workers.jobs import Jobs
-from workers.runtime import Runtime
-from workers.slots import Slots
-from workers.storage import Store
+from workers.broker import queue
+from workers.execution import run as assignments
+from workers.execution.context import Runtime
+from workers.execution.drain import FAULT_STATUS, Drain
+from workers.jobs.repository import Jobs
+from workers.process.heartbeat import Beats
+from workers.process.slots import Slots
+from workers.queue import leases
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

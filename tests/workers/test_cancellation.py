@@ -13,13 +13,13 @@ from rq.job import Job as RQJob
 
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop, record, started, take, waiting
-from workers import queue
+from workers.broker import queue
 from workers.errors import QueueFull
-from workers.jobs import Checkpoint, Jobs, Limits, Request
-from workers.leases import Leases, Run
-from workers.recovery import Janitor
+from workers.jobs.repository import Checkpoint, Jobs, Limits, Request
+from workers.queue.leases import Leases, Run
+from workers.queue.recovery import Janitor
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 
 def expire(redis: Redis, run: Run) -> None:

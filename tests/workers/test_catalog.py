@@ -8,9 +8,9 @@ from redis import Redis
 
 from tests.workers.patience import until
 from tests.workers.questions import MODEL
-from workers import catalog
-from workers.catalog import ServedModel
-from workers.jobs import Problem
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import Problem
 
 READY = ServedModel(name="tiny", info=MODEL)
 BROKEN = ServedModel(name="tiny", problem=Problem(code="model_unavailable", detail="truncated"))

@@ -11,14 +11,15 @@ from tests.workers.expanding import ask, asked
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop, record, started, take
 from tests.workers.test_recovery import expire
-from workers import catalog, queue
-from workers.batches import Batches
-from workers.catalog import ServedModel
-from workers.census import Census, Censuses
-from workers.jobs import Jobs, Problem, Request
-from workers.leases import MAX_LOSSES, Leases, Outcome, Run
-from workers.recovery import Janitor
-from workers.register import Register
+from workers.batches.repository import Batches
+from workers.broker import queue
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.fleet.statistics import Census, Censuses
+from workers.jobs.repository import Jobs, Problem, Request
+from workers.process.rq_registration import Register
+from workers.queue.leases import MAX_LOSSES, Leases, Outcome, Run
+from workers.queue.recovery import Janitor
 
 #: What the script does; other clients of the server may ping it.
 READS = {"exists", "get", "hget", "hgetall", "hkeys", "lrange", "scard", "smembers", "zcard", "zrange"}

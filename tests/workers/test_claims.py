@@ -8,9 +8,9 @@ import pytest
 from redis import Redis
 
 from tests.workers.artefacts import job_id, remember
-from workers import claims as module
-from workers import queue
-from workers.claims import Claim, Claims, claim_key, pin_key
+from workers.broker import queue
+from workers.storage import pins as module
+from workers.storage.pins import Claim, Claims, claim_key, pin_key
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from rq.results import Result as RQResult
 
 from tests.workers.questions import MODEL, outcome, question
 from tests.workers.runs import STAMP, pop, record, started, take, waiting
-from workers import queue
+from workers.broker import queue
 from workers.errors import LeaseLost
-from workers.jobs import Checkpoint, Job, Jobs, Problem, Request
-from workers.leases import Leases, Outcome, Run
-from workers.recovery import Janitor
+from workers.jobs.repository import Checkpoint, Job, Jobs, Problem, Request
+from workers.queue.leases import Leases, Outcome, Run
+from workers.queue.recovery import Janitor
 
 PROBLEM = Problem(code="lane_failed", detail="nan at step 3")
 

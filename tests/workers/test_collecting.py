@@ -16,11 +16,11 @@ from redis import Redis
 
 from tests.workers.artefacts import HOUR_S, directory, keep_answer, names
 from tests.workers.questions import MODEL, question
-from workers import claims as claims_module
-from workers.claims import Claim, Claims, claim_key
-from workers.jobs import Jobs, image_path, result_path
-from workers.retention import Collector, Keep
-from workers.storage import Store
+from workers.jobs.repository import Jobs, image_path, result_path
+from workers.storage import pins as claims_module
+from workers.storage.collector import Collector, Keep
+from workers.storage.pins import Claim, Claims, claim_key
+from workers.storage.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTHING = Keep(gigabytes=0.0)
@@ -102,9 +102,9 @@ def test_no_promised_image_is_missing(redis: Redis, store: Store, monkeypatch: p
 
 _COLLECTOR = """
 import sys, time
-from workers.retention import Collector, Keep
+from workers.storage.collector import Collector, Keep
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 delete = Store.delete
 def slow(store, path):
     delete(store, path)

@@ -10,10 +10,10 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.workers.questions import MODEL, question
-from workers import connections
-from workers.jobs import Jobs
+from workers.broker import connection as connections
+from workers.jobs.repository import Jobs
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 
 def test_users_wait_for_each_other(redis_url: str) -> None:
@@ -53,7 +53,7 @@ def test_a_process_has_four_however_many_slots_are_at_work(
     from tests.workers.counting import CountingEngine
     from tests.workers.patience import ended
     from tests.workers.process import working
-    from workers.main import commands_to, listening_to
+    from workers.process.main import commands_to, listening_to
 
     ids = [jobs.submit(question(unit, steps=20), MODEL)[0].id for unit in range(200)]
     before, most = {each["id"] for each in redis.client_list()}, 0

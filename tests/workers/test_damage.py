@@ -18,9 +18,9 @@ from tests.workers.damage import DAMAGES, Damage, cut_off, zeroed
 from tests.workers.patience import ended
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
-from workers import queue
-from workers.jobs import Job, Jobs, image_path, result_path
-from workers.storage import Store
+from workers.broker import queue
+from workers.jobs.repository import Job, Jobs, image_path, result_path
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

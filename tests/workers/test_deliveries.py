@@ -7,8 +7,8 @@ from typing import cast
 from redis import Redis
 
 from tests.workers.patience import at_once
-from workers.deliveries import Deliveries, Delivery
-from workers.hooks import RECEIVERS_KEY, delivery_key, due_key
+from workers.queue.deliveries import Deliveries, Delivery
+from workers.queue.hooks import RECEIVERS_KEY, delivery_key, due_key
 from workers.settings import connect
 
 A, B = "https://a.example", "https://b.example:8443"

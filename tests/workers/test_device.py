@@ -11,8 +11,8 @@ pytest.importorskip("torch", reason="devices are torch's")
 import torch
 
 from proxygrad.precision import Precision
-from workers.device import choose, choose_precision
 from workers.errors import SettingsError
+from workers.process.device import choose, choose_precision
 from workers.settings import PRECISIONS
 
 pytestmark = pytest.mark.engine

@@ -13,14 +13,14 @@ from redis import Redis
 from tests.workers.patience import until
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import waiting
-from workers import dispatcher as module
-from workers import queue
-from workers.catalog import ServedModel
-from workers.dispatcher import SUSPENDED_KEY, Dispatcher
-from workers.jobs import Jobs, Problem
-from workers.ready import Ready
-from workers.runtime import Runtime
-from workers.storage import Store
+from workers.broker import queue
+from workers.execution.context import Runtime
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import Jobs, Problem
+from workers.process import dispatcher as module
+from workers.process.dispatcher import SUSPENDED_KEY, Dispatcher
+from workers.queue.fair_queue import Ready
+from workers.storage.store import Store
 
 
 class Shelf:

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from workers import drain as module
-from workers.drain import Drain
+from workers.execution import drain as module
+from workers.execution.drain import Drain
 
 
 def test_before_it_has_begun_nothing_ends() -> None:

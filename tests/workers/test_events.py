@@ -11,11 +11,11 @@ from redis.client import PubSub
 
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop, started, take
-from workers import queue
-from workers.events import KEPT, KEPT_S, Event, Events, is_after
-from workers.jobs import Job, Jobs
-from workers.leases import Leases, Run
-from workers.recovery import Janitor
+from workers.broker import queue
+from workers.jobs.events import KEPT, KEPT_S, Event, Events, is_after
+from workers.jobs.repository import Job, Jobs
+from workers.queue.leases import Leases, Run
+from workers.queue.recovery import Janitor
 
 
 def told(redis: Redis, job_id: str) -> list[str]:

@@ -19,17 +19,17 @@ from tests.workers.patience import until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import pop
-from workers import catalog
-from workers.batches import WINDOW, Batches
-from workers.batching import batch_key, units_key
-from workers.catalog import ServedModel
-from workers.claims import pin_key
-from workers.expansion import CHUNK, CLAIM_S, LOOK_S, Expansion
-from workers.jobs import Jobs, Limits, Request
-from workers.queue import FINISHED_KEY, QUEUE_KEY, job_key
-from workers.rounds import Rounds
-from workers.runtime import Engine, Runtime
-from workers.storage import Store
+from workers.batches.batching import batch_key, units_key
+from workers.batches.expander import CHUNK, CLAIM_S, LOOK_S, Expansion
+from workers.batches.repository import WINDOW, Batches
+from workers.broker.queue import FINISHED_KEY, QUEUE_KEY, job_key
+from workers.execution.context import Engine, Runtime
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import Jobs, Limits, Request
+from workers.process.periodic import Rounds
+from workers.storage.pins import pin_key
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

@@ -18,12 +18,12 @@ pytest.importorskip("torch", reason="a worker computes with torch")
 from tests.workers.expanding import ask, asked, counts, ended, expanded, idle, now
 from tests.workers.patience import until
 from tests.workers.questions import MODEL
-from workers.batches import Batch, Batches
-from workers.batching import batch_key, due_key, units_key
-from workers.expansion import CHUNK, CLAIM_S
-from workers.jobs import Jobs
-from workers.queue import FAILED_KEY, FINISHED_KEY, POPPED_KEY, QUEUE_KEY
-from workers.storage import Store
+from workers.batches.batching import batch_key, due_key, units_key
+from workers.batches.expander import CHUNK, CLAIM_S
+from workers.batches.repository import Batch, Batches
+from workers.broker.queue import FAILED_KEY, FINISHED_KEY, POPPED_KEY, QUEUE_KEY
+from workers.jobs.repository import Jobs
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

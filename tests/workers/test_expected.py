@@ -9,11 +9,12 @@ from redis import Redis
 
 from tests.workers.questions import MODEL, outcome, question
 from tests.workers.runs import STAMP, pop, record, started, take
-from workers import catalog, queue
-from workers.catalog import ServedModel
-from workers.jobs import Job, Jobs
-from workers.leases import Leases, Run
-from workers.looks import Looks
+from workers.broker import queue
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.jobs.looks import Looks
+from workers.jobs.repository import Job, Jobs
+from workers.queue.leases import Leases, Run
 
 
 @pytest.fixture(autouse=True)

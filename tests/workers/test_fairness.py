@@ -11,8 +11,8 @@ from redis import Redis
 
 from tests.workers.questions import MODEL, question
 from tests.workers.waiting import Queue, job_id
-from workers.jobs import Jobs
-from workers.storage import Store
+from workers.jobs.repository import Jobs
+from workers.storage.store import Store
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from redis import Redis
 from tests.workers.invariants import faults
 from tests.workers.questions import MODEL, outcome, question
 from tests.workers.runs import STAMP, pop, record, started, take
-from workers import queue
-from workers.claims import claim_key
-from workers.jobs import ImageInfo, Job, Jobs, image_path, result_path
-from workers.leases import Leases, Run
-from workers.recovery import Janitor
-from workers.storage import Store
+from workers.broker import queue
+from workers.jobs.repository import ImageInfo, Job, Jobs, image_path, result_path
+from workers.queue.leases import Leases, Run
+from workers.queue.recovery import Janitor
+from workers.storage.pins import claim_key
+from workers.storage.store import Store
 
 
 def succeed(jobs: Jobs, leases: Leases, store: Store, run: Run) -> Job:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from workers.storage import StorageError, StorageFull, Store
+from workers.storage.store import StorageError, StorageFull, Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _MOUNTED = 'mount -t tmpfs -o size=1m none "$1" && shift && exec "$@"'

@@ -9,21 +9,22 @@ import pytest
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
-from service.embedded import EmbeddedValkey
+from service.stack.valkey import EmbeddedValkey
 from tests.workers.invariants import faults
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop, record, started, take
 from tests.workers.test_jobs import succeed
-from workers import catalog, queue
-from workers.catalog import ServedModel
+from workers.broker import queue
 from workers.errors import QueueMemoryFull
-from workers.jobs import Jobs, Request
-from workers.leases import Leases, Run
-from workers.ready import Ready
-from workers.recovery import Janitor
-from workers.register import Register
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import Jobs, Request
+from workers.process.rq_registration import Register
+from workers.queue.fair_queue import Ready
+from workers.queue.leases import Leases, Run
+from workers.queue.recovery import Janitor
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 from obstore.store import MemoryStore
 
 from tests.workers.artefacts import HOUR_S, age, job_id, keep_answer
-from workers.holdings import Holding, Inventory, holdings, owner
-from workers.jobs import image_path, result_path
-from workers.storage import Store, Stored
+from workers.jobs.repository import image_path, result_path
+from workers.storage.inventory import Holding, Inventory, holdings, owner
+from workers.storage.store import Store, Stored
 
 
 def inventory(store: Store, most: int = 100) -> Inventory:

@@ -7,12 +7,13 @@ from redis import Redis
 
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop, take
-from workers import hooks, queue
-from workers.deliveries import Deliveries, Delivery
+from workers.broker import queue
 from workers.errors import QueueFull, TooManyWebhooks
-from workers.jobs import Job, Jobs, Limits, Problem, Request
-from workers.leases import MAX_LOSSES, Leases, Outcome, Run
-from workers.recovery import Janitor
+from workers.jobs.repository import Job, Jobs, Limits, Problem, Request
+from workers.queue import hooks
+from workers.queue.deliveries import Deliveries, Delivery
+from workers.queue.leases import MAX_LOSSES, Leases, Outcome, Run
+from workers.queue.recovery import Janitor
 
 URL, OTHER = "https://a.example/x", "https://b.example/x"
 
@@ -206,7 +207,7 @@ def test_what_a_full_queue_refuses_leaves_nothing(redis: Redis, jobs: Jobs) -> N
 def test_the_oldest_of_too_many_goes_with_all_that_is_of_it(
     redis: Redis, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workers import scripts
+    from workers.broker import scripts
 
     fewer = scripts._LIBRARY.replace(f"-{hooks.MOST_KEPT} - 1", "-2 - 1")
     monkeypatch.setattr(scripts, "_LIBRARY", fewer)

@@ -13,10 +13,10 @@ from rq.job import Job as RQJob
 from proxygrad.errors import UnitOutOfRange
 from tests.workers.questions import MODEL, UNITS, outcome, question
 from tests.workers.runs import waiting
-from workers import queue
-from workers.jobs import Job, Jobs, Problem, result_path
+from workers.broker import queue
+from workers.jobs.repository import Job, Jobs, Problem, result_path
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 
 def succeed(redis: Redis, store: Store, job: Job) -> Job:

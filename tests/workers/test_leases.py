@@ -10,11 +10,11 @@ from redis import Redis
 
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop, record, started, take
-from workers import queue
+from workers.broker import queue
 from workers.errors import LeaseLost
-from workers.jobs import Jobs
-from workers.leases import LEASE_S, Leases, Run
-from workers.ready import Ready
+from workers.jobs.repository import Jobs
+from workers.queue.fair_queue import Ready
+from workers.queue.leases import LEASE_S, Leases, Run
 
 
 def test_taking_starts_the_job(redis: Redis, jobs: Jobs, leases: Leases) -> None:

@@ -15,16 +15,17 @@ pytest.importorskip("torch", reason="slots run the task, which needs torch")
 
 from rq.command import send_command, send_kill_horse_command, send_shutdown_command, send_stop_job_command
 
-from service.embedded import EmbeddedValkey
+from service.stack.valkey import EmbeddedValkey
 from tests.workers.counting import CountingEngine
 from tests.workers.patience import ended, until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import waiting
-from workers import dispatcher, queue
-from workers.jobs import Jobs
+from workers.broker import queue
+from workers.jobs.repository import Jobs
+from workers.process import dispatcher
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

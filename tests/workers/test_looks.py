@@ -8,13 +8,13 @@ import pytest
 from redis import Redis
 
 from tests.workers.questions import MODEL, question
-from workers import catalog
-from workers.catalog import ServedModel
-from workers.claims import claim_key, pin_key
-from workers.jobs import Asked, Job, Jobs, Problem
-from workers.looks import Looks
-from workers.pipelining import in_turn
-from workers.queue import FORGOTTEN_KEY, job_key
+from workers.broker.pipeline import in_turn
+from workers.broker.queue import FORGOTTEN_KEY, job_key
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.jobs.looks import Looks
+from workers.jobs.repository import Asked, Job, Jobs, Problem
+from workers.storage.pins import claim_key, pin_key
 
 Look = Callable[[str], tuple[Job | None, bool]]
 

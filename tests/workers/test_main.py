@@ -18,10 +18,11 @@ from tests.workers.launch import as_it_stands, is_running, worker
 from tests.workers.patience import ended, until
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import waiting
-from workers import catalog, queue
-from workers.jobs import Jobs
-from workers.recovery import Janitor
-from workers.storage import Store
+from workers.broker import queue
+from workers.fleet import catalog
+from workers.jobs.repository import Jobs
+from workers.queue.recovery import Janitor
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="asks torch about GPUs")
 
-from workers.memory import budget, free_bytes
+from workers.process.memory import budget, free_bytes
 
 pytestmark = pytest.mark.engine
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.workers.questions import MODEL
-from workers.notes import Note, Notes
+from workers.models.metadata_cache import Note, Notes
 
 NOTE = Note(fingerprint={"torch": "2", "weights file": ["a", 1, 2]}, info=MODEL, size_bytes=3)
 

@@ -13,8 +13,8 @@ from tests.workers.counting import CountingEngine
 from tests.workers.patience import until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
-from workers.jobs import Jobs
-from workers.storage import Store
+from workers.jobs.repository import Jobs
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

@@ -11,9 +11,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from tests.workers.questions import MODEL, question
-from workers.jobs import Job, Jobs
-from workers.looks import Looks
-from workers.pipelining import Command, Lua, Steps, in_turn, together
+from workers.broker.pipeline import Command, Lua, Steps, in_turn, together
+from workers.jobs.looks import Looks
+from workers.jobs.repository import Job, Jobs
 from workers.settings import connect
 
 

@@ -6,7 +6,7 @@ from redis import Redis
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
-from workers import queue
+from workers.broker import queue
 
 TIMES = {"created_at", "enqueued_at"}
 

@@ -12,10 +12,10 @@ from rq.job import Job as RQJob
 
 from tests.workers.runs import waiting
 from tests.workers.waiting import Queue, job_id
-from workers import queue as keys
-from workers.jobs import Jobs, Problem
-from workers.ready import Ready
-from workers.recovery import Janitor
+from workers.broker import queue as keys
+from workers.jobs.repository import Jobs, Problem
+from workers.queue.fair_queue import Ready
+from workers.queue.recovery import Janitor
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 from redis import Redis
 
 from tests.workers.questions import MODEL, question
-from workers.jobs import Job, Jobs
-from workers.queue import JOBS_KEY, job_key
-from workers.recent import Entry, older
-from workers.recovery import Janitor
+from workers.broker.queue import JOBS_KEY, job_key
+from workers.jobs.recent import Entry, older
+from workers.jobs.repository import Job, Jobs
+from workers.queue.recovery import Janitor
 
 
 def everything(job: Job) -> bool:

@@ -12,11 +12,11 @@ from tests.workers.invariants import faults
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop, record, started, take, waiting
 from tests.workers.waiting import Queue, job_id
-from workers import queue
-from workers.jobs import Jobs, Problem
-from workers.leases import Leases, Run
-from workers.ready import Ready
-from workers.recovery import Janitor
+from workers.broker import queue
+from workers.jobs.repository import Jobs, Problem
+from workers.queue.fair_queue import Ready
+from workers.queue.leases import Leases, Run
+from workers.queue.recovery import Janitor
 
 
 def rq_queue(redis: Redis) -> RQQueue:

@@ -13,10 +13,10 @@ from redis import Redis
 
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop, record, started, take, waiting
-from workers import queue
-from workers.jobs import Jobs, Problem
-from workers.leases import BEAT_S, LEASE_S, MAX_LOSSES, Leases, Run
-from workers.recovery import Janitor
+from workers.broker import queue
+from workers.jobs.repository import Jobs, Problem
+from workers.queue.leases import BEAT_S, LEASE_S, MAX_LOSSES, Leases, Run
+from workers.queue.recovery import Janitor
 from workers.settings import connect
 
 JANITORS = 8

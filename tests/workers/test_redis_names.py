@@ -25,18 +25,19 @@ from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop, take
 from tests.workers.test_attendance import FOR_LONG_S, pass_by
-from workers import catalog, resumption
-from workers.attendance import Attendance
-from workers.batches import Batch, Batches
-from workers.catalog import ServedModel
-from workers.claims import Claims
-from workers.deliveries import Deliveries
-from workers.expansion_scripts import Scripts
-from workers.jobs import Job, Jobs, Problem, Request
-from workers.leases import Leases, Run
-from workers.recovery import Janitor
-from workers.retention import Collector, Keep
-from workers.storage import Store
+from workers.batches.expansion_commands import Scripts
+from workers.batches.repository import Batch, Batches
+from workers.execution import checkpoints as resumption
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import Job, Jobs, Problem, Request
+from workers.queue.attendance import Attendance
+from workers.queue.deliveries import Deliveries
+from workers.queue.leases import Leases, Run
+from workers.queue.recovery import Janitor
+from workers.storage.collector import Collector, Keep
+from workers.storage.pins import Claims
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

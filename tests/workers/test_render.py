@@ -18,8 +18,8 @@ from tests.workers.counting import CountingEngine, CountingTicket
 from tests.workers.patience import ended, until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, outcome, question
-from workers.jobs import Job, Jobs, Problem, image_path, result_path
-from workers.storage import StorageError, Store
+from workers.jobs.repository import Job, Jobs, Problem, image_path, result_path
+from workers.storage.store import StorageError, Store
 
 pytestmark = pytest.mark.engine
 

@@ -17,13 +17,14 @@ from tests.workers.patience import ended, until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import pop, take, waiting
-from workers import queue, resumption
-from workers.events import Events
-from workers.jobs import Checkpoint, Job, Jobs, image_path, result_path
-from workers.leases import Leases, Run
-from workers.recovery import Janitor
-from workers.resumption import checkpoint_path
-from workers.storage import StorageError, StorageFull, Store
+from workers.broker import queue
+from workers.execution import checkpoints as resumption
+from workers.execution.checkpoints import checkpoint_path
+from workers.jobs.events import Events
+from workers.jobs.repository import Checkpoint, Job, Jobs, image_path, result_path
+from workers.queue.leases import Leases, Run
+from workers.queue.recovery import Janitor
+from workers.storage.store import StorageError, StorageFull, Store
 
 pytestmark = pytest.mark.engine
 

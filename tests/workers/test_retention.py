@@ -12,12 +12,14 @@ from redis import Redis
 
 from tests.workers.artefacts import HOUR_S, age, directory, job_id, keep_answer, names, remember
 from tests.workers.questions import MODEL, question
-from workers import claims, queue, retention
-from workers.claims import Claims
-from workers.jobs import Jobs, image_path, result_path
-from workers.retention import Collector, Keep
-from workers.storage import Store
-from workers.turn import TurnOver
+from workers.broker import queue
+from workers.broker.lock import TurnOver
+from workers.jobs.repository import Jobs, image_path, result_path
+from workers.storage import collector as retention
+from workers.storage import pins as claims
+from workers.storage.collector import Collector, Keep
+from workers.storage.pins import Claims
+from workers.storage.store import Store
 
 DAY_S = 24 * HOUR_S
 NOTHING = Keep(gigabytes=0.0)

@@ -12,13 +12,13 @@ import pytest
 
 pytest.importorskip("torch", reason="networks are torch's")
 
-from proxygrad.engine import Engine
-from proxygrad.network import Network
+from proxygrad.engine.engine import Engine
+from proxygrad.networks.network import Network
 from proxygrad.spec import Spec
 from tests.workers.networks import BUILT, GO
 from tests.workers.patience import at_once, until
 from tests.workers.shelves import ONE, PLENTY, loaded, opened, stocked
-from workers import places
+from workers.models import memory_budget as places
 
 pytestmark = pytest.mark.engine
 

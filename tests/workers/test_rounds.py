@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from workers.rounds import Rounds
+from workers.process.periodic import Rounds
 
 
 def test_it_calls_at_once_and_again_until_it_is_stopped() -> None:

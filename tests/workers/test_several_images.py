@@ -21,11 +21,11 @@ from tests.workers.patience import ended, until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, outcome
 from tests.workers.questions import question as one
-from workers import queue
-from workers.holdings import Holding
-from workers.jobs import Job, Jobs, image_path, result_path
-from workers.retention import Collector, Keep
-from workers.storage import Store
+from workers.broker import queue
+from workers.jobs.repository import Job, Jobs, image_path, result_path
+from workers.storage.collector import Collector, Keep
+from workers.storage.inventory import Holding
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 
@@ -107,7 +107,7 @@ def test_a_worker_killed_between_images_leaves_them_to_the_next(
 
 
 def _run_elsewhere(redis: Redis, store: Store, jobs: Jobs, job: Job) -> Job:
-    from workers.recovery import Janitor
+    from workers.queue.recovery import Janitor
 
     redis.delete("proxygrad:sweeps")  # however long ago its worker swept
     assert Janitor(redis).sweep() == {job.id: "queued"}
@@ -118,9 +118,9 @@ def _run_elsewhere(redis: Redis, store: Store, jobs: Jobs, job: Job) -> Job:
 def test_two_runs_at_once_write_the_same_record(redis: Redis, store: Store, jobs: Jobs) -> None:
     """One that has lost its job and does not know it yet: each image is of the first who wrote it."""
     from tests.workers.runs import pop, take
-    from workers.assignment import Assignment
-    from workers.leases import Leases, Run
-    from workers.render import _keep
+    from workers.execution.run import Assignment
+    from workers.execution.task import _keep
+    from workers.queue.leases import Leases, Run
 
     job, _ = jobs.submit(question(), MODEL)
     run = Run(pop(redis), "e1")
@@ -141,7 +141,7 @@ def test_two_runs_at_once_write_the_same_record(redis: Redis, store: Store, jobs
 
 
 def _picture(assignment: object, job: Job, ticket: CountingTicket, number: int) -> bytes:
-    from workers.render import _annotated
+    from workers.execution.task import _annotated
 
     drawing = ticket.result()
     own = drawing.result.of((drawing.result.image(number),))

@@ -13,9 +13,9 @@ from proxygrad.models import Catalogue
 from proxygrad.spec import Spec
 from tests.workers.networks import BUILT, save_weights, table
 from tests.workers.shelves import ONE, PLENTY, info, loaded, opened, problem, stocked
-from workers import shelf as module
-from workers.jobs import Job
-from workers.shelf import ModelChanged, Shelf, check
+from workers.jobs.repository import Job
+from workers.models import model_cache as module
+from workers.models.model_cache import ModelChanged, Shelf, check
 
 pytestmark = pytest.mark.engine
 

@@ -13,8 +13,8 @@ import pytest
 
 _BEGIN = """
 import signal, sys, threading, time
-from workers.drain import Drain
-from workers.signals import drain_on_signals
+from workers.execution.drain import Drain
+from workers.process.signals import drain_on_signals
 drain = Drain(60.0)
 drain_on_signals(drain)
 """

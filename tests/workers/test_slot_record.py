@@ -13,11 +13,11 @@ pytest.importorskip("torch", reason="slots run the task, which needs torch")
 
 from tests.workers.counting import AnyModel, CountingEngine
 from tests.workers.patience import LIMIT_S
-from workers.dispatcher import Dispatcher
-from workers.register import Register
-from workers.runtime import Runtime
-from workers.slot import Slot
-from workers.storage import Store
+from workers.execution.context import Runtime
+from workers.process.dispatcher import Dispatcher
+from workers.process.rq_registration import Register
+from workers.process.slot import Slot
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

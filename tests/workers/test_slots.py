@@ -20,23 +20,23 @@ pytest.importorskip("torch", reason="slots run the task, which needs torch")
 from rq import Queue, SimpleWorker, Worker
 
 from proxygrad.errors import LaneError
-from service.embedded import EmbeddedValkey
+from service.stack.valkey import EmbeddedValkey
 from tests.workers.counting import CountingEngine
 from tests.workers.entries import entry, nothing_left, status
 from tests.workers.patience import ended, until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import waiting
-from workers import queue
+from workers.broker import queue
 from workers.errors import QueueMemoryFull
-from workers.jobs import Jobs, Request, image_path, result_path
-from workers.leases import LEASE_S, Leases, Run
-from workers.ready import Ready
-from workers.recovery import Janitor
-from workers.rounds import Rounds
+from workers.jobs.repository import Jobs, Request, image_path, result_path
+from workers.process.periodic import Rounds
+from workers.process.slot import Slot
+from workers.queue.fair_queue import Ready
+from workers.queue.leases import LEASE_S, Leases, Run
+from workers.queue.recovery import Janitor
 from workers.settings import connect
-from workers.slot import Slot
-from workers.storage import Store
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 
@@ -183,7 +183,7 @@ def test_a_worker_record_that_expired_comes_back(redis: Redis, store: Store) -> 
 def test_a_slot_that_fell_over_starts_again(
     redis: Redis, store: Store, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.slots.RESTART_PAUSE_S", 0.01)
+    monkeypatch.setattr("workers.process.slots.RESTART_PAUSE_S", 0.01)
     falls = iter([OSError("a bad moment")])
     be_born = SimpleWorker.register_birth
 
@@ -201,7 +201,7 @@ def test_a_slot_that_fell_over_starts_again(
 def test_a_job_that_redis_interrupted_is_left_to_the_janitors(
     redis: Redis, store: Store, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.slots.RESTART_PAUSE_S", 0.01)
+    monkeypatch.setattr("workers.process.slots.RESTART_PAUSE_S", 0.01)
     job, _ = jobs.submit(question(), MODEL)
     with working(redis, store, CountingEngine(errors={0: RedisConnectionError("reset by peer")})):
         until(lambda: [worker.name for worker in Worker.all(connection=redis)] == ["host.0.1"])
@@ -231,7 +231,7 @@ def test_rqs_own_cleanup_loses_nothing(redis: Redis, store: Store, jobs: Jobs) -
 def test_a_redis_that_stood_still_costs_no_job_and_no_slot(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.leases.LEASE_S", 2.5)  # ends while Redis stands still
+    monkeypatch.setattr("workers.queue.leases.LEASE_S", 2.5)  # ends while Redis stands still
     with EmbeddedValkey(tmp_path / "valkey") as server, connect(server.url) as redis:
         jobs, pid = Jobs(redis, store), redis.info("server")["process_id"]
         ids = [jobs.submit(question(unit, steps=100), MODEL)[0].id for unit in range(6)]

@@ -20,11 +20,11 @@ from tests.workers.entries import nothing_left, status, why
 from tests.workers.patience import ended, until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
-from workers import queue
-from workers.entry import Entry
-from workers.jobs import Jobs
-from workers.ready import Ready
-from workers.storage import Store
+from workers.broker import queue
+from workers.jobs.repository import Jobs
+from workers.process.entry import Entry
+from workers.queue.fair_queue import Ready
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.workers.questions import MODEL, question
-from workers import specs
+from workers.jobs import specs
 
 
 def test_what_was_written_is_read_as_it_was() -> None:

@@ -20,10 +20,10 @@ from tests.workers.patience import ended, until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import waiting
-from workers import queue
-from workers.jobs import Jobs
-from workers.recovery import Janitor
-from workers.storage import Store
+from workers.broker import queue
+from workers.jobs.repository import Jobs
+from workers.queue.recovery import Janitor
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

@@ -15,7 +15,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from tests.workers.patience import at_once, until
-from workers.storage import StorageError, Store
+from workers.storage.store import StorageError, Store
 
 
 def test_what_was_put_is_there(store: Store) -> None:
@@ -148,7 +148,7 @@ def test_of_many_writers_at_once_one_wins(store: Store) -> None:
 
 _WRITER = """
 import sys
-from workers.storage import Store
+from workers.storage.store import Store
 store, data, number = Store.from_url(sys.argv[1]), b"x" * 20_000_000, 0
 print("ready", flush=True)
 while True:

@@ -23,9 +23,9 @@ from tests.workers.counting import CountingEngine
 from tests.workers.patience import ended, until
 from tests.workers.process import working
 from tests.workers.questions import MODEL, question
-from workers import resumption
-from workers.jobs import Job, Jobs
-from workers.storage import Store
+from workers.execution import checkpoints as resumption
+from workers.jobs.repository import Job, Jobs
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

@@ -17,14 +17,14 @@ from rq.job import Job as RQJob
 from tests.workers.invariants import faults
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP
-from workers import queue
+from workers.broker import queue
 from workers.errors import LeaseLost, QueueFull
-from workers.jobs import Checkpoint, Jobs, Limits, Problem, Request
-from workers.leases import Leases, Outcome, Run
-from workers.ready import Ready
-from workers.recovery import Janitor
+from workers.jobs.repository import Checkpoint, Jobs, Limits, Problem, Request
+from workers.queue.fair_queue import Ready
+from workers.queue.leases import Leases, Outcome, Run
+from workers.queue.recovery import Janitor
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 THREADS, STEPS, UNITS = 5, 160, 12
 OTHER = MODEL.model_copy(update={"name": "other"})

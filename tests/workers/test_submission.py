@@ -12,12 +12,12 @@ from redis import Redis
 from proxygrad.spec import Spec
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import STAMP, pop, started, waiting
-from workers import queue
+from workers.broker import queue
 from workers.errors import QueueFull
-from workers.jobs import Jobs, Limits, Request
-from workers.leases import Leases, Run
-from workers.ready import Ready
-from workers.submission import RETRY_UNKNOWN_S
+from workers.jobs.repository import Jobs, Limits, Request
+from workers.jobs.submission import RETRY_UNKNOWN_S
+from workers.queue.fair_queue import Ready
+from workers.queue.leases import Leases, Run
 
 
 def request(unit: int = 0, **urgency: Any) -> Request:

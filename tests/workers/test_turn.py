@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from workers import turn
-from workers.turn import Turn, TurnOver
+from workers.broker import lock as turn
+from workers.broker.lock import Turn, TurnOver
 
 KEY = "proxygrad:work"
 

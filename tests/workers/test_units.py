@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from proxygrad.errors import UnitOutOfRange
 from proxygrad.spec import LayerInfo
-from workers.units import Wanted, chosen, from_json, to_json
+from workers.batches.units import Wanted, chosen, from_json, to_json
 
 LAYER = LayerInfo(name="conv", kind="feature_map", type="Conv2d", shape=(8, 4, 4), units=8)
 WANTED: TypeAdapter[Any] = TypeAdapter(Wanted)

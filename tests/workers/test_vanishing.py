@@ -13,18 +13,18 @@ from redis import Redis
 
 pytest.importorskip("torch", reason="a worker computes with torch")
 
-from service.embedded import EmbeddedValkey
+from service.stack.valkey import EmbeddedValkey
 from tests.workers.launch import worker
 from tests.workers.patience import ended, until
 from tests.workers.questions import MODEL, question
 from tests.workers.runs import record
-from workers import queue
-from workers.attendance import ABSENT_S, SILENT_S, channel_of
-from workers.jobs import Jobs
-from workers.leases import BEAT_S, LEASE_S, Run
-from workers.recovery import Janitor
+from workers.broker import queue
+from workers.jobs.repository import Jobs
+from workers.queue.attendance import ABSENT_S, SILENT_S, channel_of
+from workers.queue.leases import BEAT_S, LEASE_S, Run
+from workers.queue.recovery import Janitor
 from workers.settings import connect
-from workers.storage import Store
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 

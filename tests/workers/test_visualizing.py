@@ -17,26 +17,27 @@ pytest.importorskip("torch", reason="a worker computes with torch")
 
 import torch
 
-from proxygrad.engine import Engine
+from proxygrad.engine.engine import Engine
 from proxygrad.images import decode_png
 from proxygrad.models import Catalogue
-from proxygrad.network import Network
+from proxygrad.networks.network import Network
 from proxygrad.spec import Spec
 from tests.workers.launch import as_it_stands, worker
 from tests.workers.patience import ended, until
 from tests.workers.process import working
-from workers import catalog
-from workers.jobs import Jobs, image_path
-from workers.storage import Store
+from workers.fleet import catalog
+from workers.jobs.repository import Jobs, image_path
+from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 
 
 BRISK = """
 import os, sys
-from workers import leases, resumption
+from workers.queue import leases
+from workers.execution import checkpoints as resumption
 leases.LEASE_S, leases.BEAT_S, resumption.CHECKPOINT_S = 2, 0.5, 0.2
-from workers.main import main
+from workers.process.main import main
 sys.exit(main([], os.environ))
 """
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from redis import Redis
 
 from proxygrad.spec import Spec
-from workers.jobs import Limits
-from workers.pipelining import in_turn
-from workers.ready import Ready
-from workers.submission import Priority, Submission, Submit
+from workers.broker.pipeline import in_turn
+from workers.jobs.repository import Limits
+from workers.jobs.submission import Priority, Submission, Submit
+from workers.queue.fair_queue import Ready
 
 PLENTY = Limits(10**6, 10**6)
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from service.batch_answers import Batch
+from service.cli import batch as command
+from service.cli import submit
 from service.client import Cancelled, CannotSave, Client, Invalid, NotFound, StillRunning
-from service.commands import batch as command
-from service.commands import submit
+from service.schemas.batches import Batch
 from tests.service.client.conftest import Connect
 from tests.service.running import Running
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.client import NotFound, catalogue
+from service.client import NotFound
+from service.client._async import catalogue
 from tests.service.client.conftest import QUESTION
 from tests.service.conftest import Player
 

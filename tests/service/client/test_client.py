@@ -10,7 +10,7 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
-from service import auth
+from service.auth.keys import Keys
 from service.client import (
     Client,
     Invalid,
@@ -21,10 +21,10 @@ from service.client import (
     StateEvent,
     Unauthorized,
     Visualization,
-    asynchronous,
-    blocking,
 )
-from service.keys import Keys
+from service.client._async import client as asynchronous
+from service.client._sync import client as blocking
+from service.middleware import authentication as auth
 from tests.service.client.conftest import QUESTION, Connect
 from tests.service.serving import serving
 

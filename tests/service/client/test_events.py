@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from service.client import PreviewEvent, ProgressEvent, StateEvent, events
-from service.client.events import event_of
-from service.client.frames import Frame
+from service.client import PreviewEvent, ProgressEvent, StateEvent
+from service.client._async import events
+from service.client._async.events import event_of
+from service.client.sse import Frame
 from tests.service.client.conftest import QUESTION, Connect
 from tests.service.client.flaky import Flaky, Mood, busy, cut, dropped, passed
 from tests.service.conftest import Player

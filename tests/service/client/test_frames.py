@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.client.frames import Decoder, Frame
+from service.client.sse import Decoder, Frame
 
 TEXT = (
     "retry: 2000\n\n: nothing new\n\nid: 1-0\nevent: state\ndata: {}\n\n"

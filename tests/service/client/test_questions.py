@@ -8,7 +8,7 @@ from typing import Any, Required, get_args, get_origin, get_type_hints
 import pytest
 
 from service.client.questions import Question, TemplateFields
-from workers.jobs import Request
+from workers.jobs.repository import Request
 
 
 def kept(hint: Any) -> Any:

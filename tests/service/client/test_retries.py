@@ -21,12 +21,12 @@ from service.client import (
     ServiceUnreachable,
     Unavailable,
 )
-from service.client.calls import Call, Patience
 from service.client.errors import retry_after_s
+from service.client.retries import Call, Patience
 from tests.service.client.conftest import QUESTION, Connect, Pauses
 from tests.service.client.flaky import Flaky, Mood, busy, dropped, flaky, lost, passed
 from tests.service.conftest import Player
-from workers.queue import QUEUE_KEY
+from workers.broker.queue import QUEUE_KEY
 
 PROBLEM = (
     b'{"type":"x","title":"x","status":%d,"detail":"not now","code":"%s","errors":[],"state":null,"new":1}'

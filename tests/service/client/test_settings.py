@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from service.client import BadAddress, Client, InsecureKeyWarning, ServiceError
-from service.client.settings import Account
+from service.client.config import Account
 from tests.service.client.conftest import Connect
 from tests.service.client.flaky import busy, flaky
 from workers.errors import SettingsError

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from service import answers
 from service.client import (
     AsyncClient,
     Cancelled,
@@ -24,8 +23,9 @@ from service.client import (
     NotFound,
     StateEvent,
     StillRunning,
-    events,
 )
+from service.client._async import events
+from service.schemas import visualizations as answers
 from tests.service.client.conftest import QUESTION
 from tests.service.conftest import PNG, Player
 

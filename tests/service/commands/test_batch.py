@@ -12,9 +12,9 @@ import pytest
 from fastapi import FastAPI
 
 from proxygrad.errors import BadRequest
-from service import atlas
+from service.cli import batch
 from service.client import Batch, CannotSave, Client, Invalid
-from service.commands import batch
+from service.images import contact_sheet as atlas
 from tests.service.conftest import Http
 from tests.service.serving import serving
 

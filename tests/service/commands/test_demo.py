@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from service.commands import demo
-from service.home import claimed
+from service.cli import demo
+from service.stack.data_directory import claimed
 from tests.service.conftest import PNG, Http, Player
 from tests.service.running import run
 from tests.service.serving import serving

@@ -9,10 +9,10 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
+from service.auth.keys import Keys
+from service.cli import demo
 from service.client import Unauthorized
-from service.commands import demo
-from service.home import claimed
-from service.keys import Keys
+from service.stack.data_directory import claimed
 from tests.service.serving import serving
 
 

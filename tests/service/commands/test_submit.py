@@ -15,7 +15,9 @@ import redis as redis_client
 from fastapi import FastAPI
 
 from proxygrad.errors import BadRequest
-from service import auth
+from service.auth.keys import Keys
+from service.cli import client_options as asking
+from service.cli import submit
 from service.client import (
     CannotSave,
     Client,
@@ -24,14 +26,13 @@ from service.client import (
     ServiceUnreachable,
     Unauthorized,
     Visualization,
-    calls,
 )
-from service.client.pictures import save
-from service.commands import asking, submit
-from service.keys import Keys
+from service.client import retries as calls
+from service.client.files import save
+from service.middleware import authentication as auth
 from tests.service.conftest import PNG, Http, Player
 from tests.service.serving import serving
-from workers.queue import watched_key
+from workers.broker.queue import watched_key
 
 WORDS = ["digits", "layer3", "7"]
 

@@ -1,0 +1,249 @@
+"""The method: activations whose backward slope differs from the forward one.
+
+Within `surrogate(slope)` every ReLU and Leaky ReLU that runs in this thread returns exactly what it
+always returns, and passes back ``grad * slope`` instead of ``grad * forward_slope`` where its input was
+not positive. Units behind inactive rectifiers, whose true gradient is zero, so get a direction to
+follow (Linse, Barth and Martinetz, "Rethinking Activation Maximization", arXiv 2410.16958; their proxy
+network, here in one forward pass with the gates of the original network). Other activations follow one
+principle, "the derivative is never below the slope": `proxygrad.backward.activations`.
+
+`surrogate(slope, proxy="network")` is the other reading: the activations return what those of the proxy
+network would, and autograd does the rest, so that gates are the proxy's own. The value of a unit then takes
+a second forward pass, outside the block.
+
+The calls are caught where Python calls them (`torch.overrides.TorchFunctionMode`), so modules,
+functions and methods, in place or not, reused or nested, are all covered and nothing of the network is
+changed. TorchScript code calls no Python and is not covered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from proxygrad.backward.activations import Activation, Slope, bend, per_sample, recognize, straighten
+from proxygrad.backward.pooling import MAX_POOLING, spread_max_pool2d, windows_of
+from proxygrad.errors import NetworkError
+from proxygrad.spec.settings import Proxy
+
+
+def rectify(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
+    """Leaky ReLU with one slope forward and another backward.
+
+    ``y = x if x > 0 else forward_slope * x``, ``dx = dy if x > 0 else max(slope, forward_slope) * dy``.
+    The proxy's slope is never below the network's own: 0 is plain activation maximization everywhere.
+
+    ``x``: any shape, the batch first. ``forward_slope``: not negative. ``slope``: a number, or ``(lanes,)``
+    with one slope per lane, the batch then being a multiple of the lanes. With ``inplace`` the result is
+    written over ``x``. Raises `NetworkError` when the batch cannot be divided among the lanes.
+    """
+    rectified: Tensor = _Rectify.apply(x, forward_slope, _raised(slope, forward_slope, x), inplace)  # type: ignore[no-untyped-call]
+    return rectified
+
+
+def _raised(slope: Slope, forward_slope: float, x: Tensor) -> Slope:
+    """The larger of the two slopes; ``(lanes,)`` made ready to be multiplied with ``x``."""
+    if isinstance(slope, Tensor):
+        return per_sample(slope, x).clamp(min=forward_slope)
+    return max(slope, forward_slope)
+
+
+class _Rectify(torch.autograd.Function):
+    """Saves its output only, as ReLU does: for slopes >= 0, ``y > 0`` exactly where ``x > 0``."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, forward_slope: float, slope: Slope, inplace: bool) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(x)
+            y = torch.relu_(x) if forward_slope == 0 else functional.leaky_relu_(x, forward_slope)
+        else:
+            y = torch.relu(x) if forward_slope == 0 else functional.leaky_relu(x, forward_slope)
+        ctx.save_for_backward(y)
+        ctx.slope = slope  # type: ignore[attr-defined]
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (grad,) = grads
+        (y,) = ctx.saved_tensors
+        slope: Slope = ctx.slope
+        if isinstance(slope, Tensor):
+            return torch.where(y > 0, grad, grad * slope), None, None, None
+        return torch.ops.aten.leaky_relu_backward(grad, y, slope, False), None, None, None
+
+
+def steepen(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
+    """The proxy network's rectifier: Leaky ReLU of slope ``max(slope, forward_slope)``; else as `rectify`."""
+    raised = _raised(slope, forward_slope, x)
+    if not isinstance(raised, Tensor):
+        return functional.leaky_relu(x, raised, inplace)
+    gate = torch.where(x > 0, torch.ones_like(raised), raised)
+    return x.mul_(gate) if inplace else x * gate
+
+
+def _leaky(how: surrogate, x: Tensor, forward_slope: float, inplace: bool) -> Tensor:
+    if forward_slope < 0:  # like |x|: the sign of the output does not tell that of the input
+        parameters = (("negative_slope", forward_slope), ("inplace", inplace))
+        return _other(how, x, Activation(functional.leaky_relu, parameters, inplace))
+    rule = steepen if how.proxy == "network" else rectify
+    return rule(x, forward_slope, how.slope, inplace)
+
+
+def _relu(how: surrogate, input: Tensor, inplace: bool = False) -> Tensor:
+    return _leaky(how, input, 0.0, inplace)
+
+
+def _relu_(how: surrogate, input: Tensor) -> Tensor:
+    return _leaky(how, input, 0.0, inplace=True)
+
+
+def _leaky_relu(how: surrogate, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    return _leaky(how, input, negative_slope, inplace)
+
+
+def _leaky_relu_(how: surrogate, input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    return _leaky(how, input, negative_slope, inplace=True)
+
+
+def _rrelu(
+    how: surrogate,
+    input: Tensor,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    inplace: bool = False,
+) -> Tensor:
+    """In evaluation a Leaky ReLU; in training its slopes are drawn at random, and stay as they are."""
+    if training:
+        return functional.rrelu(input, lower, upper, training, inplace)
+    return _leaky(how, input, (lower + upper) / 2, inplace)
+
+
+def _rrelu_(
+    how: surrogate, input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False
+) -> Tensor:
+    return _rrelu(how, input, lower, upper, training, inplace=True)
+
+
+def _prelu(how: surrogate, input: Tensor, weight: Tensor) -> Tensor:
+    if how.proxy == "surrogate":
+        return bend(input, Activation(torch.prelu), how.slope, weight=weight)
+    own = weight.view(-1, *[1] * (input.ndim - 2)) if weight.numel() > 1 else weight  # (units, 1, …) or (1,)
+    slope = per_sample(how.slope, input) if isinstance(how.slope, Tensor) else input.new_tensor(how.slope)
+    raised = torch.where(slope > 0, torch.maximum(own, slope), own)
+    return torch.where(input > 0, input, raised * input)
+
+
+def _other(how: surrogate, x: Tensor, activation: Activation) -> Tensor:
+    return (straighten if how.proxy == "network" else bend)(x, activation, how.slope)
+
+
+def _max_pool(
+    how: surrogate, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    if how.spread_max_pool == 0:
+        return func(*args, **kwargs)  # type: ignore[no-any-return]
+    windows = windows_of(func, args, kwargs)
+    x = windows.pop("input")
+    return spread_max_pool2d(x, windows, how.spread_max_pool, forward=how.proxy == "network")
+
+
+_RECTIFIERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    functional.relu: _relu,
+    torch.relu: _relu,
+    Tensor.relu: _relu,
+    torch.relu_: _relu_,
+    Tensor.relu_: _relu_,
+    functional.leaky_relu: _leaky_relu,
+    functional.leaky_relu_: _leaky_relu_,
+    functional.rrelu: _rrelu,
+    torch.rrelu: _rrelu,
+    functional.rrelu_: _rrelu_,
+    torch.prelu: _prelu,
+    Tensor.prelu: _prelu,
+}
+
+
+def rectifier_name(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """``relu``, ``gelu``, …: of a call whose gradient `surrogate` changes; None for any other.
+
+    torch's module ReLU6 calls hardtanh, from 0 to 6.
+    """
+    if (call := recognize(function, args, kwargs)) is not None and call[1].limits == (0.0, 6.0):
+        return "relu6"
+    return function.__name__.rstrip("_") if call or function in _RECTIFIERS else None
+
+
+def _is_share(value: Slope) -> bool:
+    """Whether every number is in [0, 1]; those on a GPU are trusted, for reading them would be a wait."""
+    if isinstance(value, Tensor):
+        return value.device.type != "cpu" or bool(((value >= 0) & (value <= 1)).all())
+    return 0 <= value <= 1
+
+
+class surrogate(TorchFunctionMode):
+    """Context manager: the activations of this thread use ``slope`` in the backward pass.
+
+    ``slope``: a number in [0, 1] for the whole batch, or a tensor ``(lanes,)`` with one for each lane; 0
+    changes nothing. ``proxy``: "surrogate" changes gradients only; with "network" activations return those of
+    the proxy network, and gradients are autograd's. ``spread_max_pool``: the share in [0, 1] of the gradient
+    of 2-d max pooling that goes to the whole window (`proxygrad.backward.pooling`); 0 leaves max pooling as
+    it is.
+
+    Gradients of values computed inside are the proxy's, also when taken after the block has ended. Of nested
+    blocks the innermost applies. Raises `NetworkError` for numbers outside [0, 1]: a negative slope would
+    turn the gradient of silent units round, one above 1 would prefer silent units to active ones.
+
+    >>> x = torch.tensor([[-1.0, 2.0]], requires_grad=True)
+    >>> with surrogate(0.05):
+    ...     y = torch.relu(x)
+    >>> torch.autograd.grad(y.sum(), x)
+    (tensor([[0.0500, 1.0000]]),)
+    """
+
+    def __init__(self, slope: Slope, proxy: Proxy = "surrogate", *, spread_max_pool: float = 0.0) -> None:
+        super().__init__()
+        for name, value in (("slope", slope), ("spread_max_pool", spread_max_pool)):
+            if not _is_share(value):
+                raise NetworkError(f"{name} {value} is outside 0 to 1")
+        if proxy not in get_args(Proxy):
+            raise NetworkError(f"proxy {proxy!r} is none of {', '.join(get_args(Proxy))}")
+        self.slope = slope
+        self.proxy = proxy
+        self.spread_max_pool = spread_max_pool
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        proxied = self._proxied(func, args, kwargs)
+        if proxied is None:
+            return func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():  # of nested blocks the innermost has the say
+            return proxied()
+
+    def _proxied(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[], Tensor] | None:
+        """What to call instead of ``func``; None where it is nothing of ours."""
+        if func in MAX_POOLING:
+            return partial(_max_pool, self, func, args, kwargs)
+        if (call := recognize(func, args, kwargs)) is not None:
+            proxied = partial(_other, self, *call)
+        elif (rectifier := _RECTIFIERS.get(func)) is not None:
+            proxied = partial(rectifier, self, *args, **kwargs)
+        else:
+            return None
+        plain = not isinstance(self.slope, Tensor) and self.slope == 0  # autograd itself, to the bit
+        return partial(func, *args, **kwargs) if plain else proxied

@@ -1,0 +1,75 @@
+"""``proxygrad``: one command line whose subcommands come from wherever they belong.
+
+Each subcommand is a module named in the entry-point group ``proxygrad.cli``, with ``HELP``,
+``add_arguments(parser)`` and ``run(arguments) -> int``. So this package does not import the service that adds
+``serve`` and ``submit``, and an installation without the service still offers ``render``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, cast
+
+from proxygrad.errors import ProxyGradError
+from proxygrad.version import __version__
+
+GROUP = "proxygrad.commands"
+
+EXTRAS = "pip install 'proxygrad-service[engine]' brings what render and models need, [training] train-digits"
+
+
+class Command(Protocol):
+    """What the module of a subcommand offers."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the subcommand's own arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; the exit status. A `ProxyGradError` becomes one line on standard error and exit status 1."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status: 0 done, 1 an error that was explained, 2 wrong usage."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return cast(Command, arguments.command).run(arguments)
+    except ProxyGradError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"error: this command needs {error.name!r}, which is not installed; {EXTRAS}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit says nothing either
+        return 141  # 128 + SIGPIPE
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as shells report it
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="proxygrad", description="See what a unit of a network responds to."
+    )
+    parser.add_argument("--version", action="version", version=f"proxygrad {__version__}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        command = _load(entry)
+        if command is not None:
+            subparser = subparsers.add_parser(entry.name, help=command.HELP, description=command.HELP)
+            command.add_arguments(subparser)
+            subparser.set_defaults(command=command)
+    return parser
+
+
+def _load(entry: EntryPoint) -> Command | None:
+    """None where the extra that the subcommand belongs to is not installed."""
+    try:
+        return cast(Command, entry.load())
+    except ModuleNotFoundError:
+        return None

@@ -1,1 +1,0 @@
-"""Subcommands of ``proxygrad`` that need no service; each is named in the entry-point group."""

@@ -1,0 +1,174 @@
+"""A lane: one image on its way up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from proxygrad.errors import CheckpointMismatch, LaneError, ProxyGradError
+from proxygrad.objectives.units import Objective
+from proxygrad.optim import update_rules as ascent
+from proxygrad.parameterizations import Maco, Parameterization
+from proxygrad.precision import Arithmetic
+from proxygrad.spec.robustness import resolved
+from proxygrad.spec.settings import Settings
+from proxygrad.transforms import Draw, draw
+
+_UNMOVED = Draw(None, None)
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Lanes that shall differ from each other; ``diversity`` is the weight of that beside the activation."""
+
+    diversity: float
+
+
+@dataclass(frozen=True, eq=False)
+class LaneState:
+    """Everything that a lane's next steps depend on, besides what was asked; on the CPU, shared with nothing.
+
+    ``params``: ``P``; ``rule``: what the update rule keeps, each ``P``; ``generator``: the state of the
+    lane's generator, uint8; ``image``: ``(C, H, W)``, or None before the first evaluation.
+    """
+
+    params: Tensor
+    rule: Mapping[str, Tensor]
+    generator: Tensor
+    curve: tuple[float, ...]
+    steepest: float
+    steepest_ever: float
+    image: Tensor | None
+
+    def check(self, params: Sequence[int], rule: Collection[str], image: Sequence[int]) -> None:
+        """Raises `CheckpointMismatch` unless parameters, names of the rule and image have these shapes."""
+        tensors = {"params": self.params, **{f"rule.{name}": value for name, value in self.rule.items()}}
+        expected = {"params": tuple(params), **{f"rule.{name}": tuple(params) for name in rule}}
+        if self.image is not None:
+            tensors["image"], expected["image"] = self.image, tuple(image)
+        held = {name: tuple(value.shape) for name, value in tensors.items()}
+        if held != expected:
+            raise CheckpointMismatch(f"the checkpoint holds {held}; this question needs {expected}")
+
+
+@dataclass(eq=False)
+class Lane:
+    """One image being optimised: what is asked of it, what has been seen, and how it ended.
+
+    ``settings`` are completed; ``start`` is an image ``(C, H, W)`` in [0, 1], or None for a random one of the
+    seed. ``together``: lanes with the same one share a batch where each wants one of its own. ``maco`` is the
+    parameterisation where its magnitude was given. ``curve`` holds the activation before each step and, once
+    ended, after the last one. ``image`` ``(C, H, W)`` is the best that was seen,
+    or the latest where steps see moved images: their activations are of the view, so the highest is luck. The
+    first and the last evaluation always see the image itself. ``steepest`` is the largest entry of the
+    activation's gradient at the latest evaluation, ``steepest_ever`` the largest at any. ``error`` is set
+    when the lane failed.
+    """
+
+    settings: Settings
+    objective: Objective
+    start: Tensor | None = None
+    family: Family | None = None
+    together: object | None = None
+    maco: Maco | None = None
+    curve: list[float] = field(default_factory=list)
+    image: Tensor | None = None
+    steepest: float = 0.0
+    steepest_ever: float = 0.0
+    error: ProxyGradError | None = None
+    dtype: Arithmetic = "float32"
+
+    def __post_init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(self.settings.seed)
+        self._robustness = resolved(self.settings.robustness)
+        self._view: Draw | None = None
+
+    @property
+    def step(self) -> int:
+        """Steps done so far, 0 to ``settings.steps``."""
+        return max(0, len(self.curve) - 1)
+
+    @property
+    def ended(self) -> bool:
+        """It failed, or the image after its last step has been evaluated."""
+        return self.error is not None or len(self.curve) > self.settings.steps
+
+    @property
+    def rate(self) -> float:
+        """Length of the step that follows the latest evaluation; 0 when the lane has ended."""
+        return 0.0 if self.ended else ascent.rate(self.settings.step_size, self.step, self.settings.steps)
+
+    @property
+    def slope(self) -> float:
+        """Of the rectifiers in the evaluation to come: from ``slope`` to ``slope_end`` over the steps."""
+        begin, end = self.settings.slope, self.settings.slope_end
+        if end is None or self.settings.steps == 1:
+            return begin
+        passed = min(1.0, len(self.curve) / (self.settings.steps - 1))
+        return begin + passed * (end - begin)
+
+    def begin(self, images: Parameterization, device: torch.device) -> Tensor:
+        """Parameters of the first image, ``(1, *P)``: of ``start``, or drawn, once, from the generator."""
+        if self.start is None:
+            return (
+                images.start(self.generator, self.settings.start_noise).to(device, torch.float32).unsqueeze(0)
+            )
+        return images.encode(self.start.to(device, torch.float32).unsqueeze(0))
+
+    def view(self, size: tuple[int, int], channels: int) -> Draw:
+        """How the evaluation to come sees the image: moved, but for the first and the last.
+
+        Drawn once for each evaluation: until `note` has recorded it, asking again gives the same.
+        """
+        if len(self.curve) in (0, self.settings.steps):
+            return _UNMOVED
+        if self._view is None:
+            self._view = draw(self._robustness, size, channels, self.generator)
+        return self._view
+
+    def note(self, activation: float, steepest: float, image: Tensor) -> None:
+        """Record one evaluation: the activation, the largest gradient entry, and the image ``(C, H, W)``.
+
+        ``image`` may be a row of a larger tensor that is not written to any more.
+        """
+        self._view = None
+        if not (math.isfinite(activation) and math.isfinite(steepest)):
+            self.error = LaneError(
+                f"{self.objective}: activation {activation} with largest gradient {steepest} "
+                f"at step {len(self.curve)}"
+            )
+            return
+        best = not self.curve or activation > max(self.curve)
+        self.steepest, self.steepest_ever = steepest, max(steepest, self.steepest_ever)
+        self.curve.append(activation)
+        if self._robustness is not None:
+            self.image = image.clone() if self.ended else image
+        elif best:
+            self.image = image.clone()
+
+    def state(self, params: Tensor, rule: Mapping[str, Tensor]) -> LaneState:
+        """What it takes to go on from here; ``params`` ``P`` and ``rule`` are this lane's rows, copied."""
+        return LaneState(
+            params=_copied(params),
+            rule={name: _copied(value) for name, value in rule.items()},
+            generator=self.generator.get_state(),
+            curve=tuple(self.curve),
+            steepest=self.steepest,
+            steepest_ever=self.steepest_ever,
+            image=None if self.image is None else _copied(self.image),
+        )
+
+    def resume(self, state: LaneState, device: torch.device) -> None:
+        """Go on from ``state``, which was taken of a lane of the same question."""
+        self.generator.set_state(state.generator)
+        self.curve = list(state.curve)
+        self.steepest, self.steepest_ever = state.steepest, state.steepest_ever
+        self.image = None if state.image is None else state.image.to(device)
+
+
+def _copied(values: Tensor) -> Tensor:
+    return values.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

@@ -1,0 +1,135 @@
+"""From optimised images to what is handed out: the PNGs, and the truth about them.
+
+Whatever number format the steps were computed in, what is reported here is measured in float32 on the network
+itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proxygrad.engine.evaluation import evaluate
+from proxygrad.engine.lane import Lane
+from proxygrad.images import decode_png, encode_png
+from proxygrad.networks.network import Network
+from proxygrad.objectives.units import Channel, Logit, Neuron, Objective
+from proxygrad.parameterizations import parameterization
+from proxygrad.spec import ImageResult, Measured, Result, Role, Spec
+
+#: Two activations that differ by less than this part of the larger are equal but for float32 rounding.
+ROUNDING = 1e-5
+#: A gradient has faded when its largest entry is below this part of the largest that the lane has met.
+#: docs/activations.md has what it finds.
+FADED = 0.01
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A finished visualization: everything known about it, and a PNG's bytes for each of `Result.images`."""
+
+    images: tuple[bytes, ...]
+    result: Result
+
+    @property
+    def png(self) -> bytes:
+        """The best image."""
+        return self.images[self.result.best]
+
+
+def measure(network: Network, objective: Objective, image: Tensor) -> float:
+    """The activation of one image ``(C, H, W)`` in [0, 1] on the network itself: float32, alone, no proxy."""
+    with torch.no_grad():
+        read = network.read(image.to(network.device, torch.float32).unsqueeze(0), objective.layers)
+    return float(objective(read))
+
+
+def first_image(network: Network, lane: Lane) -> Tensor:
+    """The image that ``lane`` began with, ``(C, H, W)`` in [0, 1]: made again, from its seed or its start."""
+    assert lane.image is not None, "a lane that ended without an error has been evaluated"
+    channels, height, width = lane.image.shape
+    shape = (channels, height, width)
+    images = lane.maco or parameterization(lane.settings.parameterization, shape, network.device)
+    again = Lane(lane.settings, lane.objective, lane.start)
+    with torch.no_grad():
+        return images.decode(again.begin(images, network.device))[0]
+
+
+def is_stuck(lane: Lane, start: float, best: float) -> bool:
+    """Whether ascent got nowhere, from ``start`` to ``best``: what `Result.stuck` says.
+
+    Either ``best`` is above ``start`` by no more than `ROUNDING`; or the unit has gone silent: it is not
+    above 0 and its gradient has faded. The latter is where plain ascent leads a unit that begins where its
+    GELU, SiLU or Hardswish falls: from below 0 up to 0, and no further. It is asked of single units alone:
+    of others, as of one that is to be made small, 0 may be the best there is.
+    """
+    if best - start <= ROUNDING * max(abs(start), abs(best)):
+        return True
+    single = isinstance(lane.objective, (Channel, Neuron, Logit))
+    return single and best <= 0 and lane.steepest <= FADED * lane.steepest_ever
+
+
+def deliver(
+    network: Network,
+    spec: Spec,
+    lanes: Sequence[Lane],
+    ran_s: float,
+    on_image: Callable[[], None] = lambda: None,
+) -> Rendering:
+    """Encode the images that ``spec`` asked for, decode them again, and measure what they achieve.
+
+    ``lanes``: those asked for, then the plain ones beside them. ``ran_s``: seconds since their first step.
+    ``on_image`` is called after each of several.
+    """
+    images, seen = list[bytes](), list[ImageResult]()
+    for number, lane in enumerate(lanes):
+        png, measured = _delivered(network, lane, "proxygrad" if number < spec.images else "baseline")
+        images.append(png)
+        seen.append(measured)
+        on_image()
+    first, lane = seen[0], lanes[0]
+    assert lane.image is not None, "it has been delivered"
+    height, width = lane.image.shape[1:]
+    result = Result(
+        **{name: getattr(first, name) for name in Measured.model_fields},
+        spec=_as_used(spec, lane.objective),
+        width_px=width,
+        height_px=height,
+        digest=network.info.digest,
+        engine_version=network.info.engine_version,
+        device=str(network.device),
+        dtype=lane.dtype,
+        ran_s=ran_s,
+        steps_per_s=lane.step / ran_s if ran_s > 0 else 0.0,
+    )
+    return Rendering(tuple(images), result if len(seen) == 1 else result.of(tuple(seen)))
+
+
+def _delivered(network: Network, lane: Lane, role: Role) -> tuple[bytes, ImageResult]:
+    assert lane.image is not None, "a lane that ended without an error has been evaluated"
+    png = encode_png(lane.image)
+    decoded = decode_png(png)
+    seen = evaluate(network, lane.objective, decoded, lane.settings.seed)
+    start = measure(network, lane.objective, first_image(network, lane))
+    measured = ImageResult(
+        role=role,
+        seed=lane.settings.seed,
+        achieved_activation=measure(network, lane.objective, decoded),
+        start_activation=start,
+        robust_activation=seen.robust_activation,
+        rank=seen.rank,
+        rank_of=seen.rank_of,
+        class_probabilities=seen.class_probabilities,
+        stuck=is_stuck(lane, start, measure(network, lane.objective, lane.image)),
+        curve=tuple(lane.curve),
+        steps_done=lane.step,
+    )
+    return png, measured
+
+
+def _as_used(spec: Spec, objective: Objective) -> Spec:
+    position = objective.position if isinstance(objective, Neuron) else None
+    return spec.model_copy(update={"position": position})

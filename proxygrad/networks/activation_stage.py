@@ -1,0 +1,138 @@
+"""Which layers are pre-activation, and which post-activation.
+
+One rule. A *rectifier* is a call of a function whose gradient `proxygrad.backward.surrogate` changes: relu,
+gelu, silu and so on. A layer is **post-activation** when what it returns is what a rectifier returned, and
+**pre-activation** when a rectifier takes what it returns; each also where the values in between were only
+selected, rearranged, joined or pooled: flattened, permuted, concatenated, averaged. Arithmetic with other
+values (weights, a norm, an addition) ends that: in ``relu(norm(conv(x)) + x)`` the norm and the convolution
+are neither. What is joined is post-activation when all of it is, by the same rectifier. A layer that is both
+is post-activation.
+
+It is watched in a forward pass, where Python calls torch, as in `proxygrad.backward.surrogate`: functions,
+methods and modules alike, in place or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from proxygrad.backward.surrogate import rectifier_name
+from proxygrad.networks.capture import tensors_in
+from proxygrad.spec import Stage
+
+#: By what they are called in torch, of its functions and of the methods of tensors.
+_POOLING = {
+    f"{kind}_pool{dimensions}d{ending}"
+    for kind in ("avg", "adaptive_avg", "max", "adaptive_max")
+    for dimensions in (1, 2, 3)
+    for ending in ("", "_with_indices")
+}
+_ARRANGING = _POOLING | {
+    *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze"),
+    *("expand", "expand_as", "repeat", "tile", "permute", "transpose", "t", "swapaxes", "swapdims"),
+    *("movedim", "moveaxis", "contiguous", "clone", "detach", "to", "float", "alias"),
+    *("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"),
+    *(
+        "chunk",
+        "split",
+        "tensor_split",
+        "unbind",
+        "narrow",
+        "select",
+        "index_select",
+        "roll",
+        "flip",
+        "unfold",
+    ),
+    *("__getitem__", "__get__"),  # the latter of attributes: x.T, x.data
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"),
+    *("feature_alpha_dropout", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle"),
+    *("pad", "constant_pad_nd", "mean", "amax", "max"),
+}
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor as it was at one moment. It is held, so that its id stays its own.
+
+    ``sources``: what it was only selected, rearranged, joined or pooled from. ``made_by``, ``taken_by``: the
+    rectifier's name, "" while there is none.
+    """
+
+    tensor: Tensor
+    sources: tuple[Value, ...] = ()
+    made_by: str = ""
+    taken_by: str = ""
+
+    @property
+    def place(self) -> tuple[Stage | None, str | None]:
+        """The stage of a layer that returned this, and the rectifier's name; None, None for neither."""
+        if self.made_by:
+            return "post_activation", self.made_by
+        return ("pre_activation", self.taken_by) if self.taken_by else (None, None)
+
+
+class Rectified(TorchFunctionMode):
+    """Within it, follows which values rectifiers make and take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._values: dict[int, Value] = {}
+        self._held: list[Value] = []
+
+    def value(self, tensor: Tensor) -> Value:
+        """``tensor`` as it is now."""
+        return self._values.get(id(tensor)) or self._new(Value(tensor))
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        changed = list(tensors_in(args[:1] if func is Tensor.__setitem__ else result))
+        if changed:
+            floating = (each for each in tensors_in((args, kwargs)) if each.is_floating_point())  # no indices
+            taken = list(floating)
+            name = rectifier_name(func, args, kwargs) if taken else None
+            self._follow(func, name, [self.value(each) for each in taken], changed)
+        return result
+
+    def _follow(
+        self, func: Callable[..., Any], name: str | None, taken: list[Value], made: list[Tensor]
+    ) -> None:
+        """``func`` took ``taken``, as they were before the call, and returned ``made``."""
+        if name is not None:
+            _mark(taken[0], name)
+            self._new(Value(made[0], made_by=name))
+            return
+        arranged = getattr(func, "__name__", "") in _ARRANGING
+        makers = {each.made_by for each in taken}
+        for tensor in made:
+            if not arranged:
+                self._new(Value(tensor))
+            elif self._values.get(id(tensor)) not in taken:  # else it is handed through
+                self._new(Value(tensor, tuple(taken), made_by=min(makers) if len(makers) == 1 else ""))
+
+    def _new(self, value: Value) -> Value:
+        self._values[id(value.tensor)] = value
+        self._held.append(value)
+        return value
+
+
+def _mark(value: Value, name: str) -> None:
+    """A rectifier takes ``value``, and so all that this was rearranged from."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if not each.taken_by:
+            each.taken_by = name
+            waiting.extend(each.sources)

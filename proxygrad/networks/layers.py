@@ -1,0 +1,218 @@
+"""The layers of a network: what each call of each module returns, and where in it the units are.
+
+One forward pass on grey. Units are the entries of one dimension of what a layer returns: the channels of a
+feature map, the features of a token. Which dimension that is cannot be read off a shape: maps come as
+``(B, C, H, W)`` and as ``(B, H, W, C)``, sequences as ``(B, T, D)`` and as ``(T, B, D)``. The rule:
+
+1. Convolutions, batch and group norms and pooling have their units in dimension 1; linear layers, layer norms
+   and attention in the last. That is how torch defines them.
+2. Anything else, e.g. an activation function, a permutation or a whole block, is like the tensor itself where
+   one of those made it or takes it, else like the tensor of the same shape that one of those made or took
+   nearest to it in the pass.
+3. Where neither is to be had, a map has its units in dimension 1 and a sequence in the last.
+
+Shapes tell nothing where all sides are equal, e.g. 8 channels of 8x8: a second pass on an image twice as
+wide decides then, where the network takes one.
+
+The batch is dimension 0, or 1 in a sequence whose dimension 0 is not of the batch's size.
+
+Which layers are pre-activation and which post-activation is seen in the same pass:
+`proxygrad.networks.activation_stage`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from proxygrad.networks.activation_stage import Rectified, Value
+from proxygrad.networks.capture import first_tensor
+from proxygrad.objectives.units import OUTPUT
+from proxygrad.spec import LayerInfo, LayerKind
+
+_UNITS_FIRST = (
+    *(nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d),
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.LocalResponseNorm),
+)
+_UNITS_LAST = (nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.LSTM, nn.GRU, nn.RNN)
+#: Layer norms of the last dimension; over several dimensions they say nothing about units.
+_NORMS = (nn.LayerNorm, nn.RMSNorm)
+
+
+class Layout(NamedTuple):
+    """Where batch and units are in what a module returns."""
+
+    batch: int
+    units: int
+
+    def arrange(self, value: Tensor) -> Tensor:
+        """A view with the batch first, and units where objectives expect them:
+        ``(B, units, rows, columns)``, ``(B, tokens, units)`` or ``(B, units)``."""
+        return value.movedim((self.batch, self.units), (0, 1 if value.ndim == 4 else -1))
+
+
+def declared_units(module: nn.Module) -> int | None:
+    """The dimension of the units where torch defines it for this module: 1, or -1 for the last; else None.
+
+    A subclass with a forward pass of its own counts as unknown: torchvision's ``LayerNorm2d`` permutes.
+    """
+    if _runs_as(module, _UNITS_FIRST):
+        return 1
+    if _runs_as(module, _UNITS_LAST):
+        return -1
+    return -1 if _runs_as(module, _NORMS) and len(getattr(module, "normalized_shape", ())) == 1 else None
+
+
+def _runs_as(module: nn.Module, types: tuple[type[nn.Module], ...]) -> bool:
+    return any(isinstance(module, each) and type(module).forward is each.forward for each in types)
+
+
+class _Mark(NamedTuple):
+    """At ``moment``, a layer that declares its units made or took ``tensor``."""
+
+    moment: int
+    tensor: Tensor
+    units: int
+
+
+class _Return(NamedTuple):
+    """At ``moment``, ``module`` returned ``value``; None: no floating-point tensor."""
+
+    moment: int
+    module: nn.Module
+    value: Value | None
+
+    @property
+    def tensor(self) -> Tensor | None:
+        return None if self.value is None else self.value.tensor
+
+
+@dataclass
+class _Log:
+    """What the hooks see. Tensors are held until the end, so that identities stay unique."""
+
+    names: dict[nn.Module, str]
+    rectified: Rectified = field(default_factory=Rectified)
+    calls: Counter[str] = field(default_factory=Counter)
+    returned: dict[str, _Return] = field(default_factory=dict)
+    marks: defaultdict[torch.Size, list[_Mark]] = field(default_factory=lambda: defaultdict(list))
+    moment: int = 0
+
+    def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._mark(module, first_tensor(inputs))
+
+    def after(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        tensor = first_tensor(output)
+        self._mark(module, tensor)
+        name = self.names[module]
+        self.calls[name] += 1
+        number = self.calls[name]
+        label = name if number == 1 else f"{name}@{number}"
+        self.keep(label, module, tensor)
+
+    def keep(self, label: str, module: nn.Module, tensor: Tensor | None) -> None:
+        value = None if tensor is None else self.rectified.value(tensor)
+        self.returned[label] = _Return(self.moment, module, value)
+
+    def _mark(self, module: nn.Module, tensor: Tensor | None) -> None:
+        units = declared_units(module)
+        if tensor is not None and units is not None:
+            self.moment += 1
+            self.marks[tensor.shape].append(_Mark(self.moment, tensor, units))
+
+    def units(self, moment: int, tensor: Tensor) -> int:
+        same = self.marks[tensor.shape]
+        own = [mark for mark in same if mark.tensor is tensor]
+        if not (own or same):
+            return 1 if tensor.ndim == 4 else -1
+        return min(own or same, key=lambda mark: abs(mark.moment - moment)).units
+
+
+@dataclass(frozen=True)
+class Survey:
+    """``layers``: what can be asked about, in the order of the pass. ``layouts``: how to arrange what they
+    return. ``unlisted``: every other module that ran or exists, and why it cannot be asked about.
+    ``output``: name of the layer that is the network's output."""
+
+    layers: tuple[LayerInfo, ...]
+    layouts: Mapping[str, Layout]
+    unlisted: Mapping[str, str]
+    output: str
+
+
+def survey(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> Survey:
+    """Run ``module`` on one image and list the calls of the modules in ``names``, the later ones as
+    ``name@2``, ``name@3``, …; ``output`` where the network's output is none of theirs.
+
+    ``inputs``: ``(1, C, H, W)``, of an image that requires gradients: what then requires none does not depend
+    on the image. No hook is left behind, whatever happens. Raises what the module raises.
+    """
+    found = _pass(module, inputs, names)
+    if any(layer.kind in ("feature_map", "tokens") and len(set(layer.shape)) == 1 for layer in found.layers):
+        with suppress(Exception):  # a network for one size only
+            wide = _pass(module, inputs.repeat(1, 1, 1, 2), names)
+            return _described_by(found, wide)
+    return found
+
+
+def _pass(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> Survey:
+    log = _Log({each: name for name, each in names.items()})
+    with ExitStack() as hooks:
+        for each in log.names:
+            hooks.callback(each.register_forward_pre_hook(log.before).remove)
+            hooks.callback(each.register_forward_hook(log.after).remove)
+        hooks.enter_context(log.rectified)
+        end = first_tensor(module(inputs))
+    made_by = [name for name, each in log.returned.items() if each.tensor is end and end is not None]
+    if not made_by and OUTPUT not in names:
+        log.keep(OUTPUT, module, end)
+    return _sorted_out(log, end, made_by[0] if made_by else OUTPUT)
+
+
+def _described_by(found: Survey, wide: Survey) -> Survey:
+    """``found`` with the layouts of ``wide`` for layers whose sides are all equal: their shapes stay true."""
+    equal = {layer.name for layer in found.layers if len(set(layer.shape)) == 1}
+    known = {name: layout for name, layout in wide.layouts.items() if name in equal}
+    return replace(found, layouts={**found.layouts, **known})
+
+
+def _sorted_out(log: _Log, end: Tensor | None, output: str) -> Survey:
+    layers, layouts = [], {}
+    unlisted = dict.fromkeys(log.names.values(), "does not run when the network does")
+    for name, (moment, module, value) in log.returned.items():
+        if value is None or (problem := _problem(value.tensor)):
+            unlisted[name] = "returns no floating-point tensor" if value is None else problem
+            continue
+        unlisted.pop(name, None)
+        tensor = value.tensor
+        layout = Layout(0 if tensor.shape[0] == 1 else 1, log.units(moment, tensor))
+        layouts[name] = layout
+        kind = "output" if name == OUTPUT and module not in log.names else type(module).__name__
+        stage, activation = value.place
+        described = _describe(name, kind, layout.arrange(tensor), tensor is end)
+        layers.append(described.model_copy(update={"stage": stage, "activation": activation}))
+    return Survey(tuple(layers), layouts, unlisted, output)
+
+
+def _problem(value: Tensor) -> str:
+    """Why what a module returned for one image holds no units; empty where it does."""
+    shape = tuple(value.shape)
+    if value.ndim not in (2, 3, 4):
+        return f"returns shape {shape} for one image: neither a map, nor tokens, nor a vector"
+    if value.shape[0] != 1 and (value.ndim != 3 or value.shape[1] != 1):
+        return f"returns shape {shape} for one image: no dimension is the batch"
+    return "" if value.requires_grad else "does not depend on the image"
+
+
+def _describe(name: str, kind: str, arranged: Tensor, is_output: bool) -> LayerInfo:
+    kinds: dict[int, LayerKind] = {4: "feature_map", 3: "tokens", 2: "logits" if is_output else "vector"}
+    shape = tuple(arranged.shape[1:])
+    units = shape[-1] if len(shape) == 2 else shape[0]
+    return LayerInfo(name=name, kind=kinds[arranged.ndim], type=kind, shape=shape, units=units)

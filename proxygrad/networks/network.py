@@ -1,0 +1,256 @@
+"""A network made ready: frozen, with its layers listed, and cut at the layer that is asked about."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor, nn
+
+from proxygrad.errors import NetworkError, ProxyGradError, SizeUnsupported, UnknownLayer
+from proxygrad.networks.capture import Call
+from proxygrad.networks.layer_reader import Reader, prepare
+from proxygrad.networks.layers import Survey, survey
+from proxygrad.networks.module_copy import private_copy
+from proxygrad.networks.variants import Copy, Workshop
+from proxygrad.objectives.units import OUTPUT
+from proxygrad.precision import Precision, arithmetic
+from proxygrad.spec import LayerInfo, ModelInfo
+from proxygrad.version import ENGINE_VERSION
+
+
+class Network:
+    """A private, frozen copy of ``module`` in evaluation mode, with what is needed to feed it images.
+
+    ``module``: any floating-point `torch.nn.Module` that takes one tensor ``(B, C, H, W)``; it is copied, in
+    float32 (`proxygrad.networks.module_copy`), and never changed. ``input_shape``: ``(C, H, W)`` it was made
+    for, C = 1 (grey), 3 (RGB), or any other number, for which there are images but no PNG. ``mean``, ``std``:
+    per channel; images in [0, 1] are normalised with them before the network (default 0 and 1). ``classes``:
+    names of the logits. ``origin``: where the module came from, e.g. its builder; part of the digest.
+
+    A layer is one call of one module, by its dotted name; the second call of the same module in a forward
+    pass is ``name@2``, counted from 1 as the calls return, so ``name`` is ``name@1``. Of several tensors that
+    a module returns the first counts. Activations come with the batch first: feature maps
+    ``(B, units, rows, columns)``, tokens ``(B, tokens, units)``, vectors ``(B, units)``;
+    `proxygrad.networks.layers` says how it is known which dimension holds the units.
+
+    Raises `NetworkError` when the module cannot be copied, is not floating-point, holds non-finite weights,
+    or fails on an image of ``input_shape``.
+
+    Not for use by several threads at once.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        input_shape: tuple[int, int, int] = (3, 224, 224),
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        *,
+        name: str = "network",
+        classes: Sequence[str] | None = None,
+        origin: str = "",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        channels = input_shape[0]
+        if channels < 1:
+            raise NetworkError(f"input_shape {input_shape} has {channels} channels; images have 1 or more")
+        self.name = name
+        self.input_shape = input_shape
+        self.classes = tuple(classes) if classes is not None else None
+        self.origin = origin
+        self.device = _device(device)
+        with torch.inference_mode(False), torch.enable_grad():
+            self._mean = _per_channel("mean", mean or [0.0] * channels, channels).to(self.device)
+            self._std = _per_channel("std", std or [1.0] * channels, channels).to(self.device)
+            if not bool((self._std > 0).all()):
+                raise NetworkError(f"std {list(std or [])} must be positive")
+            self.module = private_copy(module).to(self.device)
+            self._modules = {each: child for each, child in self.module.named_modules() if each}
+            self._survey = self._surveyed()
+        self._exact = Copy(self.module, self._modules)
+        self._workshop = Workshop(self._exact, self._sample)
+        self._readers: dict[tuple[tuple[str, ...], Precision], Reader] = {}
+        self._shapes: dict[tuple[str, tuple[int, int]], tuple[int, ...]] = {}
+
+    def read(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """What each of ``layers`` returns for ``images`` ``(B, C, H, W)`` in [0, 1], batch first, in one
+        forward pass that runs no further than the last of them. Differentiable.
+
+        Values are those at the moment the layer returned, also where an in-place operation behind it
+        overwrites them; in float32, of the network as it is. Raises `UnknownLayer`, or `NetworkError` when a
+        layer does not run, returns no tensor, or returns something that is not made of one entry for each
+        image.
+        """
+        with arithmetic("float32", self.device):
+            return self._read(self._exact, images, layers)
+
+    def prepared(self, layers: Sequence[str], precision: Precision = "auto") -> Reader:
+        """`read` for many passes over the same ``layers``: on a working copy that is faster.
+
+        ``precision``: see `proxygrad.precision.chosen`; `Reader.dtype` tells what came of it. The copy is
+        made, and compared with the network, when it is first asked for. Raises `UnknownLayer`, or
+        `NetworkError` for a precision that is not to be had.
+        """
+        key = (tuple(layers), precision)
+        if key not in self._readers:
+            calls = [self._call(layer, self._exact) for layer in layers]
+            names = {each: name for name, each in self._modules.items()}
+            asked = {names[call.module] if call else "" for call in calls}
+            read = partial(self._read, layers=key[0])
+            with torch.inference_mode(False):
+                self._readers[key] = prepare(self._workshop, asked, precision, read)
+        return self._readers[key]
+
+    def activations(self, images: Tensor, layer: str) -> Tensor:
+        """`read` for a single layer."""
+        return self.read(images, [layer])[layer]
+
+    def layer_shape(self, layer: str, size: tuple[int, int]) -> tuple[int, ...]:
+        """Shape of ``layer``'s output without the batch, for images of ``size`` (height, width) in pixels.
+
+        Raises what `layer` raises, and `SizeUnsupported` when the network fails on such an image.
+        """
+        if (layer, size) not in self._shapes:
+            self.layer(layer)
+            images = torch.full((1, self.input_shape[0], *size), 0.5, device=self.device)
+            try:
+                with torch.no_grad():
+                    activation = self.activations(images, layer)
+            except ProxyGradError:
+                raise
+            except Exception as error:
+                height, width = size
+                raise SizeUnsupported(
+                    f"model {self.name!r} cannot take an image of {height}x{width} px up to layer {layer!r} "
+                    f"(its own size is {self.input_shape[1]}x{self.input_shape[2]}): {error}"
+                ) from error
+            self._shapes[layer, size] = tuple(activation.shape[1:])
+        return self._shapes[layer, size]
+
+    def units(self) -> tuple[LayerInfo, ...]:
+        """Every addressable layer, in the order of the forward pass."""
+        return self.info.layers
+
+    @property
+    def unlisted(self) -> dict[str, str]:
+        """Modules and calls that `units` leaves out, each with the reason."""
+        return dict(self._survey.unlisted)
+
+    @property
+    def batch_first(self) -> bool:
+        """False when some layer has the batch in its second dimension, as `(T, B, D)` transformers do."""
+        return all(layout.batch == 0 for layout in self._survey.layouts.values())
+
+    def layer(self, name: str) -> LayerInfo:
+        """The layer that is meant by ``name``: ``x@1`` is ``x``, and `output` is the layer that makes it.
+
+        Raises `UnknownLayer` with near names, or `NetworkError` with the reason for one that is not listed.
+        """
+        plain = self._plain(name)
+        if (reason := self._survey.unlisted.get(plain)) is not None:
+            raise NetworkError(f"layer {name!r} {reason}")
+        return self.info.layer(plain)
+
+    @cached_property
+    def info(self) -> ModelInfo:
+        """What this network offers: its layers, units, classes and digest."""
+        return ModelInfo(
+            name=self.name,
+            input_shape=self.input_shape,
+            classes=self.classes,
+            digest=self._digest(),
+            engine_version=ENGINE_VERSION,
+            layers=self._survey.layers,
+        )
+
+    def _surveyed(self) -> Survey:
+        grey = torch.full((1, *self.input_shape), 0.5, device=self.device, requires_grad=True)
+        try:
+            found = survey(self.module, self._normalized(grey), self._modules)
+        except Exception as error:
+            shape = "x".join(map(str, self.input_shape))
+            raise NetworkError(f"model {self.name!r} fails on an image of shape {shape}: {error}") from error
+        if not found.layers:
+            reasons = "; ".join(f"layer {name!r} {reason}" for name, reason in found.unlisted.items())
+            raise NetworkError(f"model {self.name!r} has nothing to ask about: {reasons or 'no modules'}")
+        return found
+
+    def _read(self, copy: Copy, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        wanted = {layer: self._call(layer, copy) for layer in layers}
+        found = copy.read(self._normalized(images), wanted)
+        return {layer: self._arranged(layer, value, images) for layer, value in found.items()}
+
+    def _sample(self) -> Tensor:
+        """Two random images, always the same ones, normalised."""
+        images = torch.rand((2, *self.input_shape), generator=torch.Generator().manual_seed(0))
+        return self._normalized(images.to(self.device))
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        return (images - self._mean) / self._std
+
+    def _call(self, layer: str, copy: Copy) -> Call | None:
+        """What ``layer`` means in a copy of the network; None is the output."""
+        if layer in copy.modules:
+            return Call(copy.modules[layer], 1)
+        if layer == OUTPUT:
+            return None
+        name, _, number = layer.rpartition("@")
+        if name in copy.modules and number.isdecimal() and int(number) > 0:
+            return Call(copy.modules[name], int(number))
+        raise UnknownLayer(layer, [info.name for info in self.info.layers], self.name)
+
+    def _plain(self, layer: str) -> str:
+        """The name under which the survey knows a layer."""
+        if layer in self._modules:
+            return layer
+        return self._survey.output if layer == OUTPUT else layer.removesuffix("@1")
+
+    def _arranged(self, layer: str, value: Tensor, images: Tensor) -> Tensor:
+        """Batch and units where they belong."""
+        layout = self._survey.layouts.get(self._plain(layer))
+        value = layout.arrange(value) if layout else value
+        if value.ndim and value.shape[0] == len(images):
+            return value
+        if images.requires_grad and not value.requires_grad:
+            raise NetworkError(f"layer {layer!r} does not depend on the image")
+        shape = tuple(value.shape)
+        raise NetworkError(
+            f"layer {layer!r} returns shape {shape} for {len(images)} image(s), not one entry each"
+        )
+
+    def _digest(self) -> str:
+        """SHA-256 over all weights and buffers, the origin and the normalisation."""
+        digest = hashlib.sha256()
+        header = [self.origin, self.input_shape, self._mean.flatten().tolist(), self._std.flatten().tolist()]
+        digest.update(repr(header).encode())
+        for key, value in sorted(self.module.state_dict().items()):
+            if not isinstance(value, Tensor):  # a module's extra state: any object, with no bytes to speak of
+                digest.update(f"{key} {type(value).__name__}\n".encode())
+                continue
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise NetworkError(f"device {str(device)!r} cannot be used: {reason}") from error
+    return found
+
+
+def _per_channel(what: str, values: Sequence[float], channels: int) -> Tensor:
+    if len(values) != channels:
+        raise NetworkError(
+            f"{what} {list(values)} has {len(values)} values; the input has {channels} channels"
+        )
+    if not all(map(math.isfinite, values)):
+        raise NetworkError(f"{what} {list(values)} must be finite")
+    return torch.tensor(values, dtype=torch.float32).view(1, channels, 1, 1)

@@ -1,0 +1,37 @@
+"""The request and its result as plain data, shared by library, queue and HTTP. Needs pydantic alone.
+
+May import `proxygrad.errors` and `proxygrad.version`. Read `spec` first.
+"""
+
+from proxygrad.spec.models import OBJECTIVES, LayerInfo, LayerKind, ModelInfo, ObjectiveKind, Stage
+from proxygrad.spec.spec import (
+    BaselineResult,
+    ClassProbability,
+    ImageResult,
+    Measured,
+    Result,
+    RobustActivation,
+    Role,
+    Spec,
+    ToldSpec,
+)
+from proxygrad.spec.visualization import Template
+
+__all__ = [
+    "OBJECTIVES",
+    "BaselineResult",
+    "ClassProbability",
+    "ImageResult",
+    "LayerInfo",
+    "LayerKind",
+    "Measured",
+    "ModelInfo",
+    "ObjectiveKind",
+    "Result",
+    "RobustActivation",
+    "Role",
+    "Spec",
+    "Stage",
+    "Template",
+    "ToldSpec",
+]

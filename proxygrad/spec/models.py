@@ -1,0 +1,84 @@
+"""What a process that serves a model says about it: its layers, their units, and what can be asked of them.
+
+With it a question is checked and completed without the network at hand (`proxygrad.spec.spec.Spec.resolve`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxygrad.errors import UnknownLayer
+
+ObjectiveKind = Literal["channel", "neuron", "logit"]
+LayerKind = Literal["feature_map", "tokens", "vector", "logits"]
+Stage = Literal["pre_activation", "post_activation"]
+
+#: What can be asked of each kind of layer; the first is what a request without `objective` gets.
+OBJECTIVES: dict[LayerKind, tuple[ObjectiveKind, ...]] = {
+    "feature_map": ("channel", "neuron"),
+    "tokens": ("channel", "neuron"),
+    "vector": ("neuron",),
+    "logits": ("logit", "neuron"),
+}
+
+
+class Frozen(BaseModel):
+    """A value: exact about its fields, and never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LayerInfo(Frozen):
+    """One addressable layer: the output of one module at the model's own input size."""
+
+    # Published by a worker, which may be newer and know more.
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"additionalProperties": False})
+
+    name: str = Field(
+        description="The module's dotted name, as in `named_modules()`; `name@2` is its second call."
+    )
+    kind: LayerKind = Field(description="What its output is: a feature map, tokens, a vector, or the logits.")
+    type: str = Field(description="The module's class name.")
+    shape: tuple[int, ...] = Field(
+        description="Output shape without the batch, at the model's own input size: (units, rows, columns) "
+        "of a feature map, (tokens, units), or (units,)."
+    )
+    units: int = Field(description="How many units it has; valid units are 0 to `units` - 1.")
+    activation: str | None = Field(
+        default=None,
+        description="The rectifier that made this layer's values, or that takes them: `relu`, `gelu`, "
+        "`silu`, …; `null` where `stage` is.",
+    )
+    stage: Stage | None = Field(
+        default=None,
+        description="`post_activation`: a rectifier made the values. It is these units that can be silent, "
+        "and that plain activation maximization may leave at zero. `pre_activation`: a rectifier takes the "
+        "values, which have no such floor. `null`: neither, or unknown.",
+    )
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The positions of a unit: height and width of a feature map, the number of tokens, or none."""
+        return {"feature_map": self.shape[1:], "tokens": self.shape[:1]}.get(self.kind, ())
+
+
+class ModelInfo(Frozen):
+    """One model as a worker serves it."""
+
+    model_config = ConfigDict(extra="ignore")  # as with its layers
+
+    name: str
+    input_shape: tuple[int, int, int] = Field(description="(channels, height, width) the model was made for.")
+    classes: tuple[str, ...] | None = Field(default=None, description="Names of the logits, where known.")
+    digest: str = Field(description="SHA-256 over weights, builder and normalisation.")
+    engine_version: str = Field(description="Version of the method; results of different versions differ.")
+    layers: tuple[LayerInfo, ...]
+
+    def layer(self, name: str) -> LayerInfo:
+        """The layer of that name; raises `UnknownLayer` with near names."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise UnknownLayer(name, [layer.name for layer in self.layers], self.name)

@@ -1,0 +1,171 @@
+"""How an image is made: the settings of an ascent, and the presets that choose several of them at once.
+
+No torch: the gateway checks and completes requests with the same definition that the engine works on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from proxygrad.spec.robustness import Robustness, RobustnessName
+
+Preset = Literal["max", "natural", "fast"]
+Proxy = Literal["surrogate", "network"]
+ParameterizationName = Literal["pixels", "fourier", "maco"]
+UpdateName = Literal["normalized", "sgd", "adam"]
+GafName = Literal["none", "atan", "tanh", "log"]
+
+#: Around mid-grey. Plain grey is a poor start: all positions are alike and many gradients vanish; 0.05 is
+#: what the measurements in docs/method.md used.
+START_NOISE = 0.05
+MAX_STEPS = 4096
+MAX_SEED = 2**63 - 1
+MIN_SIZE_PX = 8
+MAX_SIZE_PX = 1024
+
+#: What each preset changes in the defaults, which are those of `max`. How they were found: docs/method.md.
+PRESETS: dict[Preset, dict[str, Any]] = {
+    "max": {},
+    "natural": {
+        "parameterization": "fourier",
+        "gaf": "log",
+        "robustness": "standard",
+        "total_variation": 0.01,
+        "l2": 0.05,
+        "slope": 0.02,
+        "step_size": 0.05,
+    },
+    "fast": {"parameterization": "fourier", "gaf": "log", "slope": 0.02, "steps": 12, "step_size": 0.25},
+}
+
+
+class Settings(BaseModel):
+    """The settings of one ascent. The defaults are those of preset `max`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    preset: Preset = Field(
+        default="max",
+        description="`max`: the highest activation; `natural`: robust and smooth, what one would print; "
+        "`fast`: a preview in about a tenth of the time. Changes the defaults of what is not given.",
+    )
+    proxy: Proxy = Field(
+        default="surrogate",
+        description="`surrogate`: one forward pass of the network, the slope in its backward pass; "
+        "`network`: the gradient of a second network, which has the slope in its forward pass too.",
+    )
+    slope: float = Field(
+        default=0.05,
+        ge=0.0,
+        le=1.0,
+        description="Slope of every rectifier for negative inputs in the backward pass (ProxyGrad); "
+        "0 is plain activation maximization.",
+    )
+    slope_end: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=1.0,
+        description="The slope at the last step, reached linearly; default: the same throughout.",
+    )
+    spread_max_pool: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of the gradient of 2-d max pooling that goes to the whole window in equal parts; "
+        "0 leaves all of it to the largest value.",
+    )
+    parameterization: ParameterizationName = Field(
+        default="pixels",
+        description="What the steps move. `pixels`: the values themselves; `fourier`: coefficients scaled by "
+        "1/f, in decorrelated colours; `maco`: phases only, under a natural spectrum.",
+    )
+    update: UpdateName = Field(
+        default="normalized", description="`normalized` gradient ascent, `sgd` with momentum, or `adam`."
+    )
+    gaf: GafName = Field(
+        default="none", description="Gradient activation function, which enlarges small values."
+    )
+    robustness: RobustnessName | Robustness = Field(
+        default="none",
+        description="`standard`: each step sees the image a little shifted, scaled and turned; or a "
+        "`Robustness` of one's own.",
+    )
+    total_variation: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="Weight against roughness, beside the activation's gradient at a root mean square of 1: "
+        "0.02 shows, 0.2 costs activation, 1 leaves little of the image.",
+    )
+    l2: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=10.0,
+        description="Weight against distance from grey, measured likewise: 0.1 shows, 1 costs activation, 10 "
+        "leaves little of the image.",
+    )
+    blur_px: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=16.0,
+        description="Standard deviation in pixels of a Gaussian blur after each step; `pixels` only.",
+    )
+    steps: int = Field(default=128, ge=1, le=MAX_STEPS, description="Gradient steps.")
+    step_size: float = Field(
+        default=0.2,
+        gt=0.0,
+        le=10.0,
+        description="Length of the first step, which falls linearly to 0. `normalized`: root mean square "
+        "change of the parameters: for `pixels` of values in [0, 1], before they are kept in it; for "
+        "`fourier` of coefficients with a root mean square of 1 where an image is as rich in contrast as "
+        "natural ones; for `maco` of phases in radians. `sgd`, `adam`: the learning rate, for a gradient of "
+        "root mean square 1.",
+    )
+    start_noise: float = Field(
+        default=START_NOISE,
+        ge=0.0,
+        le=0.5,
+        description="Half-width of the uniform noise around mid-grey that ascent starts from; 0 is plain "
+        "grey. `fourier` starts from 1/f noise of the same deviation, `maco` from random phases.",
+    )
+    size_px: int | None = Field(
+        default=None,
+        ge=MIN_SIZE_PX,
+        le=MAX_SIZE_PX,
+        description="Height and width of the image in pixels; default the model's own input size, "
+        "which need not be square.",
+    )
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seeds the start image and all random views.")
+    solo: bool = Field(
+        default=False,
+        description="Step this image in a batch of its own, so that its bytes do not depend on what else "
+        "runs; slower under load.",
+    )
+
+    @model_validator(mode="after")
+    def _blur_is_of_pixels(self) -> Self:
+        kind = self._chosen().get("parameterization", self.parameterization)
+        if self.blur_px > 0 and kind != "pixels":
+            raise ValueError(f"blur_px {self.blur_px:g} applies to parameterization 'pixels', not {kind!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_no_noise(self) -> Self:
+        kind = self._chosen().get("parameterization", self.parameterization)
+        if kind == "maco" and self.start_noise != START_NOISE:
+            raise ValueError(
+                f"start_noise {self.start_noise:g} applies to parameterization 'pixels' or 'fourier', "
+                "not 'maco', whose phases start at random"
+            )
+        return self
+
+    def completed(self) -> Self:
+        """The same with the preset's values where nothing was given; completing twice changes nothing."""
+        chosen = self._chosen()
+        return self.model_copy(update=chosen) if chosen else self
+
+    def _chosen(self) -> dict[str, Any]:
+        given = self.model_fields_set
+        return {name: value for name, value in PRESETS[self.preset].items() if name not in given}

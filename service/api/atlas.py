@@ -1,0 +1,145 @@
+"""`GET /v1/batches/{id}/atlas`: the contact sheet of a batch, as far as there are pictures."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from service.api.batches import PREFIX, BatchId, visible
+from service.api.images import KEEP_S, sharing
+from service.backend.gateway import GatewayDep
+from service.images.contact_sheet import (
+    DEFAULT_CELL_PX,
+    MAX_CELL_PX,
+    MAX_COLUMNS,
+    MIN_CELL_PX,
+    Layout,
+    SheetFormat,
+    entity_tag,
+    layout,
+    most_columns,
+)
+from service.problems import Flaw, Refusal, documented
+from service.web.conditional import matches
+from service.web.negotiation import MEDIA_TYPES, negotiated
+from workers.batches.repository import Batch
+
+router = APIRouter(prefix=PREFIX, tags=["batches"])
+
+Columns = Annotated[
+    int | None,
+    Query(ge=1, le=MAX_COLUMNS, description="Pictures in a row; by default 16, or as many as there are."),
+]
+Width = Annotated[
+    int,
+    Query(
+        ge=MIN_CELL_PX,
+        le=MAX_CELL_PX,
+        description="Width and height of each picture, in pixels.",
+    ),
+]
+PageNumber = Annotated[
+    int,
+    Query(
+        ge=0, lt=2**31, description="From 0: a sheet shows 1,024 units at most, fewer where they are large."
+    ),
+]
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_HEADERS = {
+    "ETag": "Strong entity tag; it changes with every picture that is added.",
+    "Cache-Control": "Whether the sheet may be kept: once all pictures are there, it may.",
+    "Vary": "`Accept`, where that decided the form.",
+    "Link": 'The next page, as `rel="next"`, where there is one.',
+}
+_FORMS: tuple[SheetFormat, ...] = ("png", "webp")
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The sheet. `Link` names the next page, where there is one.",
+        "content": {MEDIA_TYPES[form]: _BINARY for form in _FORMS},
+        "headers": {
+            name: {"description": about, "schema": {"type": "string"}} for name, about in _HEADERS.items()
+        },
+    },
+    304: {"description": "The caller has it already (`If-None-Match`)."},
+    **documented(
+        "unknown_batch", "not_acceptable", "invalid_request", "redis_unavailable", "storage_unavailable"
+    ),
+}
+
+
+@router.get("/{batch_id}/atlas.png", include_in_schema=False)
+@router.get("/{batch_id}/atlas.webp", include_in_schema=False)
+@router.get("/{batch_id}/atlas", summary="Its contact sheet", response_class=Response, responses=_RESPONSES)
+async def read_batch_atlas(
+    batch_id: BatchId,
+    gateway: GatewayDep,
+    request: Request,
+    columns: Columns = None,
+    width: Width = DEFAULT_CELL_PX,
+    page: PageNumber = 0,
+    accept: Annotated[str | None, Header(description="`image/png` or `image/webp`, with weights.")] = None,
+    if_none_match: Annotated[
+        str | None, Header(description="Entity tags that the caller has, or `*`: answered with 304.")
+    ] = None,
+) -> Response:
+    """The pictures so far, each above its unit's number, in the order of the units.
+
+    A grey cell waits for its picture; a crossed one gets none. `.png` or `.webp` after the path counts before
+    `Accept`. The entity tag changes with every picture that is added.
+    """
+    batch = await visible(batch_id, gateway)
+    suffix = request.url.path.rpartition("atlas")[2]
+    form = _form(suffix, accept)
+    placed = _layout(batch, columns, width)
+    first = page * placed.most_cells
+    numbers = batch.units[first : first + placed.most_cells]
+    if not numbers:
+        raise _no_page(batch, placed, page)
+    units = await gateway.call(gateway.batches.units, batch, numbers)
+    tag = entity_tag(units, placed, form)
+    keep = f"max-age={KEEP_S}" if batch.state == "succeeded" else "no-cache"
+    headers = {"ETag": tag, "Cache-Control": f"{sharing(gateway)}, {keep}"}
+    if not suffix:
+        headers["Vary"] = "Accept"
+    if first + placed.most_cells < len(batch.units):
+        following = request.url.include_query_params(page=page + 1)
+        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    if matches(if_none_match, tag):
+        return Response(status_code=304, headers=headers)
+    sheet = await gateway.sheets(units, placed, form, tag)
+    if not sheet.whole:  # a picture is gone from the store: the same units may look otherwise later
+        del headers["ETag"]
+        headers["Cache-Control"] = "no-store"
+    return Response(sheet.content, media_type=MEDIA_TYPES[form], headers=headers)
+
+
+def _form(suffix: str, accept: str | None) -> SheetFormat:
+    """Refuses with `not_acceptable`."""
+    found = suffix.removeprefix(".") if suffix else negotiated(accept, _FORMS)
+    for form in _FORMS:
+        if form == found:
+            return form
+    choices = [MEDIA_TYPES[form] for form in _FORMS]
+    flaw = Flaw(location=["header", "accept"], detail="takes none of them", value=(accept or "")[:200])
+    flaw.choices = choices
+    said = f"the sheet is to be had as {', '.join(choices)}, and Accept takes none of them"
+    raise Refusal("not_acceptable", said, [flaw], headers={"Vary": "Accept"})
+
+
+def _layout(batch: Batch, columns: int | None, cell_px: int) -> Layout:
+    """Refuses more columns than a sheet has room for."""
+    most = most_columns(cell_px)
+    if columns is not None and columns > most:
+        detail = f"{columns} columns of {cell_px} px are too wide; valid with width {cell_px}: 1 to {most}"
+        flaw = Flaw(location=["query", "columns"], detail=detail, value=columns, minimum=1, maximum=most)
+        raise Refusal("invalid_request", detail, [flaw])
+    return layout(len(batch.units), columns, cell_px)
+
+
+def _no_page(batch: Batch, placed: Layout, page: int) -> Refusal:
+    last = (len(batch.units) - 1) // placed.most_cells
+    detail = f"there is no page {page} of this sheet; valid: 0 to {last}"
+    flaw = Flaw(location=["query", "page"], detail=detail, value=page, minimum=0, maximum=last)
+    return Refusal("invalid_request", detail, [flaw])

@@ -1,0 +1,78 @@
+"""`/v1/models`: what live workers serve, and the layers that can be asked about."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Query
+
+from proxygrad.spec import LayerKind, Stage
+from service.backend.gateway import GatewayDep
+from service.problems import documented
+from service.schemas.visualizations import LayerAnswer, LayersAnswer, ModelAnswer, ModelsAnswer
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+ModelName = Annotated[str, Path(description="Name of a served model.", examples=["digits"])]
+LayerName = Annotated[str, Path(description="Dotted name of a layer.", examples=["layer3"])]
+
+#: Values of one filter.
+MAX_CHOICES = 50
+
+_AWAY = documented("invalid_request", "no_worker", "redis_unavailable")
+_UNKNOWN_MODEL = documented("invalid_request", "unknown_model", "no_worker", "redis_unavailable")
+_NOT_READY = documented(
+    "invalid_request", "unknown_model", "model_unavailable", "no_worker", "redis_unavailable"
+)
+_UNKNOWN_LAYER = documented(
+    *("invalid_request", "unknown_model", "unknown_layer"),
+    *("model_unavailable", "no_worker", "redis_unavailable"),
+)
+
+
+def _filter(what: str) -> Any:
+    return Query(
+        default_factory=list, max_length=MAX_CHOICES, description=f"Only of these {what}; repeatable."
+    )
+
+
+@router.get("", summary="List models", responses=_AWAY)
+async def list_models(gateway: GatewayDep) -> ModelsAnswer:
+    """Every model of every live worker; one that could not be loaded is listed with its problem."""
+    served = await gateway.served()
+    return ModelsAnswer(models=[ModelAnswer.of(served[name], _path(name)) for name in sorted(served)])
+
+
+@router.get("/{model}", summary="One model", responses=_UNKNOWN_MODEL)
+async def read_model(model: ModelName, gateway: GatewayDep) -> ModelAnswer:
+    """One model, ready or not."""
+    return ModelAnswer.of(await gateway.served_model(model), _path(model))
+
+
+@router.get("/{model}/layers", summary="Layers of a model", responses=_NOT_READY)
+async def list_layers(
+    model: ModelName,
+    gateway: GatewayDep,
+    kind: Annotated[list[LayerKind], _filter("kinds")],
+    stage: Annotated[list[Stage], _filter("stages")],
+) -> LayersAnswer:
+    """Its layers with their unit counts and shapes, and which of them rectifiers made or take."""
+    info = await gateway.model(model)
+    layers = [
+        LayerAnswer.of(layer)
+        for layer in info.layers
+        if (not kind or layer.kind in kind) and (not stage or layer.stage in stage)
+    ]
+    return LayersAnswer(model=model, layers=layers)
+
+
+@router.get("/{model}/layers/{layer}", summary="One layer", responses=_UNKNOWN_LAYER)
+async def read_layer(model: ModelName, layer: LayerName, gateway: GatewayDep) -> LayerAnswer:
+    """One layer: its kind, shape, how many units it has and which objectives apply."""
+    info = await gateway.model(model)
+    return LayerAnswer.of(info.layer(layer))
+
+
+def _path(name: str) -> str:
+    return f"{router.prefix}/{quote(name, safe='')}"

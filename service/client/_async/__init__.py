@@ -1,0 +1,4 @@
+"""The asynchronous client.
+
+May import `service.client`. Read `client` first.
+"""

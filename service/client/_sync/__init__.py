@@ -1,0 +1,4 @@
+"""The blocking client.
+
+May import `service.client`. Read `client` first.
+"""

@@ -1,0 +1,97 @@
+"""The stored PNG in another form: WebP without loss, an array of floats, or smaller.
+
+Pillow does the work, in the caller's thread. What was made is kept for a while, so that a page of thumbnails
+that is opened again costs nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError, features
+from PIL import __version__ as pillow_version
+
+from service.kept import Kept
+from service.web.negotiation import Format
+from workers.errors import StorageError
+
+#: What converted pictures may take in memory, in bytes: fifty arrays of 3 x 224 x 224 floats, or thousands of
+#: thumbnails.
+KEPT_BYTES = 32 * 2**20
+#: The encoder is part of an entity tag: another version may write other bytes for the same pixels.
+ENCODER = f"pillow-{pillow_version}+webp-{features.version('webp')}"
+
+#: 8-bit levels as parts of 1, by level.
+_PARTS = [level / 255 for level in range(256)]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a picture is wanted; ``width_px`` None: as it is."""
+
+    format: Format = "png"
+    width_px: int | None = None
+
+    @property
+    def original(self) -> bool:
+        """Whether the stored bytes are what is wanted."""
+        return self.format == "png" and self.width_px is None
+
+
+def convert(png: bytes, form: Form) -> bytes:
+    """The picture in that form. A width beyond its own leaves it as large as it is.
+
+    NPY is float32 ``(channels, rows, columns)`` in 0 to 1: the levels of the PNG divided by 255.
+    Raises `StorageError` for what is no PNG.
+    """
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as stored:
+            stored.load()
+            shown: Image.Image = stored
+            if form.width_px is not None and form.width_px < stored.width:
+                height_px = max(1, round(stored.height * form.width_px / stored.width))
+                shown = stored.resize((form.width_px, height_px), Image.Resampling.LANCZOS)
+            elif form.format == "png":
+                return png
+            return _npy(shown) if form.format == "npy" else _encoded(shown, form.format)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise StorageError(f"a stored picture is damaged: {error}") from error
+
+
+def _encoded(picture: Image.Image, kind: Format) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "webp":
+        picture.save(buffer, format="WEBP", lossless=True, quality=75, method=4)
+    else:
+        picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _npy(picture: Image.Image) -> bytes:
+    """NumPy's format, version 1.0 (numpy.lib.format): magic, length of the header, header, values."""
+    bands = picture.split()
+    order = "<" if sys.byteorder == "little" else ">"
+    shape = (len(bands), picture.height, picture.width)
+    header = f"{{'descr': '{order}f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (-(10 + len(header) + 1) % 64) + b"\n"
+    planes = (band.point(_PARTS, "F").tobytes() for band in bands)
+    return b"".join([b"\x93NUMPY\x01\x00", len(header).to_bytes(2, "little"), header, *planes])
+
+
+class Conversions:
+    """`convert`, remembered: at most `KEPT_BYTES` of what was used last. Safe to share between threads."""
+
+    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+        self._kept: Kept[tuple[str, Form], bytes] = Kept(kept_bytes, len)
+
+    def __call__(self, digest: str, png: bytes, form: Form) -> bytes:
+        """The picture in that form; ``digest`` is the SHA-256 of ``png``."""
+        if form.original:
+            return png
+        made = self._kept.get((digest, form))
+        if made is None:
+            made = convert(png, form)
+            self._kept.put((digest, form), made)
+        return made

@@ -1,0 +1,4 @@
+"""ASGI middleware: authentication, allowed hosts, request limits, instrumentation.
+
+May import `backend`, `auth`, `web` and `problems`. Read `authentication` first.
+"""

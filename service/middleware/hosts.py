@@ -1,0 +1,98 @@
+"""Which names this server answers to, and which pages of other servers may ask it.
+
+A page in somebody's browser can reach a server that listens on loopback: by a name of its own that it lets
+point there (DNS rebinding), which the `Host` header shows, or by sending it requests whose answers it cannot
+read, which the `Origin` header shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.problems import Flaw, Refusal
+from service.settings import Settings, is_loopback
+from service.web.exception_handlers import respond
+
+#: Probes come by whatever address the machine has.
+PROBES = frozenset({"/livez", "/readyz", "/startupz"})
+#: So does Prometheus. Where a key is needed, that guards it; where none may be, the names do.
+SCRAPED = frozenset({"/metrics"})
+#: What the pages of `cors_origins` may do: send keys, but no cookies, of which there are none.
+CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
+    "allow_headers": [
+        *("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "If-Range", "Last-Event-ID"),
+        *("Prefer", "Range"),
+    ],
+    "expose_headers": [
+        *("Content-Range", "ETag", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy"),
+        *("Retry-After", "WWW-Authenticate"),
+    ],
+    "max_age": 600,
+}
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Hosts:
+    """ASGI middleware: answers requests for other hosts with 421, those of other pages with 403."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._allowed = settings.allowed_hosts
+        self._loopback_only = not settings.allowed_hosts and not settings.keys_required
+        self._origins = settings.cors_origins
+        self._exempt = PROBES | SCRAPED if settings.keys_required else PROBES
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "http" and scope["path"] not in self._exempt:
+            try:
+                self._check(Headers(scope=scope), scope["method"])
+            except Refusal as refusal:
+                await respond(refusal)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, headers: Headers, method: str) -> None:
+        host = headers.get("host", "")
+        if not self._answers_to(hostname(host)):
+            valid = ", ".join(self._allowed) or "localhost and loopback addresses"
+            flaw = Flaw(location=["header", "host"], detail="another host", value=host[:200])
+            detail = (
+                f"this server does not answer for {host[:200]!r}; valid: {valid} (PROXYGRAD_ALLOWED_HOSTS)"
+            )
+            raise Refusal("unknown_host", detail, [flaw])
+        origin = headers.get("origin")
+        if origin is not None and method not in _READING and not self._may_come_from(origin, host):
+            flaw = Flaw(location=["header", "origin"], detail="another site", value=origin[:200])
+            detail = f"pages of {origin[:200]!r} may not ask this server (PROXYGRAD_CORS_ORIGINS)"
+            raise Refusal("forbidden", detail, [flaw])
+
+    def _answers_to(self, name: str) -> bool:
+        if self._loopback_only:
+            return is_loopback(name)
+        return not self._allowed or is_among(name, self._allowed)
+
+    def _may_come_from(self, origin: str, host: str) -> bool:
+        return origin in self._origins or origin.partition("://")[2].lower() == host.lower()
+
+
+@lru_cache(256)
+def hostname(host: str) -> str:
+    """The name in a `Host` header, without port, brackets and case; empty for what is none."""
+    try:
+        parts = urlsplit(f"//{host}")
+        return "" if parts.username or parts.path or parts.query else (parts.hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def is_among(name: str, patterns: Collection[str]) -> bool:
+    """Whether ``name`` is one of the patterns, or below one that begins with ``*.``."""
+    return any(name == each or (each[:2] == "*." and name.endswith(each[1:])) for each in patterns)

@@ -1,0 +1,47 @@
+"""What the OpenAPI document says of keys and limits: the same for every route behind
+`service.middleware.authentication`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.middleware.authentication import OPEN_PATHS
+from service.problems import Code, documented
+
+_EVERYWHERE: tuple[Code, ...] = ("unknown_host", "headers_too_large", "request_timeout")
+_WITH_KEYS: tuple[Code, ...] = ("unauthorized", "forbidden", "rate_limited", "redis_unavailable")
+_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "pg_<id>_<secret>",
+    "description": "A key of `proxygrad keys create`, where the server asks for one.",
+}
+_LIMITS = {
+    "RateLimit": "What is left to the key: `r` requests, all of them again in `t` seconds.",
+    "RateLimit-Policy": "What the key may do: `q` requests in `w` seconds.",
+}
+
+
+def describe_keys(document: dict[str, Any]) -> None:
+    """Add the security scheme, and to each route behind it what it may answer before the route is asked."""
+    document["components"]["securitySchemes"] = {"key": _SCHEME}
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            _answers_also(operation["responses"], _EVERYWHERE)
+            if path not in OPEN_PATHS:
+                operation["security"] = [{"key": []}, {}]
+                _answers_also(operation["responses"], _WITH_KEYS)
+                limited = operation["responses"]["429"].setdefault("headers", {})
+                for name, about in _LIMITS.items():
+                    limited[name] = {"description": about, "schema": {"type": "string"}}
+
+
+def _answers_also(responses: dict[str, Any], codes: tuple[Code, ...]) -> None:
+    for status, response in documented(*codes).items():
+        known = responses.setdefault(str(status), response)
+        for said in response["description"].split("; "):
+            if said not in known["description"]:
+                known["description"] += f"; {said}"
+        if "headers" in response:
+            known["headers"] = response["headers"] | known.get("headers", {})

@@ -1,0 +1,52 @@
+"""What the query of every list may say: where a page begins, how long it is, what is on it.
+
+A cursor names the last entry of the page before; it has no meaning for callers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from typing import Annotated, Any
+
+from fastapi import Query
+
+from service.problems import Flaw, Refusal
+from workers.jobs.repository import Entry
+
+DEFAULT_LIMIT, MAX_LIMIT = 50, 200
+#: Values of one filter.
+MAX_CHOICES = 50
+#: Records looked at for one page: with filters that fit few of them a page is shorter than asked for.
+MOST_LOOKED_AT = 1000
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most of one page.")]
+Cursor = Annotated[
+    str | None, Query(max_length=200, description="From `links.next`; has no meaning of its own.")
+]
+
+
+def only(what: str, most: int = MAX_CHOICES) -> Any:
+    """A filter: a query parameter of up to ``most`` values, any of which fits ``what`` is listed."""
+    return Query(default_factory=list, max_length=most, description=f"Only {what}; repeatable.")
+
+
+def cursor_of(entry: Entry) -> str:
+    """The cursor of a page that goes on behind ``entry``."""
+    text = json.dumps([entry.created_at, entry.job_id], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def entry_of(cursor: str) -> Entry:
+    """Where a page begins. Refuses what is no cursor of ours."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        created_at, job_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if isinstance(created_at, float) and math.isfinite(created_at) and isinstance(job_id, str):
+            return Entry(created_at, job_id)
+    except (ValueError, binascii.Error, RecursionError):
+        pass
+    flaw = Flaw(location=["query", "cursor"], detail="not one of a `next` link", value=cursor)
+    raise Refusal("invalid_request", f"query.cursor: {cursor!r} comes from no `next` link of a page", [flaw])

@@ -1,0 +1,199 @@
+"""Delivers what is due, in the background of every gateway: claims, attempts, tries again.
+
+Each attempt is bounded in time, each receiver in how many are under way, so that a slow one holds up nobody
+else. What a gateway that is killed had claimed, another one claims when the lease ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from service.addresses import networks
+from service.backend.gateway import Gateway
+from service.webhooks.sender import ATTEMPT_S, Answer, Sender
+from service.webhooks.signing import Signer
+from service.webhooks.urls import BadURL, Receivers
+from workers.queue.deliveries import Deliveries, Delivery
+
+#: Seconds between an attempt and the next, as Standard Webhooks suggests: three days in all.
+SCHEDULE_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+#: Intervals are drawn this much longer at most, so that what failed together does not come back together.
+JITTER = 0.1
+#: A receiver that says when to come back is believed up to a day.
+MOST_RETRY_AFTER_S = 86_400.0
+#: Attempts under way in one process, and to one receiver.
+MOST, MOST_EACH = 32, 4
+#: Between two looks for what is due, each one short command.
+IDLE_S = 1.0
+#: A claim outlives the longest attempt by far.
+LEASE_S = 3 * ATTEMPT_S
+#: Attempts that are under way when the process is to end have so long.
+GRACE_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+#: Runs a blocking function in a thread: `Gateway.call`.
+Call = Callable[..., Awaitable[Any]]
+
+
+def payload(delivery: Delivery) -> str:
+    """The body: the same at every attempt."""
+    is_batch = delivery.kind == "batch"
+    path = f"/v1/{'batches' if is_batch else 'visualizations'}/{delivery.subject}"
+    data: dict[str, Any] = {"id": delivery.subject, "state": delivery.ended}
+    if is_batch:
+        data["counts"] = delivery.counts
+    else:
+        data["achieved_activation"] = delivery.activation if delivery.ended == "succeeded" else None
+    data["problem"] = None if delivery.problem is None else delivery.problem.model_dump()
+    data["links"] = {"self": path}
+    happened_at = datetime.fromtimestamp(delivery.created_at, UTC).isoformat(timespec="milliseconds")
+    event = {"type": delivery.type, "timestamp": happened_at.replace("+00:00", "Z"), "data": data}
+    return json.dumps(event, separators=(",", ":"))
+
+
+class Deliverer:
+    """One process's part of the work, on one event loop. ``schedule_s``: between one attempt and the next."""
+
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        sender: Sender,
+        receivers: Receivers,
+        signer: Signer,
+        call: Call = asyncio.to_thread,
+        *,
+        schedule_s: Sequence[float] = SCHEDULE_S,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        self._deliveries = deliveries
+        self._sender = sender
+        self._receivers = receivers
+        self._signer = signer
+        self._call = call
+        self._schedule_s = schedule_s
+        self._lease_s = lease_s
+        self._busy: Counter[str] = Counter()
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._free = asyncio.Event()
+        self._trouble = False
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        try:
+            while True:
+                self._free.clear()
+                if not await self._begin():
+                    try:
+                        async with asyncio.timeout(IDLE_S):
+                            await self._free.wait()
+                    except TimeoutError:
+                        pass
+        finally:
+            if self._attempts:
+                _, left = await asyncio.wait(self._attempts, timeout=GRACE_S)
+                for attempt in left:
+                    attempt.cancel()
+            await self._sender.aclose()
+
+    async def _begin(self) -> int:
+        """Begin what is due and has room; how many that were."""
+        room = MOST - len(self._attempts)
+        if not room:
+            return 0
+        try:
+            claimed: list[Delivery] = await self._call(
+                self._deliveries.claim, room, MOST_EACH, self._lease_s, dict(self._busy)
+            )
+        except (RedisError, OSError) as error:
+            if not self._trouble:
+                _log.warning("webhooks wait until Redis answers: %s", error)
+            self._trouble = True
+            return 0
+        except Exception:
+            _log.exception("due webhooks could not be claimed")
+            return 0
+        self._trouble = False
+        for delivery in claimed:
+            self._busy[delivery.receiver] += 1
+            attempt = asyncio.create_task(self._attempt(delivery))
+            self._attempts.add(attempt)
+            attempt.add_done_callback(self._attempts.discard)
+        return len(claimed)
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        try:
+            try:
+                answer = await self._post(delivery)
+            except Exception:
+                _log.exception("delivery %s failed here", delivery.id)
+                answer = Answer(error="the gateway failed at it; its log says how")
+            await self._settle(delivery, answer)
+        except (RedisError, OSError) as error:
+            # It is delivered again when the lease ends: at least once.
+            _log.warning("what came of delivery %s could not be noted: %s", delivery.id, error)
+        finally:
+            self._busy[delivery.receiver] -= 1
+            if not self._busy[delivery.receiver]:
+                del self._busy[delivery.receiver]
+            self._free.set()
+
+    async def _post(self, delivery: Delivery) -> Answer:
+        try:
+            place = self._receivers.place(delivery.url)
+        except BadURL:
+            return Answer(error="the operator does not allow this host any more")
+        body = payload(delivery)
+        return await self._sender.post(
+            place, self._signer.headers(delivery.caller, delivery.id, body), body.encode()
+        )
+
+    async def _settle(self, delivery: Delivery, answer: Answer) -> None:
+        if answer.status is not None and 200 <= answer.status < 300:
+            await self._call(self._deliveries.settle, delivery, "delivered", answer.status, None)
+        elif answer.status == 410:
+            await self._call(self._deliveries.settle, delivery, "gone", answer.status, None)
+        elif delivery.tried > len(self._schedule_s):
+            _log.warning(
+                "webhook exhausted: delivery %s of %s %s to %s after %d attempts: %s",
+                *(delivery.id, delivery.kind, delivery.subject, delivery.receiver, delivery.attempts),
+                answer.error or f"status {answer.status}",
+            )
+            await self._call(self._deliveries.settle, delivery, "exhausted", answer.status, answer.error)
+        else:
+            wait_s = self._schedule_s[delivery.tried - 1] * random.uniform(1, 1 + JITTER)
+            asked_s = min(answer.retry_after_s or 0, MOST_RETRY_AFTER_S)
+            said = (answer.status, answer.error, max(wait_s, asked_s))
+            await self._call(self._deliveries.settle, delivery, "pending", *said)
+
+
+@asynccontextmanager
+async def delivering(gateway: Gateway) -> AsyncIterator[None]:
+    """Deliver in the background, where the operator allows any host."""
+    settings = gateway.settings
+    if not settings.webhook_hosts:
+        yield
+        return
+    deliverer = Deliverer(
+        gateway.deliveries,
+        Sender(networks(settings.webhook_private)),
+        gateway.receivers,
+        Signer(settings.webhook_secret),
+        gateway.call,
+    )
+    task = asyncio.create_task(deliverer.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -1,0 +1,191 @@
+"""A batch as it is asked for, and its record: what it says, and how it is written in a hash of Redis."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self, cast
+
+from pydantic import Field
+
+from proxygrad.spec import ModelInfo, Spec, Template
+from workers.batches import units
+from workers.batches.batching import LETTERS
+from workers.batches.units import Wanted
+from workers.jobs.records import Problem, State
+from workers.jobs.submission import MAX_DEADLINE_S, Limits, Priority, Request, Wishes
+
+BatchState = Literal["running", "succeeded", "failed", "cancelled"]
+UnitState = Literal["waiting"] | State
+
+COUNTED: tuple[State, ...] = ("queued", "running", "succeeded", "failed", "cancelled")
+
+
+class BatchRequest(Template, Wishes):
+    """The same question about many units of a layer, and how soon the answers are wanted."""
+
+    units: Wanted = Field(
+        default="all",
+        description="`all` units of the layer, a list of them, each once, or a range: "
+        '`{"start": 0, "stop": 64, "step": 1}`.',
+        examples=["all", [3, 5, 8], {"start": 0, "stop": 64}],
+    )
+    priority: Priority = Field(
+        default="batch",
+        description="`interactive` goes before `batch`, always. No part of the id.",
+    )
+    deadline_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_DEADLINE_S,
+        description="Seconds from now after which no answer is of use: what has not ended then fails. No "
+        "part of the id.",
+    )
+
+    def about(self, unit: int) -> Spec:
+        """What is asked of one unit; what was given and what was not is kept apart as it was."""
+        names = Template.model_fields.keys()
+        values = {name: getattr(self, name) for name in names}
+        given = (self.model_fields_set & names) | {"unit"}
+        return Spec.model_construct(_fields_set=given, **values, unit=unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A batch that is asked of a model as it is now: checked, with nothing left to default.
+
+    ``first`` is what is asked of the first of ``units``.
+    """
+
+    first: Spec
+    units: Sequence[int]
+    model: ModelInfo
+
+    @classmethod
+    def of(cls, request: BatchRequest, model: ModelInfo) -> Self:
+        """Raises what `Spec.resolve` raises."""
+        found = units.chosen(request.units, model.layer(request.layer))
+        return cls(first=request.about(found[0]).resolve(model), units=found, model=model)
+
+    def identity(self, caller: str) -> str:
+        """The batch's id: 32 hex digits over what is asked, of which weights, and by whom."""
+        content = ["batch", self.first.identity(self.model), units.to_json(self.units), caller]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+    def to_fields(self) -> dict[str, str | int]:
+        """What a record has of it."""
+        return {
+            "model": self.first.model,
+            "layer": self.first.layer,
+            "template": self.first.model_dump_json(exclude={"unit"}),
+            "units": units.to_json(self.units),
+            "total": len(self.units),
+            "digest": self.model.digest,
+            "engine_version": self.model.engine_version,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch as it stands. Times are seconds since 1970, UTC.
+
+    ``counts`` has every state but `waiting`. ``dropped``: how units ended that were never put into the queue,
+    for ``problem``.
+    """
+
+    id: str
+    caller: str
+    state: BatchState
+    template: Template
+    units: Sequence[int]
+    digest: str
+    engine_version: str
+    counts: Mapping[State, int]
+    priority: Priority
+    limits: Limits
+    deadline_at: float | None
+    created_at: float
+    finished_at: float | None
+    cancel_requested: bool
+    dropped: State | None
+    problem: Problem | None
+
+    @classmethod
+    def from_fields(cls, batch_id: str, fields: Mapping[bytes, bytes]) -> Self:
+        """The batch that a record's fields describe."""
+        known = {name.decode(): value.decode() for name, value in fields.items()}
+        deadline_at, finished_at, problem = (
+            known.get(name) for name in ("deadline_at", "finished_at", "problem")
+        )
+        return cls(
+            id=batch_id,
+            caller=known["caller"],
+            state=cast(BatchState, known["state"]),
+            template=Template.model_validate_json(known["template"]),
+            units=units.from_json(known["units"]),
+            digest=known["digest"],
+            engine_version=known["engine_version"],
+            counts={state: int(known[state]) for state in COUNTED},
+            priority=cast(Priority, known["priority"]),
+            limits=Limits(**json.loads(known["limits"])),
+            deadline_at=float(deadline_at) if deadline_at else None,
+            created_at=float(known["created_at"]),
+            finished_at=float(finished_at) if finished_at else None,
+            cancel_requested="cancel_requested" in known,
+            dropped=cast("State | None", known.get("dropped")),
+            problem=Problem.model_validate_json(problem) if problem else None,
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether the state will not change any more by itself."""
+        return self.state != "running"
+
+    @property
+    def waiting(self) -> int:
+        """How many units were not put into the queue yet."""
+        return len(self.units) - sum(self.counts.values())
+
+    def about(self, unit: int, now_s: float) -> Request:
+        """What is asked of one unit, at the time ``now_s``."""
+        wishes: dict[str, Any] = {"priority": self.priority, "deadline_s": None}
+        if self.deadline_at is not None:
+            wishes["deadline_s"] = max(0.001, self.deadline_at - now_s)
+        given = {*Template.model_fields, "unit", "priority"}
+        return Request.model_construct(_fields_set=given, **dict(self.template), unit=unit, **wishes)
+
+    def unit(self, number: int, mark: bytes | None) -> Unit:
+        """One of its units, from what stands about it."""
+        if mark is None:
+            problem = self.problem if self.dropped else None
+            return Unit(number, None, self.dropped or "waiting", problem=problem)
+        letter, job_id, detail = mark.decode().split(" ", 2)
+        state = cast(State, LETTERS[letter])
+        if not detail:
+            return Unit(number, job_id, state)
+        if state != "succeeded":
+            return Unit(number, job_id, state, problem=Problem.model_validate_json(detail))
+        activation, _, best = detail.partition(" ")
+        return Unit(number, job_id, state, float(activation), int(best or 0))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of a batch: its job, where it has one, and what became of it.
+
+    ``activation`` is that of the picture number ``best`` of a job that succeeded.
+    """
+
+    number: int
+    job_id: str | None
+    state: UnitState
+    activation: float | None = None
+    best: int = 0
+    problem: Problem | None = None
+
+
+def limits_json(limits: Limits) -> str:
+    """As a record has them."""
+    return json.dumps(asdict(limits))

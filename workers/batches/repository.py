@@ -1,0 +1,172 @@
+"""Batches as everybody sees them: asked for, looked up, cancelled, forgotten.
+
+::
+
+    running ──► succeeded | failed | cancelled
+    failed | cancelled | succeeded ──► running    asked for again: what has no answer is asked again
+
+A batch is a record in Redis that names its units; workers put them into the queue a window at a time
+(`workers.batches.expander`), and every change of one of its jobs is counted in the same step
+(`workers.batches.batching`). The answers are those of single questions, shared by content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, cast
+
+import redis
+
+from workers.batches.batch import Batch, BatchRequest, BatchState, Question, Unit, UnitState, limits_json
+from workers.batches.batch_scripts import ASK, FORGET, STOP, WITHDRAW
+from workers.batches.batching import ALL_KEY, WANTED_ELSEWHERE, batch_key, listed_key, open_key, units_key
+from workers.broker.queue import ANONYMOUS
+from workers.broker.scripts import Script
+from workers.errors import TooManyBatches, TooManyWebhooks
+from workers.jobs.cancellation import WITHDRAWING
+from workers.jobs.recent import Entry, older
+from workers.jobs.submission import Limits, Wishes
+from workers.queue.hooks import MOST_HOOKS, hooks_key
+from workers.storage.pins import PIN_S
+
+__all__ = [
+    "Batch",
+    "BatchRequest",
+    "BatchState",
+    "Batches",
+    "Question",
+    "Unit",
+    "UnitState",
+]
+
+#: Units of one batch that wait in the queue at a time: enough that a process of 256 slots finds its next job
+#: there, few enough that a batch of any size costs the queue no more than a busy caller.
+WINDOW = 256
+#: Batches of one caller that have not ended.
+MOST_RUNNING = 100
+#: Jobs that one script cancels.
+_AT_ONCE = 50
+#: Marks of units read in one round trip.
+_PAGE = 1000
+
+Asked = Literal["new", "known"]
+
+
+class Batches:
+    """Ask, look up, cancel and forget. Safe to share between threads."""
+
+    def __init__(self, redis: redis.Redis, window: int = WINDOW) -> None:
+        self._redis = redis
+        self._window = window
+        self._ask = Script(redis, ASK)
+        self._stop = Script(redis, STOP, "allow-oom")
+        self._withdraw = Script(redis, WITHDRAWING + WANTED_ELSEWHERE + WITHDRAW, "allow-oom")
+        self._forget = Script(redis, FORGET, "allow-oom")
+
+    def ask(
+        self, question: Question, wishes: Wishes, *, caller: str = ANONYMOUS, limits: Limits
+    ) -> tuple[Batch, Asked]:
+        """The batch, and whether it was new.
+
+        Of one that was asked for before, units that failed or were cancelled are asked again; where it ended
+        longer ago than answers are promised, all are looked up again. ``limits``: those of the caller, of
+        which a batch leaves some to single questions. Raises `TooManyBatches`, `TooManyWebhooks`, and
+        redis' `OutOfMemoryError`.
+        """
+        batch_id = question.identity(caller)
+        said: dict[str, str | int] = {
+            **question.to_fields(),
+            "priority": wishes.priority,
+            "limits": limits_json(limits),
+            "window": self._window,
+        }
+        flat = [part for pair in said.items() for part in pair]
+        deadline_s = "" if wishes.deadline_s is None else wishes.deadline_s
+        words = [batch_id, caller, MOST_RUNNING, PIN_S, deadline_s, wishes.webhook or "", *flat]
+        word = cast(bytes, self._ask(*words)).decode()
+        if word == "hooks":
+            raise TooManyWebhooks(batch_id, MOST_HOOKS)
+        if word == "too_many":
+            raise TooManyBatches(MOST_RUNNING, caller)
+        batch = self.fetch(batch_id)
+        if batch is None:  # somebody has deleted it since
+            return self.ask(question, wishes, caller=caller, limits=limits)
+        return batch, cast(Asked, word)
+
+    def fetch(self, batch_id: str) -> Batch | None:
+        """The batch of that id as it stands, or None."""
+        fields = cast(dict[bytes, bytes], self._redis.hgetall(batch_key(batch_id)))
+        return Batch.from_fields(batch_id, fields) if b"state" in fields else None
+
+    def units(self, batch: Batch, numbers: Sequence[int]) -> list[Unit]:
+        """Those units of the batch."""
+        if not numbers:
+            return []
+        marks = cast(
+            "list[bytes | None]", self._redis.hmget(units_key(batch.id), [str(each) for each in numbers])
+        )
+        return [batch.unit(number, mark) for number, mark in zip(numbers, marks, strict=True)]
+
+    def page(
+        self, batch: Batch, start: int, most: int, fits: Callable[[Unit], bool]
+    ) -> tuple[list[Unit], int | None]:
+        """Of the units from position ``start``, ``most`` that fit; and the position to go on from."""
+        found: list[Unit] = []
+        for position, unit in self._from(batch, start):
+            if len(found) == most:
+                return found, position
+            if fits(unit):
+                found.append(unit)
+        return found, None
+
+    def _from(self, batch: Batch, start: int) -> Iterator[tuple[int, Unit]]:
+        for first in range(start, len(batch.units), _PAGE):
+            yield from enumerate(self.units(batch, batch.units[first : first + _PAGE]), first)
+
+    def recent(
+        self,
+        last: Entry | None,
+        most: int,
+        looked_at: int,
+        fits: Callable[[Batch], bool],
+        *,
+        caller: str | None,
+    ) -> tuple[list[Batch], Entry | None]:
+        """Of those older than ``last``, the newest first, ``most`` that fit; and where to go on.
+
+        At most ``looked_at`` are looked at. ``caller``: whose; None: of all.
+        """
+        key = ALL_KEY if caller is None else listed_key(caller)
+        found: list[Batch] = []
+        for entry in older(self._redis, key, last):
+            looked_at -= 1
+            batch = self.fetch(entry.job_id)
+            if batch is None:
+                self._redis.zrem(key, entry.job_id)
+            elif fits(batch):
+                found.append(batch)
+            if len(found) == most or not looked_at:
+                return found, entry
+        return found, None
+
+    def cancel(self, batch_id: str) -> None:
+        """Put no more of it into the queue, and withdraw its caller from what waits or runs.
+
+        What others, or other batches of the caller, want goes on. Harmless where it has ended. A worker
+        finishes what was begun.
+        """
+        if self._stop(batch_id):
+            self.withdraw(batch_id)
+
+    def withdraw(self, batch_id: str) -> None:
+        """The second half of `cancel`: let go of what is in the queue or running."""
+        jobs = [job_id.decode() for job_id in cast(list[bytes], self._redis.hkeys(open_key(batch_id)))]
+        for first in range(0, len(jobs), _AT_ONCE):
+            self._withdraw(batch_id, *jobs[first : first + _AT_ONCE])
+        self._redis.hdel(batch_key(batch_id), "cancel_pending")
+
+    def forget(self, batch_id: str) -> bool:
+        """Cancel it, and leave nothing of it but the answers; whether there was one. Nobody is told."""
+        self._redis.delete(hooks_key(batch_id))
+        self.cancel(batch_id)
+        return bool(self._forget(batch_id))

@@ -1,0 +1,138 @@
+"""What a worker process has at hand when a job comes, and what the engine and the models must offer to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import redis
+
+from proxygrad.spec import Result, Spec
+from workers.execution.drain import Drain
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import Jobs
+from workers.process.rq_registration import Register
+from workers.queue.attendance import Attendance
+from workers.queue.leases import Leases
+from workers.storage.pins import Claims
+from workers.storage.store import Store
+
+#: How long the engine may go without finishing anything while it has work.
+STALL_S = 60.0
+
+
+class Progress(Protocol):
+    """Steps done and the activation at that step; None before the first."""
+
+    @property
+    def step(self) -> int: ...  # noqa: D102
+    @property
+    def activation(self) -> float | None: ...  # noqa: D102
+
+
+class Rendering(Protocol):
+    """Finished images, a PNG for each of `Result.images`, and what is known about them."""
+
+    @property
+    def images(self) -> Sequence[bytes]: ...  # noqa: D102
+    @property
+    def result(self) -> Result: ...  # noqa: D102
+
+
+class LaneState(Protocol):
+    """The state of images under way after ``step`` steps, for `Engine.submit` to go on from."""
+
+    @property
+    def step(self) -> int: ...  # noqa: D102
+    def to_bytes(self) -> bytes: ...  # noqa: D102
+
+
+class Ticket(Protocol):
+    """The images of one question under way. Any thread may use it."""
+
+    @property
+    def progress(self) -> Progress: ...  # noqa: D102
+    @property
+    def remaining_s(self) -> float | None: ...  # noqa: D102
+    def wait(self, timeout_s: float) -> bool: ...  # noqa: D102
+    def cancel(self) -> None: ...  # noqa: D102
+    def extend_deadline(self, seconds_from_now: float | None) -> None: ...  # noqa: D102
+    def preview(self) -> bytes | None: ...  # noqa: D102
+    def checkpoint(self, timeout_s: float) -> LaneState | None: ...  # noqa: D102
+    def result(self) -> Rendering: ...  # noqa: D102
+
+
+class Engine(Protocol):
+    """Computes images; any thread may submit. `proxygrad.engine.engine.Engine` is one."""
+
+    @property
+    def stalled_s(self) -> float: ...  # noqa: D102
+    def submit(  # noqa: D102
+        self, network: Any, spec: Spec, *, deadline_s: float | None = None, checkpoint: bytes | None = None
+    ) -> Ticket: ...
+
+
+class Models(Protocol):
+    """Networks by name, in the engine's own form; ``served`` changes. `workers.models.model_cache.Shelf` is
+    one.
+    """
+
+    @property
+    def served(self) -> Sequence[ServedModel]: ...  # noqa: D102
+    def lent(self, name: str) -> AbstractContextManager[Any]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One worker process: its name, its parts, and how it ends.
+
+    ``batches_told``: set when a batch may go on (`workers.batches.expander`).
+    """
+
+    worker: str
+    redis: redis.Redis
+    store: Store
+    engine: Engine
+    models: Models
+    drain: Drain = field(default_factory=Drain)
+    stall_s: float = STALL_S
+    batches_told: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set once nothing new is to be begun."""
+        return self.drain.begun
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """The jobs' records."""
+        return Jobs(self.redis, self.store)
+
+    @cached_property
+    def leases(self) -> Leases:
+        """The jobs' leases."""
+        return Leases(self.redis)
+
+    @cached_property
+    def attendance(self) -> Attendance:
+        """Which processes are there."""
+        return Attendance(self.redis)
+
+    @cached_property
+    def claims(self) -> Claims:
+        """What a collector is removing."""
+        return Claims(self.redis)
+
+    @cached_property
+    def register(self) -> Register:
+        """RQ's records of its workers."""
+        return Register(self.redis)
+
+    def now(self) -> float:
+        """Seconds since 1970 on Redis' clock, which all records use."""
+        seconds, micros = self.redis.time()
+        return seconds + micros / 1e6

@@ -1,0 +1,156 @@
+"""What is told of a job while it is: every change of its state, and its progress, in the order they came.
+
+The scripts that make a change also write it into a stream of the job and publish it on a channel of the same
+name, in one step. The stream is for who comes late or was cut off: the last few hundred events, until an hour
+after the end. Previews are published alone, and only while somebody watches.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import redis
+
+from workers.broker import queue
+
+#: `withdrawn` is for the caller that it names alone.
+Kind = Literal["state", "progress", "preview", "withdrawn"]
+
+#: Events that a stream keeps, give or take a hundred: some 25 KB. Progress comes four times a second.
+KEPT = 256
+#: Seconds that a stream outlives its job's end: time to come back after a break.
+KEPT_S = 3600
+#: A watcher says so again before this many seconds are over, or previews end.
+WATCHED_S = 10
+
+_ENDED = ('{"state":"succeeded"', '{"state":"failed"', '{"state":"cancelled"')
+_ID = re.compile(r"\d{1,20}-\d{1,20}")
+
+#: Functions for Lua, in the library of `workers.broker.scripts`. A stream that cannot be written costs an
+#: event, no more: what it would tell stands in the record.
+TELLING = f"""
+local function events_key(id) return '{queue.events_key("")}' .. id end
+local function watched_key(id) return '{queue.watched_key("")}' .. id end
+
+local function tell(id, kind, data)
+  local at = redis.pcall('XADD', events_key(id), 'MAXLEN', '~', {KEPT}, '*', 'event', kind, 'data', data)
+  if type(at) ~= 'string' then at = '-' end
+  redis.call('PUBLISH', events_key(id), at .. ' ' .. kind .. ' ' .. data)
+end
+
+local function tell_state(id)
+  local state, problem = unpack(redis.call('HMGET', own_key(id), 'state', 'problem'))
+  if not state then return end
+  local data = '{{"state":"' .. state .. '","problem":' .. (problem or 'null') .. '}}'
+  if state == 'queued' and redis.call('EXISTS', events_key(id)) == 0 then
+    -- A stream takes 4 KB from its first event on: of what only waits the record tells.
+    redis.call('PUBLISH', events_key(id), '- state ' .. data)
+  else
+    tell(id, 'state', data)
+  end
+  tell_batches(id, state)
+  if state == 'queued' or state == 'running' then
+    redis.call('PERSIST', events_key(id))
+  else
+    redis.call('EXPIRE', events_key(id), {KEPT_S})
+    tell_hooks('visualization', id, state)
+  end
+end
+
+-- For what the caller has open, whatever becomes of the job; kept in no stream, which others read too.
+local function tell_withdrawal(id, caller)
+  redis.call('PUBLISH', events_key(id), '- withdrawn ' .. caller)
+end
+
+local function tell_progress(id)
+  local step, steps, activation = unpack(redis.call('HMGET', own_key(id), 'step', 'steps', 'activation'))
+  local value = tonumber(activation or '')
+  if not value or value ~= value or value == 1 / 0 or value == -1 / 0 then activation = 'null' end
+  tell(id, 'progress', '{{"step":' .. step .. ',"steps":' .. steps .. ',"activation":' .. activation .. '}}')
+end
+"""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a job. ``data`` is JSON; ``event_id`` is its place in the stream, where it has one."""
+
+    event_id: str | None
+    kind: Kind
+    data: str
+
+    @property
+    def final(self) -> bool:
+        """Whether it says that the job has ended."""
+        return self.kind == "state" and self.data.startswith(_ENDED)
+
+    @classmethod
+    def published(cls, message: bytes) -> Event:
+        """From what came through the channel."""
+        event_id, kind, data = message.decode().split(" ", 2)
+        return cls(None if event_id == "-" else event_id, cast(Kind, kind), data)
+
+
+def state_event(state: str, problem: str | None, event_id: str | None) -> Event:
+    """The event that says how a job stands; ``problem`` is JSON."""
+    return Event(event_id, "state", f'{{"state":{json.dumps(state)},"problem":{problem or "null"}}}')
+
+
+def progress_event(step: int, steps: int, activation: float | None, event_id: str | None) -> Event:
+    """The event that says how far a job has come."""
+    fields = {"step": step, "steps": steps, "activation": activation}
+    return Event(event_id, "progress", json.dumps(fields, separators=(",", ":")))
+
+
+def is_event_id(text: str) -> bool:
+    """Whether an event may have this id."""
+    return _ID.fullmatch(text) is not None
+
+
+def is_after(event_id: str, other: str) -> bool:
+    """Whether one event came after the other."""
+    return _order(event_id) > _order(other)
+
+
+def _order(event_id: str) -> tuple[int, ...]:
+    return tuple(map(int, event_id.split("-")))
+
+
+class Events:
+    """Reads streams. Safe to share between threads."""
+
+    #: Where a stream begins.
+    START = "0-0"
+
+    def __init__(self, redis: redis.Redis) -> None:
+        self._redis = redis
+
+    def read(self, job_id: str, after: str | None) -> tuple[dict[bytes, bytes], str, list[Event]]:
+        """In one step: the fields of the job's record, the id of its last event, and the events since.
+
+        ``after``: the id of the last one that is known; None: none are wanted.
+        """
+        key = queue.events_key(job_id)
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(queue.job_key(job_id))
+            pipe.xrevrange(key, count=1)
+            if after is not None:
+                pipe.xrange(key, min=f"({after}")
+            fields, last, *missed = pipe.execute()
+        entries = missed[0] if missed else []
+        events = [
+            Event(event_id.decode(), entry[b"event"].decode(), entry[b"data"].decode())
+            for event_id, entry in entries
+        ]
+        return fields, last[0][0].decode() if last else self.START, events
+
+    def watch(self, job_ids: Sequence[str]) -> None:
+        """Somebody wants to see these jobs: for `WATCHED_S` seconds from now."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.set(queue.watched_key(job_id), 1, ex=WATCHED_S)
+            pipe.execute()

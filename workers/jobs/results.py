@@ -1,0 +1,198 @@
+"""Answers as the store keeps them, also when Redis has forgotten: the pictures, and the record of the job.
+
+A power failure can leave files that are empty, cut off or full of zeros. A file that is damaged counts as
+gone: it is removed under a claim (`workers.storage.pins`), and the answer is computed when it is asked for
+again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import redis
+from pydantic import BaseModel, ValidationError
+
+from workers.broker.pipeline import Steps
+from workers.broker.queue import ANONYMOUS
+from workers.errors import StorageError
+from workers.jobs.askers import Askers
+from workers.jobs.looks import MOST_KEPT
+from workers.jobs.records import ImageInfo, Job
+from workers.latest import Latest
+from workers.storage.pins import Claim, Claims
+from workers.storage.store import Store
+
+#: That files of an answer were removed by hand is noticed within so many seconds.
+WHOLE_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+_Read = TypeVar("_Read")
+
+
+class _Pictures(BaseModel):
+    """The part of a record that describes its pictures: a third of the time that the whole record takes."""
+
+    id: str
+    images: tuple[ImageInfo, ...] = ()
+
+
+_Record = TypeVar("_Record", Job, _Pictures)
+
+
+class _Damaged(Exception):
+    """The file at ``path`` is not what it should be. ``removable``: nobody else can read it either."""
+
+    def __init__(self, path: str, removable: bool = True) -> None:
+        super().__init__(path)
+        self.path = path
+        self.removable = removable
+
+
+def result_path(job_id: str) -> str:
+    """Where the store keeps the record of a succeeded job: written last, so with it everything is there."""
+    return f"{job_id}/result.json"
+
+
+def image_path(job_id: str, number: int) -> str:
+    """Where the store keeps an image, counted from 0."""
+    return f"{job_id}/{number}.png"
+
+
+class Answers:
+    """The answers in ``store``. Safe to share between threads."""
+
+    def __init__(self, redis: redis.Redis, store: Store) -> None:
+        self._store = store
+        self._claims = Claims(redis)
+        self._askers = Askers(redis)
+        self._seen_whole: Latest[str, tuple[Job, float]] = Latest(MOST_KEPT)
+
+    def stored(self, job_id: str) -> Job | None:
+        """The succeeded job as the store keeps it; None where its record is gone or damaged.
+
+        Raises `StorageError` when the store cannot be read.
+        """
+        return self._unless_damaged(job_id, partial(self._record, job_id, Job))
+
+    def image(self, job_id: str, number: int) -> bytes | None:
+        """A picture whose size and digest are those of the record; None where either is gone or damaged.
+
+        Redis is needed to remove what is damaged, and for nothing else. Raises `StorageError`.
+        """
+        return self._unless_damaged(job_id, partial(self._image, job_id, number))
+
+    def whole(self, job: Job) -> bool:
+        """Whether the store has all of a succeeded job's answer, by the sizes of its files.
+
+        Raises `StorageError`.
+        """
+        sizes = (self._store.size(image_path(job.id, number)) for number in range(len(job.images)))
+        fits = all(size == image.size_bytes for size, image in zip(sizes, job.images, strict=True))
+        return fits and bool(self._store.size(result_path(job.id)))
+
+    def intact(self, job: Job) -> bool:
+        """Whether all pictures of a succeeded job are there, by their digests. Raises `StorageError`."""
+        pictures = (self._store.get(image_path(job.id, number)) for number in range(len(job.images)))
+        return all(
+            png is not None and _fits(png, image) for png, image in zip(pictures, job.images, strict=True)
+        )
+
+    def seems_whole(self, job: Job) -> Steps[bool]:
+        """As `whole`, not looked at again of the same answer for `WHOLE_S`."""
+        seen, until_s = self._seen_whole.get(job.id) or (None, 0.0)
+        if seen is not job or time.monotonic() >= until_s:
+            if not (yield partial(self.whole, job)):
+                return False
+            self._seen_whole.put(job.id, (job, time.monotonic() + WHOLE_S))
+        return True
+
+    def promised(self, job_id: str, asked_by: str | None) -> tuple[Job | None, bool]:
+        """The stored job, and whether it stays for an hour.
+
+        ``asked_by``: who asks its question, so that it is not to be forgotten any more.
+        Raises `StorageError`.
+        """
+        job = self.stored(job_id)
+        promised = job is not None and self._claims.pin(job_id, asked=asked_by is not None)
+        if promised and asked_by not in (None, ANONYMOUS):
+            self._askers.add(job_id, asked_by)
+        return job, promised
+
+    def _record(self, job_id: str, kind: type[_Record]) -> _Record | None:
+        """Raises `_Damaged`."""
+        path = result_path(job_id)
+        data = self._store.get(path)
+        if data is None:
+            return None
+        try:
+            record = kind.model_validate_json(data)
+        except ValidationError as error:
+            # Another version may read what this one cannot.
+            raise _Damaged(path, removable=not _names(data, job_id)) from error
+        if record.id != job_id:
+            raise _Damaged(path)
+        return record
+
+    def _image(self, job_id: str, number: int) -> bytes | None:
+        """Raises `_Damaged`."""
+        record, path = self._record(job_id, _Pictures), image_path(job_id, number)
+        if record is None or number >= len(record.images):
+            return None
+        png = self._store.get(path)
+        if png is not None and not _fits(png, record.images[number]):
+            raise _Damaged(path)
+        return png
+
+    def _unless_damaged(self, job_id: str, read: Callable[[], _Read | None]) -> _Read | None:
+        """What ``read`` gives; None for a damaged file, which is removed unless the job waits or runs."""
+        try:
+            return read()
+        except _Damaged as damaged:
+            _log.warning("%s in the store %s is damaged and counts as gone", damaged.path, self._store.url)
+        try:
+            claim = self._claims.claim(job_id, damaged=True)
+            if not isinstance(claim, Claim):
+                return None
+            try:
+                return self._read_or_remove(claim, read)
+            finally:
+                self._claims.release(claim)
+        except redis.RedisError as error:
+            _log.warning("what is damaged of job %s stays for now: %s", job_id, error)
+            return None
+
+    def _read_or_remove(self, claim: Claim, read: Callable[[], _Read | None]) -> _Read | None:
+        """A run may have replaced the file before the claim, so it is read again. Then nobody writes it."""
+        try:
+            return read()
+        except _Damaged as damaged:
+            self._seen_whole.drop(claim.job_id)
+            if damaged.removable and claim.usable:
+                self._remove(damaged.path)
+            return None
+
+    def _remove(self, path: str) -> None:
+        try:
+            self._store.delete(path)
+        except StorageError as error:
+            _log.warning("%s is damaged and stays for now: %s", path, error)
+
+
+def _fits(png: bytes, image: ImageInfo) -> bool:
+    return len(png) == image.size_bytes and hashlib.sha256(png).hexdigest() == image.sha256
+
+
+def _names(record: bytes, job_id: str) -> bool:
+    """Whether it is a JSON object with the id of that job."""
+    try:
+        document = json.loads(record)
+    except ValueError:
+        return False
+    return isinstance(document, dict) and document.get("id") == job_id

@@ -1,0 +1,224 @@
+"""`python -m workers`: one process with one engine, some slots, and a janitor, until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import redis
+
+from proxygrad.errors import ProxyGradError
+from workers.batches import expander as expansion
+from workers.batches.expander import Expansion
+from workers.broker.connection import WORKER_CONNECTIONS
+from workers.errors import SettingsError
+from workers.execution.context import Runtime
+from workers.execution.drain import FAULT_STATUS, Drain, end_now
+from workers.fleet import catalog
+from workers.jobs import forgetting
+from workers.process.periodic import Rounds
+from workers.process.signals import drain_on_signals
+from workers.queue import leases
+from workers.queue.recovery import SWEEP_S, TIDY_S, Janitor
+from workers.settings import Settings, connect, require_redis
+from workers.storage import collector as retention
+from workers.storage.store import Store
+
+if TYPE_CHECKING:
+    from proxygrad.engine.engine import Engine
+    from workers.models.model_cache import Shelf
+    from workers.process.slots import Slots
+
+#: How often a process that drains looks whether its slots have ended.
+LOOK_S = 0.05
+#: For each last word to Redis; with Redis away it would go on for minutes.
+FAREWELL_S = 0.5
+
+_log = logging.getLogger("workers")
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run a worker; its exit status. What is wrong with the settings is said in one line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m workers",
+        description="Compute visualizations from the queue. Settings are environment variables: REDIS_URL, "
+        "PROXYGRAD_HOME, PROXYGRAD_STORE, PROXYGRAD_MODELS, PROXYGRAD_SLOTS, PROXYGRAD_DEVICE, and others: "
+        "docs/configuration.md. SIGTERM or Ctrl-C: finish what fits into PROXYGRAD_GRACE_S, put the rest "
+        "back; a second one: put everything back at once.",
+    )
+    parser.parse_args(arguments)
+    log_to_stderr()
+    try:
+        settings = Settings.from_env(environ)
+        drain = Drain(settings.grace_s)
+        drain_on_signals(drain)
+        return work(settings, drain)
+    except ProxyGradError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def log_to_stderr() -> None:
+    """One line for whatever an operator wants to know."""
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form, datefmt="%H:%M:%S")
+
+
+def work(settings: Settings, drain: Drain) -> int:
+    """Serve the models until ``drain`` has begun, and drain; the exit status.
+
+    Raises `SettingsError`, `QueueUnavailable`, `StorageError`, or `ModelError` for a bad models file.
+    """
+    if settings.redis_url is None:
+        raise SettingsError("REDIS_URL is not set; valid: redis://host:port/0, rediss://…, unix:///path")
+    require_redis(settings.redis_url)
+    store = Store.from_url(settings.store_url)
+    with leaving_at_once(drain):
+        engine, models = prepare(settings)
+    from workers.models.model_cache import RETRY_S
+
+    with commands_to(settings.redis_url) as redis, listening_to(settings.redis_url) as listening:
+        runtime = Runtime(worker_name(), redis, store, engine, models, drain, settings.stall_s)
+        keep = retention.Keep(settings.keep_days, settings.keep_gb)
+        collector = retention.Collector(redis, store, keep, runtime.stopping)
+        more = [
+            Rounds("collector", collector.round, retention.ROUND_S, runtime.stopping),
+            Rounds("forgetting", runtime.jobs.forget_stopped, forgetting.ROUND_S, runtime.stopping),
+            Rounds("models", models.recover, RETRY_S, runtime.stopping),
+        ]
+        return serve(runtime, settings.slots, listening, engine.close, more)
+
+
+@contextmanager
+def leaving_at_once(drain: Drain) -> Iterator[None]:
+    """Within, a process that is told to stop ends: importing torch and loading models takes seconds."""
+    over = threading.Event()
+
+    def leave() -> None:
+        drain.begun.wait()
+        if not over.is_set():
+            end_now(0)
+
+    threading.Thread(target=leave, name="leave", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def prepare(settings: Settings) -> tuple[Engine, Shelf]:
+    """A running engine and the models to ask about. Raises `SettingsError` or `ModelError`."""
+    import torch
+
+    from proxygrad.engine.engine import Engine
+    from proxygrad.models import Catalogue
+    from workers.models.model_cache import Shelf
+    from workers.process import memory
+    from workers.process.device import choose, choose_precision
+
+    device = choose(settings.device)
+    precision = choose_precision(settings.precision, device)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    catalogue = Catalogue.from_file(settings.models_path)
+    budget_bytes = memory.budget(settings.model_memory_mb, device)
+    models = Shelf.open(catalogue, device, budget_bytes, settings.home / "models")
+    # On CUDA the engine finds out how many images its memory takes.
+    engine = Engine(settings.slots if device == "cpu" else None, precision)
+    return engine.start(), models
+
+
+def commands_to(url: str) -> redis.Redis:
+    """The client that all threads of a process share."""
+    return connect(url, connections=WORKER_CONNECTIONS)
+
+
+def listening_to(url: str) -> redis.Redis:
+    """The client of the listener."""
+    return connect(url, retries=0, connections=1)
+
+
+def serve(
+    runtime: Runtime,
+    slots: int,
+    listening: redis.Redis,
+    close: Callable[[], object] = lambda: None,
+    more: Sequence[Rounds] = (),
+) -> int:
+    """Take jobs in ``slots`` slots until ``runtime.drain`` has begun, and drain; the exit status.
+
+    ``more`` goes round meanwhile. ``close`` is called at the end, unless something hangs: then the process
+    ends here.
+    """
+    from workers.process.heartbeat import Beats
+    from workers.process.listener import Listener
+    from workers.process.slots import Slots
+
+    taking, ended = Slots(runtime, slots), threading.Event()
+    beat = Rounds("beat", Beats(runtime, taking).round, leases.BEAT_S, ended)
+    listener = Listener(listening, runtime, taking, ended)
+    catalog.publish(runtime.redis, runtime.worker, runtime.models.served)
+    taking.start()
+    for thread in (beat, listener, *_rounds(runtime), *more):
+        thread.start()
+    _log.info("worker %s: %d slots", runtime.worker, slots)
+    runtime.stopping.wait()
+    whole = _drain(runtime, taking)
+    ended.set()
+    status = 0 if runtime.drain.fault is None else FAULT_STATUS
+    closing = threading.Thread(target=close, name="close", daemon=True)
+    closing.start()
+    closing.join(FAREWELL_S)
+    if not whole or closing.is_alive():
+        end_now(status)
+    return status
+
+
+def _rounds(runtime: Runtime) -> list[Rounds]:
+    """What every worker does for all of them, and its word of what it serves."""
+    janitor = Janitor(runtime.redis)
+    return [
+        Rounds("catalogue", lambda: _publish(runtime), catalog.RENEW_S, runtime.stopping),
+        Rounds("janitor", janitor.sweep, SWEEP_S, runtime.stopping),
+        Rounds("books", janitor.tidy, TIDY_S, runtime.stopping),
+        Rounds("batches", Expansion(runtime).round, expansion.LOOK_S, runtime.stopping),
+    ]
+
+
+def _drain(runtime: Runtime, taking: Slots) -> bool:
+    """Take nothing more, and see all slots end within the grace period; whether they did."""
+    drain = runtime.drain
+    _log.info("worker %s stops%s", runtime.worker, f": {drain.fault}" if drain.fault else "")
+    farewell = threading.Thread(target=catalog.withdraw, args=(runtime.redis, runtime.worker), daemon=True)
+    farewell.start()
+    stop = threading.Thread(target=taking.stop, daemon=True)
+    stop.start()
+    while not taking.join(LOOK_S) and drain.left_s > 0:
+        pass
+    stop.join(FAREWELL_S)
+    whole = taking.join(0)
+    if not whole:
+        _log.warning("some slots did not end in time; their jobs are put back")
+        abandon = threading.Thread(target=taking.abandon, daemon=True)
+        abandon.start()
+        abandon.join(FAREWELL_S)
+    farewell.join(FAREWELL_S)
+    return whole
+
+
+def _publish(runtime: Runtime) -> None:
+    if not runtime.stopping.is_set():
+        catalog.publish(runtime.redis, runtime.worker, runtime.models.served)
+
+
+def worker_name() -> str:
+    """Host, process and a few random digits: in a container every process has number 1."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"

@@ -1,0 +1,162 @@
+"""The collector: removes from the store what is too old, too much, or was left behind. See docs/storage.md.
+
+Every worker offers to do it; one at a time does. What somebody was promised within the hour stays, and so
+does everything of a job that waits or runs (`workers.storage.pins`). A collector may be killed at any moment:
+what it had begun to remove has no record any more, and a later round finds it as such.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import redis
+
+from workers.broker.lock import Turn, TurnOver
+from workers.storage.inventory import Holding, Inventory, holdings, owner
+from workers.storage.pins import Claim, Claims
+from workers.storage.store import Store, Stored
+
+#: Between rounds, over all workers. Each lists the whole store: of an object store 1000 artefacts a request.
+ROUND_S = 600.0
+#: Nothing goes before it is as old as this: who asked may not have fetched it yet, and what looks left behind
+#: may be of a job that goes on.
+GRACE_S = 3600.0
+#: Most answers removed in one round; with the orphans and their paths, some 10 MB of memory.
+MOST = 10_000
+
+_DAY_S = 24 * 3600
+_TURN_KEY = "proxygrad:collector"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What is kept of answers: for so many days, and so many gigabytes (10⁹ bytes) in all; None: no bound."""
+
+    days: float | None = None
+    gigabytes: float | None = None
+
+
+@dataclass
+class Collected:
+    """What one round removed, by kind, and what is left."""
+
+    answers: int = 0
+    orphans: int = 0
+    checkpoints: int = 0
+    unfinished: int = 0
+    removed_bytes: int = 0
+    kept_answers: int = 0
+    kept_bytes: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"removed {self.answers} answers, {self.orphans} jobs' artefacts without an answer, "
+            f"{self.checkpoints} checkpoints and {self.unfinished} unfinished writes, "
+            f"{self.removed_bytes / 1e6:.1f} MB; {self.kept_answers} answers are kept, "
+            f"{self.kept_bytes / 1e6:.1f} MB in all"
+        )
+
+
+class Collector:
+    """Removes what is not to be kept. ``grace_s``: nothing younger goes."""
+
+    def __init__(
+        self,
+        redis: redis.Redis,
+        store: Store,
+        keep: Keep,
+        stopping: threading.Event | None = None,
+        *,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        self._store = store
+        self._keep = keep
+        self._stopping = stopping or threading.Event()
+        self._grace_s = grace_s
+        self._claims = Claims(redis)
+        self._turn = Turn(redis, _TURN_KEY, ROUND_S)
+
+    def round(self) -> None:
+        """`collect`, unless another process is at it or was within `ROUND_S`. Raises `StorageError`."""
+        if not self._turn.take():
+            return
+        try:
+            collected = self.collect()
+        except TurnOver as over:
+            _log.info("the collector stops: %s", over)
+            return
+        self._turn.end()
+        _log.log(logging.INFO if collected.removed_bytes else logging.DEBUG, "the collector %s", collected)
+
+    def collect(self) -> Collected:
+        """One pass through the store, whoever else is at it. Raises `StorageError`, or `TurnOver` to stop."""
+        now = time.time()
+        before = now - self._grace_s
+        inventory = Inventory.of(holdings(self._store, self._go_on), before, MOST)
+        done = Collected(kept_answers=inventory.answers, kept_bytes=inventory.size_bytes)
+        self._remove_unfinished(before, done)
+        self._remove_strays(inventory.strays, done)
+        for orphan in inventory.orphans:
+            done.orphans += self._remove(orphan, done)
+        self._remove_oldest(inventory.oldest, now, done)
+        return done
+
+    def _remove_unfinished(self, before: float, done: Collected) -> None:
+        for left in self._store.unfinished():
+            self._go_on()
+            if left.modified_at < before and owner(left):
+                self._delete(left, done)
+                done.unfinished += 1
+
+    def _remove_strays(self, checkpoints: Iterable[Stored], done: Collected) -> None:
+        for checkpoint in checkpoints:
+            self._go_on()
+            if not self._claims.underway(owner(checkpoint) or ""):
+                self._delete(checkpoint, done)
+                done.checkpoints += 1
+                done.kept_bytes -= checkpoint.size_bytes
+
+    def _remove_oldest(self, answers: Iterable[Holding], now: float, done: Collected) -> None:
+        """While they are too old, or all there is is too much."""
+        expired = 0.0 if self._keep.days is None else now - self._keep.days * _DAY_S
+        most_bytes = float("inf") if self._keep.gigabytes is None else self._keep.gigabytes * 1e9
+        for answer in answers:
+            if (answer.answered_at or 0.0) >= expired and done.kept_bytes <= most_bytes:
+                return
+            removed = self._remove(answer, done)
+            done.answers += removed
+            done.kept_answers -= removed
+
+    def _remove(self, holding: Holding, done: Collected) -> bool:
+        """Everything there is of a job, if nothing has changed and nobody counts on it; whether it went."""
+        self._go_on()
+        claim = self._claims.claim(holding.job_id)
+        if not isinstance(claim, Claim):
+            return False
+        try:
+            # It was listed minutes ago, perhaps; under a claim no run writes any more.
+            if Holding.of(holding.job_id, self._store.list(holding.job_id)) != holding:
+                return False
+            for artefact in holding.record_first:
+                if not claim.usable:
+                    return False
+                self._delete(artefact, done)
+                done.kept_bytes -= artefact.size_bytes
+        finally:
+            self._claims.release(claim)
+        return True
+
+    def _delete(self, artefact: Stored, done: Collected) -> None:
+        self._store.delete(artefact.path)
+        done.removed_bytes += artefact.size_bytes
+
+    def _go_on(self) -> None:
+        if self._stopping.is_set():
+            raise TurnOver("the worker stops")
+        self._turn.hold()

@@ -1,0 +1,121 @@
+"""What the store holds, job by job: answers, and what jobs left that never came to one.
+
+::
+
+    {id}/result.json     the record, written last and removed first: with it there is an answer
+    {id}/0.png, …        an image each, by number
+    {id}/checkpoint…     where a run that was interrupted can go on
+
+Whatever else a store holds is nobody's business here: it is neither counted nor touched.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Self
+
+from workers.jobs.repository import result_path
+from workers.storage.store import Store, Stored
+
+CHECKPOINT = "checkpoint"
+
+_OURS = re.compile(r"([0-9a-f]{32})/[^/]+")
+
+
+def owner(artefact: Stored) -> str | None:
+    """The job an artefact is of; None for what is no job's."""
+    found = _OURS.fullmatch(artefact.path)
+    return found[1] if found else None
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Everything in the store of one job, by path."""
+
+    job_id: str
+    artefacts: tuple[Stored, ...]
+
+    @classmethod
+    def of(cls, job_id: str, artefacts: Iterable[Stored]) -> Self:
+        """Of these artefacts, in whatever order they come."""
+        return cls(job_id, tuple(sorted(artefacts)))
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all artefacts."""
+        return sum(artefact.size_bytes for artefact in self.artefacts)
+
+    @property
+    def answered_at(self) -> float | None:
+        """When the record was written; None while there is no answer. An empty record is none."""
+        record = result_path(self.job_id)
+        found = (each.modified_at for each in self.artefacts if each.path == record and each.size_bytes)
+        return next(found, None)
+
+    @property
+    def touched_at(self) -> float:
+        """When anything of it was last written."""
+        return max(artefact.modified_at for artefact in self.artefacts)
+
+    @property
+    def record_first(self) -> list[Stored]:
+        """The order in which to remove it: a record is never there without its images."""
+        return sorted(self.artefacts, key=lambda artefact: artefact.path != result_path(self.job_id))
+
+    @property
+    def checkpoints(self) -> list[Stored]:
+        """Where its job could go on."""
+        return [each for each in self.artefacts if each.path.startswith(f"{self.job_id}/{CHECKPOINT}")]
+
+
+def holdings(store: Store, go_on: Callable[[], None]) -> Iterator[Holding]:
+    """Every job of which the store has anything. ``go_on`` is called on the way; what it raises ends it.
+
+    A store may list a folder in two parts, and jobs go on meanwhile: look at a holding again before you
+    act upon it.
+    """
+    ours = ((job_id, each) for each in store.list() if (job_id := owner(each)))
+    for job_id, found in groupby(ours, key=lambda pair: pair[0]):
+        go_on()
+        yield Holding.of(job_id, (artefact for _, artefact in found))
+
+
+@dataclass
+class Inventory:
+    """One pass through the store: sums, and the ``most`` oldest of what might go.
+
+    ``oldest``: answers written before ``before``, the oldest first. ``orphans``: what was not touched
+    since ``before`` and has no record. ``strays``: checkpoints as old, beside an answer.
+    """
+
+    answers: int = 0
+    size_bytes: int = 0
+    oldest: list[Holding] = field(default_factory=list)
+    orphans: list[Holding] = field(default_factory=list)
+    strays: list[Stored] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, held: Iterable[Holding], before: float, most: int) -> Self:
+        """Takes O(n log ``most``) steps over n jobs and keeps O(``most``) of them in memory."""
+        found = cls()
+        heap: list[tuple[float, str, Holding]] = []  # the youngest of the oldest is on top, and leaves first
+        for holding in held:
+            found.size_bytes += holding.size_bytes
+            answered_at = holding.answered_at
+            if answered_at is None:
+                if holding.touched_at < before and len(found.orphans) < most:
+                    found.orphans.append(holding)
+                continue
+            found.answers += 1
+            if len(found.strays) < most:
+                found.strays += [each for each in holding.checkpoints if each.modified_at < before]
+            if answered_at < before:
+                heapq.heappush(heap, (-answered_at, holding.job_id, holding))
+                if len(heap) > most:
+                    heapq.heappop(heap)
+        found.oldest = [holding for _, _, holding in sorted(heap, reverse=True)]
+        return found
