@@ -22,11 +22,11 @@ from pathlib import Path
 from redis import Redis
 
 from service.stack.valkey import EmbeddedValkey
-from tests.workers.launch import worker
-from tests.workers.patience import until
-from tests.workers.questions import MODEL, question
-from tests.workers.test_attendance import subscribers
-from tests.workers.test_vanishing import holder, listed, steady
+from tests.support.eventually import until
+from tests.support.model_on_paper import MODEL, question
+from tests.support.worker_processes import worker
+from tests.workers.queue.test_presence import subscribers
+from tests.workers.scenarios.test_vanishing import holder, listed, steady
 from workers.jobs.repository import Jobs
 from workers.queue.leases import LEASE_S
 from workers.settings import connect

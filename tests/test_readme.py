@@ -13,7 +13,7 @@ from PIL import Image
 
 from proxygrad.models import Catalogue
 from proxygrad.spec import Spec
-from tests.service.running import Running
+from tests.support.command_processes import Running
 
 pytestmark = pytest.mark.engine
 

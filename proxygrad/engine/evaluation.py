@@ -4,8 +4,8 @@ Read in float32 from the image as it was decoded again: the image in one pass to
 copies as a batch that runs no further than the objective's layers. Both use the working copy that steps use
 in float32 (`Network.prepared`: batch norms folded, convolutions channels-last), whose values differ from the
 network's own by at most `proxygrad.networks.variants.ROUNDING` of their root mean square, and by less than
-1e-5 on the networks of tests/proxygrad/test_working.py. The achieved activation is not among what is read
-here: that is the network's own (`proxygrad.engine.rendering.measure`).
+1e-5 on the networks of tests/proxygrad/networks/test_variants.py. The achieved activation is not among what
+is read here: that is the network's own (`proxygrad.engine.rendering.measure`).
 
 None of it changes the picture. Where a network cannot tell (its logits need another size of image, a number
 is not finite), the value is left out: no picture fails for it.

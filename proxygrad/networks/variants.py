@@ -30,7 +30,7 @@ from proxygrad.networks.module_copy import sharing_copy
 from proxygrad.precision import arithmetic
 
 #: Most that a float32 copy may differ from the network (`Differences`): above what rounding does, which stays
-#: below 1e-5 on the networks of tests/proxygrad/test_working.py, and below what a wrong fold does.
+#: below 1e-5 on the networks of tests/proxygrad/networks/test_variants.py, and below what a wrong fold does.
 ROUNDING = 1e-3
 #: Values of each layer that are compared, spread evenly over it.
 SAMPLES = 4096

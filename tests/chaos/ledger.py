@@ -19,7 +19,7 @@ from tests.chaos.book import Account, Book
 from tests.chaos.callers import ENDED
 from tests.chaos.fleet import Fleet
 from tests.chaos.plan import SPARE_S
-from tests.workers import invariants
+from tests.support import queue_invariants
 from workers.broker import queue
 from workers.broker.scripts import MAX_LOSSES
 from workers.jobs.repository import Job, Jobs, image_path, result_path
@@ -81,7 +81,7 @@ def audit(book: Book, fleet: Fleet, redis: Redis, store: Store) -> Ledger:
         if job.state == "succeeded":
             ledger.images += 1
             ledger.mismatches += _of_answer(account, job, jobs, store)
-    ledger.mismatches += [f"queue: {fault}" for fault in invariants.faults(redis)]
+    ledger.mismatches += [f"queue: {fault}" for fault in queue_invariants.faults(redis)]
     ledger.mismatches += _of_keys(book, redis)
     _audit_store(book, ledger, redis, store)
     _audit_logs(book, ledger, fleet)

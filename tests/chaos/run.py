@@ -26,7 +26,7 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.ledger import Ledger, audit, unended
 from tests.chaos.plan import AT_THE_QUEUE, OVER_HTTP, SPARE_S, Plan, Scale, draw
 from tests.chaos.watch import Blow, Watch
-from tests.workers import invariants
+from tests.support import queue_invariants
 from workers.fleet import catalog
 from workers.jobs.repository import Jobs
 from workers.settings import connect
@@ -112,7 +112,7 @@ class Chaos:
                 self._scale.settle_s,
                 fleet,
             )
-            unrest = self._tend_until(lambda: invariants.faults(redis), AFTERMATH_S, fleet)
+            unrest = self._tend_until(lambda: queue_invariants.faults(redis), AFTERMATH_S, fleet)
             self._over.set()
             wrong = fleet.retire()
             ledger = audit(book, fleet, redis, store)

@@ -14,7 +14,7 @@ from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, margin
 from proxygrad.optim.diversity import similarity
 from proxygrad.parameterizations import spectrum
-from tests.proxygrad.networks import Small, small
+from tests.support.networks import Small, small
 
 
 def value(network: Network, layer: str, image: Tensor) -> Tensor:

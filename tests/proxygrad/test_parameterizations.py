@@ -27,7 +27,7 @@ from proxygrad.parameterizations import (
     spectrum,
 )
 from proxygrad.spec.settings import START_NOISE, ParameterizationName
-from tests.proxygrad.networks import Small
+from tests.support.networks import Small
 
 NAMES: tuple[ParameterizationName, ...] = get_args(ParameterizationName)
 SIZE = (63, 96)

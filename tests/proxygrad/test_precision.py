@@ -15,7 +15,7 @@ from proxygrad.engine.rendering import measure
 from proxygrad.errors import NetworkError
 from proxygrad.images import decode_png
 from proxygrad.precision import Precision, arithmetic, chosen
-from tests.proxygrad.networks import Small
+from tests.support.networks import Small
 
 CPU = torch.device("cpu")
 LARGE = (224, 224)

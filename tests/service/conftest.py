@@ -20,7 +20,7 @@ from proxygrad.spec import ImageResult, LayerInfo, ModelInfo, Result
 from service.app import create_app
 from service.backend import event_hub as live
 from service.settings import Settings
-from tests.service.batching import BatchPlayer
+from tests.support.batch_player import BatchPlayer
 from workers.broker.queue import entry_key, job_key
 from workers.broker.scripts import Script
 from workers.fleet import catalog

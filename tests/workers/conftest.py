@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from tests.workers.expanding import idle
+from tests.support.expanded_batches import idle
 from workers.batches.expander import Expansion
 from workers.batches.repository import Batches
 from workers.jobs.repository import Jobs

@@ -12,9 +12,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 
 from service.client import AsyncBatch, AsyncClient, AsyncVisualization, Client
-from tests.service.client.flaky import Flaky, flaky
 from tests.service.conftest import Http
-from tests.service.serving import serving
+from tests.support.flaky_server import Flaky, flaky
+from tests.support.http_server import serving
 
 QUESTION: dict[str, Any] = {"model": "digits", "layer": "layer3", "unit": 7}
 

@@ -18,7 +18,7 @@ from service.cli import submit
 from service.client import Cancelled, CannotSave, Client, Invalid, NotFound, StillRunning
 from service.schemas.batches import Batch
 from tests.service.client.conftest import Connect
-from tests.service.running import Running
+from tests.support.command_processes import Running
 
 LAYER: dict[str, Any] = {"model": "digits", "layer": "layer3"}
 

@@ -26,7 +26,7 @@ from service.client._async import client as asynchronous
 from service.client._sync import client as blocking
 from service.middleware import authentication as auth
 from tests.service.client.conftest import QUESTION, Connect
-from tests.service.serving import serving
+from tests.support.http_server import serving
 
 
 def test_what_is_refused_says_what_would_be_valid(client: Any) -> None:

@@ -14,8 +14,8 @@ from service.client._async import events
 from service.client._async.events import event_of
 from service.client.sse import Frame
 from tests.service.client.conftest import QUESTION, Connect
-from tests.service.client.flaky import Flaky, Mood, busy, cut, dropped, passed
 from tests.service.conftest import Player
+from tests.support.flaky_server import Flaky, Mood, busy, cut, dropped, passed
 
 STATES = ["queued", "running", "succeeded"]
 

@@ -24,8 +24,8 @@ from service.client import (
 from service.client.errors import retry_after_s
 from service.client.retries import Call, Patience
 from tests.service.client.conftest import QUESTION, Connect, Pauses
-from tests.service.client.flaky import Flaky, Mood, busy, dropped, flaky, lost, passed
 from tests.service.conftest import Player
+from tests.support.flaky_server import Flaky, Mood, busy, dropped, flaky, lost, passed
 from workers.broker.queue import QUEUE_KEY
 
 PROBLEM = (

@@ -10,7 +10,7 @@ import pytest
 
 from service.client import AsyncClient, BadValue, ServiceError, Unusable
 from tests.service.client.conftest import Connect, Pauses
-from tests.service.client.flaky import flaky
+from tests.support.flaky_server import flaky
 
 np = pytest.importorskip("numpy", reason="its numbers are what is sent")
 

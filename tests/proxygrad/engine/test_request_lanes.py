@@ -1,0 +1,111 @@
+"""Several images of one question as lanes: they end together, alone or in slices where room is short."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import Tensor
+
+from proxygrad.engine.engine import Engine
+from proxygrad.errors import BadRequest, Cancelled, DeadlineExceeded, LaneError, OutOfMemory
+from proxygrad.networks.network import Network
+from proxygrad.spec import Spec
+from tests.proxygrad.engine.test_capacity import tight
+from tests.proxygrad.networks.test_layers import Tokens
+from tests.support.engine_requests import ENDLESS, ask, until
+from tests.support.networks import Small, small
+
+
+@pytest.mark.parametrize("ending", ["cancel", "deadline"])
+def test_all_lanes_are_stopped_together_and_leave_the_neighbour(ending: str) -> None:
+    network = small()
+    with Engine() as engine:
+        ticket = engine.submit(network, ask(steps=ENDLESS, images=3, compare=True))
+        other = engine.submit(network, ask(steps=ENDLESS))
+        until(lambda: ticket.progress.step > 0 and other.progress.step > 0)
+        if ending == "cancel":
+            ticket.cancel()
+        else:
+            ticket.extend_deadline(0)
+        with pytest.raises((Cancelled, DeadlineExceeded)):
+            ticket.result(30)
+        step = other.progress.step
+        until(lambda: other.progress.step > step + 2)
+        assert [each for each in engine._running.values() if each is ticket] == []
+
+
+class Spoilt(Small):
+    """Once armed, the third image of a batch is no number."""
+
+    armed = threading.Event()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn(self.conv(x)))
+        if self.armed.is_set() and len(x) > 2:
+            x = torch.cat([x[:2], x[2:3] * torch.nan, x[3:]])
+        return torch.relu(self.conv2(x))
+
+
+def test_one_image_that_fails_fails_all_and_is_named() -> None:
+    network = Network(Spoilt(), (3, 16, 16), name="spoilt")
+    engine = Engine()
+    first = engine.submit(network, ask(steps=ENDLESS))
+    ticket = engine.submit(network, ask(steps=ENDLESS, images=2, seed=4))
+    with engine:
+        until(lambda: ticket.progress.step > 0)
+        Spoilt.armed.set()
+        try:
+            with pytest.raises(LaneError, match=r"image 1 of 2 \(proxygrad, seed 5\): .*activation nan"):
+                ticket.result(30)
+            step = first.progress.step
+            until(lambda: first.progress.step > step + 2)
+        finally:
+            Spoilt.armed.clear()
+
+
+def test_more_images_than_lanes_run_alone_and_are_not_passed_by() -> None:
+    network, engine = small(), Engine(max_lanes=2)
+    running = engine.submit(network, ask(steps=ENDLESS))
+    large = engine.submit(network, ask(images=5, steps=4))
+    late = engine.submit(network, ask(seed=1))
+    with engine:
+        until(lambda: running.progress.step > 3)
+        assert (large.progress.step, late.progress.step) == (0, 0)  # the one lane left is kept free for it
+        running.cancel()
+        assert len(large.result(30).images) == 5
+        assert late.result(30).result.steps_done == 8
+
+
+def test_memory_that_holds_fewer_images_makes_smaller_slices_of_the_same_images() -> None:
+    network, memory = tight(100)
+    roomy, _ = tight(100)
+    spec = ask(images=3, compare=True, diversity=0.4)
+    with Engine(precision="float32") as engine:
+        expected = engine.submit(roomy, spec).result(30).result
+        memory.most = 3  # a family at a time
+        result = engine.submit(network, spec).result(30).result
+        memory.most = 2
+        with pytest.raises(OutOfMemory, match=r"image 0 of 6 .*too small for 3 images that shall differ"):
+            engine.submit(network, spec).result(30)
+        parted = engine.submit(network, ask(images=3, compare=True)).result(30).result
+    for image, other in zip(result.images, expected.images, strict=True):
+        assert image.curve == pytest.approx(other.curve, rel=1e-3, abs=1e-5)
+    assert [image.role for image in parted.images] == ["proxygrad"] * 3 + ["baseline"] * 3
+
+
+def test_networks_without_the_batch_in_front_take_several_images_one_by_one() -> None:
+    network = Network(Tokens(batch_first=False).eval(), (3, 16, 16), name="tokens")
+    assert not network.batch_first
+    layer = next(each.name for each in network.info.layers if each.kind == "tokens")
+    spec = Spec(model="tokens", layer=layer, unit=1, steps=4)
+    with Engine() as engine:
+        alone = engine.submit(network, spec).result(60).result
+        result = (
+            engine.submit(network, spec.model_copy(update={"images": 2, "compare": True})).result(60).result
+        )
+        with pytest.raises(BadRequest, match=r"diversity 0.5 .* valid: diversity 0"):
+            engine.submit(network, spec.model_copy(update={"images": 2, "diversity": 0.5})).result(60)
+    assert result.images[0].curve == pytest.approx(alone.curve, rel=1e-5)
+    assert len(result.images) == 4

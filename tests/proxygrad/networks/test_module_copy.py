@@ -1,0 +1,180 @@
+"""The private copy: of anything that can be differentiated, and a reason for everything else."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from proxygrad.errors import NetworkError
+from proxygrad.networks.module_copy import private_copy
+from proxygrad.networks.network import Network
+from tests.support.networks import Small, Unrolled, small
+
+IMAGES = torch.rand((2, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+
+
+def compiled(module: nn.Module) -> Any:
+    return torch.compile(module, backend="eager")  # the default backend is seconds to import
+
+
+def logits(module: nn.Module) -> Tensor:
+    return Network(module, (3, 16, 16)).activations(IMAGES, "fc")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_precisions_become_float32(dtype: torch.dtype) -> None:
+    module = Small().to(dtype)
+    found = logits(module)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, Small().eval()(IMAGES), rtol=0.05, atol=0.02)
+    assert module.conv.weight.dtype == dtype
+
+
+def test_a_network_made_in_inference_mode_has_gradients() -> None:
+    with torch.inference_mode():
+        network = Network(Small(), (3, 16, 16), name="small")
+    assert network.units() == small().units()
+    images = IMAGES.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(network.activations(images, "fc").sum(), images)
+    assert bool(grad.any())
+
+
+def test_training_mode_is_left_for_evaluation_in_the_copy_alone() -> None:
+    module = Small().train()
+    torch.testing.assert_close(logits(module), Small().eval()(IMAGES))
+    assert module.training
+    assert module.bn.training
+
+
+def test_integer_and_boolean_buffers_stay_as_they_are() -> None:
+    module = Small()
+    module.register_buffer("index", torch.arange(3))
+    module.register_buffer("mask", torch.tensor([True, False]))
+    module.register_buffer("causal", torch.full((2, 2), -torch.inf).triu(1))
+    network = Network(module, (3, 16, 16))
+    assert network.module.get_buffer("index").dtype == torch.int64
+    assert network.module.get_buffer("mask").dtype == torch.bool
+    assert network.info.digest != small().info.digest
+
+
+def test_data_parallel_and_compiled_modules_are_unwrapped_also_inside() -> None:
+    plain = small()
+    for wrap in (nn.DataParallel, compiled):
+        network = Network(wrap(Small()), (3, 16, 16), name="small")
+        assert network.units() == plain.units()
+        assert network.info.digest == plain.info.digest
+    inside = Small()
+    inside.conv = compiled(nn.DataParallel(inside.conv))
+    assert Network(inside, (3, 16, 16)).units() == plain.units()
+    assert type(inside.conv).__name__ == "OptimizedModule", "the user's own module was unwrapped"
+
+
+def test_activations_that_a_tool_stored_on_the_module_do_not_stop_the_copy() -> None:
+    """lucent leaves such hooks behind; `copy.deepcopy` alone then refuses."""
+
+    class Recorder:
+        def __init__(self, module: nn.Module) -> None:
+            self.features: Tensor | None = None
+            self.handle = module.register_forward_hook(self.note)
+
+        def note(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+            self.features = output
+
+    module = Small().eval()
+    recorders = [Recorder(each) for each in module.modules()]
+    expected = module(IMAGES)
+    kept = [recorder.features for recorder in recorders]
+    assert torch.equal(logits(module), expected)
+    assert all(recorder.features is was for recorder, was in zip(recorders, kept, strict=True))
+
+
+@pytest.mark.parametrize("normed", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_reparameterised_weights_are_copied(normed: Any) -> None:
+    module = Small()
+    normed(module.conv)
+    module.eval()
+    torch.testing.assert_close(logits(module), module(IMAGES))
+
+
+def test_weight_norm_of_the_old_kind_is_copied() -> None:
+    module = Small()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nn.utils.weight_norm(module.conv)
+    module.eval()
+    torch.testing.assert_close(logits(module), module(IMAGES))
+
+
+def with_attribute(**attributes: Any) -> nn.Module:
+    module = Small()
+    for name, value in attributes.items():
+        setattr(module, name, value)
+    return module
+
+
+def with_buffer(value: Tensor) -> nn.Module:
+    module = Small()
+    module.register_buffer("extra", value, persistent=False)
+    return module
+
+
+def with_weights(value: float, dtype: torch.dtype = torch.float32) -> nn.Module:
+    module = Small().to(dtype)
+    nn.init.constant_(module.conv.weight, value)
+    return module
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced: nn.Module = torch.jit.trace(Small().eval(), IMAGES)
+        return traced
+
+
+def quantized() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return with_attribute(fc=torch.ao.nn.quantized.Linear(6, 4))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: with_attribute(lock=threading.Lock()), "cannot copy the module Small: cannot pickle"),
+        (lambda: with_weights(float("nan")), "'conv.weight' holds values that are not finite"),
+        (lambda: with_weights(float("-inf")), "'conv.weight' holds values that are not finite"),
+        (lambda: with_weights(1e300, torch.float64), "'conv.weight' holds values that are not finite"),
+        (lambda: with_buffer(torch.tensor([torch.nan])), "'extra' holds values that are not finite"),
+        (lambda: with_buffer(torch.tensor([torch.inf])), "'extra' holds values that are not finite"),
+        (lambda: Small().to("meta"), "'conv.weight' is on the meta device and has no values"),
+        (lambda: with_buffer(torch.zeros(1, device="meta")), "'extra' is on the meta device"),
+        (lambda: with_attribute(fc=nn.LazyLinear(4)), "'fc.weight' is not initialised yet: run the module"),
+        (
+            lambda: Small().to(torch.complex64),
+            "parameter 'conv.weight' is torch.complex64; only floating-point",
+        ),
+        (quantized, "module 'fc' is quantized; only floating-point networks"),
+        (scripted, "the module .* is TorchScript, whose layers and rectifiers cannot be reached"),
+        (
+            lambda: with_attribute(bn=nn.BatchNorm2d(8, track_running_stats=False)),
+            "module 'bn' is a batch norm without running statistics",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch: lazy modules and complex modules are new
+def test_what_cannot_be_visualized_says_why(make: Any, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        private_copy(make())
+
+
+def test_a_lazy_module_that_has_run_is_a_module_like_any_other() -> None:
+    module = Unrolled(steps=1)
+    module.spare = nn.LazyConv2d(2, 1)
+    module.spare(IMAGES)
+    assert Network(module, (3, 16, 16)).unlisted["spare"] == "does not run when the network does"

@@ -1,0 +1,168 @@
+"""Clients that are too slow, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+
+from service.problems import MEDIA_TYPE
+from service.server import protocol as connection
+from service.server.protocol import MAX_INCOMPLETE_BYTES
+from tests.support.http_server import serving
+
+LIMIT_S = 0.3
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEADER_S", LIMIT_S)
+    monkeypatch.setattr(connection, "UNREAD_S", LIMIT_S)
+
+
+@contextmanager
+def connected(url: str, receive_bytes: int | None = None) -> Iterator[socket.socket]:
+    where = urlsplit(url)
+    with socket.socket() as client:
+        if receive_bytes is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        client.settimeout(30)
+        client.connect((where.hostname, where.port))
+        yield client
+
+
+def everything(client: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    read = b""
+    while chunk := client.recv(65536):
+        read += chunk
+    return read
+
+
+def alive(client: socket.socket) -> None:
+    """Read one answer of `/livez` to its end."""
+    read = b""
+    while not read.endswith(b"}"):
+        read += client.recv(65536)
+    assert read.startswith(b"HTTP/1.1 200")
+
+
+def problem(answer: bytes) -> dict[str, Any]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert f"content-type: {MEDIA_TYPE}".encode() in head.lower()
+    found: dict[str, Any] = json.loads(body)
+    assert head.startswith(f"HTTP/1.1 {found['status']} ".encode())
+    return found
+
+
+def closes_in_time(client: socket.socket) -> dict[str, Any]:
+    before_s = time.monotonic()
+    found = problem(everything(client))
+    assert time.monotonic() - before_s < LIMIT_S + 15
+    return found
+
+
+def test_a_connection_that_says_nothing_is_closed(app: FastAPI) -> None:
+    with serving(app) as url, connected(url) as client:
+        assert closes_in_time(client)["code"] == "request_timeout"
+
+
+def test_a_header_that_trickles_has_no_more_time(app: FastAPI) -> None:
+    with serving(app) as url, connected(url) as client:
+        before_s = time.monotonic()
+        with pytest.raises(OSError, match=r"."):
+            for byte in b"GET /livez HTTP/1.1\r\nX: " + b"x" * 1000:
+                client.send(bytes([byte]))
+                time.sleep(0.02)
+        assert time.monotonic() - before_s < LIMIT_S + 15
+
+
+def test_a_second_request_has_the_same_time(app: FastAPI) -> None:
+    with serving(app) as url, connected(url) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        alive(client)
+        client.sendall(b"GET /livez HT")
+        assert closes_in_time(client)["code"] == "request_timeout"
+
+
+def test_a_quiet_connection_is_kept_between_requests(app: FastAPI) -> None:
+    with serving(app) as url, connected(url) as client:
+        for _ in range(2):
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            alive(client)
+            time.sleep(2 * LIMIT_S)
+
+
+def test_who_waits_long_for_an_answer_is_not_cut_off(app: FastAPI) -> None:
+    async def slow() -> Any:
+        for _ in range(4):
+            await asyncio.sleep(LIMIT_S / 2)
+            yield b"x"
+
+    app.add_api_route("/slow", lambda: StreamingResponse(slow()))
+    with serving(app) as url, connected(url) as client:
+        client.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert everything(client).count(b"\r\nx\r\n") == 4
+
+
+def test_who_does_not_read_its_answer_is_cut_off(app: FastAPI) -> None:
+    ended: list[float] = []
+
+    async def large() -> Any:
+        try:
+            for _ in range(1000):
+                yield b"x" * 65536
+        finally:
+            ended.append(time.monotonic())
+
+    app.add_api_route("/large", lambda: StreamingResponse(large()))
+    with serving(app) as url, connected(url, receive_bytes=4096) as client:
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        before_s = time.monotonic()
+        while not ended and time.monotonic() - before_s < 30:
+            time.sleep(0.02)
+        assert ended
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET / HTTP/9\r\n\r\n",
+        b"GET /\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_is_answered_with_a_problem(app: FastAPI, request_: bytes) -> None:
+    with serving(app) as url, connected(url) as client:
+        client.sendall(request_)
+        assert closes_in_time(client)["code"] == "bad_request"
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"GET /", b"GET /livez HTTP/1.1\r\nX: ", b"GET /livez HTTP/1.1\r\n" + b"X: 1\r\n" * 9]
+)
+def test_a_header_that_is_too_large_is_called_so_however_it_comes(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr(connection, "HEADER_S", 30.0)
+    with serving(app) as url, connected(url) as client:
+        client.sendall(start + b"a" * 10)
+        time.sleep(0.1)  # so that it comes in pieces
+        client.sendall(b"a" * MAX_INCOMPLETE_BYTES)
+        assert problem(everything(client))["code"] == "headers_too_large"
+
+
+def test_a_large_body_is_answered_and_the_rest_not_read(app: FastAPI) -> None:
+    with serving(app) as url, connected(url) as client:
+        head = b"POST /v1/visualizations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        client.sendall(head + b"Content-Length: 100000000\r\n\r\n" + b" " * 1000)
+        assert closes_in_time(client)["code"] == "body_too_large"

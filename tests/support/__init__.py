@@ -1,0 +1,1 @@
+"""What tests of several packages share: networks, servers, processes, and a model on paper."""

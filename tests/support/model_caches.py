@@ -1,0 +1,46 @@
+"""Shelves with small networks on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from proxygrad.models import Catalogue
+from proxygrad.spec import ModelInfo
+from tests.support.configured_networks import BUILT, WEIGHTS_BYTES, save_weights, table
+from workers.jobs.repository import Problem
+from workers.models.model_cache import Shelf
+
+#: What one of the small networks counts for.
+ONE = int(2.5 * WEIGHTS_BYTES)
+PLENTY = 10**9
+
+
+def stocked(folder: Path) -> Path:
+    """``folder``, with weights for the models a to d; nothing counts as built."""
+    for seed, name in enumerate("abcd"):
+        save_weights(folder / f"{name}.safetensors", seed)
+    BUILT.clear()
+    return folder
+
+
+def opened(folder: Path, names: Sequence[str], budget_bytes: int, builder: str = "small") -> Shelf:
+    """A shelf with these models beside `digits`, which has been asked about once; all with notes."""
+    tables = [table(name, builder, f"{name}.safetensors") for name in names]
+    (folder / "models.toml").write_text("".join(tables))
+    catalogue = Catalogue.from_file(folder / "models.toml")
+    Shelf.open(catalogue, "cpu", PLENTY, folder / "notes")
+    BUILT.clear()
+    return Shelf.open(catalogue, "cpu", budget_bytes, folder / "notes")
+
+
+def loaded(shelf: Shelf) -> set[str]:
+    return {name for name in shelf._catalogue.names if shelf._places[name].network is not None}
+
+
+def info(shelf: Shelf, name: str) -> ModelInfo | None:
+    return {model.name: model for model in shelf.served}[name].info
+
+
+def problem(shelf: Shelf, name: str) -> Problem | None:
+    return {model.name: model for model in shelf.served}[name].problem

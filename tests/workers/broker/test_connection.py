@@ -1,0 +1,69 @@
+"""Connections to Redis are few, and whoever waits for one in vain is told so."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from tests.support.model_on_paper import MODEL, question
+from workers.broker import connection as connections
+from workers.jobs.repository import Jobs
+from workers.settings import connect
+from workers.storage.store import Store
+
+
+def test_users_wait_for_each_other(redis_url: str) -> None:
+    with connect(redis_url, connections=2) as client:
+        threads = [threading.Thread(target=lambda: [client.incr("n") for _ in range(50)]) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert client.get("n") == b"1000"
+        assert len(client.connection_pool._connections) == 2
+
+
+def test_who_waits_in_vain_is_told_so(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.settings.CONNECTION_WAIT_S", 0.1)
+    with connect(redis_url, connections=1) as client:
+        held = client.connection_pool.get_connection()
+        with pytest.raises(RedisConnectionError, match="all 1 connections to Redis have been in use for 0 s"):
+            client.ping()
+        client.connection_pool.release(held)
+        assert client.ping()
+
+
+def test_other_troubles_keep_their_words(tmp_path: object) -> None:
+    with (
+        connect(f"unix://{tmp_path}/none.sock", connections=1, retries=0) as client,
+        pytest.raises(RedisConnectionError, match=r"none\.sock"),
+    ):
+        client.ping()
+
+
+@pytest.mark.engine
+def test_a_process_has_four_however_many_slots_are_at_work(
+    redis_url: str, redis: Redis, store: Store, jobs: Jobs
+) -> None:
+    pytest.importorskip("torch", reason="slots run the task, which needs torch")
+    from tests.support.counting_engine import CountingEngine
+    from tests.support.eventually import ended
+    from tests.support.worker_in_process import working
+    from workers.process.main import commands_to, listening_to
+
+    ids = [jobs.submit(question(unit, steps=20), MODEL)[0].id for unit in range(200)]
+    before, most = {each["id"] for each in redis.client_list()}, 0
+    with (
+        commands_to(redis_url) as commands,
+        listening_to(redis_url) as listening,
+        working(commands, store, CountingEngine(step_s=0.005), slots=32, listening=listening),
+    ):
+        while redis.llen("rq:queue:proxygrad"):
+            most = max(most, len({each["id"] for each in redis.client_list()} - before))
+            time.sleep(0.01)
+        assert {ended(jobs, job_id).state for job_id in ids} == {"succeeded"}
+    assert most == connections.WORKER_CONNECTIONS + 1 == 4

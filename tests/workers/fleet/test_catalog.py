@@ -1,0 +1,74 @@
+"""What live workers serve, from several of them, with some gone."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+from redis import Redis
+
+from tests.support.eventually import until
+from tests.support.model_on_paper import MODEL
+from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import Problem
+
+READY = ServedModel(name="tiny", info=MODEL)
+BROKEN = ServedModel(name="tiny", problem=Problem(code="model_unavailable", detail="truncated"))
+OTHER = ServedModel(name="other", problem=Problem(code="model_unavailable", detail="gone"))
+
+
+def test_nobody_serves_nothing(redis: Redis) -> None:
+    assert catalog.served(redis) == {}
+    assert catalog.live_workers(redis) == []
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_a_ready_model_wins_over_a_broken_one(redis: Redis, order: tuple[str, str]) -> None:
+    for worker in order:
+        catalog.publish(redis, worker, [READY] if worker == "a" else [BROKEN, OTHER])
+    assert catalog.served(redis) == {"other": OTHER, "tiny": READY}
+    assert catalog.live_workers(redis) == ["a", "b"]
+
+
+def test_a_worker_without_models_lives(redis: Redis) -> None:
+    catalog.publish(redis, "a", [])
+    assert catalog.live_workers(redis) == ["a"]
+    assert catalog.served(redis) == {}
+
+
+def test_a_worker_that_withdraws_is_gone(redis: Redis) -> None:
+    catalog.publish(redis, "a", [READY])
+    catalog.withdraw(redis, "a")
+    assert catalog.live_workers(redis) == []
+    assert redis.keys("proxygrad:*") == []
+
+
+def test_a_worker_that_stops_renewing_is_gone(redis: Redis) -> None:
+    catalog.publish(redis, "a", [READY])
+    assert catalog.live_workers(redis) == ["a"]
+    catalog.publish(redis, "a", [READY], ttl_s=0.05)
+    until(lambda: catalog.live_workers(redis) == [])
+    assert catalog.served(redis) == {}
+
+
+def test_a_model_is_ready_or_has_a_problem() -> None:
+    with pytest.raises(ValidationError, match="either an info or a problem"):
+        ServedModel(name="tiny")
+    with pytest.raises(ValidationError, match="either an info or a problem"):
+        ServedModel(name="tiny", info=MODEL, problem=BROKEN.problem)
+
+
+def test_what_keeps_a_job_waiting_is_named(redis: Redis) -> None:
+    def code(model: str) -> str | None:
+        obstacle = catalog.obstacle(redis, model)
+        return None if obstacle is None else obstacle.code
+
+    assert code("tiny") == "no_worker"
+    catalog.publish(redis, "a", [BROKEN])
+    assert catalog.obstacle(redis, "tiny") == BROKEN.problem
+    assert code("other") == "model_not_served"
+    catalog.publish(redis, "b", [READY])
+    assert code("tiny") is None
+    catalog.withdraw(redis, "b")
+    catalog.withdraw(redis, "a")
+    assert code("tiny") == "no_worker"

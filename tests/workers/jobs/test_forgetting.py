@@ -1,0 +1,155 @@
+"""Nothing is left of a job: at once, or as soon as it has stopped, unless somebody asks again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+from redis import Redis
+
+from tests.support.model_on_paper import MODEL, outcome, question
+from tests.support.queue_invariants import faults
+from tests.support.slot_steps import STAMP, pop, record, started, take
+from workers.broker import queue
+from workers.jobs.repository import ImageInfo, Job, Jobs, image_path, result_path
+from workers.queue.leases import Leases, Run
+from workers.queue.recovery import Janitor
+from workers.storage.pins import claim_key
+from workers.storage.store import Store
+
+
+def succeed(jobs: Jobs, leases: Leases, store: Store, run: Run) -> Job:
+    """End the run well, with an answer in the store."""
+    job = record(jobs, run)
+    image = ImageInfo(sha256="0" * 64, size_bytes=3, media_type="image/png", width_px=8, height_px=8)
+    update = {"state": "succeeded", "finished_at": job.created_at, "result": outcome(job.spec)}
+    done = job.model_copy(update=update | {"images": (image,)})
+    store.put(image_path(job.id, 0), b"png")
+    store.put(result_path(job.id), done.model_dump_json().encode())
+    leases.close(run, "succeeded", fields=done.to_fields(), slot="host.0", stamp=STAMP)
+    return done
+
+
+def left(redis: Redis, store: Store, job_id: str) -> list[object]:
+    """Every trace of the job."""
+    keys = cast(list[bytes], redis.keys(f"*{job_id}*"))
+    lists = (queue.QUEUE_KEY, queue.POPPED_KEY)
+    sets = (queue.FINISHED_KEY, queue.FAILED_KEY, queue.CANCELED_KEY, queue.JOBS_KEY)
+    found: list[object] = [*keys, *store.list(job_id)]
+    found += [key for key in lists if job_id.encode() in cast(list[bytes], redis.lrange(key, 0, -1))]
+    found += [key for key in sets if redis.zscore(key, job_id) is not None]
+    return found + (["forgotten"] if redis.sismember(queue.FORGOTTEN_KEY, job_id) else [])
+
+
+def test_a_waiting_job_is_forgotten_at_once(redis: Redis, jobs: Jobs, store: Store) -> None:
+    job, _ = jobs.submit(question(), MODEL)
+    assert jobs.forget(job.id)
+    assert left(redis, store, job.id) == []
+    assert faults(redis) == []
+
+
+def test_a_popped_job_is_forgotten_before_it_is_taken(
+    redis: Redis, jobs: Jobs, leases: Leases, store: Store
+) -> None:
+    jobs.submit(question(), MODEL)
+    run = Run(pop(redis), "e1")
+    assert jobs.forget(run.job_id)
+    assert take(leases, run) == "elsewhere"
+    assert left(redis, store, run.job_id) == []
+
+
+def test_an_answer_goes_with_its_record_though_it_was_promised(
+    redis: Redis, jobs: Jobs, leases: Leases, store: Store
+) -> None:
+    done = succeed(jobs, leases, store, started(redis, jobs, leases))
+    assert jobs.pin(done.id)
+    assert jobs.forget(done.id)
+    assert left(redis, store, done.id) == []
+    assert jobs.fetch(done.id) is None
+
+
+def closed(leases: Leases, run: Run) -> None:
+    leases.close(run, "cancelled", slot="host.0", stamp=STAMP)
+
+
+def lost(redis: Redis, run: Run) -> None:
+    redis.zadd(queue.LEASES_KEY, {run.member: 1})
+    Janitor(redis).reclaim_expired()
+
+
+@pytest.mark.parametrize("how", ["stopped", "died", "succeeded"])
+def test_a_running_job_is_forgotten_when_it_has_stopped(
+    redis: Redis, jobs: Jobs, leases: Leases, store: Store, how: str
+) -> None:
+    run = started(redis, jobs, leases)
+    assert not jobs.forget(run.job_id)
+    assert leases.beat(run, stamp=STAMP).cancel
+    jobs.forget_stopped()
+    assert record(jobs, run).state == "running"
+    ends: dict[str, Callable[[], object]] = {
+        "stopped": lambda: closed(leases, run),
+        "died": lambda: lost(redis, run),
+        "succeeded": lambda: succeed(jobs, leases, store, run),
+    }
+    ends[how]()
+    jobs.forget_stopped()
+    jobs.forget_stopped()
+    assert [each for each in left(redis, store, run.job_id) if each != claim_key(run.job_id)] == []
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_who_asks_again_takes_it_back(
+    redis: Redis, jobs: Jobs, leases: Leases, store: Store, ended: bool
+) -> None:
+    run = started(redis, jobs, leases)
+    jobs.forget(run.job_id)
+    if ended:
+        succeed(jobs, leases, store, run)
+    jobs.submit(question(), MODEL)
+    jobs.forget_stopped()
+    assert record(jobs, run).state == ("succeeded" if ended else "running")
+    assert not leases.beat(run, stamp=STAMP).cancel
+    assert redis.scard(queue.FORGOTTEN_KEY) == 0
+
+
+def test_a_retry_after_a_delete_is_kept_too(redis: Redis, jobs: Jobs, leases: Leases) -> None:
+    run = started(redis, jobs, leases)
+    jobs.forget(run.job_id)
+    closed(leases, run)
+    assert jobs.retry(run.job_id)
+    jobs.forget_stopped()
+    assert record(jobs, run).state == "queued"
+
+
+def test_where_a_collector_is_at_it_a_round_ends_it(redis: Redis, jobs: Jobs, store: Store) -> None:
+    job, _ = jobs.submit(question(), MODEL)
+    redis.set(claim_key(job.id), "a collector's", ex=60)
+    assert not jobs.forget(job.id)
+    redis.delete(claim_key(job.id))
+    jobs.forget_stopped()
+    assert left(redis, store, job.id) == []
+
+
+def test_who_died_while_it_forgot_leaves_it_to_a_round(
+    redis: Redis, jobs: Jobs, leases: Leases, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = succeed(jobs, leases, store, started(redis, jobs, leases))
+    with monkeypatch.context() as dying:
+        dying.setattr(Store, "delete", lambda store, path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            jobs.forget(done.id)
+    assert jobs.whole(done)
+    redis.delete(claim_key(done.id))  # a dead process' claim ends by itself within a minute
+    jobs.forget_stopped()
+    assert left(redis, store, done.id) == []
+
+
+def test_a_full_redis_forgets_too(redis: Redis, jobs: Jobs, store: Store) -> None:
+    job, _ = jobs.submit(question(), MODEL)
+    redis.config_set("maxmemory", 1)
+    try:
+        assert jobs.forget(job.id)
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert left(redis, store, job.id) == []
