@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from proxygrad import Catalogue, Network, Objective, Outcome, Result, Spec
+from proxygrad import Catalogue, Network, Objective, Result, Spec, Visualization
 from proxygrad.objectives.units import from_spec
 from proxygrad.spec import ObjectiveKind
 
@@ -39,7 +39,7 @@ def question(network: Network, layer: str, unit: int, objective: ObjectiveKind |
     return from_spec(spec.resolve(network.info))
 
 
-def ratios(found: Sequence[Outcome | Result], base: Sequence[Outcome | Result]) -> list[float]:
+def ratios(found: Sequence[Visualization | Result], base: Sequence[Visualization | Result]) -> list[float]:
     """Achieved activations, ``found`` to ``base``, over the units that ``base`` moved."""
     return [
         ours.achieved_activation / theirs.achieved_activation

@@ -46,7 +46,7 @@ def work() -> int:
 
     with Path(os.environ[TRACE]).open("a", buffering=1) as trace:
 
-        def observe(ticket: engine.Ticket) -> None:
+        def observe(ticket: engine.RenderFuture) -> None:
             while ticket.progress.step == 0:
                 time.sleep(LOOK_S / 5)
             first_at = time.time()
@@ -54,7 +54,7 @@ def work() -> int:
             trace.write(f"{ticket.spec.seed} {first_at!r} {time.time()!r}\n")
 
         class Observed(engine.Engine):
-            def submit(self, *args: Any, **options: Any) -> engine.Ticket:
+            def submit(self, *args: Any, **options: Any) -> engine.RenderFuture:
                 ticket = super().submit(*args, **options)
                 threading.Thread(target=observe, args=(ticket,), daemon=True).start()
                 return ticket

@@ -16,8 +16,8 @@ from statistics import median
 
 import torch
 
-from proxygrad import Catalogue, Channel, Network, Neuron, Objective, Outcome, maximize
-from proxygrad.spec.settings import Settings
+from proxygrad import Catalogue, Channel, Network, Neuron, Objective, Visualization, maximize
+from proxygrad.spec.settings import AscentSettings
 
 
 def questions(network: Network, layer: str, units: int) -> list[Objective]:
@@ -26,7 +26,7 @@ def questions(network: Network, layer: str, units: int) -> list[Objective]:
     return [*(Channel(layer, unit) for unit in numbers), *(Neuron(layer, unit) for unit in numbers)]
 
 
-def row(found: list[Outcome], reference: list[Outcome]) -> str:
+def row(found: list[Visualization], reference: list[Visualization]) -> str:
     """Units, on how many more was reached, three ratios, and how many were stuck, as columns."""
     pairs = [
         (one.achieved_activation, other.achieved_activation)
@@ -48,9 +48,9 @@ def main() -> None:
     parser.add_argument("--layers", nargs="+", default=["features.7", "features.10", "features.12"])
     parser.add_argument("--units", type=int, default=16, help="the first N units of each layer")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.1, 0.3, 0.5])
-    parser.add_argument("--slope", type=float, default=Settings.model_fields["slope"].default)
-    parser.add_argument("--steps", type=int, default=Settings.model_fields["steps"].default)
-    parser.add_argument("--step-size", type=float, default=Settings.model_fields["step_size"].default)
+    parser.add_argument("--slope", type=float, default=AscentSettings.model_fields["slope"].default)
+    parser.add_argument("--steps", type=int, default=AscentSettings.model_fields["steps"].default)
+    parser.add_argument("--step-size", type=float, default=AscentSettings.model_fields["step_size"].default)
     parser.add_argument("--size-px", type=int)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -63,7 +63,7 @@ def main() -> None:
         f"{'layer':<12} {'share':>5} {'units':>5} {'more':>5} "
         f"{'median':>7} {'tenth':>6} {'worst':>6} {'stuck':>6}"
     )
-    everything: dict[float, list[Outcome]] = {share: [] for share in arguments.shares}
+    everything: dict[float, list[Visualization]] = {share: [] for share in arguments.shares}
     for layer in arguments.layers:
         asked = questions(network, layer, arguments.units)
         for share in arguments.shares:

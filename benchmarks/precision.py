@@ -13,7 +13,7 @@ and stuck in bfloat16. Activations are those of the final image, in float32 on t
 from __future__ import annotations
 
 from benchmarks.asking import network_of, parser_of, question, ratios, shown
-from proxygrad import Network, Objective, Outcome, maximize
+from proxygrad import Network, Objective, Visualization, maximize
 from proxygrad.precision import Precision
 from proxygrad.spec import OBJECTIVES
 
@@ -26,12 +26,12 @@ def objectives(network: Network, layer: str, units: int) -> dict[str, list[Objec
     return {kind: [question(network, info.name, unit, kind) for unit in numbers] for kind in kinds}
 
 
-def columns(found: list[Outcome], base: list[Outcome]) -> str:
+def columns(found: list[Visualization], base: list[Visualization]) -> str:
     """Median and least ratio."""
     return " ".join(shown(ratios(found, base)))
 
 
-def row(exact: list[Outcome], coarse: list[Outcome], other: list[Outcome]) -> str:
+def row(exact: list[Visualization], coarse: list[Visualization], other: list[Visualization]) -> str:
     """One line of the table."""
     lost = sum(theirs.stuck and not ours.stuck for ours, theirs in zip(exact, coarse, strict=True))
     stuck = f"{sum(ours.stuck for ours in exact)}/{sum(theirs.stuck for theirs in coarse)}"
@@ -48,7 +48,7 @@ def main() -> None:
 
     network = network_of(arguments)
 
-    def run(asked: list[Objective], precision: Precision, first_seed: int = 0) -> list[Outcome]:
+    def run(asked: list[Objective], precision: Precision, first_seed: int = 0) -> list[Visualization]:
         given = {"steps": arguments.steps, "size_px": arguments.size_px, "preset": arguments.preset}
         found = [
             outcome

@@ -17,11 +17,11 @@ from redis import Redis
 
 from proxygrad.spec import Spec
 from service.stack.valkey import EmbeddedValkey
-from workers.broker.pipeline import in_turn
+from workers.broker.pipeline import run_blocking
 from workers.broker.scripts import stamp
 from workers.jobs.repository import Limits
 from workers.jobs.submission import Submission, Submit
-from workers.queue.fair_queue import Ready
+from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run
 from workers.queue.recovery import Janitor
 from workers.settings import connect
@@ -42,7 +42,7 @@ class Bench:
         job_id = f"{self._next:032x}"
         spec = Spec(model=model, layer="conv", unit=self._next, objective="channel", size_px=224)
         submission = Submission(job_id=job_id, spec=spec, cost=6.4, caller=caller)
-        in_turn(self._submit(submission, "ask", PLENTY), self._redis)
+        run_blocking(self._submit(submission, "ask", PLENTY), self._redis)
         return job_id
 
     def memory(self) -> int:
@@ -63,7 +63,7 @@ class Bench:
 
 def order(redis: Redis, models: list[str], waiting: int) -> None:
     """Submitting, popping, places and janitors, with jobs of so many models."""
-    bench, ready, janitor, count = Bench(redis), Ready(redis), Janitor(redis), len(models)
+    bench, ready, janitor, count = Bench(redis), FairQueue(redis), Janitor(redis), len(models)
     bench.report(f"pop, {count} models, nothing waits", lambda: ready.pop(models, 1))
     before = bench.memory()
     last = [bench.submit(models[number % count], "flood") for number in range(waiting)][-1]
@@ -83,7 +83,7 @@ def runs(redis: Redis) -> None:
     bench, leases = Bench(redis), Leases(redis)
     for _ in range(CALLS + 1):
         bench.submit("one", "a")
-    held = [Run(job_id, "e") for job_id in Ready(redis).pop(["one"], CALLS + 1)]
+    held = [Run(job_id, "e") for job_id in FairQueue(redis).pop(["one"], CALLS + 1)]
     takes, closes = iter(held), iter(held)
     bench.report("take", lambda: leases.take(next(takes), slot="s", worker="w", stamp=stamp()))
     bench.report("beat", lambda: leases.beat(held[0], stamp=stamp()))

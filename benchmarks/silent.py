@@ -18,17 +18,17 @@ from torch import nn
 
 from benchmarks.activations import ACTIVATIONS, OBJECTIVES, variant
 from benchmarks.asking import question
-from proxygrad.engine import rendering as delivery
+from proxygrad.engine import rendering
 from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import Lane
 from proxygrad.engine.rendering import first_image, is_stuck, measure
 from proxygrad.models.digits import CLASSES, INPUT_SHAPE
 from proxygrad.networks.network import Network
-from proxygrad.spec.settings import Settings
+from proxygrad.spec.settings import AscentSettings
 from proxygrad.training.digits import load_split
 
 SIZE = (INPUT_SHAPE[1], INPUT_SHAPE[2])
-BOUNDS = (delivery.FADED, 0.1)
+BOUNDS = (rendering.FADED, 0.1)
 
 
 def climb(network: Network, slope: float, units: int, steps: int) -> list[tuple[Lane, float, float]]:
@@ -38,7 +38,7 @@ def climb(network: Network, slope: float, units: int, steps: int) -> list[tuple[
         count = len(CLASSES) if kind == "logit" else units
         shapes = {layer: network.layer_shape(layer, SIZE)}
         lanes = [
-            Lane(Settings(steps=steps, slope=slope), question(network, layer, unit, kind).at(shapes))
+            Lane(AscentSettings(steps=steps, slope=slope), question(network, layer, unit, kind).at(shapes))
             for unit in range(count)
         ]
         group = Group(GroupKey.of(network, lanes[0], SIZE))
@@ -77,7 +77,7 @@ def main() -> None:
         left = [best > 0 and own[2] < best / 10 for own, best in zip(plain, bests, strict=True)]
         columns = ""
         for bound in BOUNDS:
-            delivery.FADED = bound
+            rendering.FADED = bound
             named = [is_stuck(*own) for own in plain]
             right = sum(a and b for a, b in zip(named, left, strict=True))
             columns += f"{right:>15} {sum(named) - right:>7}"

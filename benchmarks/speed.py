@@ -38,9 +38,9 @@ from proxygrad.engine.lane import Lane
 from proxygrad.engine.rendering import measure
 from proxygrad.models.torchvision_compat import import_torchvision
 from proxygrad.models.weights import load_into, read_state_dict
-from proxygrad.networks.layer_reader import Reader
-from proxygrad.networks.variants import EXACT, Kind
-from proxygrad.spec.settings import Settings
+from proxygrad.networks.layer_reader import LayerReader
+from proxygrad.networks.variants import EXACT, VariantSpec
+from proxygrad.spec.settings import AscentSettings
 
 TARGETS = (
     ("resnet18", "layer2"),
@@ -104,27 +104,29 @@ def unhooked(run: Callable[..., Any], module: nn.Module, *given: Any) -> None:
         each._forward_hooks.clear()
 
 
-def variants(network: Network, layer: str) -> dict[str, Reader]:
+def variants(network: Network, layer: str) -> dict[str, LayerReader]:
     """The same network, step by step towards what is used."""
     workshop = network._workshop
     pairs = network.prepared([layer], "float32")._copy.kind.pairs
     kinds = {
         "plain": EXACT,
-        "folded": Kind(pairs),
-        "layout": Kind(pairs, channels_last=True),
-        "bf16": Kind(pairs, channels_last=True, bfloat16=True),
+        "folded": VariantSpec(pairs),
+        "layout": VariantSpec(pairs, channels_last=True),
+        "bf16": VariantSpec(pairs, channels_last=True, bfloat16=True),
     }
     read = partial(network._read, layers=[layer])
-    again = partial(workshop.made, Kind())
+    again = partial(workshop.made, VariantSpec())
     found = {}
     for name, kind in kinds.items():
         made = workshop.made(kind) if kind != EXACT else workshop.exact
-        found[name] = Reader(read, (made, again), "bfloat16" if kind.bfloat16 else "float32", network.device)
+        found[name] = LayerReader(
+            read, (made, again), "bfloat16" if kind.bfloat16 else "float32", network.device
+        )
     return found
 
 
-def stepping(network: Network, layer: str, reader: Reader, batch: int) -> Callable[[], Any]:
-    settings = [Settings(steps=ENDLESS, seed=seed).completed() for seed in range(batch)]
+def stepping(network: Network, layer: str, reader: LayerReader, batch: int) -> Callable[[], Any]:
+    settings = [AscentSettings(steps=ENDLESS, seed=seed).completed() for seed in range(batch)]
     lanes = [Lane(each, Channel(layer, CHANNEL)) for each in settings]
     group = Group(GroupKey.of(network, lanes[0], (SIDE_PX, SIDE_PX)))
     group._read = reader

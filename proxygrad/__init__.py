@@ -14,17 +14,17 @@ from proxygrad.version import __version__
 if TYPE_CHECKING:
     from proxygrad.engine.checkpoint import Checkpoint
     from proxygrad.engine.engine import Engine
-    from proxygrad.engine.future import Ticket
+    from proxygrad.engine.future import RenderFuture
     from proxygrad.engine.rendering import Rendering
     from proxygrad.images import tile
-    from proxygrad.maximization import Outcome, maximize
+    from proxygrad.maximization import Visualization, maximize
     from proxygrad.models.catalogue import Catalogue
     from proxygrad.networks.network import Network
     from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, Objective, margin
     from proxygrad.parameterizations import spectrum
     from proxygrad.spec import Result, Spec
     from proxygrad.spec.robustness import Robustness
-    from proxygrad.spec.settings import Settings
+    from proxygrad.spec.settings import AscentSettings
 
 _HOMES = {
     "Catalogue": "models.catalogue",
@@ -37,13 +37,13 @@ _HOMES = {
     "Network": "networks.network",
     "Neuron": "objectives.units",
     "Objective": "objectives.units",
-    "Outcome": "maximization",
+    "Visualization": "maximization",
     "Rendering": "engine.rendering",
     "Result": "spec",
     "Robustness": "spec.robustness",
-    "Settings": "spec.settings",
+    "AscentSettings": "spec.settings",
     "Spec": "spec",
-    "Ticket": "engine.future",
+    "RenderFuture": "engine.future",
     "margin": "objectives.units",
     "maximize": "maximization",
     "spectrum": "parameterizations",
@@ -51,6 +51,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AscentSettings",
     "Catalogue",
     "Channel",
     "Checkpoint",
@@ -61,13 +62,12 @@ __all__ = [
     "Network",
     "Neuron",
     "Objective",
-    "Outcome",
+    "RenderFuture",
     "Rendering",
     "Result",
     "Robustness",
-    "Settings",
     "Spec",
-    "Ticket",
+    "Visualization",
     "__version__",
     "margin",
     "maximize",

@@ -3,7 +3,7 @@
 ::
 
     ProxyGradError
-    ├── BadRequest                    the question cannot be answered as asked
+    ├── InvalidRequest                the question cannot be answered as asked
     │   ├── UnknownModel              no such model; carries near names
     │   ├── UnknownLayer              no such layer; carries near names
     │   ├── UnitOutOfRange            the layer has fewer units
@@ -36,7 +36,7 @@ class ProxyGradError(Exception):
     code = "internal_error"
 
 
-class BadRequest(ProxyGradError):
+class InvalidRequest(ProxyGradError):
     """The question cannot be answered as it was asked; asking again does not help."""
 
     code = "bad_request"
@@ -64,7 +64,7 @@ def _unknown(what: str, name: str, choices: Sequence[str]) -> tuple[str, list[st
     return f"unknown {what} {name!r}; {lead}: {listed}", shown
 
 
-class UnknownModel(BadRequest):
+class UnknownModel(InvalidRequest):
     """No model of that name is served. ``choices`` holds near names, or all there are."""
 
     code = "unknown_model"
@@ -74,7 +74,7 @@ class UnknownModel(BadRequest):
         super().__init__(message)
 
 
-class UnknownLayer(BadRequest):
+class UnknownLayer(InvalidRequest):
     """The model has no layer of that name. ``choices`` holds near names, or the first few."""
 
     code = "unknown_layer"
@@ -85,7 +85,7 @@ class UnknownLayer(BadRequest):
         super().__init__(message)
 
 
-class UnitOutOfRange(BadRequest):
+class UnitOutOfRange(InvalidRequest):
     """The layer has ``units`` units, counted from 0."""
 
     code = "unit_out_of_range"
@@ -96,7 +96,7 @@ class UnitOutOfRange(BadRequest):
         super().__init__(f"unit {unit} is out of range: layer {layer!r} has units 0 to {units - 1}")
 
 
-class PositionOutOfRange(BadRequest):
+class PositionOutOfRange(InvalidRequest):
     """The layer has no such position; ``grid`` is its height and width, or its number of tokens."""
 
     code = "position_out_of_range"
@@ -107,7 +107,7 @@ class PositionOutOfRange(BadRequest):
         super().__init__(f"position {list(position)} is out of range: layer {layer!r} has {valid}")
 
 
-class ObjectiveMismatch(BadRequest):
+class ObjectiveMismatch(InvalidRequest):
     """The layer's kind does not offer that objective."""
 
     code = "objective_mismatch"
@@ -119,7 +119,7 @@ class ObjectiveMismatch(BadRequest):
         )
 
 
-class SizeUnsupported(BadRequest):
+class SizeUnsupported(InvalidRequest):
     """The network fails on an image of that size."""
 
     code = "size_unsupported"

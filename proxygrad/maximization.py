@@ -11,19 +11,19 @@ from torch import Tensor
 
 from proxygrad.engine.capacity import DEFAULT_MAX_LANES
 from proxygrad.engine.group import Group, GroupKey
-from proxygrad.engine.lane import Family, Lane
+from proxygrad.engine.lane import DiversityGroup, Lane
 from proxygrad.engine.rendering import first_image, is_stuck, measure
-from proxygrad.errors import BadRequest, ProxyGradError
+from proxygrad.errors import InvalidRequest, ProxyGradError
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Objective
 from proxygrad.parameterizations import Maco
 from proxygrad.precision import Arithmetic, Precision
 from proxygrad.questions import check_images, check_magnitude, check_start, objectives_of, slopes_of
-from proxygrad.spec.settings import Settings
+from proxygrad.spec.settings import AscentSettings
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Visualization:
     """One image and the truth about it.
 
     ``image``: ``(C, H, W)`` float32 in [0, 1] on the CPU. ``achieved_activation``: of that image, alone on
@@ -38,7 +38,7 @@ class Outcome:
     start_activation: float
     curve: tuple[float, ...]
     stuck: bool
-    settings: Settings
+    settings: AscentSettings
     objective: Objective
     dtype: Arithmetic
     magnitude: Tensor | None = None
@@ -57,7 +57,7 @@ def maximize(  # noqa: PLR0913, each of them named
     max_lanes: int = DEFAULT_MAX_LANES,
     precision: Precision = "auto",
     **settings: Any,
-) -> list[Outcome]:
+) -> list[Visualization]:
     """Optimise one image for each objective, as one batch where they fit together; outcomes in that order.
 
     ``slope``: one for all, or one for each objective. ``images``: so many for each objective, with seeds from
@@ -68,16 +68,16 @@ def maximize(  # noqa: PLR0913, each of them named
     1/f.
     ``on_step(done, steps)`` is called after each step with the sums over all images. ``precision``: what the
     steps compute in (`proxygrad.precision.chosen`); what is reported is float32. Everything else is a
-    field of `proxygrad.spec.settings.Settings`: ``preset``, ``steps``, ``parameterization``, …;
+    field of `proxygrad.spec.settings.AscentSettings`: ``preset``, ``steps``, ``parameterization``, …;
     ``robustness`` may also be a `proxygrad.spec.robustness.Robustness`.
 
-    Raises `BadRequest` errors for what cannot be asked of the network, `pydantic.ValidationError` for
+    Raises `InvalidRequest` errors for what cannot be asked of the network, `pydantic.ValidationError` for
     settings out of their limits, and `LaneError`, naming the objective, when an image leaves finite numbers.
     """
     asked = objectives_of(objectives)
     slopes = slopes_of(slope, len(asked))
     if max_lanes < 1:
-        raise BadRequest(f"max_lanes {max_lanes} must be at least 1")
+        raise InvalidRequest(f"max_lanes {max_lanes} must be at least 1")
     chosen = [_settings(settings, own) for own in slopes]
     check_images(images, diversity, chosen[0].seed)
     if start is not None:
@@ -95,14 +95,14 @@ def maximize(  # noqa: PLR0913, each of them named
     return [_outcome(network, lane) for lane in lanes]
 
 
-def _settings(given: dict[str, Any], slope: float | None) -> Settings:
-    return Settings.model_validate(given if slope is None else {**given, "slope": slope}).completed()
+def _settings(given: dict[str, Any], slope: float | None) -> AscentSettings:
+    return AscentSettings.model_validate(given if slope is None else {**given, "slope": slope}).completed()
 
 
 def _lanes(
     network: Network,
     objective: Objective,
-    settings: Settings,
+    settings: AscentSettings,
     images: int,
     diversity: float,
     start: Tensor | None,
@@ -110,15 +110,15 @@ def _lanes(
     """So many lanes for one objective; they differ in their seeds."""
     size = _size(network, settings, start)
     completed = objective.at({layer: network.layer_shape(layer, size) for layer in objective.layers})
-    family = Family(diversity) if diversity > 0 else None
+    family = DiversityGroup(diversity) if diversity > 0 else None
     if family is not None and (settings.solo or not network.batch_first):
         why = "solo" if settings.solo else f"layers of model {network.name!r} that have no batch in front"
-        raise BadRequest(f"diversity {diversity:g} needs images in one batch, which {why} rules out")
+        raise InvalidRequest(f"diversity {diversity:g} needs images in one batch, which {why} rules out")
     seeds = range(settings.seed, settings.seed + images)
     return [Lane(settings.model_copy(update={"seed": seed}), completed, start, family) for seed in seeds]
 
 
-def _size(network: Network, settings: Settings, start: Tensor | None) -> tuple[int, int]:
+def _size(network: Network, settings: AscentSettings, start: Tensor | None) -> tuple[int, int]:
     """Height and width in pixels."""
     if start is not None:
         return start.shape[1], start.shape[2]
@@ -126,7 +126,7 @@ def _size(network: Network, settings: Settings, start: Tensor | None) -> tuple[i
     return (settings.size_px, settings.size_px) if settings.size_px else (height, width)
 
 
-def _maco(network: Network, settings: Settings, start: Tensor | None, magnitude: Any) -> Maco:
+def _maco(network: Network, settings: AscentSettings, start: Tensor | None, magnitude: Any) -> Maco:
     shape = (network.input_shape[0], *_size(network, settings, start))
     check_magnitude(magnitude, shape, settings.parameterization)
     return Maco(shape, network.device, magnitude.detach().cpu())
@@ -142,7 +142,7 @@ def _run(
     waiting, groups = list(lanes), dict[GroupKey, Group]()
     total = sum(lane.settings.steps for lane in lanes)
     while waiting or groups:
-        kin: Family | None = None  # of one family all join at the same step
+        kin: DiversityGroup | None = None  # of one family all join at the same step
         while waiting and (_running(groups) < max_lanes or (kin is not None and waiting[0].family is kin)):
             lane = waiting.pop(0)
             key = GroupKey.of(network, lane, _size(network, lane.settings, lane.start), precision)
@@ -160,14 +160,14 @@ def _running(groups: dict[GroupKey, Group]) -> int:
     return sum(len(group.lanes) for group in groups.values())
 
 
-def _outcome(network: Network, lane: Lane) -> Outcome:
+def _outcome(network: Network, lane: Lane) -> Visualization:
     if lane.error is not None:
         raise lane.error
     if lane.image is None:
         raise ProxyGradError("a lane that ended without an error has an image")
     achieved = measure(network, lane.objective, lane.image)
     start = measure(network, lane.objective, first_image(network, lane))
-    return Outcome(
+    return Visualization(
         image=lane.image.to("cpu", torch.float32),
         achieved_activation=achieved,
         start_activation=start,

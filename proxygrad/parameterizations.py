@@ -27,7 +27,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from proxygrad.errors import BadRequest
+from proxygrad.errors import InvalidRequest
 from proxygrad.images import noisy_grey
 from proxygrad.spec.settings import START_NOISE, ParameterizationName
 
@@ -233,15 +233,15 @@ def amplitudes(frequency: Tensor) -> Tensor:
 def spectrum(images: Tensor) -> Tensor:
     """Mean magnitude of natural images ``(N, C, H, W)`` in [0, 1] → ``(C, H, W // 2 + 1)``, for `Maco`.
 
-    Raises `BadRequest` for images of other shapes or values.
+    Raises `InvalidRequest` for images of other shapes or values.
     """
     if images.ndim != 4 or images.numel() == 0 or not images.is_floating_point():
-        raise BadRequest(
+        raise InvalidRequest(
             f"images of shape {tuple(images.shape)} and type {images.dtype}; valid: floating-point images, "
             "(number, channels, height, width)"
         )
     if not bool(((images >= 0) & (images <= 1)).all()):
-        raise BadRequest(
+        raise InvalidRequest(
             f"images have values from {float(images.min()):g} to {float(images.max()):g}; valid: 0 to 1"
         )
     transformed: Tensor = torch.fft.rfft2(_from_image(images))

@@ -1,7 +1,7 @@
 """Every way this service says no: one table of codes, and the RFC 9457 document that carries them.
 
 `Code` is the whole vocabulary; `KINDS` gives each code its status, title and retry time.
-Handlers raise `Refusal`; `service.web.exception_handlers` turns it, and foreign errors, into a response.
+Handlers raise `ProblemError`; `service.web.exception_handlers` turns it, and foreign errors, into a response.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 @dataclass(frozen=True)
-class Kind:
+class ProblemType:
     """What a code always means: the HTTP status, a title, and when trying again may help."""
 
     status: int
@@ -70,54 +70,54 @@ class Kind:
     retry_after_s: int | None = None
 
 
-KINDS: Mapping[Code, Kind] = {
-    "bad_request": Kind(400, "The request cannot be understood"),
-    "invalid_json": Kind(400, "The body is not JSON"),
-    "json_too_deep": Kind(400, "The body is nested too deeply"),
-    "unauthorized": Kind(401, "No valid key was given"),
-    "forbidden": Kind(403, "The caller may not do this"),
-    "unknown_model": Kind(404, "No such model"),
-    "unknown_layer": Kind(404, "No such layer"),
-    "unknown_visualization": Kind(404, "No such visualization"),
-    "unknown_batch": Kind(404, "No such batch"),
-    "unknown_delivery": Kind(404, "No such delivery"),
-    "image_not_ready": Kind(404, "The image is not made yet", retry_after_s=1),
-    "no_image": Kind(404, "No such image"),
-    "not_found": Kind(404, "No such resource"),
-    "method_not_allowed": Kind(405, "The resource does not offer this method"),
-    "not_acceptable": Kind(406, "The picture has no form that the caller accepts"),
-    "visualization_ended": Kind(409, "The visualization has ended otherwise"),
-    "batch_ended": Kind(409, "The batch has ended otherwise"),
-    "request_timeout": Kind(408, "The request did not arrive in time"),
-    "idempotency_key_reused": Kind(409, "The idempotency key belongs to another request"),
-    "body_too_large": Kind(413, "The body is too large"),
-    "unsupported_media_type": Kind(415, "The body has another content type"),
-    "range_not_satisfiable": Kind(416, "The range lies beyond the end"),
-    "invalid_request": Kind(422, "The request is not valid"),
-    "unit_out_of_range": Kind(422, "The layer has fewer units"),
-    "position_out_of_range": Kind(422, "The feature map is smaller"),
-    "objective_mismatch": Kind(422, "The objective does not apply to the layer"),
-    "limit_exceeded": Kind(422, "Above a limit of this server"),
-    "cost_too_high": Kind(422, "The request costs more than this server allows"),
-    "webhook_refused": Kind(422, "This server does not tell that URL"),
-    "unknown_host": Kind(421, "This server does not answer for that host"),
-    "queue_full": Kind(429, "The queue is full", retry_after_s=30),
-    "caller_queue_full": Kind(429, "This caller's share of the queue is full", retry_after_s=30),
-    "too_many_in_flight": Kind(429, "Too many jobs of this key wait or run", retry_after_s=30),
-    "too_many_batches": Kind(429, "Too many batches of this key run", retry_after_s=30),
-    "too_many_webhooks": Kind(429, "Too many URLs are told of one end", retry_after_s=30),
-    "rate_limited": Kind(429, "Too many requests of this key", retry_after_s=1),
-    "headers_too_large": Kind(431, "The header is too large"),
-    "internal_error": Kind(500, "The server failed"),
-    "model_unavailable": Kind(503, "The model could not be loaded"),
-    "no_worker": Kind(503, "No worker is alive", retry_after_s=5),
-    "redis_unavailable": Kind(503, "Redis does not answer", retry_after_s=2),
-    "queue_memory_full": Kind(503, "Redis has no memory for another job", retry_after_s=30),
-    "storage_unavailable": Kind(503, "The artefact store does not answer", retry_after_s=5),
+KINDS: Mapping[Code, ProblemType] = {
+    "bad_request": ProblemType(400, "The request cannot be understood"),
+    "invalid_json": ProblemType(400, "The body is not JSON"),
+    "json_too_deep": ProblemType(400, "The body is nested too deeply"),
+    "unauthorized": ProblemType(401, "No valid key was given"),
+    "forbidden": ProblemType(403, "The caller may not do this"),
+    "unknown_model": ProblemType(404, "No such model"),
+    "unknown_layer": ProblemType(404, "No such layer"),
+    "unknown_visualization": ProblemType(404, "No such visualization"),
+    "unknown_batch": ProblemType(404, "No such batch"),
+    "unknown_delivery": ProblemType(404, "No such delivery"),
+    "image_not_ready": ProblemType(404, "The image is not made yet", retry_after_s=1),
+    "no_image": ProblemType(404, "No such image"),
+    "not_found": ProblemType(404, "No such resource"),
+    "method_not_allowed": ProblemType(405, "The resource does not offer this method"),
+    "not_acceptable": ProblemType(406, "The picture has no form that the caller accepts"),
+    "visualization_ended": ProblemType(409, "The visualization has ended otherwise"),
+    "batch_ended": ProblemType(409, "The batch has ended otherwise"),
+    "request_timeout": ProblemType(408, "The request did not arrive in time"),
+    "idempotency_key_reused": ProblemType(409, "The idempotency key belongs to another request"),
+    "body_too_large": ProblemType(413, "The body is too large"),
+    "unsupported_media_type": ProblemType(415, "The body has another content type"),
+    "range_not_satisfiable": ProblemType(416, "The range lies beyond the end"),
+    "invalid_request": ProblemType(422, "The request is not valid"),
+    "unit_out_of_range": ProblemType(422, "The layer has fewer units"),
+    "position_out_of_range": ProblemType(422, "The feature map is smaller"),
+    "objective_mismatch": ProblemType(422, "The objective does not apply to the layer"),
+    "limit_exceeded": ProblemType(422, "Above a limit of this server"),
+    "cost_too_high": ProblemType(422, "The request costs more than this server allows"),
+    "webhook_refused": ProblemType(422, "This server does not tell that URL"),
+    "unknown_host": ProblemType(421, "This server does not answer for that host"),
+    "queue_full": ProblemType(429, "The queue is full", retry_after_s=30),
+    "caller_queue_full": ProblemType(429, "This caller's share of the queue is full", retry_after_s=30),
+    "too_many_in_flight": ProblemType(429, "Too many jobs of this key wait or run", retry_after_s=30),
+    "too_many_batches": ProblemType(429, "Too many batches of this key run", retry_after_s=30),
+    "too_many_webhooks": ProblemType(429, "Too many URLs are told of one end", retry_after_s=30),
+    "rate_limited": ProblemType(429, "Too many requests of this key", retry_after_s=1),
+    "headers_too_large": ProblemType(431, "The header is too large"),
+    "internal_error": ProblemType(500, "The server failed"),
+    "model_unavailable": ProblemType(503, "The model could not be loaded"),
+    "no_worker": ProblemType(503, "No worker is alive", retry_after_s=5),
+    "redis_unavailable": ProblemType(503, "Redis does not answer", retry_after_s=2),
+    "queue_memory_full": ProblemType(503, "Redis has no memory for another job", retry_after_s=30),
+    "storage_unavailable": ProblemType(503, "The artefact store does not answer", retry_after_s=5),
 }
 
 
-class Flaw(BaseModel):
+class FieldError(BaseModel):
     """One thing wrong with a request: where, the value found there, and what would be valid."""
 
     location: list[str | int] = Field(
@@ -147,13 +147,15 @@ class ProblemDetails(BaseModel):
         description="What happened this time, with the offending value and the valid choices."
     )
     code: Code = Field(description="Stable name of the kind of problem.")
-    errors: list[Flaw] = Field(default=[], description="What is wrong with the request, value by value.")
+    errors: list[FieldError] = Field(
+        default=[], description="What is wrong with the request, value by value."
+    )
     state: str | None = Field(
         default=None, description="State of the visualization, where that is what is in the way."
     )
 
 
-class Refusal(Exception):
+class ProblemError(Exception):
     """Ends a request with the problem `code`; `retry_after_s` where it is known better than by the code.
 
     ``headers`` go with the response; ``state`` is that of the visualization that is in the way.
@@ -163,7 +165,7 @@ class Refusal(Exception):
         self,
         code: Code,
         detail: str,
-        flaws: Sequence[Flaw] = (),
+        flaws: Sequence[FieldError] = (),
         *,
         retry_after_s: int | None = None,
         headers: Mapping[str, str] | None = None,
@@ -202,7 +204,7 @@ class Refusal(Exception):
         return self._headers | when
 
 
-def documented(*codes: Code) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*codes: Code) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for these codes, one for each status, with the codes in its description."""
     by_status: dict[int, list[Code]] = {}
     for code in codes:

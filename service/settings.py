@@ -12,7 +12,7 @@ from typing import Self
 from proxygrad.spec.settings import MAX_SIZE_PX, MAX_STEPS, MIN_SIZE_PX
 from service.addresses import networks
 from service.webhooks.signing import Signer
-from service.webhooks.urls import BadURL, Receivers
+from service.webhooks.urls import AllowedHosts, BadURL
 from workers import settings as workers_settings
 from workers.errors import SettingsError
 from workers.jobs.repository import Limits
@@ -96,7 +96,7 @@ class Settings(workers_settings.Settings):
 
     def _check_webhooks(self) -> None:
         try:
-            Receivers(self.webhook_hosts)
+            AllowedHosts(self.webhook_hosts)
         except BadURL as error:
             raise SettingsError(
                 f"PROXYGRAD_WEBHOOK_HOSTS names {error}; valid, with commas between: hooks.example.org, "

@@ -64,7 +64,7 @@ class Activation:
         return self.function(x, *learned, **dict(self.parameters))
 
 
-def bend(x: Tensor, activation: Activation, slope: Slope, weight: Tensor | None = None) -> Tensor:
+def proxy_backward(x: Tensor, activation: Activation, slope: Slope, weight: Tensor | None = None) -> Tensor:
     """``f(x)``, with ``dx = max(f'(x), slope) dy`` for ``slope > 0`` and autograd's own ``dx`` for 0.
 
     ``x``: any shape, the batch first. ``slope``: a number, or ``(lanes,)``. ``weight``: of a PReLU; what it
@@ -125,10 +125,11 @@ class _Bend(torch.autograd.Function):
         return torch.where(below, least, own), None, None, *(of_weight or [None])
 
 
-def straighten(x: Tensor, activation: Activation, slope: Slope) -> Tensor:
+def proxy_forward(x: Tensor, activation: Activation, slope: Slope) -> Tensor:
     """The proxy activation itself, ``f(x)`` continued by lines of slope ``slope``; autograd does the rest.
 
-    For the activations of `recognize`. ``x``, ``slope``: as in `bend`; slopes of lanes are read to the host.
+    For the activations of `recognize`. ``x``, ``slope``: as in `proxy_backward`; slopes of lanes are read to
+    the host.
     """
     return x.copy_(_line(x.clone(), activation, slope)) if activation.inplace else _line(x, activation, slope)
 
@@ -139,10 +140,10 @@ def _line(x: Tensor, activation: Activation, slope: Slope) -> Tensor:
         inner = activation(x)
         return inner + each * (x - inner)
     if isinstance(slope, Tensor):
-        joints = torch.tensor([joint(activation, s) for s in slope.tolist()], dtype=torch.float64)
+        joints = torch.tensor([tangent_point(activation, s) for s in slope.tolist()], dtype=torch.float64)
         at, value = (per_sample(column, x) for column in joints.unbind(dim=1))
         return _tangent(x, activation, at, value, per_sample(slope, x))
-    return _tangent(x, activation, *joint(activation, slope), slope)
+    return _tangent(x, activation, *tangent_point(activation, slope), slope)
 
 
 def _tangent(x: Tensor, activation: Activation, at: Slope, value: Slope, slope: Slope) -> Tensor:
@@ -150,7 +151,7 @@ def _tangent(x: Tensor, activation: Activation, at: Slope, value: Slope, slope: 
 
 
 @lru_cache(maxsize=1024)
-def joint(activation: Activation, slope: float) -> tuple[float, float]:
+def tangent_point(activation: Activation, slope: float) -> tuple[float, float]:
     """Where the line of slope ``slope`` begins: the largest ``x`` with ``f'(x) < slope``, and ``f`` there.
 
     Found by bisection in float64: the ``x`` with ``f'(x) < slope <= 1`` are a half-line for every activation

@@ -28,13 +28,20 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from proxygrad.backward.activations import Activation, Slope, bend, per_sample, recognize, straighten
+from proxygrad.backward.activations import (
+    Activation,
+    Slope,
+    per_sample,
+    proxy_backward,
+    proxy_forward,
+    recognize,
+)
 from proxygrad.backward.pooling import MAX_POOLING, spread_max_pool2d, windows_of
 from proxygrad.errors import NetworkError
 from proxygrad.spec.settings import Proxy
 
 
-def rectify(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
+def surrogate_relu(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
     """Leaky ReLU with one slope forward and another backward.
 
     ``y = x if x > 0 else forward_slope * x``, ``dx = dy if x > 0 else max(slope, forward_slope) * dy``.
@@ -79,8 +86,10 @@ class _Rectify(torch.autograd.Function):
         return torch.ops.aten.leaky_relu_backward(grad, y, slope, False), None, None, None
 
 
-def steepen(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
-    """The proxy network's rectifier: Leaky ReLU of slope ``max(slope, forward_slope)``; else as `rectify`."""
+def proxy_relu(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
+    """The proxy network's rectifier: Leaky ReLU of slope ``max(slope, forward_slope)``; else as
+    `surrogate_relu`.
+    """
     raised = _raised(slope, forward_slope, x)
     if not isinstance(raised, Tensor):
         return functional.leaky_relu(x, raised, inplace)
@@ -92,7 +101,7 @@ def _leaky(how: surrogate, x: Tensor, forward_slope: float, inplace: bool) -> Te
     if forward_slope < 0:  # like |x|: the sign of the output does not tell that of the input
         parameters = (("negative_slope", forward_slope), ("inplace", inplace))
         return _other(how, x, Activation(functional.leaky_relu, parameters, inplace))
-    rule = steepen if how.proxy == "network" else rectify
+    rule = proxy_relu if how.proxy == "network" else surrogate_relu
     return rule(x, forward_slope, how.slope, inplace)
 
 
@@ -134,7 +143,7 @@ def _rrelu_(
 
 def _prelu(how: surrogate, input: Tensor, weight: Tensor) -> Tensor:
     if how.proxy == "surrogate":
-        return bend(input, Activation(torch.prelu), how.slope, weight=weight)
+        return proxy_backward(input, Activation(torch.prelu), how.slope, weight=weight)
     own = weight.view(-1, *[1] * (input.ndim - 2)) if weight.numel() > 1 else weight  # (units, 1, …) or (1,)
     slope = per_sample(how.slope, input) if isinstance(how.slope, Tensor) else input.new_tensor(how.slope)
     raised = torch.where(slope > 0, torch.maximum(own, slope), own)
@@ -142,7 +151,7 @@ def _prelu(how: surrogate, input: Tensor, weight: Tensor) -> Tensor:
 
 
 def _other(how: surrogate, x: Tensor, activation: Activation) -> Tensor:
-    return (straighten if how.proxy == "network" else bend)(x, activation, how.slope)
+    return (proxy_forward if how.proxy == "network" else proxy_backward)(x, activation, how.slope)
 
 
 def _max_pool(

@@ -10,11 +10,11 @@ from typing import TypeVar, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from proxygrad.errors import BadRequest
+from proxygrad.errors import InvalidRequest
 from proxygrad.paths import models_file
-from proxygrad.spec import ObjectiveKind, Result, Spec, Template
+from proxygrad.spec import ObjectiveKind, Result, Spec, VisualizationTemplate
 
-Typed = TypeVar("Typed", bound=Template)
+Typed = TypeVar("Typed", bound=VisualizationTemplate)
 
 #: Options that are declared one by one.
 _OF_THEIR_OWN = ("model", "layer", "objective", "position")
@@ -34,7 +34,7 @@ def add_template(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layer", metavar="LAYER", help="name of a layer")
     parser.add_argument("--objective", choices=get_args(ObjectiveKind), help="default by the layer's kind")
     parser.add_argument("--position", type=int, nargs="+", metavar="N", help="row and column, or token")
-    for name, field in Template.model_fields.items():
+    for name, field in VisualizationTemplate.model_fields.items():
         if name in _OF_THEIR_OWN:
             continue
         option = f"--{name.replace('_', '-')}"
@@ -60,13 +60,13 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def spec_from(arguments: argparse.Namespace) -> Spec:
-    """The `Spec` that was typed. Raises `BadRequest` naming each value that is out of its limits."""
+    """The `Spec` that was typed. Raises `InvalidRequest` naming each value that is out of its limits."""
     return _typed(Spec, arguments)
 
 
-def template_from(arguments: argparse.Namespace) -> Template:
+def template_from(arguments: argparse.Namespace) -> VisualizationTemplate:
     """The same but for the unit."""
-    return _typed(Template, arguments)
+    return _typed(VisualizationTemplate, arguments)
 
 
 def _typed(kind: type[Typed], arguments: argparse.Namespace) -> Typed:
@@ -74,7 +74,7 @@ def _typed(kind: type[Typed], arguments: argparse.Namespace) -> Typed:
     try:
         return kind.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        raise BadRequest("; ".join(_flaw(flaw) for flaw in error.errors())) from error
+        raise InvalidRequest("; ".join(_flaw(flaw) for flaw in error.errors())) from error
 
 
 def _flaw(flaw: ErrorDetails) -> str:

@@ -10,7 +10,7 @@ from proxygrad.cli.arguments import add_models, add_question, describe, picture_
 from proxygrad.errors import ProxyGradError
 
 if TYPE_CHECKING:
-    from proxygrad.engine.engine import Ticket
+    from proxygrad.engine.engine import RenderFuture
 
 HELP = "render a unit in this process, without a server"
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _follow(ticket: Ticket) -> Ticket:
+def _follow(ticket: RenderFuture) -> RenderFuture:
     from tqdm import tqdm
 
     with tqdm(total=ticket.progress.steps, unit="step", leave=False) as bar:

@@ -29,7 +29,7 @@ FORMAT = 2
 class Checkpoint:
     """The states of a question's lanes, in the order of `Result.images`, all after the same step.
 
-    ``question``: what the resolved `Spec` asks (`Spec.asked`). ``ran_s``: seconds spent so far.
+    ``question``: what the resolved `Spec` asks (`Spec.canonical`). ``ran_s``: seconds spent so far.
     """
 
     question: Mapping[str, Any]
@@ -50,7 +50,7 @@ class Checkpoint:
     @classmethod
     def of(cls, spec: Spec, model: ModelInfo, states: Sequence[LaneState], ran_s: float) -> Checkpoint:
         """The checkpoint of the lanes that answer ``spec``, which is resolved, about ``model``."""
-        return cls(spec.asked(), model.digest, model.engine_version, ran_s, tuple(states))
+        return cls(spec.canonical(), model.digest, model.engine_version, ran_s, tuple(states))
 
     def check(self, spec: Spec, model: ModelInfo) -> None:
         """Raises `CheckpointMismatch` unless it was taken of ``spec``, resolved, about ``model``."""
@@ -58,7 +58,7 @@ class Checkpoint:
         asked = {
             "model digest": model.digest,
             "engine version": model.engine_version,
-            **spec.asked(),
+            **spec.canonical(),
         }
         for name in {**asked, **own}:
             unsaid = Spec.model_fields[name].default if name in Spec.model_fields else None

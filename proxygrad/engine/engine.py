@@ -17,17 +17,17 @@ from typing import Self
 
 from proxygrad.engine.capacity import DEFAULT_MAX_LANES, MOST_LANES, out_of_memory
 from proxygrad.engine.checkpoint import Checkpoint
-from proxygrad.engine.future import Progress, Ticket
+from proxygrad.engine.future import Progress, RenderFuture
 from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import Lane
-from proxygrad.engine.rendering import deliver
-from proxygrad.engine.request import Party
+from proxygrad.engine.rendering import render
+from proxygrad.engine.request import RenderRequest
 from proxygrad.errors import Cancelled, LaneError, NetworkError, OutOfMemory, ProxyGradError
 from proxygrad.networks.network import Network
 from proxygrad.precision import Precision
 from proxygrad.spec import Spec
 
-__all__ = ["Engine", "Progress", "Ticket"]
+__all__ = ["Engine", "Progress", "RenderFuture"]
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class Engine:
             raise ValueError(f"max_lanes {max_lanes} must be at least 1")
         self.max_lanes = max_lanes
         self.precision: Precision = precision
-        self._waiting: deque[Ticket] = deque()
-        self._running: dict[Lane, Ticket] = {}
+        self._waiting: deque[RenderFuture] = deque()
+        self._running: dict[Lane, RenderFuture] = {}
         self._groups: dict[GroupKey, Group] = {}
         self._changed = threading.Condition()
         self._closing = False
@@ -91,12 +91,12 @@ class Engine:
         *,
         deadline_s: float | None = None,
         checkpoint: bytes | None = None,
-    ) -> Ticket:
+    ) -> RenderFuture:
         """Ask for a visualization, to be ended with `DeadlineExceeded` after ``deadline_s`` seconds.
 
         With the bytes of a ``checkpoint`` of the same question it goes on from there. Raises at once:
-        `BadRequest` for an unknown layer or unit, `CheckpointMismatch` for a checkpoint that is damaged or of
-        something else.
+        `InvalidRequest` for an unknown layer or unit, `CheckpointMismatch` for a checkpoint that is damaged
+        or of something else.
         """
         if network.input_shape[0] not in (1, 3):
             raise NetworkError(
@@ -107,7 +107,7 @@ class Engine:
         begin_at = None if checkpoint is None else Checkpoint.from_bytes(checkpoint)
         if begin_at is not None:
             begin_at.check(resolved, network.info)
-        ticket = Ticket(network, resolved, deadline_s, begin_at, self._withdraw)
+        ticket = RenderFuture(network, resolved, deadline_s, begin_at, self._withdraw)
         with self._changed:
             if self._closing:
                 raise Cancelled("the engine is closing and takes no more work")
@@ -156,13 +156,13 @@ class Engine:
     def _beat(self) -> None:
         self._beaten_at = time.monotonic()
 
-    def _withdraw(self, ticket: Ticket) -> None:
+    def _withdraw(self, ticket: RenderFuture) -> None:
         """In any thread: a ticket that was cancelled need not wait for a lane."""
         stopped = ticket._stopped()
         if stopped is not None and self._take(ticket):
             ticket._resolve(stopped)
 
-    def _take(self, ticket: Ticket) -> bool:
+    def _take(self, ticket: RenderFuture) -> bool:
         """Take a ticket off the queue; False when somebody else has done so."""
         with self._changed:
             if ticket not in self._waiting:
@@ -201,9 +201,9 @@ class Engine:
         on_cuda = network.device.type == "cuda"
         return self.max_lanes or (MOST_LANES if on_cuda else DEFAULT_MAX_LANES)
 
-    def _join(self, ticket: Ticket, full: set[GroupKey]) -> None:
+    def _join(self, ticket: RenderFuture, full: set[GroupKey]) -> None:
         """Put a ticket's lanes into their group, if that has room; else note that it is ``full``."""
-        party = ticket._party = ticket._party or Party.of(ticket.network, ticket.spec, self.precision)
+        party = ticket._party = ticket._party or RenderRequest.of(ticket.network, ticket.spec, self.precision)
         group = self._groups.get(party.key)
         if party.key in full:
             return
@@ -224,13 +224,13 @@ class Engine:
         self._groups[party.key] = group
         self._running.update(dict.fromkeys(party.lanes, ticket))
 
-    def _leave(self, group: Group, party: Party) -> None:
+    def _leave(self, group: Group, party: RenderRequest) -> None:
         """Take lanes out, whether they have ended or not, and whether or not all of them are in."""
         for lane in party.lanes:
             group.leave(lane)
             self._running.pop(lane, None)
 
-    def _under_way(self, lanes: Sequence[Lane]) -> list[tuple[Ticket, Party]]:
+    def _under_way(self, lanes: Sequence[Lane]) -> list[tuple[RenderFuture, RenderRequest]]:
         """The tickets of these lanes, each once."""
         tickets = dict.fromkeys(self._running[lane] for lane in lanes)
         return [(ticket, ticket._party) for ticket in tickets if ticket._party is not None]
@@ -263,7 +263,7 @@ class Engine:
             else:
                 self._grant(ticket, party, group)
 
-    def _grant(self, ticket: Ticket, party: Party, group: Group) -> None:
+    def _grant(self, ticket: RenderFuture, party: RenderRequest, group: Group) -> None:
         """The checkpoint that somebody waits for; none, if it cannot be made."""
         if not ticket._wished:
             return
@@ -275,10 +275,10 @@ class Engine:
             log.exception("no checkpoint of a lane at %s", ", ".join(group.key.layers))
         ticket._grant(taken)
 
-    def _finish(self, ticket: Ticket, party: Party) -> None:
+    def _finish(self, ticket: RenderFuture, party: RenderRequest) -> None:
         try:
             ticket._resolve(
-                party.error or deliver(ticket.network, ticket.spec, party.lanes, ticket._ran_s(), self._beat)
+                party.error or render(ticket.network, ticket.spec, party.lanes, ticket._ran_s(), self._beat)
             )
         except Exception as error:
             ticket._resolve(_explained(error))

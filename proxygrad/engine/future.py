@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.rendering import Rendering
-from proxygrad.engine.request import Party
+from proxygrad.engine.request import RenderRequest
 from proxygrad.errors import Cancelled, DeadlineExceeded, ProxyGradError
 from proxygrad.images import encode_png
 from proxygrad.networks.network import Network
@@ -45,7 +45,7 @@ class Progress:
     activation: float | None
 
 
-class Ticket:
+class RenderFuture:
     """What `Engine.submit` returns: progress, previews, checkpoints, the way to stop it, and in the end the
     rendering. ``spec`` is resolved.
     """
@@ -56,7 +56,7 @@ class Ticket:
         spec: Spec,
         deadline_s: float | None = None,
         checkpoint: Checkpoint | None = None,
-        on_cancel: Callable[[Ticket], None] = lambda ticket: None,
+        on_cancel: Callable[[RenderFuture], None] = lambda ticket: None,
     ) -> None:
         self.network = network
         self.spec = spec
@@ -69,7 +69,7 @@ class Ticket:
         self._cancelled = threading.Event()
         self._future: Future[Rendering] = Future()
         self._started_at: float | None = None
-        self._party: Party | None = None  # found once, by the engine
+        self._party: RenderRequest | None = None  # found once, by the engine
         self._times: deque[float] = deque(maxlen=PACE_STEPS + 1)
         self._pace: tuple[float, float] | None = None  # seconds a step, and since when
         self._image: Tensor | None = None  # (C, H, W), not written to any more
@@ -85,8 +85,8 @@ class Ticket:
     def result(self, timeout_s: float | None = None) -> Rendering:
         """The rendering, as soon as it is there.
 
-        Raises what ended the lane otherwise: `LaneError`, `Cancelled`, `DeadlineExceeded`, a `BadRequest` or
-        a `NetworkError`; and `TimeoutError` after ``timeout_s`` seconds.
+        Raises what ended the lane otherwise: `LaneError`, `Cancelled`, `DeadlineExceeded`, an
+        `InvalidRequest` or a `NetworkError`; and `TimeoutError` after ``timeout_s`` seconds.
         """
         return self._future.result(timeout_s)
 
@@ -164,7 +164,7 @@ class Ticket:
             return DeadlineExceeded(step, self.spec.steps, deadline - self._submitted_at)
         return None
 
-    def _follow(self, party: Party) -> None:
+    def _follow(self, party: RenderRequest) -> None:
         """A step has been made."""
         lane = party.leading
         self._times.append(time.monotonic())

@@ -75,7 +75,7 @@ class GroupKey:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class StepEvaluation:
     """What one forward and one backward pass found.
 
     ``images`` ``(lanes, C, H, W)``; their ``activations`` and the ``steepest`` entries of the activations'
@@ -160,15 +160,15 @@ class Group:
             self._keep([index for index, lane in enumerate(self.lanes) if not lane.ended])
         return ended
 
-    def _evaluate(self, on_slice: Callable[[], None]) -> Evaluation:
+    def _evaluate(self, on_slice: Callable[[], None]) -> StepEvaluation:
         """All lanes, in as many slices as memory asks for."""
         draws = [lane.view(self.key.size, self._channels) for lane in self.lanes]
-        waiting, parts = self._inseparable(), list[tuple[list[int], Evaluation]]()
+        waiting, parts = self._inseparable(), list[tuple[list[int], StepEvaluation]]()
         while waiting:
             taken = self._fitting(waiting)
             rows = sorted(row for each in waiting[:taken] for row in each)
             found = self._attempt(rows, draws)
-            if isinstance(found, Evaluation):
+            if isinstance(found, StepEvaluation):
                 parts.append((rows, found))
                 self.capacity.passed(len(rows))
                 on_slice()
@@ -199,7 +199,7 @@ class Group:
             taken += 1
         return taken
 
-    def _attempt(self, rows: list[int], draws: Sequence[Draw]) -> Evaluation | str:
+    def _attempt(self, rows: list[int], draws: Sequence[Draw]) -> StepEvaluation | str:
         """What was found; or, when memory ran out, the words for that."""
         try:
             with self.capacity.watched(len(rows)), self._read.arithmetic():
@@ -220,7 +220,7 @@ class Group:
                 f"up to layer {self.key.layers[0]!r}, at step {len(self.lanes[row].curve)}: {reason}"
             )
 
-    def _joined(self, parts: list[tuple[list[int], Evaluation]]) -> Evaluation:
+    def _joined(self, parts: list[tuple[list[int], StepEvaluation]]) -> StepEvaluation:
         """The parts in the order of the lanes; zeros for those that could not be evaluated."""
         images = self._params.new_zeros(len(self.lanes), self._channels, *self.key.size)
         activations, steepest = (self._params.new_zeros(len(self.lanes)) for _ in range(2))
@@ -228,9 +228,9 @@ class Group:
         for rows, part in parts:
             images[rows], gradient[rows] = part.images, part.gradient
             activations[rows], steepest[rows] = part.activations, part.steepest
-        return Evaluation(images, activations, steepest, gradient)
+        return StepEvaluation(images, activations, steepest, gradient)
 
-    def _pass(self, rows: list[int], draws: Sequence[Draw]) -> Evaluation:
+    def _pass(self, rows: list[int], draws: Sequence[Draw]) -> StepEvaluation:
         """One forward and one backward pass of the lanes of ``rows``."""
         lanes = [self.lanes[row] for row in rows]
         params = self._params if len(rows) == len(self.lanes) else self._params[rows]
@@ -254,7 +254,7 @@ class Group:
             with torch.no_grad():
                 values = _values(lanes, self._read(views))
         # Rules see one memory layout, whatever the network's: element-wise code rounds by it now and then.
-        return Evaluation(images.detach(), values.detach(), steepest, gradient.contiguous())
+        return StepEvaluation(images.detach(), values.detach(), steepest, gradient.contiguous())
 
     def _move(self, gradient: Tensor, steps: Tensor) -> None:
         rates = gradient.new_tensor([lane.rate for lane in self.lanes])
@@ -262,7 +262,7 @@ class Group:
             self._rule.step(self._params, gradient, rates, self._state, steps)
         )
         widths = [lane.settings.blur_px for lane in self.lanes]
-        if any(widths):  # of pixels only, which `Settings` sees to
+        if any(widths):  # of pixels only, which `AscentSettings` sees to
             self._params = blur(self._params, gradient.new_tensor(widths))
 
     def _slopes(self, lanes: Sequence[Lane]) -> float | Tensor:

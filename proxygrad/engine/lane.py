@@ -11,18 +11,18 @@ from torch import Tensor
 
 from proxygrad.errors import CheckpointMismatch, LaneError, ProxyGradError
 from proxygrad.objectives.units import Objective
-from proxygrad.optim import update_rules as ascent
+from proxygrad.optim import update_rules
 from proxygrad.parameterizations import Maco, Parameterization
 from proxygrad.precision import Arithmetic
 from proxygrad.spec.robustness import resolved
-from proxygrad.spec.settings import Settings
+from proxygrad.spec.settings import AscentSettings
 from proxygrad.transforms import Draw, draw
 
 _UNMOVED = Draw(None, None)
 
 
 @dataclass(frozen=True, eq=False)
-class Family:
+class DiversityGroup:
     """Lanes that shall differ from each other; ``diversity`` is the weight of that beside the activation."""
 
     diversity: float
@@ -69,10 +69,10 @@ class Lane:
     when the lane failed.
     """
 
-    settings: Settings
+    settings: AscentSettings
     objective: Objective
     start: Tensor | None = None
-    family: Family | None = None
+    family: DiversityGroup | None = None
     together: object | None = None
     maco: Maco | None = None
     curve: list[float] = field(default_factory=list)
@@ -100,7 +100,9 @@ class Lane:
     @property
     def rate(self) -> float:
         """Length of the step that follows the latest evaluation; 0 when the lane has ended."""
-        return 0.0 if self.ended else ascent.rate(self.settings.step_size, self.step, self.settings.steps)
+        return (
+            0.0 if self.ended else update_rules.rate(self.settings.step_size, self.step, self.settings.steps)
+        )
 
     @property
     def slope(self) -> float:

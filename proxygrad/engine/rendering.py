@@ -72,7 +72,7 @@ def is_stuck(lane: Lane, start: float, best: float) -> bool:
     return single and best <= 0 and lane.steepest <= FADED * lane.steepest_ever
 
 
-def deliver(
+def render(
     network: Network,
     spec: Spec,
     lanes: Sequence[Lane],

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from proxygrad.engine.group import GroupKey
-from proxygrad.engine.lane import Family, Lane
-from proxygrad.errors import BadRequest, ProxyGradError
+from proxygrad.engine.lane import DiversityGroup, Lane
+from proxygrad.errors import InvalidRequest, ProxyGradError
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Objective, from_spec
 from proxygrad.precision import Precision
@@ -20,7 +20,7 @@ from proxygrad.spec import Role, Spec
 
 
 @dataclass(frozen=True, eq=False)
-class Party:
+class RenderRequest:
     """``lanes`` are in the order of `Result.images`, each with its role; they fit in the group ``key``."""
 
     lanes: tuple[Lane, ...]
@@ -28,13 +28,13 @@ class Party:
     key: GroupKey
 
     @classmethod
-    def of(cls, network: Network, spec: Spec, precision: Precision) -> Party:
-        """What ``spec``, which is resolved, asks for. Raises `BadRequest` errors."""
+    def of(cls, network: Network, spec: Spec, precision: Precision) -> RenderRequest:
+        """What ``spec``, which is resolved, asks for. Raises `InvalidRequest` errors."""
         _, height, width = network.input_shape
         size = (spec.size_px, spec.size_px) if spec.size_px else (height, width)
         objective = from_spec(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
         if spec.diversity > 0 and not network.batch_first:
-            raise BadRequest(
+            raise InvalidRequest(
                 f"diversity {spec.diversity:g} needs images in one batch, which layers of model "
                 f"{network.name!r} that have no batch in front rule out; valid: diversity 0"
             )
@@ -42,7 +42,7 @@ class Party:
         lanes = list(_lanes(spec, objective, together))
         roles: list[Role] = ["proxygrad"] * len(lanes)
         if spec.compare:
-            lanes += _lanes(spec.plain(), objective, together)
+            lanes += _lanes(spec.baseline(), objective, together)
             roles += ["baseline"] * spec.images
         return cls(tuple(lanes), tuple(roles), GroupKey.of(network, lanes[0], size, precision))
 
@@ -68,7 +68,7 @@ class Party:
 
 
 def _lanes(spec: Spec, objective: Objective, together: object) -> Iterator[Lane]:
-    family = Family(spec.diversity) if spec.diversity > 0 else None
+    family = DiversityGroup(spec.diversity) if spec.diversity > 0 else None
     for seed in range(spec.seed, spec.seed + spec.images):
         settings = spec.model_copy(update={"seed": seed})
         yield Lane(settings, objective, family=family, together=together)

@@ -77,7 +77,7 @@ class Value:
         return ("pre_activation", self.taken_by) if self.taken_by else (None, None)
 
 
-class Rectified(TorchFunctionMode):
+class ActivationTracer(TorchFunctionMode):
     """Within it, follows which values rectifiers make and take."""
 
     def __init__(self) -> None:

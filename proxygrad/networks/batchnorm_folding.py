@@ -5,9 +5,9 @@ convolution or linear layer before it can take over: one pass over the feature m
 
 Which pairs there are is not read off a traced graph, which not every network has, but off a forward pass that
 is watched (`find_pairs`): the batch norm takes the very tensor that the layer returned, and no other call of
-torch does. A `Fold` checks that again in every forward pass, and raises `Misfit` where control flow went
-another way. What the watch cannot see, e.g. a `torch.autograd.Function` that takes the tensor too, shows in
-the values, which `proxygrad.networks.variants` compares.
+torch does. A `Fold` checks that again in every forward pass, and raises `FoldMismatch` where control flow
+went another way. What the watch cannot see, e.g. a `torch.autograd.Function` that takes the tensor too, shows
+in the values, which `proxygrad.networks.variants` compares.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _double(value: Any) -> Tensor | None:
     return value.detach().double() if isinstance(value, Tensor) else None
 
 
-class Misfit(BaseException):
+class FoldMismatch(BaseException):
     """A folded layer ran without its batch norm: the values of this pass are wrong.
 
     No `Exception`: a network that catches those must not go on with them.
@@ -202,7 +202,7 @@ class Fold:
 
     def _linear_forward(self, input: Tensor) -> Tensor:
         if self.due:
-            raise Misfit
+            raise FoldMismatch
         self._due = y = self._run_linear(input)
         return y
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from proxygrad.errors import NetworkError
 
 
-class Call(NamedTuple):
+class ModuleCall(NamedTuple):
     """The ``number``-th call of ``module`` in a forward pass, counted from 1 as they return."""
 
     module: nn.Module
@@ -31,16 +31,16 @@ class _Reached(BaseException):
 class _Reading:
     """What one forward pass has returned so far."""
 
-    def __init__(self, wanted: Iterable[Call], to_the_end: bool) -> None:
+    def __init__(self, wanted: Iterable[ModuleCall], to_the_end: bool) -> None:
         self.missing = set(wanted)
-        self.returned: dict[Call, Any] = {}
+        self.returned: dict[ModuleCall, Any] = {}
         self.calls: Counter[nn.Module] = Counter()
         self._to_the_end = to_the_end
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """The forward hook."""
         self.calls[module] += 1
-        call = Call(module, self.calls[module])
+        call = ModuleCall(module, self.calls[module])
         if call in self.missing:
             self.missing.remove(call)
             self.returned[call] = first_tensor(output)
@@ -49,13 +49,15 @@ class _Reading:
         if not (self.missing or self._to_the_end):
             raise _Reached
 
-    def _keep(self, call: Call) -> None:
+    def _keep(self, call: ModuleCall) -> None:
         """The network runs on and may overwrite its values in place; nothing runs after the last one."""
         if (value := self.returned[call]) is not None:
             self.returned[call] = value.clone()
 
 
-def read(module: nn.Module, inputs: Tensor, wanted: Mapping[str, Call | None]) -> dict[str, Tensor]:
+def capture_activations(
+    module: nn.Module, inputs: Tensor, wanted: Mapping[str, ModuleCall | None]
+) -> dict[str, Tensor]:
     """Run ``module`` on ``inputs`` and return what each of the ``wanted`` calls returned, by its name.
 
     None stands for the module's own output. Values are those at the moment the call returned; of several
@@ -82,7 +84,7 @@ def read(module: nn.Module, inputs: Tensor, wanted: Mapping[str, Call | None]) -
     return found
 
 
-def _absence(name: str, call: Call, calls: int) -> str:
+def _absence(name: str, call: ModuleCall, calls: int) -> str:
     if not calls:
         return f"layer {name!r} does not run when the network does"
     return f"layer {name!r} does not run: its module was called {calls} time(s), and not {call.number}"

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad.errors import NetworkError
-from proxygrad.networks.batchnorm_folding import Misfit
-from proxygrad.networks.variants import Copy, Differences, Workshop
+from proxygrad.networks.batchnorm_folding import FoldMismatch
+from proxygrad.networks.variants import Deviation, Variant, VariantFactory
 from proxygrad.precision import Arithmetic, Precision, arithmetic, chosen
 
 #: "auto" leaves bfloat16 where it moves a layer's values further than this
-#: (`proxygrad.networks.variants.Differences`): rounding to 8 bits moves them by 0.2 to 2 % in the networks of
+#: (`proxygrad.networks.variants.Deviation`): rounding to 8 bits moves them by 0.2 to 2 % in the networks of
 #: docs/speed.md.
 TOO_COARSE = 0.1
 #: And where a pass takes so many times as long as in float32: there are operations without a fast kernel in
@@ -23,7 +23,7 @@ TOO_COARSE = 0.1
 TOO_SLOW = 4.0
 
 
-class Reader:
+class LayerReader:
     """``reader(images)``: what layers return for ``images`` ``(B, C, H, W)`` in [0, 1], batch first, float32.
 
     As `proxygrad.networks.network.Network.read`, differentiable, but faster: within rounding the same in
@@ -33,8 +33,8 @@ class Reader:
 
     def __init__(
         self,
-        read: Callable[[Copy, Tensor], dict[str, Tensor]],
-        copies: tuple[Copy, Callable[[], Copy]],
+        read: Callable[[Variant, Tensor], dict[str, Tensor]],
+        copies: tuple[Variant, Callable[[], Variant]],
         dtype: Arithmetic,
         device: torch.device,
     ) -> None:
@@ -47,7 +47,7 @@ class Reader:
         """One forward pass."""
         try:
             return self._read(self._copy, images)
-        except Misfit:  # control flow that was not seen before: folding is not for this network
+        except FoldMismatch:  # control flow that was not seen before: folding is not for this network
             self._copy = self._unfolded()
             return self._read(self._copy, images)
 
@@ -67,11 +67,11 @@ class Reader:
 
 
 def prepare(
-    workshop: Workshop,
+    workshop: VariantFactory,
     asked: Collection[str],
     precision: Precision,
-    read: Callable[[Copy, Tensor], dict[str, Tensor]],
-) -> Reader:
+    read: Callable[[Variant, Tensor], dict[str, Tensor]],
+) -> LayerReader:
     """A reader of the layers ``asked``. Raises `NetworkError` for a precision that is not to be had."""
     sample = workshop.sample()
     dtype = chosen(precision, sample.device, (sample.shape[2], sample.shape[3]))
@@ -87,17 +87,17 @@ def prepare(
             )
         copy, dtype = (copy, "float32") if problem else (cast, dtype)
     unfolded = copy.kind._replace(pairs=())
-    return Reader(read, (copy, lambda: workshop.made(unfolded)), dtype, sample.device)
+    return LayerReader(read, (copy, lambda: workshop.made(unfolded)), dtype, sample.device)
 
 
-def _failure(workshop: Workshop, cast: Copy, asked: Collection[str]) -> str:
+def _failure(workshop: VariantFactory, cast: Variant, asked: Collection[str]) -> str:
     """Why the layers ``asked`` cannot be read from a bfloat16 copy; empty where they can."""
     found = workshop.differences(cast)
     odd = [name or "output" for name in asked if not math.isfinite(found.by_layer.get(name, 0.0))]
     return found.failure or (f"values of layer {odd[0]!r} are not finite" if odd else "")
 
 
-def _doubt(workshop: Workshop, cast: Copy, copy: Copy, asked: Collection[str]) -> str:
+def _doubt(workshop: VariantFactory, cast: Variant, copy: Variant, asked: Collection[str]) -> str:
     """Why they should not be, when nobody insists; empty where they should."""
     found, base = workshop.differences(cast), workshop.differences(copy)
     if (moved := _moved(found, asked)) > TOO_COARSE:
@@ -108,5 +108,5 @@ def _doubt(workshop: Workshop, cast: Copy, copy: Copy, asked: Collection[str]) -
     return f"a pass takes {times:.0f} times as long as in float32" if times > TOO_SLOW else ""
 
 
-def _moved(found: Differences, asked: Collection[str]) -> float:
+def _moved(found: Deviation, asked: Collection[str]) -> float:
     return max((found.by_layer.get(name, 0.0) for name in asked), default=0.0)

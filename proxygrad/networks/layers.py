@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from proxygrad.networks.activation_stage import Rectified, Value
+from proxygrad.networks.activation_stage import ActivationTracer, Value
 from proxygrad.networks.capture import first_tensor
 from proxygrad.objectives.units import OUTPUT
 from proxygrad.spec import LayerInfo, LayerKind
@@ -46,7 +46,7 @@ _UNITS_LAST = (nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.LSTM, nn.GRU, n
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
 
 
-class Layout(NamedTuple):
+class TensorLayout(NamedTuple):
     """Where batch and units are in what a module returns."""
 
     batch: int
@@ -99,7 +99,7 @@ class _Log:
     """What the hooks see. Tensors are held until the end, so that identities stay unique."""
 
     names: dict[nn.Module, str]
-    rectified: Rectified = field(default_factory=Rectified)
+    rectified: ActivationTracer = field(default_factory=ActivationTracer)
     calls: Counter[str] = field(default_factory=Counter)
     returned: dict[str, _Return] = field(default_factory=dict)
     marks: defaultdict[torch.Size, list[_Mark]] = field(default_factory=lambda: defaultdict(list))
@@ -142,12 +142,12 @@ class Survey:
     ``output``: name of the layer that is the network's output."""
 
     layers: tuple[LayerInfo, ...]
-    layouts: Mapping[str, Layout]
+    layouts: Mapping[str, TensorLayout]
     unlisted: Mapping[str, str]
     output: str
 
 
-def survey(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> Survey:
+def discover_layers(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> Survey:
     """Run ``module`` on one image and list the calls of the modules in ``names``, the later ones as
     ``name@2``, ``name@3``, …; ``output`` where the network's output is none of theirs.
 
@@ -192,7 +192,7 @@ def _sorted_out(log: _Log, end: Tensor | None, output: str) -> Survey:
             continue
         unlisted.pop(name, None)
         tensor = value.tensor
-        layout = Layout(0 if tensor.shape[0] == 1 else 1, log.units(moment, tensor))
+        layout = TensorLayout(0 if tensor.shape[0] == 1 else 1, log.units(moment, tensor))
         layouts[name] = layout
         kind = "output" if name == OUTPUT and module not in log.names else type(module).__name__
         stage, activation = value.place

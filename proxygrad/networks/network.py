@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad.errors import NetworkError, ProxyGradError, SizeUnsupported, UnknownLayer
-from proxygrad.networks.capture import Call
-from proxygrad.networks.layer_reader import Reader, prepare
-from proxygrad.networks.layers import Survey, survey
+from proxygrad.networks.capture import ModuleCall
+from proxygrad.networks.layer_reader import LayerReader, prepare
+from proxygrad.networks.layers import Survey, discover_layers
 from proxygrad.networks.module_copy import private_copy
-from proxygrad.networks.variants import Copy, Workshop
+from proxygrad.networks.variants import Variant, VariantFactory
 from proxygrad.objectives.units import OUTPUT
 from proxygrad.precision import Precision, arithmetic
 from proxygrad.spec import LayerInfo, ModelInfo
@@ -71,9 +71,9 @@ class Network:
             self.module = private_copy(module).to(self.device)
             self._modules = {each: child for each, child in self.module.named_modules() if each}
             self._survey = self._surveyed()
-        self._exact = Copy(self.module, self._modules)
-        self._workshop = Workshop(self._exact, self._sample)
-        self._readers: dict[tuple[tuple[str, ...], Precision], Reader] = {}
+        self._exact = Variant(self.module, self._modules)
+        self._workshop = VariantFactory(self._exact, self._sample)
+        self._readers: dict[tuple[tuple[str, ...], Precision], LayerReader] = {}
         self._shapes: dict[tuple[str, tuple[int, int]], tuple[int, ...]] = {}
 
     def read(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -88,11 +88,11 @@ class Network:
         with arithmetic("float32", self.device):
             return self._read(self._exact, images, layers)
 
-    def prepared(self, layers: Sequence[str], precision: Precision = "auto") -> Reader:
+    def prepared(self, layers: Sequence[str], precision: Precision = "auto") -> LayerReader:
         """`read` for many passes over the same ``layers``: on a working copy that is faster.
 
-        ``precision``: see `proxygrad.precision.chosen`; `Reader.dtype` tells what came of it. The copy is
-        made, and compared with the network, when it is first asked for. Raises `UnknownLayer`, or
+        ``precision``: see `proxygrad.precision.chosen`; `LayerReader.dtype` tells what came of it. The copy
+        is made, and compared with the network, when it is first asked for. Raises `UnknownLayer`, or
         `NetworkError` for a precision that is not to be had.
         """
         key = (tuple(layers), precision)
@@ -170,7 +170,7 @@ class Network:
     def _surveyed(self) -> Survey:
         grey = torch.full((1, *self.input_shape), 0.5, device=self.device, requires_grad=True)
         try:
-            found = survey(self.module, self._normalized(grey), self._modules)
+            found = discover_layers(self.module, self._normalized(grey), self._modules)
         except Exception as error:
             shape = "x".join(map(str, self.input_shape))
             raise NetworkError(f"model {self.name!r} fails on an image of shape {shape}: {error}") from error
@@ -179,7 +179,7 @@ class Network:
             raise NetworkError(f"model {self.name!r} has nothing to ask about: {reasons or 'no modules'}")
         return found
 
-    def _read(self, copy: Copy, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    def _read(self, copy: Variant, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         wanted = {layer: self._call(layer, copy) for layer in layers}
         found = copy.read(self._normalized(images), wanted)
         return {layer: self._arranged(layer, value, images) for layer, value in found.items()}
@@ -192,15 +192,15 @@ class Network:
     def _normalized(self, images: Tensor) -> Tensor:
         return (images - self._mean) / self._std
 
-    def _call(self, layer: str, copy: Copy) -> Call | None:
+    def _call(self, layer: str, copy: Variant) -> ModuleCall | None:
         """What ``layer`` means in a copy of the network; None is the output."""
         if layer in copy.modules:
-            return Call(copy.modules[layer], 1)
+            return ModuleCall(copy.modules[layer], 1)
         if layer == OUTPUT:
             return None
         name, _, number = layer.rpartition("@")
         if name in copy.modules and number.isdecimal() and int(number) > 0:
-            return Call(copy.modules[name], int(number))
+            return ModuleCall(copy.modules[name], int(number))
         raise UnknownLayer(layer, [info.name for info in self.info.layers], self.name)
 
     def _plain(self, layer: str) -> str:

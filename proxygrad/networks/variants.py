@@ -22,14 +22,14 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from proxygrad.networks import capture as cut
+from proxygrad.networks import capture
 from proxygrad.networks.attention_layout import lay_out
-from proxygrad.networks.batchnorm_folding import Fold, Misfit, Pair, find_pairs, folded_parameters
-from proxygrad.networks.capture import Call, first_tensor
+from proxygrad.networks.batchnorm_folding import Fold, FoldMismatch, Pair, find_pairs, folded_parameters
+from proxygrad.networks.capture import ModuleCall, first_tensor
 from proxygrad.networks.module_copy import sharing_copy
 from proxygrad.precision import arithmetic
 
-#: Most that a float32 copy may differ from the network (`Differences`): above what rounding does, which stays
+#: Most that a float32 copy may differ from the network (`Deviation`): above what rounding does, which stays
 #: below 1e-5 on the networks of tests/proxygrad/networks/test_variants.py, and below what a wrong fold does.
 ROUNDING = 1e-3
 #: Values of each layer that are compared, spread evenly over it.
@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 _Samples = dict[tuple[str, int], Tensor]
 
 
-class Kind(NamedTuple):
+class VariantSpec(NamedTuple):
     """How a copy differs from the network."""
 
     pairs: tuple[Pair, ...] = ()
@@ -51,21 +51,21 @@ class Kind(NamedTuple):
     bfloat16: bool = False
 
 
-EXACT = Kind()
+EXACT = VariantSpec()
 
 
 @dataclass(eq=False)
-class Copy:
+class Variant:
     """A network, or a working copy of one, with its modules by name."""
 
     module: nn.Module
     modules: Mapping[str, nn.Module]
-    kind: Kind = EXACT
+    kind: VariantSpec = EXACT
     folds: tuple[Fold, ...] = ()
 
-    def read(self, inputs: Tensor, wanted: Mapping[str, Call | None]) -> dict[str, Tensor]:
-        """As `proxygrad.networks.capture.read`, in float32. Raises `Misfit` too."""
-        found = self.run(lambda laid_out: cut.read(self.module, laid_out, wanted), inputs)
+    def read(self, inputs: Tensor, wanted: Mapping[str, ModuleCall | None]) -> dict[str, Tensor]:
+        """As `proxygrad.networks.capture.capture_activations`, in float32. Raises `FoldMismatch` too."""
+        found = self.run(lambda laid_out: capture.capture_activations(self.module, laid_out, wanted), inputs)
         return {name: value.float() for name, value in found.items()}
 
     def run(self, once: Callable[[Tensor], _T], inputs: Tensor) -> _T:
@@ -79,53 +79,55 @@ class Copy:
                 stack.enter_context(torch.autocast(inputs.device.type, torch.bfloat16))
             result = once(inputs)
             if any(fold.due for fold in self.folds):
-                raise Misfit
+                raise FoldMismatch
         return result
 
 
-class Workshop:
+class VariantFactory:
     """Makes the working copies of one network, and compares them with it.
 
     ``exact``: the network itself. ``sample``: called for two normalised random images ``(2, C, H, W)``.
     Copies live as long as somebody holds them, and so do their weights.
     """
 
-    def __init__(self, exact: Copy, sample: Callable[[], Tensor]) -> None:
+    def __init__(self, exact: Variant, sample: Callable[[], Tensor]) -> None:
         self.exact = exact
         self.sample = sample
-        self._copies: WeakValueDictionary[Kind, Copy] = WeakValueDictionary()
-        self._weights: WeakValueDictionary[tuple[str, Kind], nn.Parameter] = WeakValueDictionary()
-        self._differences: dict[Kind, Differences] = {}
+        self._copies: WeakValueDictionary[VariantSpec, Variant] = WeakValueDictionary()
+        self._weights: WeakValueDictionary[tuple[str, VariantSpec], nn.Parameter] = WeakValueDictionary()
+        self._differences: dict[VariantSpec, Deviation] = {}
 
-    def fastest(self, asked: Collection[str]) -> Copy:
+    def fastest(self, asked: Collection[str]) -> Variant:
         """The fastest copy in float32 that has the same values, those of the layers ``asked`` included."""
         pairs = tuple(pair for pair in self.pairs if pair.hidden.isdisjoint(asked))
-        for kind in dict.fromkeys((Kind(pairs, True), Kind((), True), Kind(pairs, False))):
+        for kind in dict.fromkeys(
+            (VariantSpec(pairs, True), VariantSpec((), True), VariantSpec(pairs, False))
+        ):
             copy = self.made(kind)
             if self.differences(copy).largest <= ROUNDING:
                 return copy
         return self.exact
 
-    def made(self, kind: Kind) -> Copy:
+    def made(self, kind: VariantSpec) -> Variant:
         """The copy of that kind, compared with nothing yet."""
         copy = self._copies.get(kind)
         if copy is None:
             copy = self._copies[kind] = self._make(kind)
         return copy
 
-    def differences(self, copy: Copy) -> Differences:
+    def differences(self, copy: Variant) -> Deviation:
         """How the values of ``copy`` differ from the network's; infinitely when it fails."""
         if copy.kind not in self._differences:
             try:
                 exact, backward = self._exact_samples
                 samples, took_s = _timed(self._samples, copy, backward)
                 found = replace(_compared(exact, samples, copy.kind), took_s=took_s)
-            except (Exception, Misfit) as error:
-                found = Differences({}, f"{type(error).__name__}: {error}".partition("\n")[0])
+            except (Exception, FoldMismatch) as error:
+                found = Deviation({}, f"{type(error).__name__}: {error}".partition("\n")[0])
             self._differences[copy.kind] = found
         return self._differences[copy.kind]
 
-    def pass_s(self, copy: Copy) -> float:
+    def pass_s(self, copy: Variant) -> float:
         """Seconds that a pass of two images takes on the CPU, the quicker of two."""
         _, backward = self._exact_samples
         return min(_timed(self._samples, copy, backward)[1] for _ in range(2))
@@ -146,7 +148,7 @@ class Workshop:
         except Exception:
             return self._samples(self.exact, backward=False), False
 
-    def _samples(self, copy: Copy, backward: bool) -> _Samples:
+    def _samples(self, copy: Variant, backward: bool) -> _Samples:
         """Some values of what each call of each module returns, by name and number of the call; the output's
         by the empty name."""
         names, calls = {each: name for name, each in copy.modules.items()}, Counter[str]()
@@ -170,7 +172,7 @@ class Workshop:
                 torch.autograd.grad(end.sum(), inputs)
         return taken
 
-    def _make(self, kind: Kind) -> Copy:
+    def _make(self, kind: VariantSpec) -> Variant:
         module = sharing_copy(self.exact.module)
         modules = {name: each for name, each in module.named_modules() if name}
         folded = {pair.linear: modules[pair.norm] for pair in kind.pairs}
@@ -179,9 +181,9 @@ class Workshop:
             if type(each) in (*_CONVOLUTIONS, nn.Linear):
                 self._equip(name, each, folded.get(name), kind)
         folds = tuple(Fold(modules[pair.linear], modules[pair.norm]) for pair in kind.pairs)
-        return Copy(module, modules, kind, folds)
+        return Variant(module, modules, kind, folds)
 
-    def _equip(self, name: str, module: nn.Module, norm: nn.Module | None, kind: Kind) -> None:
+    def _equip(self, name: str, module: nn.Module, norm: nn.Module | None, kind: VariantSpec) -> None:
         """Give ``module`` the weights that ``kind`` asks for, which all copies that ask so share."""
         own = kind._replace(pairs=tuple(pair for pair in kind.pairs if pair.linear == name))
         found = {part: self._weights.get((f"{name}.{part}", own)) for part in ("weight", "bias")}
@@ -196,7 +198,7 @@ class Workshop:
 
 
 @dataclass(frozen=True)
-class Differences:
+class Deviation:
     """By layer, how far sampled values of a copy are from the network's: the root mean square of the
     difference as a share of that of the values. ``failure``: why the copy cannot be used; else empty.
     ``took_s``: seconds of the pass, its first."""
@@ -225,7 +227,7 @@ def _sampled(value: Tensor) -> Tensor:
     return flat.float().clone()
 
 
-def _compared(exact: _Samples, found: _Samples, kind: Kind) -> Differences:
+def _compared(exact: _Samples, found: _Samples, kind: VariantSpec) -> Deviation:
     hidden = {name for pair in kind.pairs for name in pair.hidden}
     by_layer: dict[str, float] = {}
     for (name, number), value in exact.items():
@@ -233,17 +235,17 @@ def _compared(exact: _Samples, found: _Samples, kind: Kind) -> Differences:
             continue
         other = found.get((name, number))
         if other is None or other.shape != value.shape:
-            return Differences({}, f"call {number} of layer {name!r} did not take place, or otherwise")
+            return Deviation({}, f"call {number} of layer {name!r} did not take place, or otherwise")
         share = _rms(other - value) / max(_rms(value), SMALLEST)
         by_layer[name] = max(by_layer.get(name, 0.0), share if math.isfinite(share) else math.inf)
-    return Differences(by_layer)
+    return Deviation(by_layer)
 
 
 def _rms(values: Tensor) -> float:
     return float(values.square().mean().sqrt()) if values.numel() else 0.0
 
 
-def _cast(value: nn.Parameter, kind: Kind) -> nn.Parameter:
+def _cast(value: nn.Parameter, kind: VariantSpec) -> nn.Parameter:
     """``value`` itself where ``kind`` changes nothing of it."""
     dtype = torch.bfloat16 if kind.bfloat16 else value.dtype
     channels_last = kind.channels_last and value.ndim == 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxygrad.errors import BadRequest, ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange
+from proxygrad.errors import InvalidRequest, ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange
 
 
 def grid(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -21,20 +21,22 @@ def kind(shape: tuple[int, ...]) -> str:
 
 
 def check_unit(unit: int, shape: tuple[int, ...], layer: str) -> None:
-    """Raises `BadRequest` for what is no whole number, `UnitOutOfRange` for a unit that the layer lacks."""
+    """Raises `InvalidRequest` for what is no whole number, `UnitOutOfRange` for a unit that the
+    layer lacks.
+    """
     if not hasattr(unit, "__index__"):
-        raise BadRequest(f"unit {unit!r} at layer {layer!r} is no whole number")
+        raise InvalidRequest(f"unit {unit!r} at layer {layer!r} is no whole number")
     if not 0 <= unit < units(shape):
         raise UnitOutOfRange(unit, units(shape), layer)
 
 
 def check_position(position: tuple[int, ...], shape: tuple[int, ...], layer: str, objective: str) -> None:
-    """Raises `ObjectiveMismatch` where there are no positions, `PositionOutOfRange` or `BadRequest`."""
+    """Raises `ObjectiveMismatch` where there are no positions, `PositionOutOfRange` or `InvalidRequest`."""
     sides = grid(shape)
     if not sides:
         raise ObjectiveMismatch(f"{objective} with a position", layer, kind(shape), (objective,))
     if not all(hasattr(at, "__index__") for at in position):
-        raise BadRequest(f"position {list(position)} at layer {layer!r} holds what is no whole number")
+        raise InvalidRequest(f"position {list(position)} at layer {layer!r} holds what is no whole number")
     if len(position) != len(sides) or not all(
         0 <= at < side for at, side in zip(position, sides, strict=True)
     ):

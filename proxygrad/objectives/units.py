@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from proxygrad.errors import BadRequest, ObjectiveMismatch
+from proxygrad.errors import InvalidRequest, ObjectiveMismatch
 from proxygrad.objectives.base import check_position, check_unit, grid, kind, units
 from proxygrad.spec import Spec
 
@@ -41,7 +41,7 @@ class Objective:
     def at(self, shapes: Shapes) -> Self:
         """The same with everything filled in that depends on the layers' shapes, without the batch.
 
-        Raises `UnitOutOfRange`, `PositionOutOfRange`, `ObjectiveMismatch` or another `BadRequest` when a
+        Raises `UnitOutOfRange`, `PositionOutOfRange`, `ObjectiveMismatch` or another `InvalidRequest` when a
         layer of that shape has no such unit, place or direction.
         """
         return self
@@ -77,9 +77,11 @@ class Sum(Objective):
         return tuple(dict.fromkeys(layer for _, objective in self.terms for layer in objective.layers))
 
     def at(self, shapes: Shapes) -> Sum:
-        """Each term completed. Raises `BadRequest` for a weight that is not finite, or without terms."""
+        """Each term completed. Raises `InvalidRequest` for a weight that is not finite, or without terms."""
         if not self.terms or not all(math.isfinite(weight) for weight, _ in self.terms):
-            raise BadRequest(f"weights {[weight for weight, _ in self.terms]} must be finite, one or more")
+            raise InvalidRequest(
+                f"weights {[weight for weight, _ in self.terms]} must be finite, one or more"
+            )
         return Sum(tuple((weight, objective.at(shapes)) for weight, objective in self.terms))
 
     def __call__(self, activations: Activations) -> Tensor:
@@ -208,21 +210,22 @@ class Direction(_OfLayer):
     def at(self, shapes: Shapes) -> Direction:
         """The same, for a layer with as many units as ``vector`` has numbers.
 
-        Raises `BadRequest` for a vector of another length, not finite or zero, and for an unknown measure.
+        Raises `InvalidRequest` for a vector of another length, not finite or zero, and for an unknown
+        measure.
         """
         shape = shapes[self.layer]
         if len(self.vector) != units(shape):
-            raise BadRequest(
+            raise InvalidRequest(
                 f"direction of {len(self.vector)} numbers: layer {self.layer!r} has {units(shape)} units"
             )
         if not all(map(math.isfinite, self.vector)) or not any(self.vector):
-            raise BadRequest(
+            raise InvalidRequest(
                 f"direction {list(self.vector)[:8]} at layer {self.layer!r} must be finite, not zero"
             )
         if self.measure not in get_args(Measure):
-            raise BadRequest(f"measure {self.measure!r}; there are {', '.join(get_args(Measure))}")
+            raise InvalidRequest(f"measure {self.measure!r}; there are {', '.join(get_args(Measure))}")
         if self.cosine_power < 0 or not math.isfinite(self.cosine_power):
-            raise BadRequest(f"cosine_power {self.cosine_power} must be finite and not negative")
+            raise InvalidRequest(f"cosine_power {self.cosine_power} must be finite and not negative")
         if self.position is not None:
             check_position(self.position, shape, self.layer, "direction")
         return self

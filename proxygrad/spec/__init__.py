@@ -13,9 +13,9 @@ from proxygrad.spec.spec import (
     RobustActivation,
     Role,
     Spec,
-    ToldSpec,
+    StoredSpec,
 )
-from proxygrad.spec.visualization import Template
+from proxygrad.spec.visualization import VisualizationTemplate
 
 __all__ = [
     "OBJECTIVES",
@@ -32,6 +32,6 @@ __all__ = [
     "Role",
     "Spec",
     "Stage",
-    "Template",
-    "ToldSpec",
+    "StoredSpec",
+    "VisualizationTemplate",
 ]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from proxygrad.errors import BadRequest
+from proxygrad.errors import InvalidRequest
 
 RobustnessName = Literal["none", "standard"]
 
@@ -31,7 +31,7 @@ class Robustness:
     of the image, its side uniform between this fraction and 1, anywhere inside. ``noise``: standard deviation
     of normal noise on each value; values may then leave [0, 1] a little.
 
-    Raises `BadRequest` for numbers out of their limits.
+    Raises `InvalidRequest` for numbers out of their limits.
     """
 
     jitter_px: float = 0.0
@@ -52,13 +52,13 @@ class Robustness:
         scale: Any = self.scale
         pair = isinstance(scale, tuple | list) and len(scale) == 2 and all(map(_is_number, scale))
         if not pair or not 0 < scale[0] <= scale[1]:
-            raise BadRequest(f"robustness: scale {scale!r} must be two positive numbers, the lower first")
+            raise InvalidRequest(f"robustness: scale {scale!r} must be two positive numbers, the lower first")
         object.__setattr__(self, "scale", tuple(scale))  # a list has no hash
 
     def _check(self, name: str, right: Callable[[float], bool], valid: str) -> None:
         value = getattr(self, name)
         if not (_is_number(value) and right(value)):
-            raise BadRequest(f"robustness: {name} {value!r} must be {valid}")
+            raise InvalidRequest(f"robustness: {name} {value!r} must be {valid}")
 
     @property
     def moves(self) -> bool:

@@ -41,7 +41,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 }
 
 
-class Settings(BaseModel):
+class AscentSettings(BaseModel):
     """The settings of one ascent. The defaults are those of preset `max`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange
 from proxygrad.spec.models import OBJECTIVES, Frozen, LayerInfo, LayerKind, ModelInfo, ObjectiveKind, Stage
-from proxygrad.spec.visualization import Template
+from proxygrad.spec.visualization import VisualizationTemplate
 
 __all__ = [
     "OBJECTIVES",
@@ -32,14 +32,14 @@ __all__ = [
     "Role",
     "Spec",
     "Stage",
-    "Template",
-    "ToldSpec",
+    "StoredSpec",
+    "VisualizationTemplate",
 ]
 
 Role = Literal["proxygrad", "baseline"]
 
 
-class Spec(Template):
+class Spec(VisualizationTemplate):
     """The question: what does this unit of this model respond to, and how is the image to be made?
 
     The smallest one names model, layer and unit; everything else has a default. What is `None` is
@@ -101,7 +101,7 @@ class Spec(Template):
     def resolved_identity(self, model: ModelInfo) -> str:
         """`identity` of a question that `resolve` returned."""
         content = {
-            "spec": self.asked(),
+            "spec": self.canonical(),
             "digest": model.digest,
             "engine_version": model.engine_version,
         }
@@ -109,7 +109,7 @@ class Spec(Template):
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
-class _Told(Frozen):
+class Tolerant(Frozen):
     """What is read back where a newer version may have written it: what it says more is left out.
 
     The schema stays as exact as that of the others.
@@ -118,14 +118,14 @@ class _Told(Frozen):
     model_config = ConfigDict(extra="ignore", json_schema_extra={"additionalProperties": False})
 
 
-class RobustActivation(_Told):
+class RobustActivation(Tolerant):
     """The unit's activation on shifted copies of the delivered image."""
 
     mean: float = Field(description="Mean over the copies, in the unit's own scale.")
     std: float = Field(description="Standard deviation over the copies, in the unit's own scale.")
 
 
-class ClassProbability(_Told):
+class ClassProbability(Tolerant):
     """One class, as the model sees it in the delivered image."""
 
     index: int = Field(description="Number of its logit, from 0.")
@@ -133,7 +133,7 @@ class ClassProbability(_Told):
     probability: float = Field(description="Softmax over all logits, 0 to 1.")
 
 
-class Measured(_Told):
+class Measured(Tolerant):
     """What is measured of one image. The unit's activation is in its own scale throughout."""
 
     achieved_activation: float = Field(
@@ -181,7 +181,7 @@ class ImageResult(Measured):
     seed: int = Field(description="Its seed: that of the question, and one more for each further image.")
 
 
-class BaselineResult(_Told):
+class BaselineResult(Tolerant):
     """Plain activation maximization from the same starts: the best of its images."""
 
     image: int = Field(description="Its number among `images`, from 0.")
@@ -198,7 +198,7 @@ def _known(given: object) -> object:
 
 
 #: A question as it is read back from where a newer version may have written it.
-ToldSpec = Annotated[Spec, BeforeValidator(_known)]
+StoredSpec = Annotated[Spec, BeforeValidator(_known)]
 
 
 class Result(Measured):
@@ -207,7 +207,7 @@ class Result(Measured):
     Of several images, what is measured is that of the one with the highest achieved activation, `best`.
     """
 
-    spec: ToldSpec = Field(description="The settings as used, with nothing left to default.")
+    spec: StoredSpec = Field(description="The settings as used, with nothing left to default.")
     best: int = Field(
         default=0,
         description="Number of the image that the values beside this one are of: of those made as was asked, "

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from proxygrad.spec.models import ObjectiveKind
 from proxygrad.spec.robustness import RobustnessName
-from proxygrad.spec.settings import MAX_SEED, Settings
+from proxygrad.spec.settings import MAX_SEED, AscentSettings
 
 #: Most images of one question.
 MAX_IMAGES = 16
@@ -18,10 +18,10 @@ MAX_DIVERSITY = 10.0
 _LATER = ("images", "diversity", "compare")
 
 
-class Template(Settings):
+class VisualizationTemplate(AscentSettings):
     """A question but for the unit: what is asked of each, and how the images are to be made."""
 
-    robustness: RobustnessName = Field(  # by name alone: `Settings` takes more
+    robustness: RobustnessName = Field(  # by name alone: `AscentSettings` takes more
         default="none",
         description="`standard`: each step sees the image a little shifted, scaled and turned.",
     )
@@ -88,13 +88,15 @@ class Template(Settings):
         """How many images are optimised: those asked for, and as many plain ones to compare with."""
         return self.images * (2 if self.compare else 1)
 
-    def plain(self) -> Self:
+    def baseline(self) -> Self:
         """The same by plain activation maximization."""
         return self.model_copy(update={"slope": 0.0, "slope_end": None})
 
-    def asked(self) -> dict[str, Any]:
+    def canonical(self) -> dict[str, Any]:
         """What it asks, as JSON has it: without the preset, once that is spelt out (`completed`), and
         without what came later and is not used, so that questions from before keep their id.
         """
-        later = {name for name in _LATER if getattr(self, name) == Template.model_fields[name].default}
+        later = {
+            name for name in _LATER if getattr(self, name) == VisualizationTemplate.model_fields[name].default
+        }
         return self.model_dump(mode="json", exclude={"preset", *later})

@@ -14,13 +14,13 @@ from service.images.contact_sheet import (
     MAX_CELL_PX,
     MAX_COLUMNS,
     MIN_CELL_PX,
-    Layout,
     SheetFormat,
+    SheetLayout,
     entity_tag,
     layout,
     most_columns,
 )
-from service.problems import Flaw, Refusal, documented
+from service.problems import FieldError, ProblemError, problem_responses
 from service.web.conditional import matches
 from service.web.negotiation import MEDIA_TYPES, negotiated
 from workers.batches.repository import Batch
@@ -63,7 +63,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         },
     },
     304: {"description": "The caller has it already (`If-None-Match`)."},
-    **documented(
+    **problem_responses(
         "unknown_batch", "not_acceptable", "invalid_request", "redis_unavailable", "storage_unavailable"
     ),
 }
@@ -122,24 +122,26 @@ def _form(suffix: str, accept: str | None) -> SheetFormat:
         if form == found:
             return form
     choices = [MEDIA_TYPES[form] for form in _FORMS]
-    flaw = Flaw(location=["header", "accept"], detail="takes none of them", value=(accept or "")[:200])
+    flaw = FieldError(location=["header", "accept"], detail="takes none of them", value=(accept or "")[:200])
     flaw.choices = choices
     said = f"the sheet is to be had as {', '.join(choices)}, and Accept takes none of them"
-    raise Refusal("not_acceptable", said, [flaw], headers={"Vary": "Accept"})
+    raise ProblemError("not_acceptable", said, [flaw], headers={"Vary": "Accept"})
 
 
-def _layout(batch: Batch, columns: int | None, cell_px: int) -> Layout:
+def _layout(batch: Batch, columns: int | None, cell_px: int) -> SheetLayout:
     """Refuses more columns than a sheet has room for."""
     most = most_columns(cell_px)
     if columns is not None and columns > most:
         detail = f"{columns} columns of {cell_px} px are too wide; valid with width {cell_px}: 1 to {most}"
-        flaw = Flaw(location=["query", "columns"], detail=detail, value=columns, minimum=1, maximum=most)
-        raise Refusal("invalid_request", detail, [flaw])
+        flaw = FieldError(
+            location=["query", "columns"], detail=detail, value=columns, minimum=1, maximum=most
+        )
+        raise ProblemError("invalid_request", detail, [flaw])
     return layout(len(batch.units), columns, cell_px)
 
 
-def _no_page(batch: Batch, placed: Layout, page: int) -> Refusal:
+def _no_page(batch: Batch, placed: SheetLayout, page: int) -> ProblemError:
     last = (len(batch.units) - 1) // placed.most_cells
     detail = f"there is no page {page} of this sheet; valid: 0 to {last}"
-    flaw = Flaw(location=["query", "page"], detail=detail, value=page, minimum=0, maximum=last)
-    return Refusal("invalid_request", detail, [flaw])
+    flaw = FieldError(location=["query", "page"], detail=detail, value=page, minimum=0, maximum=last)
+    return ProblemError("invalid_request", detail, [flaw])

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Query, Response
 from service.api import visualizations
 from service.api.batches import PREFIX, BatchId, visible
 from service.backend.gateway import GatewayDep
-from service.problems import documented
+from service.problems import problem_responses
 from service.schemas.batches import Batch, BatchPage, BatchUnit, BatchUnitPage
 from service.schemas.pagination import PageLinks
 from service.web.pagination import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, cursor_of, entry_of, only
 from workers.batches import repository as batches
 from workers.batches.repository import BatchState, Unit
-from workers.jobs.repository import Entry
+from workers.jobs.repository import IndexEntry
 from workers.jobs.repository import State as JobState
 
 DEFAULT_UNITS, MAX_UNITS = 100, 1000
@@ -31,7 +31,7 @@ State = Annotated[
 @router.get(
     "",
     summary="List batches, newest first",
-    responses=documented("invalid_request", "redis_unavailable"),
+    responses=problem_responses("invalid_request", "redis_unavailable"),
 )
 async def list_batches(
     gateway: GatewayDep,
@@ -50,7 +50,7 @@ async def list_batches(
         wanted = ((model, template.model), (layer, template.layer), (state, batch.state))
         return all(not among or value in among for among, value in wanted)
 
-    def look() -> tuple[list[batches.Batch], Entry | None]:
+    def look() -> tuple[list[batches.Batch], IndexEntry | None]:
         caller = None if gateway.caller.sees_all else gateway.caller.name
         return gateway.batches.recent(last, limit, MOST_LOOKED_AT, fits, caller=caller)
 
@@ -65,7 +65,7 @@ async def list_batches(
 @router.get(
     "/{batch_id}/visualizations",
     summary="Its units, in their order",
-    responses=documented("unknown_batch", "invalid_request", "redis_unavailable"),
+    responses=problem_responses("unknown_batch", "invalid_request", "redis_unavailable"),
 )
 async def list_batch_visualizations(
     batch_id: BatchId,

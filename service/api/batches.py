@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import fastapi
 from fastapi import APIRouter, Depends, Request, Response
 
-from proxygrad.errors import BadRequest, UnitOutOfRange
+from proxygrad.errors import InvalidRequest, UnitOutOfRange
 from service.api.ids import PathId
 from service.backend.gateway import Gateway, GatewayDep
 from service.backend.long_polling import (
@@ -20,12 +20,12 @@ from service.backend.long_polling import (
     preferred_wait_s,
     until_ended,
 )
-from service.problems import Flaw, Refusal, documented
+from service.problems import FieldError, ProblemError, problem_responses
 from service.schemas.batches import Batch
 from service.web.exception_handlers import refusal_of
 from service.web.json_body import json_body, parsed, tellable, within_limits
 from workers.batches import repository as batches
-from workers.batches.repository import BatchRequest, Question
+from workers.batches.repository import BatchRequest, ResolvedBatch
 
 PREFIX = "/v1/batches"
 
@@ -65,7 +65,7 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": "It runs; look again at `Location`.",
         "headers": {**_HEADERS, "Retry-After": RETRY_AFTER},
     },
-    **documented(
+    **problem_responses(
         *("invalid_json", "json_too_deep", "unknown_model", "unknown_layer", "body_too_large"),
         *("unsupported_media_type", "invalid_request", "unit_out_of_range", "position_out_of_range"),
         *("objective_mismatch", "limit_exceeded", "cost_too_high", "too_many_batches"),
@@ -73,11 +73,11 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
         *("model_unavailable", "no_worker", "redis_unavailable", "queue_memory_full"),
     ),
 }
-_READ_RESPONSES = documented("unknown_batch", "invalid_request", "redis_unavailable")
+_READ_RESPONSES = problem_responses("unknown_batch", "invalid_request", "redis_unavailable")
 _CANCELLED: dict[int | str, dict[str, Any]] = {
     200: {"description": "It is cancelled."},
     202: {"description": "What runs is being stopped; look again.", "model": Batch},
-    **documented("unknown_batch", "forbidden", "batch_ended", "invalid_request", "redis_unavailable"),
+    **problem_responses("unknown_batch", "forbidden", "batch_ended", "invalid_request", "redis_unavailable"),
 }
 
 
@@ -108,12 +108,12 @@ async def create_batch(
     asked = tellable(asked, gateway.receivers)
     try:
         model = await gateway.model(asked.model)
-        question = Question.of(asked, model)
+        question = ResolvedBatch.of(asked, model)
         _check_size(question, gateway)
         within_limits(question.first, model, gateway.settings)
     except UnitOutOfRange as error:
         raise _out_of_range(error) from error
-    except BadRequest as error:
+    except InvalidRequest as error:
         raise refusal_of(error, "body", asked.model_dump(mode="json")) from error
     batch, _ = await gateway.call(_ask, gateway, question, asked)
     wait_s = preferred_wait_s(prefer)
@@ -146,7 +146,7 @@ async def cancel_batch(batch_id: BatchId, gateway: GatewayDep, response: Respons
         await gateway.call(gateway.batches.cancel, batch_id)
         batch = await visible(batch_id, gateway)
     if batch.state in ("succeeded", "failed"):
-        raise Refusal(
+        raise ProblemError(
             "batch_ended",
             f"batch {batch_id} has ended: it {batch.state}, and there is nothing to cancel",
             state=batch.state,
@@ -162,7 +162,7 @@ async def cancel_batch(batch_id: BatchId, gateway: GatewayDep, response: Respons
     response_class=Response,
     responses={
         204: {"description": "Gone."},
-        **documented("unknown_batch", "forbidden", "invalid_request", "redis_unavailable"),
+        **problem_responses("unknown_batch", "forbidden", "invalid_request", "redis_unavailable"),
     },
 )
 async def delete_batch(batch_id: BatchId, gateway: GatewayDep) -> Response:
@@ -176,7 +176,7 @@ async def visible(batch_id: str, gateway: Gateway) -> batches.Batch:
     """The batch of that id; refuses with `unknown_batch`, also where it is another caller's."""
     batch = await gateway.call(gateway.batches.fetch, batch_id)
     if batch is None or not (gateway.caller.sees_all or batch.caller == gateway.caller.name):
-        raise Refusal("unknown_batch", f"there is no batch {batch_id!r}")
+        raise ProblemError("unknown_batch", f"there is no batch {batch_id!r}")
     return batch
 
 
@@ -184,16 +184,18 @@ async def _own(batch_id: str, gateway: Gateway, what: str) -> batches.Batch:
     """The same; refuses to change what the caller sees only because it may see all."""
     batch = await visible(batch_id, gateway)
     if not gateway.caller.operates and batch.caller != gateway.caller.name:
-        raise Refusal("forbidden", f"to {what} another caller's batch, a key needs the scope 'admin'")
+        raise ProblemError("forbidden", f"to {what} another caller's batch, a key needs the scope 'admin'")
     return batch
 
 
-def _ask(gateway: Gateway, question: Question, asked: BatchRequest) -> tuple[batches.Batch, batches.Asked]:
+def _ask(
+    gateway: Gateway, question: ResolvedBatch, asked: BatchRequest
+) -> tuple[batches.Batch, batches.Asked]:
     caller = gateway.caller.name
     return gateway.batches.ask(question, asked, caller=caller, limits=gateway.limits)
 
 
-def _check_size(question: Question, gateway: Gateway) -> None:
+def _check_size(question: ResolvedBatch, gateway: Gateway) -> None:
     """Hold the number of units against the operator's limit."""
     count, limit = len(question.units), gateway.settings.max_batch_units
     if count > limit:
@@ -201,15 +203,15 @@ def _check_size(question: Question, gateway: Gateway) -> None:
             f"{count} units are more than this server takes in one batch: {limit} (its operator's "
             "PROXYGRAD_MAX_BATCH_UNITS); ask in parts, such as a range of units"
         )
-        flaw = Flaw(location=["body", "units"], detail=detail, value=count, maximum=limit)
-        raise Refusal("limit_exceeded", detail, [flaw])
+        flaw = FieldError(location=["body", "units"], detail=detail, value=count, maximum=limit)
+        raise ProblemError("limit_exceeded", detail, [flaw])
 
 
-def _out_of_range(error: UnitOutOfRange) -> Refusal:
+def _out_of_range(error: UnitOutOfRange) -> ProblemError:
     minimum, maximum = error.valid_range
-    flaw = Flaw(location=["body", "units"], detail=str(error), value=error.unit)
+    flaw = FieldError(location=["body", "units"], detail=str(error), value=error.unit)
     flaw.minimum, flaw.maximum = minimum, maximum
-    return Refusal("unit_out_of_range", str(error), [flaw])
+    return ProblemError("unit_out_of_range", str(error), [flaw])
 
 
 def _answered(batch: batches.Batch, response: Response) -> Batch:

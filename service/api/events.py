@@ -16,9 +16,9 @@ from redis.exceptions import RedisError
 from starlette.types import Receive, Scope, Send
 
 from service.api.visualizations import JobId
-from service.backend.event_hub import GAP, RETRY_S, Mailbox
+from service.backend.event_hub import MISSED, RETRY_S, Subscription
 from service.backend.gateway import Gateway, GatewayDep
-from service.problems import Flaw, Refusal, documented
+from service.problems import FieldError, ProblemError, problem_responses
 from service.schemas.visualizations import Progress
 from workers.jobs.repository import (
     Event,
@@ -77,14 +77,16 @@ _EVENT = {
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": _DESCRIPTION, "content": {"text/event-stream": {"itemSchema": _EVENT}}},
     204: {"description": "It has ended, and the caller knows: do not connect again."},
-    **documented("unknown_visualization", "invalid_request", "redis_unavailable", "storage_unavailable"),
+    **problem_responses(
+        "unknown_visualization", "invalid_request", "redis_unavailable", "storage_unavailable"
+    ),
 }
 
 
 class _Stream(StreamingResponse):
     """Closes its mailbox however it ends, also where it never began."""
 
-    def __init__(self, content: AsyncIterator[str], mailbox: Mailbox) -> None:
+    def __init__(self, content: AsyncIterator[str], mailbox: Subscription) -> None:
         super().__init__(content, headers=_HEADERS, media_type="text/event-stream")
         self._mailbox = mailbox
 
@@ -114,8 +116,8 @@ async def follow_visualization(
     after = last_event_id or last_event or None
     if after is not None and not is_event_id(after):
         where = ["header", "last-event-id"] if last_event_id else ["query", "last_event_id"]
-        flaw = Flaw(location=[*where], detail="not the id of an event", value=after[:200])
-        raise Refusal("invalid_request", f"{'.'.join(where)}: not the id of an event", [flaw])
+        flaw = FieldError(location=[*where], detail="not the id of an event", value=after[:200])
+        raise ProblemError("invalid_request", f"{'.'.join(where)}: not the id of an event", [flaw])
     await gateway.job(job_id)
     mailbox = await gateway.live.follow(job_id, KINDS)
     try:
@@ -197,7 +199,7 @@ class _Telling:
         return told
 
 
-async def _lines(telling: _Telling, first: list[Event], mailbox: Mailbox) -> AsyncIterator[str]:
+async def _lines(telling: _Telling, first: list[Event], mailbox: Subscription) -> AsyncIterator[str]:
     yield f"retry: {RECONNECT_MS}\n\n"
     for event in first:
         yield _frame(event)
@@ -205,7 +207,7 @@ async def _lines(telling: _Telling, first: list[Event], mailbox: Mailbox) -> Asy
         item = await mailbox.next(HEARTBEAT_S)
         if item is None:
             yield ": nothing new\n\n"
-        elif item == GAP:
+        elif item == MISSED:
             try:
                 missed = await telling.catch_up()
             except RedisError:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from service.backend.gateway import Gateway
-from service.problems import Refusal, documented
+from service.problems import ProblemError, problem_responses
 from workers.fleet import catalog
 
 router = APIRouter(tags=["health"])
@@ -40,7 +40,7 @@ async def livez() -> Alive:
     return Alive()
 
 
-@router.get("/startupz", summary="Has the process started?", responses=documented("redis_unavailable"))
+@router.get("/startupz", summary="Has the process started?", responses=problem_responses("redis_unavailable"))
 async def startupz(request: Request) -> Started:
     """Started once Redis has answered for the first time, and from then on."""
     await _gateway(request).start()
@@ -48,14 +48,16 @@ async def startupz(request: Request) -> Started:
 
 
 @router.get(
-    "/readyz", summary="Can requests be answered?", responses=documented("no_worker", "redis_unavailable")
+    "/readyz",
+    summary="Can requests be answered?",
+    responses=problem_responses("no_worker", "redis_unavailable"),
 )
 async def readyz(request: Request) -> Ready:
     """Ready when Redis answers and a worker is alive; otherwise 503 says which of them is missing."""
     gateway = _gateway(request)
     workers = await gateway.call(catalog.live_workers, gateway.redis)
     if not workers:
-        raise Refusal(
+        raise ProblemError(
             "no_worker", "Redis answers, but no worker is alive; start one with `python -m workers`"
         )
     return Ready(workers=len(workers))

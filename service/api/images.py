@@ -16,7 +16,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from service.api.visualizations import JobId
 from service.backend.gateway import Gateway, GatewayDep
 from service.images.conversion import ENCODER, Form
-from service.problems import Flaw, Refusal, documented
+from service.problems import FieldError, ProblemError, problem_responses
 from service.web.conditional import Unsatisfiable, matches, wanted_range
 from service.web.negotiation import MEDIA_TYPES, Format, negotiated
 from workers.jobs.repository import Job
@@ -63,7 +63,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     206: {"description": "The part of it that `Range` names (one range).", "content": _CONTENT},
     304: {"description": "The caller has it already (`If-None-Match`)."},
-    **documented(
+    **problem_responses(
         *("unknown_visualization", "image_not_ready", "no_image", "not_acceptable", "range_not_satisfiable"),
         *("invalid_request", "redis_unavailable", "storage_unavailable"),
     ),
@@ -122,17 +122,21 @@ def _wanted(number: str, width_px: int | None, accept: str | None) -> tuple[int,
     formats: tuple[Format, ...] = ("png", "webp") if width_px is not None else tuple(MEDIA_TYPES)
     if suffix:
         if suffix not in formats:
-            flaw = Flaw(location=["query", "width"], detail="only PNG and WebP have one", value=width_px)
+            flaw = FieldError(
+                location=["query", "width"], detail="only PNG and WebP have one", value=width_px
+            )
             said = "an array is not made smaller; valid with width: .png, .webp"
-            raise Refusal("invalid_request", said, [flaw])
+            raise ProblemError("invalid_request", said, [flaw])
         return int(index), Form(suffix, width_px)
     found = negotiated(accept, formats)
     if found is None:
         choices = [MEDIA_TYPES[each] for each in formats]
-        flaw = Flaw(location=["header", "accept"], detail="takes none of them", value=(accept or "")[:200])
+        flaw = FieldError(
+            location=["header", "accept"], detail="takes none of them", value=(accept or "")[:200]
+        )
         flaw.choices = choices
         said = f"the picture is to be had as {', '.join(choices)}, and Accept takes none of them"
-        raise Refusal("not_acceptable", said, [flaw], headers={"Vary": "Accept"})
+        raise ProblemError("not_acceptable", said, [flaw], headers={"Vary": "Accept"})
     return int(index), Form(found, width_px)
 
 
@@ -149,8 +153,10 @@ def _part(content: bytes, form: Form, headers: dict[str, str], request: Request)
     try:
         span = wanted_range(wanted, request.headers.get("if-range"), headers["ETag"], size)
     except Unsatisfiable:
-        flaw = Flaw(location=["header", "range"], detail="beyond the end", value=wanted, maximum=size - 1)
-        raise Refusal(
+        flaw = FieldError(
+            location=["header", "range"], detail="beyond the end", value=wanted, maximum=size - 1
+        )
+        raise ProblemError(
             "range_not_satisfiable",
             f"the range {wanted!r} lies beyond the end of {size} bytes",
             [flaw],
@@ -162,21 +168,21 @@ def _part(content: bytes, form: Form, headers: dict[str, str], request: Request)
     return Response(content[span.start : span.stop], 206, headers, media_type)
 
 
-def _no_image(job: Job, number: int) -> Refusal:
+def _no_image(job: Job, number: int) -> ProblemError:
     if not job.ended:
-        return Refusal(
+        return ProblemError(
             "image_not_ready", f"visualization {job.id} is {job.state}: {job.step} of {job.steps} steps"
         )
     if number < len(job.images):
-        return Refusal(
+        return ProblemError(
             "no_image", f"image {number} of {job.id} is gone from the store; submit the question again"
         )
     if job.state == "succeeded":
-        flaw = Flaw(location=["path", "number"], detail="no such image", value=number, minimum=0)
+        flaw = FieldError(location=["path", "number"], detail="no such image", value=number, minimum=0)
         flaw.maximum = len(job.images) - 1
-        return Refusal("no_image", f"there is no image {number}; valid: {_valid(job)}", [flaw])
+        return ProblemError("no_image", f"there is no image {number}; valid: {_valid(job)}", [flaw])
     reason = f": {job.problem.detail}" if job.problem else ""
-    return Refusal("no_image", f"visualization {job.id} {job.state}, so it has no image{reason}")
+    return ProblemError("no_image", f"visualization {job.id} {job.state}, so it has no image{reason}")
 
 
 def _valid(job: Job) -> str:

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Response
 
 from service.api.visualizations import JobId, answered
 from service.backend.gateway import GatewayDep
-from service.problems import Refusal, documented
+from service.problems import ProblemError, problem_responses
 from service.schemas.visualizations import Visualization
 from workers.jobs.repository import Job
 
 router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
 
-_CHANGED = documented(
+_CHANGED = problem_responses(
     *("unknown_visualization", "visualization_ended", "invalid_request"),
     *("redis_unavailable", "storage_unavailable"),
 )
@@ -25,7 +25,9 @@ _DELETED: dict[int | str, dict[str, Any]] = {
         "model": Visualization,
     },
     204: {"description": "Gone."},
-    **documented("unknown_visualization", "invalid_request", "redis_unavailable", "storage_unavailable"),
+    **problem_responses(
+        "unknown_visualization", "invalid_request", "redis_unavailable", "storage_unavailable"
+    ),
 }
 
 
@@ -58,8 +60,8 @@ async def cancel_visualization(job_id: JobId, gateway: GatewayDep, response: Res
     responses={
         202: {"description": "It waits or runs."},
         **_CHANGED,
-        **documented("queue_full", "caller_queue_full"),
-        **documented("redis_unavailable", "queue_memory_full", "storage_unavailable"),
+        **problem_responses("queue_full", "caller_queue_full"),
+        **problem_responses("redis_unavailable", "queue_memory_full", "storage_unavailable"),
     },
 )
 async def retry_visualization(job_id: JobId, gateway: GatewayDep, response: Response) -> Visualization:
@@ -94,12 +96,12 @@ async def delete_visualization(job_id: JobId, gateway: GatewayDep) -> Response:
     return response
 
 
-def _unknown(job_id: str) -> Refusal:
-    return Refusal("unknown_visualization", f"there is no visualization {job_id!r}")
+def _unknown(job_id: str) -> ProblemError:
+    return ProblemError("unknown_visualization", f"there is no visualization {job_id!r}")
 
 
-def _ended(job: Job, what: str) -> Refusal:
-    return Refusal(
+def _ended(job: Job, what: str) -> ProblemError:
+    return ProblemError(
         "visualization_ended",
         f"visualization {job.id} has ended: it {job.state}, and {what}",
         state=job.state,

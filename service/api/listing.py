@@ -12,16 +12,16 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from service.backend.gateway import GatewayDep
-from service.problems import documented
+from service.problems import problem_responses
 from service.schemas.pagination import PageLinks
 from service.schemas.visualizations import Summary
 from service.web.pagination import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, cursor_of, entry_of, only
-from workers.jobs.repository import Entry, Job, State
+from workers.jobs.repository import IndexEntry, Job, State
 
 router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
 
 
-class Page(BaseModel):
+class VisualizationPage(BaseModel):
     """Some of what was asked, the newest first."""
 
     visualizations: list[Summary] = Field(
@@ -34,7 +34,7 @@ class Page(BaseModel):
 @router.get(
     "",
     summary="List, newest first",
-    responses=documented("invalid_request", "redis_unavailable"),
+    responses=problem_responses("invalid_request", "redis_unavailable"),
 )
 async def list_visualizations(
     gateway: GatewayDep,
@@ -44,11 +44,11 @@ async def list_visualizations(
     state: Annotated[list[State], only("of these states")],
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
-) -> Page:
+) -> VisualizationPage:
     """What waits, what runs and what ended within a week, by when it was last asked for anew."""
     last = None if cursor is None else entry_of(cursor)
 
-    def look() -> tuple[list[Job], Entry | None]:
+    def look() -> tuple[list[Job], IndexEntry | None]:
         def fits(job: Job) -> bool:
             asked = job.spec
             return (
@@ -65,4 +65,4 @@ async def list_visualizations(
     query = [*asked, *(("state", each) for each in state), ("limit", str(limit))]
     response.headers["Cache-Control"] = "no-store"
     links = PageLinks.of(router.prefix, query, cursor, None if end is None else cursor_of(end))
-    return Page(visualizations=[Summary.of(job, router.prefix) for job in jobs], links=links)
+    return VisualizationPage(visualizations=[Summary.of(job, router.prefix) for job in jobs], links=links)

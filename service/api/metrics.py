@@ -16,9 +16,9 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from service.backend.gateway import GatewayDep
-from service.middleware.instrumentation import Measures
-from service.problems import documented
-from workers.fleet.statistics import Census
+from service.middleware.instrumentation import Metrics
+from service.problems import problem_responses
+from workers.fleet.statistics import FleetStatistics
 
 router = APIRouter(tags=["metrics"])
 
@@ -34,7 +34,7 @@ _DESCRIPTION = (
 class Scrape(Collector):
     """What one scrape answers: what the process measured and, unless Redis is away, how the fleet stands."""
 
-    def __init__(self, measures: Measures, census: Census | None) -> None:
+    def __init__(self, measures: Metrics, census: FleetStatistics | None) -> None:
         self._measures = measures
         self._census = census
 
@@ -50,7 +50,7 @@ class Scrape(Collector):
             yield from _fleet(self._census)
 
 
-def _queue(census: Census) -> Iterator[Metric]:
+def _queue(census: FleetStatistics) -> Iterator[Metric]:
     waiting = GaugeMetricFamily(
         "proxygrad_jobs_waiting", "Jobs that wait for a slot.", labels=("priority", "model")
     )
@@ -72,7 +72,7 @@ def _queue(census: Census) -> Iterator[Metric]:
     yield _gauge("proxygrad_webhook_deliveries_pending", about, census.deliveries)
 
 
-def _fleet(census: Census) -> Iterator[Metric]:
+def _fleet(census: FleetStatistics) -> Iterator[Metric]:
     yield _gauge("proxygrad_workers", "Worker processes that live.", census.workers)
     yield _gauge("proxygrad_slots", "Jobs that they can run at a time.", census.slots)
     ready = GaugeMetricFamily(
@@ -101,7 +101,7 @@ def _form(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     response_class=Response,
     responses={
         200: {"description": _DESCRIPTION, "content": {"text/plain": _TEXT}},
-        **documented("invalid_request"),
+        **problem_responses("invalid_request"),
     },
 )
 async def read_metrics(request: Request, gateway: GatewayDep) -> Response:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query
 
 from proxygrad.spec import LayerKind, Stage
 from service.backend.gateway import GatewayDep
-from service.problems import documented
+from service.problems import problem_responses
 from service.schemas.visualizations import LayerAnswer, LayersAnswer, ModelAnswer, ModelsAnswer
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -20,12 +20,12 @@ LayerName = Annotated[str, Path(description="Dotted name of a layer.", examples=
 #: Values of one filter.
 MAX_CHOICES = 50
 
-_AWAY = documented("invalid_request", "no_worker", "redis_unavailable")
-_UNKNOWN_MODEL = documented("invalid_request", "unknown_model", "no_worker", "redis_unavailable")
-_NOT_READY = documented(
+_AWAY = problem_responses("invalid_request", "no_worker", "redis_unavailable")
+_UNKNOWN_MODEL = problem_responses("invalid_request", "unknown_model", "no_worker", "redis_unavailable")
+_NOT_READY = problem_responses(
     "invalid_request", "unknown_model", "model_unavailable", "no_worker", "redis_unavailable"
 )
-_UNKNOWN_LAYER = documented(
+_UNKNOWN_LAYER = problem_responses(
     *("invalid_request", "unknown_model", "unknown_layer"),
     *("model_unavailable", "no_worker", "redis_unavailable"),
 )

@@ -10,7 +10,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from proxygrad.errors import near
-from service.problems import Flaw, Refusal
+from service.problems import FieldError, ProblemError
 from service.web.validation import SHOWN_CHARACTERS
 
 
@@ -28,9 +28,9 @@ def check_names(request: Request) -> None:
         said = (
             f"unknown parameter; valid: {', '.join(choices)}" if choices else "there are no parameters here"
         )
-        flaws.append(Flaw(location=["query", shown], detail=said, choices=choices or None))
+        flaws.append(FieldError(location=["query", shown], detail=said, choices=choices or None))
     what = "; ".join(f"query.{flaw.location[1]}: {flaw.detail}" for flaw in flaws)
-    raise Refusal("invalid_request", what, flaws)
+    raise ProblemError("invalid_request", what, flaws)
 
 
 def _names(route: APIRoute) -> set[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from proxygrad.errors import BadRequest
+from proxygrad.errors import InvalidRequest
 from service.api.ids import PathId
 from service.backend.gateway import Gateway, GatewayDep
 from service.backend.idempotency import PARAMETER as IDEMPOTENCY_KEY
@@ -20,13 +20,13 @@ from service.backend.long_polling import (
     Wait,
     preferred_wait_s,
 )
-from service.problems import documented
+from service.problems import problem_responses
 from service.schemas.visualizations import Visualization, visualization
 from service.web.exception_handlers import refusal_of
 from service.web.json_body import OPENAPI_BODY, json_body, tellable, within_limits
 from workers.fleet import catalog
 from workers.jobs.repository import Job
-from workers.jobs.repository import Request as AskedFor
+from workers.jobs.repository import VisualizationRequest as AskedFor
 
 router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
 
@@ -44,7 +44,7 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": "Accepted; look again at `Location`.",
         "headers": {**_POST_HEADERS, "Retry-After": RETRY_AFTER},
     },
-    **documented(
+    **problem_responses(
         *("invalid_json", "unknown_model", "unknown_layer", "body_too_large", "unsupported_media_type"),
         *("invalid_request", "unit_out_of_range", "position_out_of_range", "objective_mismatch"),
         *("limit_exceeded", "model_unavailable", "no_worker", "redis_unavailable"),
@@ -53,7 +53,7 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
         *("too_many_in_flight", "json_too_deep", "cost_too_high", "idempotency_key_reused"),
     ),
 }
-_READ_RESPONSES = documented(
+_READ_RESPONSES = problem_responses(
     "unknown_visualization", "invalid_request", "redis_unavailable", "storage_unavailable"
 )
 
@@ -121,7 +121,7 @@ async def _submit(asked: AskedFor, gateway: Gateway) -> Job:
         submission = gateway.questions.submission(asked, model, gateway.caller.name)
         within_limits(submission.spec, model, gateway.settings)
         return await gateway.submit(submission)
-    except BadRequest as error:
+    except InvalidRequest as error:
         raise refusal_of(error, "body", asked.model_dump(mode="json")) from error
 
 

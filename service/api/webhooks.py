@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from service.api.ids import FilterId, PathId
 from service.backend.gateway import Gateway, GatewayDep
-from service.problems import Refusal, documented
+from service.problems import ProblemError, problem_responses
 from service.schemas.pagination import PageLinks
 from service.web.pagination import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, cursor_of, entry_of, only
 from workers.queue import deliveries
@@ -88,7 +88,7 @@ class DeliveryPage(BaseModel):
 @router.get(
     "",
     summary="List deliveries, newest first",
-    responses=documented("invalid_request", "redis_unavailable"),
+    responses=problem_responses("invalid_request", "redis_unavailable"),
 )
 async def list_webhook_deliveries(
     gateway: GatewayDep,
@@ -121,7 +121,7 @@ async def list_webhook_deliveries(
     return DeliveryPage(deliveries=[Delivery.of(each) for each in found], links=links)
 
 
-_ONE = documented("unknown_delivery", "invalid_request", "redis_unavailable")
+_ONE = problem_responses("unknown_delivery", "invalid_request", "redis_unavailable")
 
 
 @router.get("/{delivery_id}", summary="One delivery", responses=_ONE)
@@ -149,7 +149,7 @@ async def _own(delivery_id: str, gateway: Gateway) -> deliveries.Delivery:
     """The delivery of that id; refuses with `unknown_delivery`, also where it is another caller's."""
     found = await gateway.call(gateway.deliveries.fetch, delivery_id)
     if found is None or not (gateway.caller.operates or found.caller == gateway.caller.name):
-        raise Refusal("unknown_delivery", f"there is no delivery {delivery_id!r}")
+        raise ProblemError("unknown_delivery", f"there is no delivery {delivery_id!r}")
     return found
 
 

@@ -123,7 +123,7 @@ class Key(BaseModel):
 
 
 @dataclass(frozen=True)
-class Known:
+class KeySet:
     """All readable keys by id. ``in_force``: whether there is a record at all, readable or not."""
 
     keys: Mapping[str, Key]
@@ -191,7 +191,7 @@ class Keys:
             raise KeyProblem(f"a key with the id {key.id!r} is there already; try again")
         return key, token
 
-    def all(self) -> Known:
+    def all(self) -> KeySet:
         """Every record, those revoked and expired too, as one command finds them: all of one moment."""
         texts = cast("dict[bytes, bytes]", self._redis.hgetall(KEYS_KEY))
         known: dict[str, Key] = {}
@@ -200,7 +200,7 @@ class Keys:
                 known[key_id.decode()] = Key.model_validate_json(text)
             except (ValidationError, UnicodeDecodeError):
                 log.error("the record %r in %s is no key of this version; it opens nothing", key_id, KEYS_KEY)
-        return Known(known, in_force=bool(texts))
+        return KeySet(known, in_force=bool(texts))
 
     def revoke(self, key_id: str) -> Key:
         """Let the key open nothing any more; its record afterwards. Raises `KeyProblem` if there is none."""

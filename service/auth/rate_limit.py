@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from workers.broker.pipeline import Command, Lua
+from workers.broker.pipeline import LuaScript, RedisCommand
 
 WINDOW_S = 60
 
@@ -61,16 +61,16 @@ class Allowance:
         }
 
 
-class Rates:
+class RateLimiter:
     """The buckets of all keys. Safe to share between threads."""
 
     def __init__(self, redis: Redis) -> None:
-        self._take = Lua(redis, _TAKE)
+        self._take = LuaScript(redis, _TAKE)
 
-    def take(self, key_id: str, rate_per_min: int) -> Command[Allowance]:
+    def take(self, key_id: str, rate_per_min: int) -> RedisCommand[Allowance]:
         """Count one request of the key, if it may make one."""
         keys, args = [f"proxygrad:requests:{key_id}"], [rate_per_min, WINDOW_S]
-        return Command(
+        return RedisCommand(
             lambda client: self._take(keys, args, client),
             lambda reply: Allowance(bool(reply[0]), rate_per_min, float(reply[1])),
         )

@@ -10,7 +10,7 @@ from workers.latest import Latest
 MOST_KEPT = 256
 
 
-class Renderings:
+class ResponseCache:
     """The documents of jobs that succeeded, as JSON. For one event loop."""
 
     def __init__(self) -> None:

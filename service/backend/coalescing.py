@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from workers.broker.pipeline import Command, Steps
+from workers.broker.pipeline import Operation, RedisCommand
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class _Line(Generic[Item]):
     working: set[asyncio.Task[None]] = field(default_factory=set)
 
 
-class Gathering(Generic[Item]):
+class Coalescer(Generic[Item]):
     """Items of many callers, in whatever event loops they are.
 
     ``work`` blocks: what came of each, an exception where it failed. ``call`` runs it where it may.
@@ -91,17 +91,19 @@ def _outcome(function: Callable[[], Any]) -> Any:
         return error
 
 
-async def in_turn(
-    steps: Steps[T],
-    send: Callable[[Command[Any]], Awaitable[Any]],
+async def run_async(
+    steps: Operation[T],
+    send: Callable[[RedisCommand[Any]], Awaitable[Any]],
     block: Callable[[Callable[[], Any]], Awaitable[Any]],
 ) -> T:
-    """As `workers.broker.pipeline.in_turn`, holding nothing up: ``send`` and ``block`` do what they are."""
+    """As `workers.broker.pipeline.run_blocking`, holding nothing up: ``send`` and ``block`` do
+    what they are.
+    """
     try:
         step = next(steps)
         while True:
             try:
-                outcome = await (send(step) if isinstance(step, Command) else block(step))
+                outcome = await (send(step) if isinstance(step, RedisCommand) else block(step))
             except Exception as error:
                 step = steps.throw(error)
             else:

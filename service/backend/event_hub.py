@@ -2,7 +2,7 @@
 
 A job's channel is subscribed to while somebody follows it. Each follower has a mailbox, in which newer
 progress takes the place of older, so that one who reads slowly, or not at all, holds a handful of events and
-misses no change of state. After a break of the connection every mailbox gets a `GAP`, whereupon its owner
+misses no change of state. After a break of the connection every mailbox gets a `MISSED`, whereupon its owner
 reads what it missed from the job's stream.
 """
 
@@ -24,7 +24,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from workers.jobs.repository import Event, events_channel
 
 #: Something may have been missed: read the stream.
-GAP: Literal["gap"] = "gap"
+MISSED: Literal["gap"] = "gap"
 
 #: Redis is asked this often whether it is there; one that says nothing for `SILENCE_S` is not.
 PING_S, SILENCE_S = 2.0, 6.0
@@ -41,10 +41,10 @@ _ALWAYS = b"proxygrad:events"
 _log = logging.getLogger(__name__)
 
 
-class Mailbox:
+class Subscription:
     """What a follower of one job has not read yet."""
 
-    def __init__(self, reader: Reader, job_id: str, kinds: Collection[str]) -> None:
+    def __init__(self, reader: EventSubscriber, job_id: str, kinds: Collection[str]) -> None:
         self.job_id = job_id
         self.kinds = kinds
         self._reader = reader
@@ -93,11 +93,11 @@ class _Channel:
     """A subscription, and who shares it."""
 
     def __init__(self) -> None:
-        self.mailboxes: set[Mailbox] = set()
+        self.mailboxes: set[Subscription] = set()
         self.ready = asyncio.Event()
 
 
-class Reader:
+class EventSubscriber:
     """The connection, on the event loop that made it. ``watch`` tells Redis which jobs are watched."""
 
     def __init__(self, url: str, watch: Callable[[list[str]], Awaitable[object]]) -> None:
@@ -115,9 +115,9 @@ class Reader:
         self._tasks = [self.loop.create_task(self._run()), self.loop.create_task(self._renew())]
         self._trouble = ""
 
-    async def follow(self, job_id: str, kinds: Collection[str]) -> Mailbox:
+    async def follow(self, job_id: str, kinds: Collection[str]) -> Subscription:
         """A mailbox that hears of everything from now on. Raises `RedisError`."""
-        mailbox, name = Mailbox(self, job_id, kinds), events_channel(job_id).encode()
+        mailbox, name = Subscription(self, job_id, kinds), events_channel(job_id).encode()
         channel = self._channels.setdefault(name, _Channel())
         channel.mailboxes.add(mailbox)
         self._changed.set()
@@ -132,7 +132,7 @@ class Reader:
             raise
         return mailbox
 
-    def leave(self, mailbox: Mailbox) -> None:
+    def leave(self, mailbox: Subscription) -> None:
         """Take a mailbox away, and with the last its channel."""
         name = events_channel(mailbox.job_id).encode()
         channel = self._channels.get(name)
@@ -144,7 +144,7 @@ class Reader:
             self._changed.set()
 
     @property
-    def mailboxes(self) -> list[Mailbox]:
+    def mailboxes(self) -> list[Subscription]:
         """All of them."""
         channels = list(self._channels.values())  # in one step: another thread may ask
         return [mailbox for channel in channels for mailbox in list(channel.mailboxes)]
@@ -219,7 +219,7 @@ class Reader:
             self._trouble = ""
         elif message["type"] == "subscribe":
             if channel.ready.is_set():  # not for the first time: what came in between is not known
-                self._tell(channel, GAP)
+                self._tell(channel, MISSED)
             channel.ready.set()
         elif message["type"] == "message":
             self._tell(channel, Event.published(message["data"]))
@@ -231,7 +231,7 @@ class Reader:
     def _lose(self) -> None:
         """The connection is gone: who waits for Redis may see for itself."""
         for channel in self._channels.values():
-            self._tell(channel, GAP)
+            self._tell(channel, MISSED)
 
     async def _renew(self) -> None:
         while True:
@@ -257,20 +257,20 @@ def _check_cancelled() -> None:
         raise asyncio.CancelledError
 
 
-class Live:
+class EventHub:
     """Followers of jobs in this process. The reader starts with the first of them."""
 
     def __init__(self, url: str, watch: Callable[[list[str]], Awaitable[object]]) -> None:
         self._url = url
         self._watch = watch
-        self._reader: Reader | None = None
+        self._reader: EventSubscriber | None = None
         self.closing = False
 
-    async def follow(self, job_id: str, kinds: Collection[str]) -> Mailbox:
+    async def follow(self, job_id: str, kinds: Collection[str]) -> Subscription:
         """A mailbox for events of these kinds; to be closed. Raises `RedisError`."""
         reader = self._reader
         if reader is None or reader.loop is not asyncio.get_running_loop():
-            reader = self._reader = Reader(self._url, self._watch)
+            reader = self._reader = EventSubscriber(self._url, self._watch)
         return await reader.follow(job_id, kinds)
 
     @property

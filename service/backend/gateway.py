@@ -25,24 +25,24 @@ from proxygrad.spec import ModelInfo
 from service.api.ids import ID_PATTERN
 from service.api.queries import check_names
 from service.auth.callers import ANYBODY, STATE, Caller
-from service.backend.caches import Renderings
-from service.backend.coalescing import Gathering, in_turn, one_by_one
-from service.backend.event_hub import Live
+from service.backend.caches import ResponseCache
+from service.backend.coalescing import Coalescer, one_by_one, run_async
+from service.backend.event_hub import EventHub
 from service.backend.idempotency import Idempotency
 from service.backend.long_polling import Heard, until_ended
-from service.backend.model_registry import Offers
-from service.images.contact_sheet import Sheets
+from service.backend.model_registry import ModelRegistry
+from service.images.contact_sheet import ContactSheets
 from service.images.conversion import Conversions
-from service.problems import Refusal
+from service.problems import ProblemError
 from service.settings import Settings
-from service.web.json_body import Questions
-from service.webhooks.urls import Receivers
+from service.web.json_body import RequestCache
+from service.webhooks.urls import AllowedHosts
 from workers.batches.repository import Batches
-from workers.broker.pipeline import Command, Steps, together
+from workers.broker.pipeline import Operation, RedisCommand, execute_together
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.fleet.statistics import Censuses
-from workers.jobs.repository import Asked, Event, Job, Jobs, Limits, Submission
+from workers.fleet.statistics import FleetStatisticsReader
+from workers.jobs.repository import Event, Job, Jobs, Limits, Requester, Submission
 from workers.queue.deliveries import Deliveries
 from workers.storage.store import Store
 
@@ -81,21 +81,21 @@ class Gateway:
         self.jobs = Jobs(redis, store)
         self.batches = Batches(redis)
         self.deliveries = Deliveries(redis)
-        self.censuses = Censuses(redis)
-        self.receivers = Receivers(settings.webhook_hosts)
+        self.censuses = FleetStatisticsReader(redis)
+        self.receivers = AllowedHosts(settings.webhook_hosts)
         self.conversions = Conversions()
         self.converting = asyncio.Semaphore(CONVERTED_AT_ONCE)
-        self.sheets = Sheets(self.jobs.image)
+        self.sheets = ContactSheets(self.jobs.image)
         self.idempotency = Idempotency(redis)
-        self.questions = Questions()
-        self.renderings = Renderings()
-        self._commands = Gathering[Command[Any]](self.call, partial(together, redis))
-        self._near = Gathering[Callable[[], Any]](self.call, one_by_one) if store.near else None
-        self._offers = Offers(redis, self.call)
+        self.questions = RequestCache()
+        self.renderings = ResponseCache()
+        self._commands = Coalescer[RedisCommand[Any]](self.call, partial(execute_together, redis))
+        self._near = Coalescer[Callable[[], Any]](self.call, one_by_one) if store.near else None
+        self._offers = ModelRegistry(redis, self.call)
         self.caller = ANYBODY
-        self.asked: Asked | None = None
+        self.asked: Requester | None = None
         self._process = _Process()
-        self.live = Live(settings.redis_url or "", self._watch)
+        self.live = EventHub(settings.redis_url or "", self._watch)
 
     async def start(self) -> None:
         """See that Redis answers, unless it has before. Raises `RedisError`."""
@@ -111,16 +111,16 @@ class Gateway:
         """Run a short blocking `function` of Redis in a thread."""
         return await to_thread.run_sync(self._guarded, function, args)
 
-    async def send(self, command: Command[T]) -> T:
+    async def send(self, command: RedisCommand[T]) -> T:
         """What came of a command for Redis; those of many requests go together."""
         return cast(T, await self._commands(command))
 
-    async def take(self, steps: Steps[T]) -> T:
+    async def take(self, steps: Operation[T]) -> T:
         """What came of `steps`, such as the queue offers.
 
         What they do in the store is a few µs in a directory, and done for many at once, one after another.
         """
-        return await in_turn(steps, self._commands, self._near or self.call)
+        return await run_async(steps, self._commands, self._near or self.call)
 
     def _guarded(self, function: Callable[[*Ts], T], args: tuple[*Ts]) -> T:
         if self._process.silent_until_s:
@@ -193,7 +193,7 @@ class Gateway:
         """Refuse to change what the caller sees only because it may see all."""
         if not self.caller.operates and self.asked is None:
             needed = "a key needs the scope 'admin', or to ask the question too"
-            raise Refusal("forbidden", f"to {what} what another caller asked for, {needed}")
+            raise ProblemError("forbidden", f"to {what} what another caller asked for, {needed}")
 
     def _as_seen(self, job: Job) -> Job:
         withdrawn_at = None if self.asked is None else self.asked.withdrawn_at
@@ -203,7 +203,7 @@ class Gateway:
         """What live workers serve; refuses with `no_worker` when none lives."""
         served = await self._offers.served()
         if not served and not await self.call(catalog.live_workers, self.redis):
-            raise Refusal(
+            raise ProblemError(
                 "no_worker", "no worker is alive, so nothing is served; start one with `python -m workers`"
             )
         return served
@@ -220,7 +220,7 @@ class Gateway:
         served = await self._offers.ready(name) or await self.served_model(name)
         if served.info is None:
             reason = served.problem.detail if served.problem else "its worker gave no reason"
-            raise Refusal("model_unavailable", f"model {name!r} could not be loaded: {reason}")
+            raise ProblemError("model_unavailable", f"model {name!r} could not be loaded: {reason}")
         return served.info
 
     async def job(self, job_id: str) -> Job:
@@ -265,8 +265,8 @@ class Gateway:
         return None if job is None else self._as_seen(job), last, missed
 
 
-def _unknown(job_id: str) -> Refusal:
-    return Refusal("unknown_visualization", f"there is no visualization {job_id!r}")
+def _unknown(job_id: str) -> ProblemError:
+    return ProblemError("unknown_visualization", f"there is no visualization {job_id!r}")
 
 
 async def _of(request: Request) -> Gateway:

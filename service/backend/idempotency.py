@@ -14,9 +14,9 @@ import fastapi
 from redis import Redis
 
 from service.backend.long_polling import header_parameter
-from service.problems import Flaw, Refusal
+from service.problems import FieldError, ProblemError
 from service.web.validation import shown
-from workers.jobs.repository import Request
+from workers.jobs.repository import VisualizationRequest
 
 KEPT_S = 24 * 3600
 MAX_LENGTH = 255
@@ -49,8 +49,8 @@ def key_of(request: fastapi.Request) -> str | None:
     if key is None or 0 < len(key) <= MAX_LENGTH:
         return key
     said = f"should have 1 to {MAX_LENGTH} characters, not {len(key)}"
-    flaw = Flaw(location=["header", "idempotency-key"], detail=said, value=shown(key))
-    raise Refusal("invalid_request", f"header.idempotency-key: {said}", [flaw])
+    flaw = FieldError(location=["header", "idempotency-key"], detail=said, value=shown(key))
+    raise ProblemError("invalid_request", f"header.idempotency-key: {said}", [flaw])
 
 
 class Idempotency:
@@ -60,10 +60,10 @@ class Idempotency:
         self._begin = redis.register_script(_BEGIN)
         self._end = redis.register_script(_END)
 
-    def begin(self, caller: str, key: str, asked: Request) -> str | None:
+    def begin(self, caller: str, key: str, asked: VisualizationRequest) -> str | None:
         """Reserve the key: the id of the visualization that it already led to, or None.
 
-        Raises `Refusal` with `idempotency_key_reused` where it was used for another request.
+        Raises `ProblemError` with `idempotency_key_reused` where it was used for another request.
         """
         print_ = fingerprint(asked)
         known = cast("bytes | None", self._begin(keys=[_key(caller, key)], args=[print_, KEPT_S]))
@@ -72,17 +72,17 @@ class Idempotency:
         first, _, job_id = known.decode().partition(" ")
         if first != print_:
             detail = f"the Idempotency-Key {key!r} was used for another request within the last 24 hours"
-            raise Refusal("idempotency_key_reused", detail)
+            raise ProblemError("idempotency_key_reused", detail)
         return job_id or None
 
-    def end(self, caller: str, key: str, asked: Request, job_id: str | None) -> None:
+    def end(self, caller: str, key: str, asked: VisualizationRequest, job_id: str | None) -> None:
         """Keep what it led to; None: to nothing, the key is free again."""
         print_ = fingerprint(asked)
         led_to = f"{print_} {job_id}" if job_id else ""
         self._end(keys=[_key(caller, key)], args=[print_, led_to, KEPT_S])
 
 
-def fingerprint(asked: Request) -> str:
+def fingerprint(asked: VisualizationRequest) -> str:
     """The same for bodies that say the same, in whatever order and spacing."""
     return hashlib.sha256(asked.model_dump_json(exclude_unset=True).encode()).hexdigest()
 

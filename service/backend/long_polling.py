@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from fastapi import Header, Query, Request
 
-from service.backend.event_hub import Live
+from service.backend.event_hub import EventHub
 from workers.jobs.repository import Event
 
 #: Longest wait inside one request, in seconds: below the 60 s after which common proxies give up.
@@ -76,7 +76,7 @@ async def until_ended(
     seen: T,
     name: str,
     look: Callable[[Heard], Awaitable[T]],
-    live: Live,
+    live: EventHub,
     wait_s: float,
     request: Request,
     *,

@@ -20,7 +20,7 @@ from workers.fleet.catalog import ServedModel
 LOOK_AGAIN_S = 1.0
 
 
-class Offers:
+class ModelRegistry:
     """One process's view of the catalogue. ``call`` runs what blocks where it may."""
 
     def __init__(self, redis: Redis, call: Callable[..., Awaitable[Any]]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxygrad.cli.arguments import add_template, template_from
-from proxygrad.errors import BadRequest
+from proxygrad.errors import InvalidRequest
 from service.cli.client_options import add_following, asking, going_on
 
 if TYPE_CHECKING:
@@ -97,14 +97,14 @@ def most_columns(cell_px: int) -> int:
 
 
 def _check_sheet(columns: int | None, cell_px: int | None) -> None:
-    """Raises `BadRequest`, before anything is computed."""
+    """Raises `InvalidRequest`, before anything is computed."""
     _within("width", cell_px, CELL_PX)
     _within("columns", columns, range(1, most_columns(cell_px or DEFAULT_CELL_PX) + 1))
 
 
 def _within(name: str, value: int | None, bounds: range) -> None:
     if value is not None and value not in bounds:
-        raise BadRequest(f"{name} {value} is out of bounds; valid: {bounds[0]} to {bounds[-1]}")
+        raise InvalidRequest(f"{name} {value} is out of bounds; valid: {bounds[0]} to {bounds[-1]}")
 
 
 def _units(text: str) -> Units:

@@ -9,10 +9,10 @@ from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from service.schemas import batches as batch_answers
+from service.schemas import batches
 from service.schemas.visualizations import Visualization
 
-Seen = TypeVar("Seen", Visualization, batch_answers.Batch)
+Seen = TypeVar("Seen", Visualization, batches.Batch)
 
 _ENDED = ("succeeded", "failed", "cancelled")
 
@@ -33,9 +33,9 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
 
-    def __call__(self, seen: Visualization | batch_answers.Batch) -> None:
+    def __call__(self, seen: Visualization | batches.Batch) -> None:
         """Show how it stands."""
-        done, total, unit, standing = _of_batch(seen) if isinstance(seen, batch_answers.Batch) else _of(seen)
+        done, total, unit, standing = _of_batch(seen) if isinstance(seen, batches.Batch) else _of(seen)
         if self._bar is None:
             self._bar = tqdm(total=total, desc=self._label or _label(seen), unit=unit, leave=True)
         self._bar.total = total
@@ -53,7 +53,7 @@ def showing(progress: bool | Callable[[Seen], object]) -> Iterator[Callable[[See
         yield progress or None
 
 
-def _label(seen: Visualization | batch_answers.Batch) -> str:
+def _label(seen: Visualization | batches.Batch) -> str:
     if isinstance(seen, Visualization):
         return f"{seen.spec.model} {seen.spec.layer} {seen.spec.unit}"
     return f"{seen.model} {seen.layer}"
@@ -73,7 +73,7 @@ def _standing(seen: Visualization) -> str:
     return seen.state if activation is None else f"activation {activation:.4g}"
 
 
-def _of_batch(seen: batch_answers.Batch) -> tuple[int, int, str, str]:
+def _of_batch(seen: batches.Batch) -> tuple[int, int, str, str]:
     counts = seen.counts.model_dump()
     standing = ", ".join(
         f"{counts[state]} {state}" for state in ("running", "failed", "cancelled") if counts[state]

@@ -1,7 +1,7 @@
 """The keywords of `Client.visualize` and `Client.batch`: the fields of a request, for editors and mypy.
 
 What each means, with its unit, range and default: `proxygrad.spec.Spec` and
-`proxygrad.spec.settings.Settings`. A test holds them against those.
+`proxygrad.spec.settings.AscentSettings`. A test holds them against those.
 """
 
 from __future__ import annotations

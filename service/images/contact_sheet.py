@@ -44,7 +44,7 @@ SheetFormat = Literal["png", "webp"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class SheetLayout:
     """``columns`` cells in a row, whose pictures are ``cell_px`` wide and high."""
 
     columns: int
@@ -75,10 +75,10 @@ class Layout:
         )
 
 
-def layout(count: int, columns: int | None, cell_px: int) -> Layout:
+def layout(count: int, columns: int | None, cell_px: int) -> SheetLayout:
     """For so many units: by default as many columns as there is room for, up to `DEFAULT_COLUMNS`."""
     widest = most_columns(cell_px)
-    return Layout(min(columns or min(DEFAULT_COLUMNS, max(1, count)), widest), cell_px)
+    return SheetLayout(min(columns or min(DEFAULT_COLUMNS, max(1, count)), widest), cell_px)
 
 
 def most_columns(cell_px: int) -> int:
@@ -94,7 +94,7 @@ class Sheet:
     whole: bool
 
 
-def entity_tag(units: Sequence[Unit], placed: Layout, form: SheetFormat) -> str:
+def entity_tag(units: Sequence[Unit], placed: SheetLayout, form: SheetFormat) -> str:
     """The strong entity tag of the sheet of these units as they stand."""
     stand = [f"{unit.number} {_shown(unit)}" for unit in units]
     said = "\n".join([_STYLE, ENCODER, form, str(placed), *stand])
@@ -108,7 +108,7 @@ def _shown(unit: Unit) -> str:
     return "none" if unit.state in ("failed", "cancelled") else "not yet"
 
 
-class Sheets:
+class ContactSheets:
     """Draws sheets, and remembers. For one event loop.
 
     ``image`` reads the picture of a job by its number, as `Jobs.image`.
@@ -120,7 +120,9 @@ class Sheets:
         self._sheets: Kept[str, Sheet] = Kept(KEPT_SHEETS_BYTES, lambda sheet: len(sheet.content))
         self._thumbnails: Kept[tuple[str, int, int], Image.Image] = Kept(KEPT_THUMBNAILS_BYTES, _size_of)
 
-    async def __call__(self, units: Sequence[Unit], placed: Layout, form: SheetFormat, tag: str) -> Sheet:
+    async def __call__(
+        self, units: Sequence[Unit], placed: SheetLayout, form: SheetFormat, tag: str
+    ) -> Sheet:
         """The sheet of these units, of which ``tag`` is the entity tag. Raises `StorageError`."""
         known = self._sheets.get(tag)
         if known is not None:
@@ -131,7 +133,7 @@ class Sheets:
                 return known
             return await to_thread.run_sync(self.drawn, units, placed, form, tag)
 
-    def drawn(self, units: Sequence[Unit], placed: Layout, form: SheetFormat, tag: str) -> Sheet:
+    def drawn(self, units: Sequence[Unit], placed: SheetLayout, form: SheetFormat, tag: str) -> Sheet:
         """The same, drawn now. Blocks. Safe to call from several threads."""
         thumbnails = self._fetched(units, placed.cell_px)
         sheet = draw(units, thumbnails, placed)
@@ -159,7 +161,7 @@ class Sheets:
         return made
 
 
-def draw(units: Sequence[Unit], thumbnails: Sequence[Image.Image | None], placed: Layout) -> Image.Image:
+def draw(units: Sequence[Unit], thumbnails: Sequence[Image.Image | None], placed: SheetLayout) -> Image.Image:
     """A sheet with a cell for each unit: its picture, or a grey one, crossed out where there will be none."""
     rows = math.ceil(len(units) / placed.columns)
     coloured = any(each is not None and each.mode != "L" for each in thumbnails)

@@ -20,10 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.auth import keys
 from service.auth.callers import ANYBODY, STATE, Caller
-from service.auth.keys import Key, Keys, Known
-from service.auth.rate_limit import Allowance, Rates
+from service.auth.keys import Key, Keys, KeySet
+from service.auth.rate_limit import Allowance, RateLimiter
 from service.backend.gateway import Gateway
-from service.problems import Refusal
+from service.problems import ProblemError
 from service.web.exception_handlers import redis_refusal, respond
 
 #: A key that was revoked, and the first key, take effect within so many seconds.
@@ -48,8 +48,8 @@ class KeyRing:
 
     def __init__(
         self,
-        fetch: Callable[[], Known],
-        call: Callable[[Callable[[], Known]], Awaitable[Known]],
+        fetch: Callable[[], KeySet],
+        call: Callable[[Callable[[], KeySet]], Awaitable[KeySet]],
         *,
         required: bool,
         clock: Callable[[], float] = time.monotonic,
@@ -58,12 +58,12 @@ class KeyRing:
         self._call = call
         self._required = required
         self._clock = clock
-        self._known = Known({}, in_force=required)
+        self._known = KeySet({}, in_force=required)
         self._seen_at_s = self._failed_at_s = float("-inf")
         self._failure: RedisError | None = None
         self._looking = threading.Lock()
 
-    async def known(self, at_most_s: float | None = None) -> Known:
+    async def known(self, at_most_s: float | None = None) -> KeySet:
         """The keys as they were no longer ago than that, by default `LOOK_AGAIN_S`.
 
         Raises `RedisError`: what is older opens nothing.
@@ -74,7 +74,7 @@ class KeyRing:
             return self._known
         return await self._call(lambda: self._look(now_s, at_most_s))
 
-    def _look(self, asked_at_s: float, at_most_s: float) -> Known:
+    def _look(self, asked_at_s: float, at_most_s: float) -> KeySet:
         """One looks for all who wait; what it finds, or its failure, is theirs too."""
         with self._looking:
             if asked_at_s - self._seen_at_s <= at_most_s:
@@ -88,14 +88,14 @@ class KeyRing:
                 self._failed_at_s, self._failure = self._clock(), error
                 raise
             self._required = self._required or found.in_force
-            self._known = Known(found.keys, in_force=self._required)
+            self._known = KeySet(found.keys, in_force=self._required)
             self._seen_at_s = began_s
             return self._known
 
     async def caller(self, authorization: str | None) -> tuple[Caller, int | None]:
         """Who sends this `Authorization`, and how many requests a minute it may make; None: any number.
 
-        Raises `Refusal` with `unauthorized`, and `RedisError`.
+        Raises `ProblemError` with `unauthorized`, and `RedisError`.
         """
         known = await self.known()
         if not known.in_force:
@@ -111,7 +111,7 @@ class KeyRing:
     def remembered(self, authorization: str | None) -> Caller:
         """Who sends it, by the keys as they were last seen, however long ago that is.
 
-        Raises `Refusal` with `unauthorized`, and `RedisError` where they never were seen.
+        Raises `ProblemError` with `unauthorized`, and `RedisError` where they never were seen.
         """
         if self._seen_at_s == float("-inf"):
             raise self._failure or RedisConnectionError("the keys have not been seen yet")
@@ -129,7 +129,7 @@ def _valid(key: Key | None) -> Key:
     return key
 
 
-def _bearer(authorization: str | None, known: Known) -> str:
+def _bearer(authorization: str | None, known: KeySet) -> str:
     if authorization is None:
         raise _unauthorized(
             "a key is needed: `Authorization: Bearer pg_…`" if known.keys else _NO_KEYS, error=None
@@ -140,10 +140,10 @@ def _bearer(authorization: str | None, known: Known) -> str:
     return token.strip()
 
 
-def _unauthorized(detail: str, error: str | None) -> Refusal:
+def _unauthorized(detail: str, error: str | None) -> ProblemError:
     """With the challenge that RFC 6750 section 3 asks for."""
     challenge = 'Bearer realm="proxygrad"' + (f', error="{error}"' if error else "")
-    return Refusal("unauthorized", detail, headers={"WWW-Authenticate": challenge})
+    return ProblemError("unauthorized", detail, headers={"WWW-Authenticate": challenge})
 
 
 def _permitted(caller: Caller, method: str) -> None:
@@ -152,7 +152,7 @@ def _permitted(caller: Caller, method: str) -> None:
     if not caller.may(needed):
         had = ", ".join(sorted(caller.scopes))
         challenge = f'Bearer realm="proxygrad", error="insufficient_scope", scope="{needed}"'
-        raise Refusal(
+        raise ProblemError(
             "forbidden",
             f"{method} needs a key with the scope {needed!r}; this one has: {had}",
             headers={"WWW-Authenticate": challenge},
@@ -166,7 +166,7 @@ class Authentication:
         self._app = app
         self._gateway = gateway
         self._ring = KeyRing(Keys(gateway.redis).all, gateway.call, required=gateway.settings.keys_required)
-        self._rates = Rates(gateway.redis)
+        self._rates = RateLimiter(gateway.redis)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -177,7 +177,7 @@ class Authentication:
         request = Request(scope)
         try:
             caller, allowance = await self._admitted(request)
-        except Refusal as refusal:
+        except ProblemError as refusal:
             await respond(refusal)(scope, receive, send)
             return
         except RedisError as error:
@@ -203,7 +203,7 @@ class Authentication:
         if rate_per_min is not None:
             allowance = await self._gateway.send(self._rates.take(caller.name, rate_per_min))
             if not allowance.granted:
-                raise Refusal(
+                raise ProblemError(
                     "rate_limited",
                     f"this key may make {rate_per_min} requests a minute",
                     retry_after_s=allowance.retry_after_s,

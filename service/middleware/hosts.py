@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.problems import Flaw, Refusal
+from service.problems import FieldError, ProblemError
 from service.settings import Settings, is_loopback
 from service.web.exception_handlers import respond
 
@@ -39,7 +39,7 @@ CORS: dict[str, Any] = {
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Hosts:
+class HostFilter:
     """ASGI middleware: answers requests for other hosts with 421, those of other pages with 403."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -54,7 +54,7 @@ class Hosts:
         if scope["type"] == "http" and scope["path"] not in self._exempt:
             try:
                 self._check(Headers(scope=scope), scope["method"])
-            except Refusal as refusal:
+            except ProblemError as refusal:
                 await respond(refusal)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -63,16 +63,16 @@ class Hosts:
         host = headers.get("host", "")
         if not self._answers_to(hostname(host)):
             valid = ", ".join(self._allowed) or "localhost and loopback addresses"
-            flaw = Flaw(location=["header", "host"], detail="another host", value=host[:200])
+            flaw = FieldError(location=["header", "host"], detail="another host", value=host[:200])
             detail = (
                 f"this server does not answer for {host[:200]!r}; valid: {valid} (PROXYGRAD_ALLOWED_HOSTS)"
             )
-            raise Refusal("unknown_host", detail, [flaw])
+            raise ProblemError("unknown_host", detail, [flaw])
         origin = headers.get("origin")
         if origin is not None and method not in _READING and not self._may_come_from(origin, host):
-            flaw = Flaw(location=["header", "origin"], detail="another site", value=origin[:200])
+            flaw = FieldError(location=["header", "origin"], detail="another site", value=origin[:200])
             detail = f"pages of {origin[:200]!r} may not ask this server (PROXYGRAD_CORS_ORIGINS)"
-            raise Refusal("forbidden", detail, [flaw])
+            raise ProblemError("forbidden", detail, [flaw])
 
     def _answers_to(self, name: str) -> bool:
         if self._loopback_only:

@@ -13,7 +13,7 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import Refusal
+from service.problems import ProblemError
 from service.web.exception_handlers import respond
 
 #: Of a body, from the first look at it to its end: 64 KiB in 10 s are 52 kbit/s, slower than any modem.
@@ -30,7 +30,7 @@ _CLOSE = {"Connection": "close"}
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\(?:.|\Z))*+"?|[\[\]{}]', re.DOTALL)
 
 
-class Bounds:
+class RequestLimits:
     """ASGI middleware: bounds header and body of each request."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
@@ -46,14 +46,14 @@ class Bounds:
             _check_header(scope)
             body = _Body(receive, self._max_body_bytes)
             body.check_announced(Headers(scope=scope))
-        except Refusal as refusal:
+        except ProblemError as refusal:
             await respond(refusal)(scope, receive, send)
             return
         await self._app(scope, body, send)
 
 
 class _Body:
-    """`receive` that raises `Refusal` for a body that is too large or takes too long."""
+    """`receive` that raises `ProblemError` for a body that is too large or takes too long."""
 
     def __init__(self, receive: Receive, max_bytes: int) -> None:
         self._receive = receive
@@ -72,7 +72,7 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             detail = f"of the body {self._size} bytes came within {BODY_S:g} s, and its end did not"
-            raise Refusal("request_timeout", detail, headers=_CLOSE) from None
+            raise ProblemError("request_timeout", detail, headers=_CLOSE) from None
         if message["type"] == "http.request":
             self._size += len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
@@ -86,9 +86,9 @@ class _Body:
         if length.isdecimal() and int(length[:20]) > self._max_bytes:
             raise self._too_large()
 
-    def _too_large(self) -> Refusal:
+    def _too_large(self) -> ProblemError:
         detail = f"the body is larger than {self._max_bytes} bytes (PROXYGRAD_MAX_BODY_BYTES)"
-        return Refusal("body_too_large", detail, headers=_CLOSE)
+        return ProblemError("body_too_large", detail, headers=_CLOSE)
 
 
 def _check_header(scope: Scope) -> None:
@@ -100,7 +100,7 @@ def _check_header(scope: Scope) -> None:
             f"the header has {len(headers)} fields and, with the path, {size} bytes; "
             f"valid: at most {MAX_HEADERS} and {MAX_HEADER_BYTES}"
         )
-        raise Refusal("headers_too_large", detail, headers=_CLOSE)
+        raise ProblemError("headers_too_large", detail, headers=_CLOSE)
 
 
 def check_depth(body: bytes) -> None:
@@ -111,6 +111,6 @@ def check_depth(body: bytes) -> None:
         if token in (b"[", b"{"):
             depth += 1
             if depth > MAX_DEPTH:
-                raise Refusal("json_too_deep", f"the body is nested deeper than {MAX_DEPTH} levels")
+                raise ProblemError("json_too_deep", f"the body is nested deeper than {MAX_DEPTH} levels")
         elif token in (b"]", b"}"):
             depth -= 1

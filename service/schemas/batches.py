@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, Field
 
-from proxygrad.spec import Template
+from proxygrad.spec import VisualizationTemplate
 from service.schemas.pagination import PageLinks
 from workers.batches import repository as batches
 from workers.batches.repository import BatchState, UnitState
@@ -71,7 +71,7 @@ class Batch(BaseModel):
     )
     model: str = Field(description="Name of the model.")
     layer: str = Field(description="Dotted name of the layer.")
-    template: Template = Field(
+    template: VisualizationTemplate = Field(
         description="What is asked of every unit, every default that depends on the model filled in."
     )
     units: BatchUnits = Field(description="Which units it is about.")

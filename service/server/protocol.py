@@ -12,7 +12,7 @@ import sys
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from service.problems import MEDIA_TYPE, Code, Refusal
+from service.problems import MEDIA_TYPE, Code, ProblemError
 
 #: From the first byte of a request, or from the connection where none came yet, to the end of its header.
 HEADER_S = 10.0
@@ -22,7 +22,7 @@ UNREAD_S = 30.0
 MAX_INCOMPLETE_BYTES = 16 * 1024
 
 
-class Connection(H11Protocol):
+class BoundedH11Protocol(H11Protocol):
     """A connection that is closed when its client is too slow; what is no HTTP is answered with a problem."""
 
     _header_timer: asyncio.TimerHandle | None = None
@@ -77,7 +77,7 @@ class Connection(H11Protocol):
 
     def _end(self, code: Code, detail: str) -> None:
         """Answer with the problem, where nothing has been answered yet, and close."""
-        refusal = Refusal(code, detail)
+        refusal = ProblemError(code, detail)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             content = refusal.details().model_dump_json().encode()
             headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(content)), "Connection": "close"}

@@ -18,7 +18,7 @@ from proxygrad.errors import ProxyGradError
 from service.app import create_app
 from service.backend.gateway import Gateway
 from service.middleware.hosts import PROBES, SCRAPED
-from service.server.protocol import MAX_INCOMPLETE_BYTES, Connection
+from service.server.protocol import MAX_INCOMPLETE_BYTES, BoundedH11Protocol
 from service.settings import Settings, is_loopback
 from service.stack.supervisor import address, listen
 
@@ -50,7 +50,7 @@ def server_config(app: FastAPI) -> uvicorn.Config:
     """How uvicorn serves: by HTTP/1.1 alone, with bounds on slow clients."""
     return uvicorn.Config(
         app,
-        http=Connection,
+        http=BoundedH11Protocol,
         ws="none",
         h11_max_incomplete_event_size=MAX_INCOMPLETE_BYTES,
         timeout_graceful_shutdown=GRACE_S,

@@ -36,7 +36,7 @@ class HomeInUse(HomeError):
         )
 
 
-class Claim:
+class DirectoryLock:
     """The right to use a directory, for as long as the lock file stays open."""
 
     def __init__(self, file: IO[str]) -> None:
@@ -51,7 +51,7 @@ class Claim:
 
 
 @contextmanager
-def claimed(home: Path) -> Iterator[Claim]:
+def claimed(home: Path) -> Iterator[DirectoryLock]:
     """Create `home` where it is missing and hold it.
 
     The kernel gives it up when the process ends, however it ends.
@@ -70,7 +70,7 @@ def claimed(home: Path) -> Iterator[Claim]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise _in_use(home, file) from error
-        claim = Claim(file)
+        claim = DirectoryLock(file)
         claim.announce(None)
         yield claim
 

@@ -47,7 +47,7 @@ def die_with_parent() -> Callable[[], None] | None:
     return bind
 
 
-class Tethered:
+class BoundProcess:
     """A quiet process that ends with this one; started at once. Raises `OSError` when it cannot be.
 
     ``keep_fd`` stays open in it. ``watched`` picks the way that works without Linux.

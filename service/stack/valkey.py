@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from proxygrad.errors import ProxyGradError
-from service.stack.parent_death import ON_LINUX, Tethered, die_with_parent
+from service.stack.parent_death import ON_LINUX, BoundProcess, die_with_parent
 
 __all__ = ["EmbeddedServerError", "EmbeddedValkey", "die_with_parent", "find_binary"]
 
@@ -59,7 +59,7 @@ class EmbeddedValkey:
         self.data_dir = data_dir.absolute()
         self._binary = binary
         self._watched = watched
-        self._process: Tethered | None = None
+        self._process: BoundProcess | None = None
         self._lock: IO[str] | None = None
         self._private_dir: str | None = None
 
@@ -118,11 +118,11 @@ class EmbeddedValkey:
         self._private_dir = tempfile.mkdtemp(prefix="proxygrad-", dir="/tmp")
         return Path(self._private_dir) / "valkey.sock"
 
-    def _launch(self, lock_fd: int) -> Tethered:
+    def _launch(self, lock_fd: int) -> BoundProcess:
         command = [str(self._binary or find_binary()), *self._options()]
         try:
             # The server holds the lock too: after a kill of this process it still writes for a moment.
-            return Tethered(command, keep_fd=lock_fd, watched=self._watched)
+            return BoundProcess(command, keep_fd=lock_fd, watched=self._watched)
         except OSError as exc:
             raise EmbeddedServerError(f"cannot start {command[0]}: {exc.strerror}") from exc
 

@@ -17,14 +17,14 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
 
 from proxygrad.errors import (
-    BadRequest,
+    InvalidRequest,
     ObjectiveMismatch,
     PositionOutOfRange,
     UnitOutOfRange,
     UnknownLayer,
     UnknownModel,
 )
-from service.problems import MEDIA_TYPE, Code, Flaw, Refusal
+from service.problems import MEDIA_TYPE, Code, FieldError, ProblemError
 from service.web.validation import flaws, shown, summary
 from workers.errors import QueueFull, QueueMemoryFull, StorageError, TooManyWebhooks
 
@@ -34,7 +34,7 @@ _CODES: frozenset[str] = frozenset(get_args(Code))
 _ROUTING: dict[int, Code] = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 #: The value of a request that each error of the science is about.
-_NAMES: dict[type[BadRequest], str] = {
+_NAMES: dict[type[InvalidRequest], str] = {
     UnknownModel: "model",
     UnknownLayer: "layer",
     UnitOutOfRange: "unit",
@@ -45,8 +45,8 @@ _NAMES: dict[type[BadRequest], str] = {
 
 def install(app: FastAPI) -> None:
     """Make every error of `app` an `application/problem+json` response."""
-    app.add_exception_handler(Refusal, _refusal)
-    app.add_exception_handler(BadRequest, _bad_request)
+    app.add_exception_handler(ProblemError, _refusal)
+    app.add_exception_handler(InvalidRequest, _bad_request)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(QueueFull, _queue_full)
@@ -58,20 +58,22 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unforeseen)
 
 
-def refusal_of(error: BadRequest, part: Literal["body", "path"], values: Mapping[str, object]) -> Refusal:
+def refusal_of(
+    error: InvalidRequest, part: Literal["body", "path"], values: Mapping[str, object]
+) -> ProblemError:
     """The refusal for what the science said of `values`, which came in that part of the request."""
     code: Code = error.code if error.code in _CODES else "bad_request"  # type: ignore[assignment]
     name = _NAMES.get(type(error))
     if name is None:
-        return Refusal(code, str(error))
+        return ProblemError(code, str(error))
     minimum, maximum = getattr(error, "valid_range", (None, None))
-    flaw = Flaw(location=[part, name], detail=str(error), value=shown(values.get(name)))
+    flaw = FieldError(location=[part, name], detail=str(error), value=shown(values.get(name)))
     flaw.minimum, flaw.maximum = minimum, maximum
     flaw.choices = list(getattr(error, "choices", ())) or None
-    return Refusal(code, str(error), [flaw])
+    return ProblemError(code, str(error), [flaw])
 
 
-def respond(refusal: Refusal) -> JSONResponse:
+def respond(refusal: ProblemError) -> JSONResponse:
     """The response that carries `refusal`."""
     content = refusal.details().model_dump(mode="json")
     headers = {"Cache-Control": "no-store", **refusal.headers()}
@@ -79,12 +81,12 @@ def respond(refusal: Refusal) -> JSONResponse:
 
 
 async def _refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, ProblemError)
     return respond(error)
 
 
 async def _bad_request(request: Request, error: Exception) -> Response:
-    assert isinstance(error, BadRequest)
+    assert isinstance(error, InvalidRequest)
     return respond(refusal_of(error, "path", request.path_params))
 
 
@@ -92,12 +94,14 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     said = flaws(found, [], None)
-    return respond(Refusal("invalid_request", summary(said, len(found)), said))
+    return respond(ProblemError("invalid_request", summary(said, len(found)), said))
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, Refusal):  # FastAPI's word for whatever went wrong while it read a body
+    if isinstance(
+        error.__cause__, ProblemError
+    ):  # FastAPI's word for whatever went wrong while it read a body
         return respond(error.__cause__)
     code = _ROUTING.get(error.status_code, "bad_request")
     headers = dict(error.headers or {})
@@ -110,7 +114,7 @@ async def _http(request: Request, error: Exception) -> Response:
         "not_found": f"there is nothing at {request.url.path!r}; /docs lists what there is",
         "method_not_allowed": f"{request.method} does not apply to {request.url.path!r}; valid: {allowed}",
     }
-    response = respond(Refusal(code, details.get(code, str(error.detail))))
+    response = respond(ProblemError(code, details.get(code, str(error.detail))))
     response.headers.update(headers)
     return response
 
@@ -124,17 +128,17 @@ def allowed_methods(app: FastAPI, path: str) -> set[str]:
 async def _queue_full(request: Request, error: Exception) -> Response:
     assert isinstance(error, QueueFull)
     code: Code = error.code if error.code in _CODES else "queue_full"  # type: ignore[assignment]
-    return respond(Refusal(code, f"{error}; nothing was queued", retry_after_s=error.retry_after_s))
+    return respond(ProblemError(code, f"{error}; nothing was queued", retry_after_s=error.retry_after_s))
 
 
 async def _too_many_webhooks(request: Request, error: Exception) -> Response:
-    return respond(Refusal("too_many_webhooks", f"{error}; nothing was queued"))
+    return respond(ProblemError("too_many_webhooks", f"{error}; nothing was queued"))
 
 
 async def _no_memory(request: Request, error: Exception) -> Response:
     log.error("Redis refused %s %s: %s", request.method, request.url.path, error)
     return respond(
-        Refusal(
+        ProblemError(
             "queue_memory_full", "Redis has reached its maxmemory: nothing was queued, running jobs go on"
         )
     )
@@ -144,19 +148,19 @@ async def _redis(request: Request, error: Exception) -> Response:
     return respond(redis_refusal(request, error))
 
 
-def redis_refusal(request: Request, error: Exception) -> Refusal:
+def redis_refusal(request: Request, error: Exception) -> ProblemError:
     """The refusal for what Redis did not answer; the log says why."""
     log.warning("Redis failed during %s %s: %s", request.method, request.url.path, error)
-    return Refusal("redis_unavailable", "Redis does not answer; nothing was lost, try again shortly")
+    return ProblemError("redis_unavailable", "Redis does not answer; nothing was lost, try again shortly")
 
 
 async def _storage(request: Request, error: Exception) -> Response:
     log.error("the store failed during %s %s: %s", request.method, request.url.path, error)
     return respond(
-        Refusal("storage_unavailable", "the artefact store cannot be read or written; try again later")
+        ProblemError("storage_unavailable", "the artefact store cannot be read or written; try again later")
     )
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
     # The server logs the traceback: starlette raises the error again once this response is sent.
-    return respond(Refusal("internal_error", "the server failed; its log says why"))
+    return respond(ProblemError("internal_error", "the server failed; its log says why"))

@@ -1,4 +1,6 @@
-"""The body of a request as a `Request`: its type, its size, its JSON, its fields, the operator's limits."""
+"""The body of a request as a `VisualizationRequest`: its type, its size, its JSON, its fields, the operator's
+limits.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,15 @@ from pydantic import BaseModel, ValidationError
 
 from proxygrad.spec import ModelInfo, Spec
 from service.middleware.limits import check_depth
-from service.problems import Flaw, Refusal
+from service.problems import FieldError, ProblemError
 from service.settings import Settings
 from service.web.validation import flaws, summary
-from service.webhooks.urls import Receivers
-from workers.jobs.repository import Request, Submission, Wishes
+from service.webhooks.urls import AllowedHosts
+from workers.jobs.repository import JobOptions, Submission, VisualizationRequest
 from workers.latest import Latest
 
 Asked = TypeVar("Asked", bound=BaseModel)
-Wished = TypeVar("Wished", bound=Wishes)
+Wished = TypeVar("Wished", bound=JobOptions)
 
 #: Questions that are kept, and how long their text may be. One takes a few KB.
 MOST_KEPT = 256
@@ -68,32 +70,37 @@ OPENAPI_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/Request"}, "examples": EXAMPLES}
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/VisualizationRequest"},
+                "examples": EXAMPLES,
+            }
         },
     }
 }
 
 
-class Questions:
+class RequestCache:
     """What was asked lately as it was understood: popular questions come again and again, as the same bytes.
 
     For one event loop.
     """
 
     def __init__(self) -> None:
-        self._parsed: Latest[bytes, Request] = Latest(MOST_KEPT)
-        self._submissions: Latest[tuple[int, str], tuple[Request, ModelInfo, Submission]] = Latest(MOST_KEPT)
+        self._parsed: Latest[bytes, VisualizationRequest] = Latest(MOST_KEPT)
+        self._submissions: Latest[tuple[int, str], tuple[VisualizationRequest, ModelInfo, Submission]] = (
+            Latest(MOST_KEPT)
+        )
 
-    def parse(self, body: bytes) -> Request:
+    def parse(self, body: bytes) -> VisualizationRequest:
         """The question in ``body``; refuses with 400 or 422."""
         asked = self._parsed.get(body)
         if asked is None:
-            asked = parsed(body, Request)
+            asked = parsed(body, VisualizationRequest)
             if len(body) <= MAX_KEPT_BYTES:
                 self._parsed.put(body, asked)
         return asked
 
-    def submission(self, asked: Request, model: ModelInfo, caller: str) -> Submission:
+    def submission(self, asked: VisualizationRequest, model: ModelInfo, caller: str) -> Submission:
         """What ``asked`` asks of ``model``. Raises what `Spec.resolve` raises."""
         key = id(asked), caller  # of what is kept itself, so that it is nobody else's meanwhile
         kept = self._submissions.get(key)
@@ -108,16 +115,20 @@ async def json_body(request: fastapi.Request) -> bytes:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         said = f"not {content_type!r}" if content_type else "and none was given"
-        flaw = Flaw(location=["header", "content-type"], detail="another type", value=content_type or None)
+        flaw = FieldError(
+            location=["header", "content-type"], detail="another type", value=content_type or None
+        )
         flaw.choices = ["application/json"]
-        raise Refusal(
+        raise ProblemError(
             "unsupported_media_type", f"the content type must be 'application/json', {said}", [flaw]
         )
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
-        flaw = Flaw(location=["header", "content-encoding"], detail="another coding", value=coding[:200])
+        flaw = FieldError(
+            location=["header", "content-encoding"], detail="another coding", value=coding[:200]
+        )
         flaw.choices = ["identity"]
-        raise Refusal(
+        raise ProblemError(
             "unsupported_media_type",
             f"the body must come as it is, without a Content-Encoding, not in {coding[:200]!r}",
             [flaw],
@@ -134,12 +145,12 @@ def parsed(body: bytes, kind: type[Asked]) -> Asked:
     except ValidationError as error:
         found = error.errors(include_url=False)
         if found[0]["type"] == "json_invalid":
-            raise Refusal("invalid_json", f"the body is not JSON: {found[0]['ctx']['error']}") from error
+            raise ProblemError("invalid_json", f"the body is not JSON: {found[0]['ctx']['error']}") from error
         said = flaws(found, ["body"], kind)
-        raise Refusal("invalid_request", summary(said, len(found)), said) from error
+        raise ProblemError("invalid_request", summary(said, len(found)), said) from error
 
 
-def tellable(asked: Wished, receivers: Receivers) -> Wished:
+def tellable(asked: Wished, receivers: AllowedHosts) -> Wished:
     """What is asked, with the URL that is told in its plain form; refuses with `webhook_refused`."""
     if asked.webhook is None:
         return asked
@@ -159,14 +170,14 @@ def within_limits(spec: Spec, model: ModelInfo, settings: Settings) -> None:
             f"server's limit is {settings.max_cost:g} (its operator's PROXYGRAD_MAX_COST); use fewer steps, "
             f"pixels{' or images, or no comparison' if spec.compare else ' or images' if counted else ''}"
         )
-        flaw = Flaw(
+        flaw = FieldError(
             location=["body"], detail="costs too much", value=round(cost, 6), maximum=settings.max_cost
         )
-        raise Refusal("cost_too_high", detail, [flaw])
+        raise ProblemError("cost_too_high", detail, [flaw])
 
 
 def _limit(field: str, value: int, limit: int, variable: str) -> None:
     if value > limit:
         detail = f"{field} {value} is above this server's limit of {limit} (its operator's {variable})"
-        flaw = Flaw(location=["body", field], detail=detail, value=value, maximum=limit)
-        raise Refusal("limit_exceeded", detail, [flaw])
+        flaw = FieldError(location=["body", field], detail=detail, value=value, maximum=limit)
+        raise ProblemError("limit_exceeded", detail, [flaw])

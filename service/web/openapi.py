@@ -21,7 +21,7 @@ from service.api.events import PreviewEvent, StateEvent
 from service.problems import Code, ProblemDetails
 from service.web.openapi_security import describe_keys
 from workers.batches.repository import BatchRequest
-from workers.jobs.repository import Priority, Request, State
+from workers.jobs.repository import Priority, State, VisualizationRequest
 
 DESCRIPTION = """\
 Ask what a unit of a neural network responds to; get the picture, and the activation that it truly achieves.
@@ -49,8 +49,8 @@ SERVERS = (
 )
 
 #: Bodies that routes read by themselves, so that what is not JSON, too large or too deep is told apart.
-BODIES: tuple[type[BaseModel], ...] = (Request, BatchRequest)
-#: Schemas that only `problems.documented` and the like name.
+BODIES: tuple[type[BaseModel], ...] = (VisualizationRequest, BatchRequest)
+#: Schemas that only `problems.problem_responses` and the like name.
 ANSWERS: tuple[type[BaseModel], ...] = (ProblemDetails, StateEvent, PreviewEvent)
 
 #: Values that several schemas share have one name, so that clients have one type for them.
@@ -62,7 +62,7 @@ ENUMS: dict[str, Any] = {
     "Parameterization": settings.ParameterizationName,
     "Update": settings.UpdateName,
     "Gaf": settings.GafName,
-    "Robustness": spec.Template.model_fields["robustness"].annotation,
+    "Robustness": spec.VisualizationTemplate.model_fields["robustness"].annotation,
     "ObjectiveKind": spec.ObjectiveKind,
     "LayerKind": spec.LayerKind,
     "Role": spec.Role,

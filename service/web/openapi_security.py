@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.middleware.authentication import OPEN_PATHS
-from service.problems import Code, documented
+from service.problems import Code, problem_responses
 
 _EVERYWHERE: tuple[Code, ...] = ("unknown_host", "headers_too_large", "request_timeout")
 _WITH_KEYS: tuple[Code, ...] = ("unauthorized", "forbidden", "rate_limited", "redis_unavailable")
@@ -38,7 +38,7 @@ def describe_keys(document: dict[str, Any]) -> None:
 
 
 def _answers_also(responses: dict[str, Any], codes: tuple[Code, ...]) -> None:
-    for status, response in documented(*codes).items():
+    for status, response in problem_responses(*codes).items():
         known = responses.setdefault(str(status), response)
         for said in response["description"].split("; "):
             if said not in known["description"]:

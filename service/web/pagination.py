@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from service.problems import Flaw, Refusal
-from workers.jobs.repository import Entry
+from service.problems import FieldError, ProblemError
+from workers.jobs.repository import IndexEntry
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 #: Values of one filter.
@@ -33,20 +33,22 @@ def only(what: str, most: int = MAX_CHOICES) -> Any:
     return Query(default_factory=list, max_length=most, description=f"Only {what}; repeatable.")
 
 
-def cursor_of(entry: Entry) -> str:
+def cursor_of(entry: IndexEntry) -> str:
     """The cursor of a page that goes on behind ``entry``."""
     text = json.dumps([entry.created_at, entry.job_id], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def entry_of(cursor: str) -> Entry:
+def entry_of(cursor: str) -> IndexEntry:
     """Where a page begins. Refuses what is no cursor of ours."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         created_at, job_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         if isinstance(created_at, float) and math.isfinite(created_at) and isinstance(job_id, str):
-            return Entry(created_at, job_id)
+            return IndexEntry(created_at, job_id)
     except (ValueError, binascii.Error, RecursionError):
         pass
-    flaw = Flaw(location=["query", "cursor"], detail="not one of a `next` link", value=cursor)
-    raise Refusal("invalid_request", f"query.cursor: {cursor!r} comes from no `next` link of a page", [flaw])
+    flaw = FieldError(location=["query", "cursor"], detail="not one of a `next` link", value=cursor)
+    raise ProblemError(
+        "invalid_request", f"query.cursor: {cursor!r} comes from no `next` link of a page", [flaw]
+    )

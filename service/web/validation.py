@@ -1,4 +1,4 @@
-"""What is wrong with a value: pydantic's findings in the words of `problems.Flaw`."""
+"""What is wrong with a value: pydantic's findings in the words of `problems.FieldError`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, JsonValue
 
 from proxygrad.errors import near
-from service.problems import Flaw
+from service.problems import FieldError
 
 #: Longest offending value that is repeated to the caller, in characters: enough to recognise it.
 SHOWN_CHARACTERS = 200
@@ -30,7 +30,7 @@ _SAID = frozenset({"missing", "value_error", "too_short", "too_long"})
 
 def flaws(
     found: Sequence[Mapping[str, Any]], location: Sequence[str], model: type[BaseModel] | None
-) -> list[Flaw]:
+) -> list[FieldError]:
     """Translate the first `MAX_REPORTED` of pydantic's errors.
 
     `location` is put before each place, `model` knows the valid ranges.
@@ -38,7 +38,7 @@ def flaws(
     return [_flaw(error, location, model) for error in found[:MAX_REPORTED]]
 
 
-def summary(found: Sequence[Flaw], count: int | None = None) -> str:
+def summary(found: Sequence[FieldError], count: int | None = None) -> str:
     """One sentence for `count` errors (default: those of `found`), the first three in words."""
     said = "; ".join(f"{'.'.join(map(str, flaw.location))}: {flaw.detail}" for flaw in found[:3])
     count = len(found) if count is None else count
@@ -79,7 +79,7 @@ def _is_small(value: object) -> bool:
     return not any(isinstance(item, list | dict) for item in value)
 
 
-def _flaw(error: Mapping[str, Any], location: Sequence[str], model: type[BaseModel] | None) -> Flaw:
+def _flaw(error: Mapping[str, Any], location: Sequence[str], model: type[BaseModel] | None) -> FieldError:
     path, fields = _place(error, {} if model is None else _schema(model))
     bounds = _from_context(error.get("ctx", {}))
     if model is not None and len(error["loc"]) == 1:
@@ -87,7 +87,7 @@ def _flaw(error: Mapping[str, Any], location: Sequence[str], model: type[BaseMod
     whole = error["type"] == "missing" or not error["loc"]  # its sentence names the values
     value = None if whole else shown(error.get("input"))
     where = [name if isinstance(name, int) else shortened(name) for name in path]
-    flaw = Flaw(location=[*location, *where], detail=_sentence(error, bounds), value=value, **bounds)
+    flaw = FieldError(location=[*location, *where], detail=_sentence(error, bounds), value=value, **bounds)
     if error["type"] == "extra_forbidden" and fields:
         flaw.choices = near(str(error["loc"][-1]), fields) or fields
         flaw.detail = f"unknown field; valid: {', '.join(flaw.choices)}"

@@ -20,9 +20,9 @@ from redis.exceptions import RedisError
 
 from service.addresses import networks
 from service.backend.gateway import Gateway
-from service.webhooks.sender import ATTEMPT_S, Answer, Sender
+from service.webhooks.sender import ATTEMPT_S, DeliveryOutcome, Sender
 from service.webhooks.signing import Signer
-from service.webhooks.urls import BadURL, Receivers
+from service.webhooks.urls import AllowedHosts, BadURL
 from workers.queue.deliveries import Deliveries, Delivery
 
 #: Seconds between an attempt and the next, as Standard Webhooks suggests: three days in all.
@@ -69,7 +69,7 @@ class Deliverer:
         self,
         deliveries: Deliveries,
         sender: Sender,
-        receivers: Receivers,
+        receivers: AllowedHosts,
         signer: Signer,
         call: Call = asyncio.to_thread,
         *,
@@ -137,7 +137,7 @@ class Deliverer:
                 answer = await self._post(delivery)
             except Exception:
                 _log.exception("delivery %s failed here", delivery.id)
-                answer = Answer(error="the gateway failed at it; its log says how")
+                answer = DeliveryOutcome(error="the gateway failed at it; its log says how")
             await self._settle(delivery, answer)
         except (RedisError, OSError) as error:
             # It is delivered again when the lease ends: at least once.
@@ -148,17 +148,17 @@ class Deliverer:
                 del self._busy[delivery.receiver]
             self._free.set()
 
-    async def _post(self, delivery: Delivery) -> Answer:
+    async def _post(self, delivery: Delivery) -> DeliveryOutcome:
         try:
             place = self._receivers.place(delivery.url)
         except BadURL:
-            return Answer(error="the operator does not allow this host any more")
+            return DeliveryOutcome(error="the operator does not allow this host any more")
         body = payload(delivery)
         return await self._sender.post(
             place, self._signer.headers(delivery.caller, delivery.id, body), body.encode()
         )
 
-    async def _settle(self, delivery: Delivery, answer: Answer) -> None:
+    async def _settle(self, delivery: Delivery, answer: DeliveryOutcome) -> None:
         if answer.status is not None and 200 <= answer.status < 300:
             await self._call(self._deliveries.settle, delivery, "delivered", answer.status, None)
         elif answer.status == 410:

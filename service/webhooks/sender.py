@@ -21,7 +21,7 @@ import httpx
 
 from proxygrad.version import __version__
 from service.addresses import Network, may_reach
-from service.webhooks.urls import Place
+from service.webhooks.urls import Endpoint
 
 #: Longest attempt, and longest part of it, in seconds: Standard Webhooks suggests 15 to 30 in all.
 ATTEMPT_S, STEP_S = 20.0, 10.0
@@ -36,7 +36,7 @@ class AddressRefused(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class DeliveryOutcome:
     """What came of an attempt: a status, or an error in words. ``retry_after_s`` as the receiver said."""
 
     status: int | None = None
@@ -114,25 +114,25 @@ class Sender:
             network_backend=_Checked(private, find),
         )
 
-    async def post(self, place: Place, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def post(self, place: Endpoint, headers: Mapping[str, str], body: bytes) -> DeliveryOutcome:
         """One attempt; never raises for what the receiver or the network does."""
         try:
             async with asyncio.timeout(self._attempt_s):
                 return await self._post(place, headers, body)
         except AddressRefused:
-            return Answer(error="the host leads to an address that is not public")
+            return DeliveryOutcome(error="the host leads to an address that is not public")
         except (TimeoutError, httpcore.TimeoutException):
-            return Answer(error=f"no answer within {self._attempt_s:g} s")
+            return DeliveryOutcome(error=f"no answer within {self._attempt_s:g} s")
         except httpcore.ConnectError as error:
-            return Answer(error=f"no connection: {_said(error)}")
+            return DeliveryOutcome(error=f"no connection: {_said(error)}")
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
-            return Answer(error=f"the connection broke: {_said(error)}")
+            return DeliveryOutcome(error=f"the connection broke: {_said(error)}")
 
     async def aclose(self) -> None:
         """Close what is open."""
         await self._pool.aclose()
 
-    async def _post(self, place: Place, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def _post(self, place: Endpoint, headers: Mapping[str, str], body: bytes) -> DeliveryOutcome:
         url = httpcore.URL(
             scheme=place.scheme.encode(),
             host=place.host.encode(),
@@ -152,7 +152,7 @@ class Sender:
             "POST", url, headers=list(said.items()), content=body, extensions={"timeout": step}
         ) as response:
             # What else it says does not matter, nor whether that ever comes.
-            return Answer(response.status, retry_after_s=_retry_after_s(response.headers))
+            return DeliveryOutcome(response.status, retry_after_s=_retry_after_s(response.headers))
 
 
 def _retry_after_s(headers: Sequence[tuple[bytes, bytes]]) -> float | None:

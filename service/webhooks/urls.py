@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Self
 
-from service.problems import Flaw, Refusal
+from service.problems import FieldError, ProblemError
 from workers.jobs.repository import MAX_URL_LENGTH
 
 _LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -30,7 +30,7 @@ class BadURL(ValueError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Endpoint:
     """Where a URL leads: ``host`` in lower case, an IPv6 address without its brackets."""
 
     scheme: str
@@ -94,11 +94,11 @@ def _host(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class HostRule:
     """One entry of the operator's list: a host, or all names below one."""
 
     text: str
-    place: Place
+    place: Endpoint
     below: bool
 
     @classmethod
@@ -106,35 +106,35 @@ class Entry:
         """``[http://|https://][*.]host[:port]``; https where it does not say. Raises `BadURL`."""
         scheme, _, rest = text.rpartition("://")
         host = rest.removeprefix("*.")
-        place = Place.of(f"{scheme or 'https'}://{host}")
+        place = Endpoint.of(f"{scheme or 'https'}://{host}")
         if place.target != "/" or re.search("[/?]", host):
             raise BadURL("it has a path; hosts are allowed as a whole")
         if host != rest and not re.search("[a-z]", place.host.rpartition(".")[2]):
             raise BadURL("addresses have nothing below them")
         return cls(text, place, host != rest)
 
-    def holds(self, place: Place) -> bool:
+    def holds(self, place: Endpoint) -> bool:
         """Whether it allows that place."""
         if (self.place.scheme, self.place.port) != (place.scheme, place.port):
             return False
         return place.host.endswith(f".{self.place.host}") if self.below else place.host == self.place.host
 
 
-class Receivers:
+class AllowedHosts:
     """The operator's list."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
         """Raises `BadURL`, which names the entry."""
-        self.entries: list[Entry] = []
+        self.entries: list[HostRule] = []
         for text in hosts:
             try:
-                self.entries.append(Entry.of(text))
+                self.entries.append(HostRule.of(text))
             except BadURL as error:
                 raise BadURL(f"{text!r}: {error}") from error
 
-    def place(self, url: str) -> Place:
+    def place(self, url: str) -> Endpoint:
         """Where ``url`` leads. Raises `BadURL` where that is nowhere, or not allowed."""
-        place = Place.of(url)
+        place = Endpoint.of(url)
         if not any(entry.holds(place) for entry in self.entries):
             raise BadURL(f"{place.scheme}://{place.netloc} is no host that this server may tell")
         return place
@@ -151,8 +151,8 @@ class Receivers:
             raise _refused(url, str(error), [entry.text for entry in self.entries]) from error
 
 
-def _refused(url: str, why: str, choices: list[str]) -> Refusal:
+def _refused(url: str, why: str, choices: list[str]) -> ProblemError:
     shown = url if len(url) <= 200 else f"{url[:200]}…"
     valid = f"; valid hosts: {', '.join(choices)}" if choices else " (PROXYGRAD_WEBHOOK_HOSTS)"
-    flaw = Flaw(location=["body", "webhook"], detail=why, value=shown, choices=choices or None)
-    return Refusal("webhook_refused", f"webhook {shown!r}: {why}{valid}", [flaw])
+    flaw = FieldError(location=["body", "webhook"], detail=why, value=shown, choices=choices or None)
+    return ProblemError("webhook_refused", f"webhook {shown!r}: {why}{valid}", [flaw])

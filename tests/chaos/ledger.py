@@ -23,7 +23,7 @@ from tests.support import queue_invariants
 from workers.broker import queue
 from workers.broker.scripts import MAX_LOSSES
 from workers.jobs.repository import Job, Jobs, image_path, result_path
-from workers.storage.collector import Collector, Keep
+from workers.storage.collector import GarbageCollector, RetentionPolicy
 from workers.storage.store import Store
 
 #: A run that stores its answer while its deadline passes has made it, and tells as soon as Redis is there.
@@ -186,7 +186,7 @@ def _audit_store(book: Book, ledger: Ledger, redis: Redis, store: Store) -> None
     before = {each.path for each in store.list()} | {each.path for each in store.unfinished()}
     ledger.left_by_killed = len(before - wanted)
     ledger.answers_besides = len(succeeded) - ledger.images
-    Collector(redis, store, Keep(), grace_s=0.0).collect()
+    GarbageCollector(redis, store, RetentionPolicy(), grace_s=0.0).collect()
     after = {each.path for each in store.list()} | {each.path for each in store.unfinished()}
     ledger.mismatches += [f"{path} is left in the store" for path in sorted(after - wanted)]
     ledger.mismatches += [f"{path} is not in the store" for path in sorted(wanted - after)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from proxygrad.spec import ModelInfo
-from workers.jobs.repository import Request
+from workers.jobs.repository import VisualizationRequest
 
 #: What is to become of a question.
 #:
@@ -102,7 +102,7 @@ class Question:
     caller: str
     at_s: float
     kind: Kind
-    request: Request
+    request: VisualizationRequest
     cancel_after_s: float | None = None
 
 
@@ -160,7 +160,7 @@ def _question(
     elif kind == "outside":
         fields |= {"objective": "neuron", "position": tuple(side - 1 for side in layer.grid), "size_px": 16}
     wait_s = dice.uniform(0, 3) if kind == "cancelled" else None
-    return Question(number, caller, at_s, kind, Request.model_validate(fields), wait_s)
+    return Question(number, caller, at_s, kind, VisualizationRequest.model_validate(fields), wait_s)
 
 
 def _steps(dice: random.Random, kind: Kind) -> int:

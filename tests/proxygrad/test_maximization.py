@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad.errors import BadRequest, LaneError, PositionOutOfRange, UnknownLayer
-from proxygrad.maximization import Outcome, maximize
+from proxygrad.errors import InvalidRequest, LaneError, PositionOutOfRange, UnknownLayer
+from proxygrad.maximization import Visualization, maximize
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, margin
 from proxygrad.optim.diversity import similarity
@@ -144,7 +144,7 @@ def test_diversity_makes_images_less_alike() -> None:
 
 
 def test_diversity_needs_one_batch() -> None:
-    with pytest.raises(BadRequest, match=r"diversity .* needs images in one batch, which solo rules out"):
+    with pytest.raises(InvalidRequest, match=r"diversity .* needs images in one batch, which solo rules out"):
         maximize(small(), Channel("conv2", 1), images=2, diversity=0.5, solo=True)
 
     class SequenceFirst(Small):
@@ -159,7 +159,7 @@ def test_diversity_needs_one_batch() -> None:
 
     network = Network(SequenceFirst(), (3, 16, 16), name="sequence")
     assert not network.batch_first
-    with pytest.raises(BadRequest, match="layers of model 'sequence' that have no batch in front"):
+    with pytest.raises(InvalidRequest, match="layers of model 'sequence' that have no batch in front"):
         maximize(network, Channel("conv", 1), images=2, diversity=0.5)
 
 
@@ -181,7 +181,7 @@ def test_a_magnitude_of_ones_own_is_kept_by_every_image(size: tuple[int, int]) -
     given: dict[str, Any] = {"parameterization": "maco", "steps": 8, "step_size": 0.1, "images": 2}
     asked = [Channel("conv2", 1), Logit(2)]
 
-    def distance(outcome: Outcome) -> float:
+    def distance(outcome: Visualization) -> float:
         found, wanted = spectrum(outcome.image.unsqueeze(0)), magnitude.clone()
         found[:, 0, 0] = wanted[:, 0, 0] = 0
         found, wanted = (each / each.norm(dim=(1, 2), keepdim=True) for each in (found, wanted))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from proxygrad.errors import (
-    BadRequest,
+    InvalidRequest,
     NetworkError,
     ObjectiveMismatch,
     PositionOutOfRange,
@@ -41,8 +41,8 @@ def start(*shape: int, fill: float = 0.5) -> Tensor:
         (Channel("", 0), UnknownLayer, r"unknown layer of model 'small': ''; there are: conv, bn"),
         (Channel("conv2", 6), UnitOutOfRange, r"unit 6 is out of range: layer 'conv2' has units 0 to 5"),
         (Channel("conv2", -1), UnitOutOfRange, r"unit -1 is out of range: .* 0 to 5"),
-        (Channel("conv2", 1.5), BadRequest, r"unit 1.5 at layer 'conv2' is no whole number"),  # type: ignore[arg-type]
-        (Neuron("conv2", 0, (1.5, 0)), BadRequest, r"position \[1.5, 0\] .* no whole number"),  # type: ignore[arg-type]
+        (Channel("conv2", 1.5), InvalidRequest, r"unit 1.5 at layer 'conv2' is no whole number"),  # type: ignore[arg-type]
+        (Neuron("conv2", 0, (1.5, 0)), InvalidRequest, r"position \[1.5, 0\] .* no whole number"),  # type: ignore[arg-type]
         (Neuron("conv2", 6), UnitOutOfRange, r"unit 6 .* units 0 to 5"),
         (Neuron("fc", 4), UnitOutOfRange, r"unit 4 .* layer 'fc' has units 0 to 3"),
         (Logit(4), UnitOutOfRange, r"unit 4 .* layer 'output' has units 0 to 3"),
@@ -59,19 +59,19 @@ def start(*shape: int, fill: float = 0.5) -> Tensor:
             ObjectiveMismatch,
             r"'logit' .* 'conv2' \(a feature_map\); valid: channel, neuron",
         ),
-        (Direction("conv2", SEVEN), BadRequest, r"direction of 7 numbers: layer 'conv2' has 6 units"),
-        (Direction("conv2", ()), BadRequest, r"direction of 0 numbers"),
-        (Direction("conv2", (0.0,) * 6), BadRequest, r"direction \[0.0, .* must be finite, not zero"),
-        (Direction("conv2", (*SIX[:5], float("nan"))), BadRequest, r"nan\] .* must be finite"),
-        (Direction("conv2", SIX, "angle"), BadRequest, r"measure 'angle'; there are dot, cosine"),  # type: ignore[arg-type]
-        (Direction("conv2", SIX, "cosine", cosine_power=-1), BadRequest, r"cosine_power -1 must be"),
+        (Direction("conv2", SEVEN), InvalidRequest, r"direction of 7 numbers: layer 'conv2' has 6 units"),
+        (Direction("conv2", ()), InvalidRequest, r"direction of 0 numbers"),
+        (Direction("conv2", (0.0,) * 6), InvalidRequest, r"direction \[0.0, .* must be finite, not zero"),
+        (Direction("conv2", (*SIX[:5], float("nan"))), InvalidRequest, r"nan\] .* must be finite"),
+        (Direction("conv2", SIX, "angle"), InvalidRequest, r"measure 'angle'; there are dot, cosine"),  # type: ignore[arg-type]
+        (Direction("conv2", SIX, "cosine", cosine_power=-1), InvalidRequest, r"cosine_power -1 must be"),
         (Direction("conv2", SIX, position=(8, 0)), PositionOutOfRange, r"rows 0 to 7"),
         (Direction("fc", (1.0, 0, 0, 0), position=(0,)), ObjectiveMismatch, r"'direction with a position'"),
         (Energy("conv9"), UnknownLayer, r"'conv9'"),
-        (float("nan") * UNIT, BadRequest, r"weights \[nan\] must be finite"),
-        ("conv2", BadRequest, r"objective 'c' is of type str, not a proxygrad objective"),
-        ([UNIT, 3], BadRequest, r"objective 3 is of type int"),
-        ([], BadRequest, r"no objectives: give one or more"),
+        (float("nan") * UNIT, InvalidRequest, r"weights \[nan\] must be finite"),
+        ("conv2", InvalidRequest, r"objective 'c' is of type str, not a proxygrad objective"),
+        ([UNIT, 3], InvalidRequest, r"objective 3 is of type int"),
+        ([], InvalidRequest, r"no objectives: give one or more"),
     ],
 )
 def test_what_the_network_does_not_have_is_named(
@@ -79,7 +79,7 @@ def test_what_the_network_does_not_have_is_named(
 ) -> None:
     with pytest.raises(error, match=message) as raised:
         maximize(small(), objective, steps=1)
-    assert isinstance(raised.value, BadRequest)
+    assert isinstance(raised.value, InvalidRequest)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_what_the_network_does_not_have_is_named(
     ],
 )
 def test_arguments_out_of_their_limits_are_named(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidRequest, match=message):
         maximize(small(), UNIT, **{"steps": 1, **arguments})
 
 
@@ -142,7 +142,7 @@ def magnitude(*shape: int, fill: float = 1.0) -> Tensor:
 )
 def test_magnitudes_that_maco_cannot_keep_are_named(arguments: dict[str, Any], message: str) -> None:
     given = {"parameterization": "maco", "magnitude": magnitude(3, 16, 9), "steps": 1, **arguments}
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidRequest, match=message):
         maximize(small(), UNIT, **given)
 
 

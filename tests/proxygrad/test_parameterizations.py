@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad.errors import BadRequest
+from proxygrad.errors import InvalidRequest
 from proxygrad.images import start_image
 from proxygrad.maximization import maximize
 from proxygrad.networks.network import Network
@@ -290,5 +290,5 @@ def test_what_cannot_be_made_is_refused() -> None:
     ],
 )
 def test_what_has_no_spectrum_is_named(images: Tensor, message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidRequest, match=message):
         spectrum(images)

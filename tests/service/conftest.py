@@ -18,7 +18,7 @@ from PIL import Image
 
 from proxygrad.spec import ImageResult, LayerInfo, ModelInfo, Result
 from service.app import create_app
-from service.backend import event_hub as live
+from service.backend import event_hub
 from service.settings import Settings
 from tests.support.batch_player import BatchPlayer
 from workers.broker.queue import entry_key, job_key
@@ -32,7 +32,7 @@ from workers.storage.store import Store
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that runs tests may be busy for longer than a caller should wait."""
-    monkeypatch.setattr(live, "SUBSCRIBE_S", 20.0)
+    monkeypatch.setattr(event_hub, "SUBSCRIBE_S", 20.0)
 
 
 def picture(mode: str = "L", size: tuple[int, int] = (32, 32)) -> bytes:

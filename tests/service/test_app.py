@@ -89,17 +89,23 @@ def test_every_reference_leads_to_a_schema(document: dict[str, Any]) -> None:
     assert {reference.removeprefix("#/components/schemas/") for reference in references(document)} <= set(
         schemas
     )
-    assert {"Request", "Spec", "Result", "Visualization", "ProblemDetails", "Flaw", "LayerAnswer"} <= set(
-        schemas
-    )
+    assert {
+        "VisualizationRequest",
+        "Spec",
+        "Result",
+        "Visualization",
+        "ProblemDetails",
+        "FieldError",
+        "LayerAnswer",
+    } <= set(schemas)
     assert not [name for name in schemas if "__" in name], "two models share a name"
 
 
 def test_the_question_is_documented_with_examples_and_its_defaults(document: dict[str, Any]) -> None:
     body = operations(document)["POST /v1/visualizations"]["requestBody"]["content"]["application/json"]
-    assert body["schema"] == {"$ref": "#/components/schemas/Request"}
+    assert body["schema"] == {"$ref": "#/components/schemas/VisualizationRequest"}
     assert body["examples"]["smallest"]["value"] == {"model": "digits", "layer": "layer3", "unit": 7}
-    spec = document["components"]["schemas"]["Request"]
+    spec = document["components"]["schemas"]["VisualizationRequest"]
     assert spec["required"] == ["model", "layer", "unit"]
     assert all("description" in field for field in spec["properties"].values())
 
@@ -108,7 +114,7 @@ def test_every_field_of_an_answer_is_described(document: dict[str, Any]) -> None
     schemas = document["components"]["schemas"]
     plain = [
         f"{schema}.{name}"
-        for schema in ("Visualization", "Progress", "ModelAnswer", "ProblemDetails", "Flaw")
+        for schema in ("Visualization", "Progress", "ModelAnswer", "ProblemDetails", "FieldError")
         for name, field in schemas[schema]["properties"].items()
         if "description" not in field and "$ref" not in field and name not in ("name", "links")
     ]

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from service.problems import KINDS, MEDIA_TYPE, Code, Refusal, documented
+from service.problems import KINDS, MEDIA_TYPE, Code, ProblemError, problem_responses
 
 PAGE = Path(__file__).parents[2] / "docs/problems.md"
 
@@ -19,7 +19,7 @@ def test_every_code_has_a_kind_and_no_kind_is_without_a_code() -> None:
 
 @pytest.mark.parametrize("code", get_args(Code))
 def test_a_problem_repeats_what_its_code_means(code: Code) -> None:
-    details = Refusal(code, "what happened").details()
+    details = ProblemError(code, "what happened").details()
     kind = KINDS[code]
     assert 400 <= kind.status < 600
     assert (details.code, details.status, details.title) == (code, kind.status, kind.title)
@@ -29,11 +29,11 @@ def test_a_problem_repeats_what_its_code_means(code: Code) -> None:
 @pytest.mark.parametrize("code", [code for code, kind in KINDS.items() if kind.status == 503])
 def test_what_passes_by_itself_says_when_to_try_again(code: Code) -> None:
     # A model that could not be loaded needs its operator: trying again does not help.
-    assert ("Retry-After" in Refusal(code, "").headers()) == (code != "model_unavailable")
+    assert ("Retry-After" in ProblemError(code, "").headers()) == (code != "model_unavailable")
 
 
 def test_documented_codes_are_grouped_by_status() -> None:
-    responses = documented("unknown_model", "no_worker", "unknown_layer")
+    responses = problem_responses("unknown_model", "no_worker", "unknown_layer")
     assert list(responses) == [404, 503]
     assert "`unknown_model`" in responses[404]["description"]
     assert "`unknown_layer`" in responses[404]["description"]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import redis as redis_client
 
 from proxygrad.spec import ModelInfo
-from workers.batches.expander import Expansion
+from workers.batches.expander import BatchExpander
 from workers.batches.repository import Batches
-from workers.execution.context import Runtime
+from workers.execution.context import WorkerContext
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import State
 from workers.storage.store import Store
@@ -29,7 +29,7 @@ class BatchPlayer:
     def __init__(self, redis: redis_client.Redis, store: Store, info: ModelInfo, player: Player) -> None:
         nothing: Any = None
         models: Any = _Serving(info)
-        self._expansion = Expansion(Runtime("host", redis, store, nothing, models))
+        self._expansion = BatchExpander(WorkerContext("host", redis, store, nothing, models))
         self._batches = Batches(redis)
         self._player = player
 

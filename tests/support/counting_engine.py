@@ -189,8 +189,8 @@ def main(
     lease_s: str = "2",  # by default a third of the real one: tests wait for it
     beat_s: str = "0.5",
 ) -> int:
-    from workers.execution import checkpoints as resumption
-    from workers.execution.context import Runtime
+    from workers.execution import checkpoints
+    from workers.execution.context import WorkerContext
     from workers.execution.drain import Drain
     from workers.process import main as program
     from workers.process.signals import drain_on_signals
@@ -198,14 +198,16 @@ def main(
     from workers.storage.store import Store
 
     leases.LEASE_S, leases.BEAT_S = int(lease_s), float(beat_s)
-    resumption.CHECKPOINT_S = 0.3
+    checkpoints.CHECKPOINT_S = 0.3
     program.log_to_stderr()
     drain = Drain(float(grace_s))
     drain_on_signals(drain)
     engine = CountingEngine(float(step_s), deadly=True)
     with program.commands_to(redis_url) as redis, program.listening_to(redis_url) as listening:
         store = Store.from_url(store_url)
-        runtime = Runtime(program.worker_name(), redis, store, engine, AnyModel(), drain, float(stall_s))
+        runtime = WorkerContext(
+            program.worker_name(), redis, store, engine, AnyModel(), drain, float(stall_s)
+        )
         return program.serve(runtime, int(slots), listening)
 
 

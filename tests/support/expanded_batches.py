@@ -10,10 +10,10 @@ from proxygrad.spec import ModelInfo
 from tests.support.eventually import LIMIT_S, until
 from tests.support.model_on_paper import MODEL
 from tests.support.slot_steps import STAMP, pop
-from workers.batches.expander import Expansion
-from workers.batches.repository import Batch, Batches, BatchRequest, Question
+from workers.batches.expander import BatchExpander
+from workers.batches.repository import Batch, Batches, BatchRequest, ResolvedBatch
 from workers.broker.queue import QUEUE_KEY
-from workers.execution.context import Runtime
+from workers.execution.context import WorkerContext
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Problem
 from workers.jobs.submission import ANONYMOUS, Limits
@@ -34,7 +34,7 @@ def ask(
     model: Any = MODEL,
 ) -> Batch:
     """The batch."""
-    question = Question.of(request, model)
+    question = ResolvedBatch.of(request, model)
     return batches.ask(question, request, caller=caller, limits=limits or Limits())[0]
 
 
@@ -69,20 +69,20 @@ class Paper:
         return (ServedModel(name=self._info.name, info=self._info),)
 
 
-def idle(redis: Redis, store: Store, info: ModelInfo = MODEL) -> Expansion:
+def idle(redis: Redis, store: Store, info: ModelInfo = MODEL) -> BatchExpander:
     """Puts batches into the queue; nothing is computed."""
     nothing: Any = None
     models: Any = Paper(info)
-    return Expansion(Runtime("host", redis, store, nothing, models))
+    return BatchExpander(WorkerContext("host", redis, store, nothing, models))
 
 
-def drained(expansion: Expansion) -> None:
+def drained(expansion: BatchExpander) -> None:
     """Put what is known to be due into the queue, as far as there is room."""
     while expansion.expand_due():
         pass
 
 
-def expanded(expansion: Expansion) -> None:
+def expanded(expansion: BatchExpander) -> None:
     """The same after a look at what there is."""
     expansion.look()
     drained(expansion)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from service.server.protocol import Connection
+from service.server.protocol import BoundedH11Protocol
 from service.stack.supervisor import address, listen
 
 
@@ -18,7 +18,9 @@ from service.stack.supervisor import address, listen
 def serving(app: FastAPI) -> Iterator[str]:
     """The URL of `app`, served from a thread until the block ends."""
     with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", http=Connection))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", lifespan="off", http=BoundedH11Protocol)
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -9,7 +9,7 @@ from proxygrad.models import Catalogue
 from proxygrad.spec import ModelInfo
 from tests.support.configured_networks import BUILT, WEIGHTS_BYTES, save_weights, table
 from workers.jobs.repository import Problem
-from workers.models.model_cache import Shelf
+from workers.models.model_cache import ModelCache
 
 #: What one of the small networks counts for.
 ONE = int(2.5 * WEIGHTS_BYTES)
@@ -24,23 +24,23 @@ def stocked(folder: Path) -> Path:
     return folder
 
 
-def opened(folder: Path, names: Sequence[str], budget_bytes: int, builder: str = "small") -> Shelf:
+def opened(folder: Path, names: Sequence[str], budget_bytes: int, builder: str = "small") -> ModelCache:
     """A shelf with these models beside `digits`, which has been asked about once; all with notes."""
     tables = [table(name, builder, f"{name}.safetensors") for name in names]
     (folder / "models.toml").write_text("".join(tables))
     catalogue = Catalogue.from_file(folder / "models.toml")
-    Shelf.open(catalogue, "cpu", PLENTY, folder / "notes")
+    ModelCache.open(catalogue, "cpu", PLENTY, folder / "notes")
     BUILT.clear()
-    return Shelf.open(catalogue, "cpu", budget_bytes, folder / "notes")
+    return ModelCache.open(catalogue, "cpu", budget_bytes, folder / "notes")
 
 
-def loaded(shelf: Shelf) -> set[str]:
+def loaded(shelf: ModelCache) -> set[str]:
     return {name for name in shelf._catalogue.names if shelf._places[name].network is not None}
 
 
-def info(shelf: Shelf, name: str) -> ModelInfo | None:
+def info(shelf: ModelCache, name: str) -> ModelInfo | None:
     return {model.name: model for model in shelf.served}[name].info
 
 
-def problem(shelf: Shelf, name: str) -> Problem | None:
+def problem(shelf: ModelCache, name: str) -> Problem | None:
     return {model.name: model for model in shelf.served}[name].problem

@@ -9,7 +9,7 @@ from redis import Redis
 from tests.support.model_on_paper import MODEL, question
 from workers.broker import queue
 from workers.jobs.repository import Job, Jobs
-from workers.queue.fair_queue import Ready
+from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run, Taking
 
 STAMP = "2026-01-01T00:00:00.000000Z"
@@ -17,7 +17,7 @@ STAMP = "2026-01-01T00:00:00.000000Z"
 
 def pop(redis: Redis, *models: str) -> str:
     """What a worker does to get work."""
-    (job_id,) = Ready(redis).pop(models or ["tiny"], 1)
+    (job_id,) = FairQueue(redis).pop(models or ["tiny"], 1)
     return job_id
 
 

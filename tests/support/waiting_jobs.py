@@ -5,10 +5,10 @@ from __future__ import annotations
 from redis import Redis
 
 from proxygrad.spec import Spec
-from workers.broker.pipeline import in_turn
+from workers.broker.pipeline import run_blocking
 from workers.jobs.repository import Limits
 from workers.jobs.submission import Priority, Submission, Submit
-from workers.queue.fair_queue import Ready
+from workers.queue.fair_queue import FairQueue
 
 PLENTY = Limits(10**6, 10**6)
 
@@ -19,7 +19,7 @@ class Queue:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._submit = Submit(redis)
-        self.ready = Ready(redis)
+        self.ready = FairQueue(redis)
         self.callers: list[str] = []
 
     def ask(
@@ -34,7 +34,7 @@ class Queue:
         """Submit one job; its number."""
         number = len(self.callers)
         submission = self._submission(number, caller, cost, model, priority, flow, deadline_s)
-        assert in_turn(self._submit(submission, "ask", PLENTY), self._redis)[1]
+        assert run_blocking(self._submit(submission, "ask", PLENTY), self._redis)[1]
         self.callers.append(caller)
         return number
 

@@ -10,12 +10,12 @@ from redis import Redis
 
 from tests.support.counting_engine import AnyModel
 from tests.support.eventually import LIMIT_S
-from workers.execution.context import Engine, Models, Runtime
+from workers.execution.context import Engine, Models, WorkerContext
 from workers.execution.drain import Drain
-from workers.process.heartbeat import Beats
+from workers.process.heartbeat import Heartbeat
 from workers.process.listener import Listener
-from workers.process.periodic import Rounds
-from workers.process.slots import Slots
+from workers.process.periodic import PeriodicThread
+from workers.process.slots import SlotPool
 from workers.queue.leases import BEAT_S
 from workers.storage.store import Store
 
@@ -35,12 +35,12 @@ def working(
     models: Models | None = None,
     listening: Redis | None = None,
     beat_s: float = OFTEN_S,
-) -> Iterator[Runtime]:
+) -> Iterator[WorkerContext]:
     """Slots at work, beating and listening, until the block ends."""
-    runtime = Runtime("host", redis, store, engine, models or AnyModel(), Drain(grace_s))
-    taking, over = Slots(runtime, slots), threading.Event()
+    runtime = WorkerContext("host", redis, store, engine, models or AnyModel(), Drain(grace_s))
+    taking, over = SlotPool(runtime, slots), threading.Event()
     listener = Listener(listening or redis, runtime, taking, over, look_s=0.05)
-    beat = Rounds("beat", Beats(runtime, taking, _no_end).round, beat_s, over)
+    beat = PeriodicThread("beat", Heartbeat(runtime, taking, _no_end).round, beat_s, over)
     taking.start()
     beat.start()
     listener.start()

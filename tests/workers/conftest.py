@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 from tests.support.expanded_batches import idle
-from workers.batches.expander import Expansion
+from workers.batches.expander import BatchExpander
 from workers.batches.repository import Batches
 from workers.jobs.repository import Jobs
 from workers.queue.leases import Leases
@@ -39,6 +39,6 @@ def janitor(redis: Redis) -> Janitor:
 
 
 @pytest.fixture
-def expansion(redis: Redis, store: Store) -> Expansion:
+def expansion(redis: Redis, store: Store) -> BatchExpander:
     """Puts batches into it; nothing is computed."""
     return idle(redis, store)

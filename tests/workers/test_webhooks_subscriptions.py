@@ -9,7 +9,7 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import STAMP, pop, take
 from workers.broker import queue
 from workers.errors import QueueFull, TooManyWebhooks
-from workers.jobs.repository import Job, Jobs, Limits, Problem, Request
+from workers.jobs.repository import Job, Jobs, Limits, Problem, VisualizationRequest
 from workers.queue import hooks
 from workers.queue.deliveries import Deliveries, Delivery
 from workers.queue.leases import MAX_LOSSES, Leases, Outcome, Run
@@ -19,7 +19,7 @@ URL, OTHER = "https://a.example/x", "https://b.example/x"
 
 
 def ask(jobs: Jobs, url: str | None = URL, caller: str = "one", unit: int = 0, **wishes: float) -> Job:
-    request = Request.of(question(unit)).model_copy(update={"webhook": url, **wishes})
+    request = VisualizationRequest.of(question(unit)).model_copy(update={"webhook": url, **wishes})
     return jobs.submit(request, MODEL, caller=caller)[0]
 
 
@@ -198,7 +198,7 @@ def test_urls_of_one_caller_are_bounded_and_others_have_their_own(redis: Redis, 
 
 def test_what_a_full_queue_refuses_leaves_nothing(redis: Redis, jobs: Jobs) -> None:
     ask(jobs, None)
-    request = Request.of(question(1)).model_copy(update={"webhook": URL})
+    request = VisualizationRequest.of(question(1)).model_copy(update={"webhook": URL})
     with pytest.raises(QueueFull):
         jobs.submit(request, MODEL, limits=Limits(queued=1))
     assert redis.keys("proxygrad:hook*") == []

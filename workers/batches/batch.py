@@ -10,12 +10,12 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import Field
 
-from proxygrad.spec import ModelInfo, Spec, Template
+from proxygrad.spec import ModelInfo, Spec, VisualizationTemplate
 from workers.batches import units
 from workers.batches.batching import LETTERS
 from workers.batches.units import Wanted
 from workers.jobs.records import Problem, State
-from workers.jobs.submission import MAX_DEADLINE_S, Limits, Priority, Request, Wishes
+from workers.jobs.submission import MAX_DEADLINE_S, JobOptions, Limits, Priority, VisualizationRequest
 
 BatchState = Literal["running", "succeeded", "failed", "cancelled"]
 UnitState = Literal["waiting"] | State
@@ -23,7 +23,7 @@ UnitState = Literal["waiting"] | State
 COUNTED: tuple[State, ...] = ("queued", "running", "succeeded", "failed", "cancelled")
 
 
-class BatchRequest(Template, Wishes):
+class BatchRequest(VisualizationTemplate, JobOptions):
     """The same question about many units of a layer, and how soon the answers are wanted."""
 
     units: Wanted = Field(
@@ -46,14 +46,14 @@ class BatchRequest(Template, Wishes):
 
     def about(self, unit: int) -> Spec:
         """What is asked of one unit; what was given and what was not is kept apart as it was."""
-        names = Template.model_fields.keys()
+        names = VisualizationTemplate.model_fields.keys()
         values = {name: getattr(self, name) for name in names}
         given = (self.model_fields_set & names) | {"unit"}
         return Spec.model_construct(_fields_set=given, **values, unit=unit)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class ResolvedBatch:
     """A batch that is asked of a model as it is now: checked, with nothing left to default.
 
     ``first`` is what is asked of the first of ``units``.
@@ -98,7 +98,7 @@ class Batch:
     id: str
     caller: str
     state: BatchState
-    template: Template
+    template: VisualizationTemplate
     units: Sequence[int]
     digest: str
     engine_version: str
@@ -123,7 +123,7 @@ class Batch:
             id=batch_id,
             caller=known["caller"],
             state=cast(BatchState, known["state"]),
-            template=Template.model_validate_json(known["template"]),
+            template=VisualizationTemplate.model_validate_json(known["template"]),
             units=units.from_json(known["units"]),
             digest=known["digest"],
             engine_version=known["engine_version"],
@@ -148,13 +148,15 @@ class Batch:
         """How many units were not put into the queue yet."""
         return len(self.units) - sum(self.counts.values())
 
-    def about(self, unit: int, now_s: float) -> Request:
+    def about(self, unit: int, now_s: float) -> VisualizationRequest:
         """What is asked of one unit, at the time ``now_s``."""
         wishes: dict[str, Any] = {"priority": self.priority, "deadline_s": None}
         if self.deadline_at is not None:
             wishes["deadline_s"] = max(0.001, self.deadline_at - now_s)
-        given = {*Template.model_fields, "unit", "priority"}
-        return Request.model_construct(_fields_set=given, **dict(self.template), unit=unit, **wishes)
+        given = {*VisualizationTemplate.model_fields, "unit", "priority"}
+        return VisualizationRequest.model_construct(
+            _fields_set=given, **dict(self.template), unit=unit, **wishes
+        )
 
     def unit(self, number: int, mark: bytes | None) -> Unit:
         """One of its units, from what stands about it."""

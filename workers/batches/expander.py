@@ -18,14 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from proxygrad.errors import BadRequest
+from proxygrad.errors import InvalidRequest
 from proxygrad.spec import ModelInfo
 from workers.batches.batch import Batch
 from workers.batches.batching import LETTERS, due_key, units_key
-from workers.batches.expansion_commands import PIN_EVERY_S, Scripts
+from workers.batches.expansion_commands import PIN_EVERY_S, ExpansionCommands
 from workers.batches.repository import Batches
 from workers.errors import QueueFull, QueueMemoryFull, StorageError
-from workers.execution.context import Runtime
+from workers.execution.context import WorkerContext
 from workers.fleet import catalog
 from workers.jobs.repository import Job, Limits, Problem
 
@@ -58,17 +58,17 @@ class _Asked:
         return self.unit, self.job_id, self.state, self.detail
 
 
-class Expansion:
+class BatchExpander:
     """Puts batches of the models that ``runtime`` serves into the queue; `round` again and again."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: WorkerContext) -> None:
         self._redis = runtime.redis
         self._jobs = runtime.jobs
         self._models = runtime.models
         self._stopping = runtime.stopping
         self._told = runtime.batches_told
         self._batches = Batches(runtime.redis)
-        self._scripts = Scripts(runtime.redis)
+        self._scripts = ExpansionCommands(runtime.redis)
         self._turn = 0
 
     def round(self) -> None:
@@ -158,7 +158,7 @@ class Expansion:
                 job, _ = self._jobs.submit(
                     batch.about(each.unit, now_s), info, caller=batch.caller, flow=batch.id, limits=limits
                 )
-            except BadRequest as error:
+            except InvalidRequest as error:
                 problem = Problem(code=error.code, detail=str(error)).model_dump_json()
                 done.append(_Asked(each.unit, each.job_id, "failed", problem))
                 continue

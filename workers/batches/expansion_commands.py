@@ -219,7 +219,7 @@ return 1
 """
 
 
-class Scripts:
+class ExpansionCommands:
     """The steps. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:

@@ -17,15 +17,15 @@ from typing import Literal, cast
 
 import redis
 
-from workers.batches.batch import Batch, BatchRequest, BatchState, Question, Unit, UnitState, limits_json
+from workers.batches.batch import Batch, BatchRequest, BatchState, ResolvedBatch, Unit, UnitState, limits_json
 from workers.batches.batch_scripts import ASK, FORGET, STOP, WITHDRAW
 from workers.batches.batching import ALL_KEY, WANTED_ELSEWHERE, batch_key, listed_key, open_key, units_key
 from workers.broker.queue import ANONYMOUS
 from workers.broker.scripts import Script
 from workers.errors import TooManyBatches, TooManyWebhooks
 from workers.jobs.cancellation import WITHDRAWING
-from workers.jobs.recent import Entry, older
-from workers.jobs.submission import Limits, Wishes
+from workers.jobs.recent import IndexEntry, older
+from workers.jobs.submission import JobOptions, Limits
 from workers.queue.hooks import MOST_HOOKS, hooks_key
 from workers.storage.pins import PIN_S
 
@@ -34,7 +34,7 @@ __all__ = [
     "BatchRequest",
     "BatchState",
     "Batches",
-    "Question",
+    "ResolvedBatch",
     "Unit",
     "UnitState",
 ]
@@ -64,7 +64,7 @@ class Batches:
         self._forget = Script(redis, FORGET, "allow-oom")
 
     def ask(
-        self, question: Question, wishes: Wishes, *, caller: str = ANONYMOUS, limits: Limits
+        self, question: ResolvedBatch, wishes: JobOptions, *, caller: str = ANONYMOUS, limits: Limits
     ) -> tuple[Batch, Asked]:
         """The batch, and whether it was new.
 
@@ -125,13 +125,13 @@ class Batches:
 
     def recent(
         self,
-        last: Entry | None,
+        last: IndexEntry | None,
         most: int,
         looked_at: int,
         fits: Callable[[Batch], bool],
         *,
         caller: str | None,
-    ) -> tuple[list[Batch], Entry | None]:
+    ) -> tuple[list[Batch], IndexEntry | None]:
         """Of those older than ``last``, the newest first, ``most`` that fit; and where to go on.
 
         At most ``looked_at`` are looked at. ``caller``: whose; None: of all.

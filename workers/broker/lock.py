@@ -23,7 +23,7 @@ class TurnOver(Exception):
     """The work has to stop where it is."""
 
 
-class Turn:
+class PeriodicLock:
     """One process's view of whose turn it is with the work that ``key`` names, every ``interval_s``."""
 
     def __init__(self, redis: redis.Redis, key: str, interval_s: float) -> None:

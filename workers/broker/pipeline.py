@@ -1,8 +1,9 @@
 """Commands for Redis that can be sent alone, or many at once as one message with one answer.
 
-What takes several of them is a generator: it yields a `Command`, or a function that blocks for another
+What takes several of them is a generator: it yields a `RedisCommand`, or a function that blocks for another
 reason, and is sent what came of it. So the same steps are taken in a thread that waits for each
-(`in_turn`) and in an event loop that sends those of many requests together (`service.backend.coalescing`).
+(`run_blocking`) and in an event loop that sends those of many requests together
+(`service.backend.coalescing`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Command(Generic[T]):
+class RedisCommand(Generic[T]):
     """One command or script: ``send`` gives it to a client or a pipeline, ``read`` makes sense of the reply.
 
     Called with a client it is sent alone. Raises `RedisError`, and what ``read`` raises.
@@ -33,9 +34,9 @@ class Command(Generic[T]):
         return self.read(self.send(client))
 
 
-class Lua:
+class LuaScript:
     """A script, for a client or a pipeline. There it is answered with `NoScriptError` where Redis does not
-    know it yet; `together` sends it alone then, which tells it.
+    know it yet; `execute_together` sends it alone then, which tells it.
     """
 
     def __init__(self, client: redis.Redis, text: str) -> None:
@@ -54,11 +55,11 @@ class Lua:
 
 
 #: What a procedure does next.
-Step: TypeAlias = Command[Any] | Callable[[], Any]
-Steps: TypeAlias = Generator[Step, Any, T]
+Step: TypeAlias = RedisCommand[Any] | Callable[[], Any]
+Operation: TypeAlias = Generator[Step, Any, T]
 
 
-def together(client: redis.Redis, commands: Sequence[Command[Any]]) -> list[Any]:
+def execute_together(client: redis.Redis, commands: Sequence[RedisCommand[Any]]) -> list[Any]:
     """What came of each, in one round trip; an exception in its place where it failed.
 
     Raises `RedisError` where none of them can be answered for.
@@ -70,7 +71,7 @@ def together(client: redis.Redis, commands: Sequence[Command[Any]]) -> list[Any]
     return [_outcome(client, *pair) for pair in zip(commands, replies, strict=True)]
 
 
-def _outcome(client: redis.Redis, command: Command[Any], reply: Any) -> Any:
+def _outcome(client: redis.Redis, command: RedisCommand[Any], reply: Any) -> Any:
     try:
         if isinstance(reply, NoScriptError):  # Redis has started anew
             return command(client)
@@ -79,13 +80,13 @@ def _outcome(client: redis.Redis, command: Command[Any], reply: Any) -> Any:
         return error
 
 
-def in_turn(steps: Steps[T], client: redis.Redis) -> T:
+def run_blocking(steps: Operation[T], client: redis.Redis) -> T:
     """Take the steps, each when the one before is done; what they return."""
     try:
         step = next(steps)
         while True:
             try:
-                outcome = step(client) if isinstance(step, Command) else step()
+                outcome = step(client) if isinstance(step, RedisCommand) else step()
             except Exception as error:
                 step = steps.throw(error)
             else:

@@ -19,7 +19,7 @@ from rq.utils import utcformat
 from workers.batches.batching import FOLLOWING
 from workers.broker import queue
 from workers.broker.fairness import TURNS
-from workers.broker.pipeline import Lua
+from workers.broker.pipeline import LuaScript
 from workers.jobs.events import TELLING
 from workers.queue.hooks import TELLING_HOOKS
 
@@ -236,7 +236,7 @@ class Script:
 
     def __init__(self, redis: redis.Redis, body: str, flags: Flags | None = None) -> None:
         head = "#!lua" if flags is None else f"#!lua flags={flags}"
-        self._script = Lua(redis, f"{head}\n{_LIBRARY}{body}")
+        self._script = LuaScript(redis, f"{head}\n{_LIBRARY}{body}")
 
     def __call__(
         self, *args: str | int | float, at: str | None = None, client: redis.Redis | None = None

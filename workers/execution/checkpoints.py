@@ -11,8 +11,8 @@ import logging
 import time
 
 from workers.errors import StorageError
-from workers.execution.context import Ticket
-from workers.execution.run import Assignment
+from workers.execution.context import RenderFuture
+from workers.execution.run import JobRun
 from workers.jobs.repository import Checkpoint, Job
 
 #: Between checkpoints, and what a killed worker's job loses at most. What one costs: docs/workers.md.
@@ -30,10 +30,10 @@ def checkpoint_path(job_id: str, execution_id: str) -> str:
     return f"{job_id}/checkpoint-{execution_id}"
 
 
-class Resumption:
+class RunCheckpoints:
     """The checkpoints of one run of ``job``: the one it goes on from, and those it writes."""
 
-    def __init__(self, assignment: Assignment, job: Job) -> None:
+    def __init__(self, assignment: JobRun, job: Job) -> None:
         self._assignment = assignment
         self._store = assignment.runtime.store
         self._found = job.checkpoint
@@ -62,7 +62,7 @@ class Resumption:
             _log.warning("job %s starts over: there is no %s in the store", job_id, self._found.path)
         return data
 
-    def save(self, ticket: Ticket, step_limit_s: float = STEP_LIMIT_S) -> int | None:
+    def save(self, ticket: RenderFuture, step_limit_s: float = STEP_LIMIT_S) -> int | None:
         """Keep the state after the next step; its number, or None when there is none to keep.
 
         Raises `LeaseLost`.
@@ -102,7 +102,7 @@ class Resumption:
         self._troubled = True
 
 
-def discard(assignment: Assignment) -> None:
+def discard(assignment: JobRun) -> None:
     """Remove the checkpoints of a job that has ended. One that cannot be removed is left to the collector."""
     for path in assignment.checkpoints:
         try:

@@ -14,9 +14,9 @@ import torch
 
 from proxygrad.errors import Cancelled, CheckpointMismatch, LaneError
 from workers.errors import LeaseLost
-from workers.execution.checkpoints import Resumption
-from workers.execution.context import Progress, Rendering, Ticket
-from workers.execution.run import Assignment
+from workers.execution.checkpoints import RunCheckpoints
+from workers.execution.context import Progress, RenderFuture, Rendering
+from workers.execution.run import JobRun
 from workers.jobs.repository import Job
 from workers.models.model_cache import check
 
@@ -30,17 +30,17 @@ DRAIN_STEP_LIMIT_S = 2.0
 _log = logging.getLogger(__name__)
 
 
-def compute(assignment: Assignment, job: Job) -> Rendering:
+def compute(assignment: JobRun, job: Job) -> Rendering:
     """Answer the question of ``job``.
 
-    Raises what `proxygrad.engine.future.Ticket.result` and the models raise; `Cancelled` where that was
+    Raises what `proxygrad.engine.future.RenderFuture.result` and the models raise; `Cancelled` where that was
     wanted; `LeaseLost`; and `GivenBack` after putting the job back into the queue.
     """
     assignment.enter("loading")
     with assignment.runtime.models.lent(job.spec.model) as network:
         check(network, job)
         _go_on(assignment)
-        resumption = Resumption(assignment, job)
+        resumption = RunCheckpoints(assignment, job)
         ticket = _submit(assignment, job, network, resumption)
         try:
             _follow(assignment, ticket, resumption)
@@ -50,7 +50,7 @@ def compute(assignment: Assignment, job: Job) -> Rendering:
         return _result(assignment, ticket)
 
 
-def _go_on(assignment: Assignment) -> None:
+def _go_on(assignment: JobRun) -> None:
     """Before the first step: whether to make it."""
     assignment.stay()
     if assignment.cancelled.is_set():
@@ -59,7 +59,7 @@ def _go_on(assignment: Assignment) -> None:
         assignment.give_back()
 
 
-def _submit(assignment: Assignment, job: Job, network: Any, resumption: Resumption) -> Ticket:
+def _submit(assignment: JobRun, job: Job, network: Any, resumption: RunCheckpoints) -> RenderFuture:
     engine, state = assignment.runtime.engine, resumption.load()
     deadline_s = assignment.deadline_s(job.deadline_at)
     assignment.enter("computing")
@@ -81,7 +81,7 @@ def _submit(assignment: Assignment, job: Job, network: Any, resumption: Resumpti
     return ticket
 
 
-def _follow(assignment: Assignment, ticket: Ticket, resumption: Resumption) -> None:
+def _follow(assignment: JobRun, ticket: RenderFuture, resumption: RunCheckpoints) -> None:
     """Until the lane has ended. Raises `LeaseLost`, and `GivenBack` where the process ends sooner."""
     drain, written, shown_s = assignment.runtime.drain, ticket.progress.step, 0.0
     while not ticket.wait(PROGRESS_S):
@@ -98,7 +98,7 @@ def _follow(assignment: Assignment, ticket: Ticket, resumption: Resumption) -> N
                 resumption.save(ticket)
 
 
-def _put_back(assignment: Assignment, ticket: Ticket, resumption: Resumption) -> None:
+def _put_back(assignment: JobRun, ticket: RenderFuture, resumption: RunCheckpoints) -> None:
     """Let another process go on from here."""
     began_s, kept = time.monotonic(), None
     if not assignment.runtime.drain.hurried:
@@ -109,7 +109,7 @@ def _put_back(assignment: Assignment, ticket: Ticket, resumption: Resumption) ->
     assignment.give_back(f"the worker stops{at}")
 
 
-def _write_progress(assignment: Assignment, progress: Progress, remaining_s: float | None) -> bool:
+def _write_progress(assignment: JobRun, progress: Progress, remaining_s: float | None) -> bool:
     """Whether somebody watches. Raises `LeaseLost`."""
     fields: dict[str, str | int | float] = {"step": progress.step}
     if progress.activation is not None:
@@ -117,14 +117,14 @@ def _write_progress(assignment: Assignment, progress: Progress, remaining_s: flo
     return assignment.runtime.leases.write(assignment.run, fields, remaining_s=remaining_s)
 
 
-def _show(assignment: Assignment, ticket: Ticket) -> None:
+def _show(assignment: JobRun, ticket: RenderFuture) -> None:
     """Let those who watch see the image so far. Raises `LeaseLost`."""
     step, png = ticket.progress.step, ticket.preview()
     if png is not None:
         assignment.runtime.leases.show(assignment.run, step, png)
 
 
-def _result(assignment: Assignment, ticket: Ticket) -> Rendering:
+def _result(assignment: JobRun, ticket: RenderFuture) -> Rendering:
     try:
         return ticket.result()
     except Cancelled:
@@ -138,14 +138,14 @@ def _result(assignment: Assignment, ticket: Ticket) -> Rendering:
         raise
 
 
-def _give_up_engine(assignment: Assignment) -> None:
+def _give_up_engine(assignment: JobRun) -> None:
     """It cancels by itself only when it ends, which is no fault of the job. Raises `GivenBack`."""
     if not assignment.runtime.stopping.is_set():
         assignment.runtime.drain.begin(fault="the engine has ended")
     assignment.give_back("the engine has ended")
 
 
-def _give_up_device(assignment: Assignment, error: LaneError) -> None:
+def _give_up_device(assignment: JobRun, error: LaneError) -> None:
     """After such an error every operation on a GPU fails: this process would fail whatever it was given.
 
     The job may have caused it, so it counts as lost: raises `LeaseLost` before the lease has ended.

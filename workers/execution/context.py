@@ -15,10 +15,10 @@ from proxygrad.spec import Result, Spec
 from workers.execution.drain import Drain
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Jobs
-from workers.process.rq_registration import Register
-from workers.queue.attendance import Attendance
+from workers.process.rq_registration import RQRegistration
+from workers.queue.attendance import Presence
 from workers.queue.leases import Leases
-from workers.storage.pins import Claims
+from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
 
 #: How long the engine may go without finishing anything while it has work.
@@ -51,7 +51,7 @@ class LaneState(Protocol):
     def to_bytes(self) -> bytes: ...  # noqa: D102
 
 
-class Ticket(Protocol):
+class RenderFuture(Protocol):
     """The images of one question under way. Any thread may use it."""
 
     @property
@@ -73,12 +73,12 @@ class Engine(Protocol):
     def stalled_s(self) -> float: ...  # noqa: D102
     def submit(  # noqa: D102
         self, network: Any, spec: Spec, *, deadline_s: float | None = None, checkpoint: bytes | None = None
-    ) -> Ticket: ...
+    ) -> RenderFuture: ...
 
 
 class Models(Protocol):
-    """Networks by name, in the engine's own form; ``served`` changes. `workers.models.model_cache.Shelf` is
-    one.
+    """Networks by name, in the engine's own form; ``served`` changes. `workers.models.model_cache.ModelCache`
+    is one.
     """
 
     @property
@@ -87,7 +87,7 @@ class Models(Protocol):
 
 
 @dataclass(frozen=True)
-class Runtime:
+class WorkerContext:
     """One worker process: its name, its parts, and how it ends.
 
     ``batches_told``: set when a batch may go on (`workers.batches.expander`).
@@ -118,19 +118,19 @@ class Runtime:
         return Leases(self.redis)
 
     @cached_property
-    def attendance(self) -> Attendance:
+    def attendance(self) -> Presence:
         """Which processes are there."""
-        return Attendance(self.redis)
+        return Presence(self.redis)
 
     @cached_property
-    def claims(self) -> Claims:
+    def claims(self) -> ArtifactPins:
         """What a collector is removing."""
-        return Claims(self.redis)
+        return ArtifactPins(self.redis)
 
     @cached_property
-    def register(self) -> Register:
+    def register(self) -> RQRegistration:
         """RQ's records of its workers."""
-        return Register(self.redis)
+        return RQRegistration(self.redis)
 
     def now(self) -> float:
         """Seconds since 1970 on Redis' clock, which all records use."""

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Ending:
+class RunOutcome:
     """``fields`` for the job's record; ``exc_string``: what RQ keeps of a failure; ``about``: for the log."""
 
     outcome: Outcome
@@ -26,13 +26,13 @@ class Ending:
     about: str = ""
 
     @classmethod
-    def of(cls, job: Job) -> Ending:
+    def of(cls, job: Job) -> RunOutcome:
         """The job has succeeded."""
         about = f"{job.spec.layer} unit {job.spec.unit} of {job.spec.model}"
         return cls("succeeded", job.to_fields(), about=about)
 
     @classmethod
-    def by(cls, error: Exception, job_id: str) -> Ending:
+    def by(cls, error: Exception, job_id: str) -> RunOutcome:
         """``error`` ended the run of that job. Logged: a line where foreseen, the traceback where not."""
         if isinstance(error, Cancelled):
             _log.info("job %s is %s", job_id, error)

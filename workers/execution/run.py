@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import Literal
 
 from workers.errors import GivenBack, LeaseLost
-from workers.execution.context import Runtime, Ticket
+from workers.execution.context import RenderFuture, WorkerContext
 from workers.queue.leases import Run
 
 Phase = Literal["reading", "loading", "computing", "storing"]
@@ -28,13 +28,13 @@ Phase = Literal["reading", "loading", "computing", "storing"]
 LIMITS_S: Mapping[Phase, float] = {"reading": 300.0, "loading": 900.0, "storing": 300.0}
 
 
-class Assignment:
+class JobRun:
     """One run in the slot called ``slot``. ``lost`` and ``cancelled`` are set by other threads, for good.
 
     ``checkpoints`` are the paths of what the store keeps for this job until its end.
     """
 
-    def __init__(self, run: Run, slot: str, runtime: Runtime) -> None:
+    def __init__(self, run: Run, slot: str, runtime: WorkerContext) -> None:
         self.run = run
         self.slot = slot
         self.runtime = runtime
@@ -44,7 +44,7 @@ class Assignment:
         self.phase: Phase = "reading"
         self._since_s = time.monotonic()
         self._lock = threading.Lock()
-        self._ticket: Ticket | None = None
+        self._ticket: RenderFuture | None = None
         self._deadline_at: float | None = None
 
     # -- the slot's thread ---------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ class Assignment:
         self._since_s = time.monotonic()
         self.phase = phase
 
-    def watch(self, ticket: Ticket, deadline_at: float | None) -> None:
+    def watch(self, ticket: RenderFuture, deadline_at: float | None) -> None:
         """Pass on to ``ticket`` what the run is told and was told; ``deadline_at``: what it knows."""
         with self._lock:
             self._ticket = ticket
@@ -114,11 +114,11 @@ class Assignment:
             ticket.cancel()
 
 
-_current: ContextVar[Assignment] = ContextVar("assignment")
+_current: ContextVar[JobRun] = ContextVar("assignment")
 
 
 @contextmanager
-def assigned(assignment: Assignment) -> Iterator[None]:
+def assigned(assignment: JobRun) -> Iterator[None]:
     """Within, `current` of this thread is ``assignment``."""
     token = _current.set(assignment)
     try:
@@ -127,6 +127,6 @@ def assigned(assignment: Assignment) -> Iterator[None]:
         _current.reset(token)
 
 
-def current() -> Assignment:
+def current() -> JobRun:
     """On whose behalf this thread works. Raises `LookupError` outside a slot."""
     return _current.get()

@@ -17,7 +17,7 @@ from proxygrad.spec import Result
 from workers.execution import run as assignments
 from workers.execution.compute import PROGRESS_S, compute
 from workers.execution.context import Rendering
-from workers.execution.run import Assignment
+from workers.execution.run import JobRun
 from workers.jobs.repository import ImageInfo, Job, image_path, result_path
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def render(job_id: str) -> Job:
     return _stored(assignment, job) or _keep(assignment, job, compute(assignment, job))
 
 
-def _stored(assignment: Assignment, job: Job) -> Job | None:
+def _stored(assignment: JobRun, job: Job) -> Job | None:
     """The answer, where an earlier run stored everything and died before it could say so.
 
     A record with an image gone or damaged is none, and is taken away: the image could not be made the same
@@ -63,7 +63,7 @@ def _stored(assignment: Assignment, job: Job) -> Job | None:
     return stored
 
 
-def _keep(assignment: Assignment, job: Job, rendering: Rendering) -> Job:
+def _keep(assignment: JobRun, job: Job, rendering: Rendering) -> Job:
     """Store images and record; the job as the store has it, which may be in part or all an earlier run's."""
     kept = [_keep_image(assignment, job, rendering, number) for number in range(len(rendering.images))]
     result = kept[0].result
@@ -83,7 +83,7 @@ def _keep(assignment: Assignment, job: Job, rendering: Rendering) -> Job:
     return _keep_record(assignment, ended)
 
 
-def _keep_record(assignment: Assignment, ended: Job) -> Job:
+def _keep_record(assignment: JobRun, ended: Job) -> Job:
     """The job as the store has it: another run's record counts where the images are those it describes."""
     jobs, store = assignment.runtime.jobs, assignment.runtime.store
     path, record = result_path(ended.id), ended.model_dump_json().encode()
@@ -106,7 +106,7 @@ class _Kept:
     result: Result
 
 
-def _keep_image(assignment: Assignment, job: Job, rendering: Rendering, number: int) -> _Kept:
+def _keep_image(assignment: JobRun, job: Job, rendering: Rendering, number: int) -> _Kept:
     store, path = assignment.runtime.store, image_path(job.id, number)
     own = rendering.result
     if len(rendering.images) > 1:

@@ -60,7 +60,7 @@ return {{waiting, exact(NOW - oldest), redis.call('SCARD', RUNNING), redis.call(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Census:
+class FleetStatistics:
     """The counts of one moment.
 
     ``waiting``: jobs by priority and model, a zero for each served model without any. ``oldest_s``: how long
@@ -109,12 +109,12 @@ def _models(words: list[dict[str, Any]]) -> dict[str, bool]:
     return dict(sorted(found.items()))
 
 
-class Censuses:
+class FleetStatisticsReader:
     """Counts. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:
         self._count = Script(redis, _COUNT, "no-writes")
 
-    def take(self) -> Census:
+    def take(self) -> FleetStatistics:
         """How it stands now. Raises `RedisError`."""
-        return Census.of(self._count())
+        return FleetStatistics.of(self._count())

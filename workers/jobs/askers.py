@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import redis
 
 from workers.broker import queue
-from workers.broker.pipeline import Command
+from workers.broker.pipeline import RedisCommand
 from workers.broker.scripts import Script
 
 _ADD = """
@@ -21,13 +21,13 @@ note_asker(ARGV[3], ARGV[4], true)
 
 
 @dataclass(frozen=True)
-class Asked:
+class Requester:
     """One caller's interest in a job. ``withdrawn_at``: when it cancelled, in seconds since 1970."""
 
     withdrawn_at: float | None = None
 
 
-class Askers:
+class Requesters:
     """Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:
@@ -37,12 +37,12 @@ class Askers:
         """Note for as long as records are kept that ``caller`` asked for what the store answers."""
         self._add(job_id, caller)
 
-    def asked(self, job_id: str, caller: str) -> Command[Asked | None]:
+    def asked(self, job_id: str, caller: str) -> RedisCommand[Requester | None]:
         """Whether ``caller`` asked for the job, and withdrew; None when it never did, or long ago."""
-        return Command(lambda client: client.hget(queue.askers_key(job_id), caller), _asked)
+        return RedisCommand(lambda client: client.hget(queue.askers_key(job_id), caller), _asked)
 
 
-def _asked(mark: bytes | None) -> Asked | None:
+def _asked(mark: bytes | None) -> Requester | None:
     if mark is None:
         return None
-    return Asked(float(mark) if mark else None)
+    return Requester(float(mark) if mark else None)

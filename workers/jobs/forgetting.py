@@ -16,7 +16,7 @@ import redis
 
 from workers.broker import queue
 from workers.broker.scripts import Script, text
-from workers.storage.pins import CLAIM_S, CLAIM_USE_S, Claim, Claims, claim_key, pin_key
+from workers.storage.pins import CLAIM_S, CLAIM_USE_S, ArtifactPins, DeletionLock, claim_key, pin_key
 from workers.storage.store import Store
 
 #: Between two looks of a worker for jobs that have stopped.
@@ -62,7 +62,7 @@ class Forget:
     def __init__(self, redis: redis.Redis, store: Store) -> None:
         self._redis = redis
         self._store = store
-        self._claims = Claims(redis)
+        self._claims = ArtifactPins(redis)
         self._forget = Script(redis, _FORGET, "allow-oom")
 
     def __call__(self, job_id: str, record: str, *, again: bool = False, caller: str | None = None) -> bool:
@@ -76,7 +76,7 @@ class Forget:
         word = text(self._forget(job_id, token, CLAIM_S, int(again), caller or ""))
         if word:
             return word == "shared"
-        claim = Claim(job_id, token, asked_s + CLAIM_USE_S)
+        claim = DeletionLock(job_id, token, asked_s + CLAIM_USE_S)
         try:
             paths = [stored.path for stored in self._store.list(job_id)]
             for path in sorted(paths, key=lambda path: path != record):

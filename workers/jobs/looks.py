@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import redis
 
-from workers.broker.pipeline import Command
+from workers.broker.pipeline import RedisCommand
 from workers.broker.queue import FORGOTTEN_KEY
 from workers.broker.scripts import Script
 from workers.jobs.records import Job
 from workers.latest import Latest
 from workers.queue.fair_queue import POSITION
-from workers.storage import pins as claims
+from workers.storage import pins
 from workers.storage.pins import claim_key, pin_key
 
 #: Answers that are kept, those looked at last; one takes 10 to 100 KB.
@@ -39,14 +39,14 @@ return {{promised, finished_at ~= known_end and redis.call('HGETALL', own_key(id
 """
 
 
-class Looks:
+class StatusQuery:
     """Looks at jobs. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:
         self._look = Script(redis, POSITION + _LOOK, "allow-oom")
         self._kept: Latest[str, tuple[bytes, Job]] = Latest(MOST_KEPT)
 
-    def __call__(self, job_id: str, *, asked_by: str | None = None) -> Command[tuple[Job | None, bool]]:
+    def __call__(self, job_id: str, *, asked_by: str | None = None) -> RedisCommand[tuple[Job | None, bool]]:
         """The job as it stands, None where it has no record; and whether its answer is promised for an hour.
 
         A promise is made of an answer that is not being removed. ``asked_by``: who asks its question just
@@ -54,7 +54,7 @@ class Looks:
         each time.
         """
         end, kept = self._kept.get(job_id) or (b"", None)
-        words = (job_id, end.decode(), asked_by or "", claims.PIN_S)
+        words = (job_id, end.decode(), asked_by or "", pins.PIN_S)
 
         def read(reply: tuple[int, list[bytes] | None]) -> tuple[Job | None, bool]:
             promised, flat = reply
@@ -63,7 +63,7 @@ class Looks:
             assert kept is not None  # nothing else ended at that moment
             return kept, bool(promised)
 
-        return Command(lambda client: self._look(*words, client=client), read)
+        return RedisCommand(lambda client: self._look(*words, client=client), read)
 
     def _read(self, job_id: str, flat: list[bytes]) -> Job | None:
         if not flat:

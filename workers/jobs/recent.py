@@ -30,14 +30,14 @@ end
 """
 
 
-class Entry(NamedTuple):
+class IndexEntry(NamedTuple):
     """One entry of the index: when the job was created, in seconds since 1970, and its id."""
 
     created_at: float
     job_id: str
 
 
-def older(redis: redis.Redis, key: str, last: Entry | None) -> Iterator[Entry]:
+def older(redis: redis.Redis, key: str, last: IndexEntry | None) -> Iterator[IndexEntry]:
     """Entries of the index at ``key`` older than ``last``, the newest first, read some at a time.
 
     What comes or goes meanwhile moves no other: none is met twice or passed over.
@@ -47,7 +47,7 @@ def older(redis: redis.Redis, key: str, last: Entry | None) -> Iterator[Entry]:
         last = page[-1]
 
 
-def _page(redis: redis.Redis, key: str, last: Entry | None, most: int) -> list[Entry]:
+def _page(redis: redis.Redis, key: str, last: IndexEntry | None, most: int) -> list[IndexEntry]:
     """In the order of Redis, backwards: by time, and of the same time by id."""
     start = "+inf" if last is None else repr(last.created_at)
     ties = 0 if last is None else redis.zcount(key, start, start)
@@ -55,11 +55,11 @@ def _page(redis: redis.Redis, key: str, last: Entry | None, most: int) -> list[E
         list[tuple[bytes, float]],
         redis.zrevrangebyscore(key, start, "-inf", start=0, num=most + ties, withscores=True),
     )
-    entries = [Entry(created_at, member.decode()) for member, created_at in found]
+    entries = [IndexEntry(created_at, member.decode()) for member, created_at in found]
     return [each for each in entries if last is None or each < last][:most]
 
 
-class Recent:
+class JobIndex:
     """Reads the index. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:
@@ -67,8 +67,8 @@ class Recent:
         self._drop = Script(redis, _DROP, "allow-oom")
 
     def before(
-        self, last: Entry | None, most: int, names: tuple[str, ...], caller: str | None = None
-    ) -> Iterator[tuple[Entry, Mapping[bytes, bytes]]]:
+        self, last: IndexEntry | None, most: int, names: tuple[str, ...], caller: str | None = None
+    ) -> Iterator[tuple[IndexEntry, Mapping[bytes, bytes]]]:
         """Entries older than ``last``, the newest first, with the fields ``names`` of their records.
 
         At most ``most`` entries are looked at. What has no record any more comes without fields. ``caller``:
@@ -84,7 +84,7 @@ class Recent:
             last = entries[-1]
 
     def _records(
-        self, key: str, entries: list[Entry], names: tuple[str, ...], caller: str | None
+        self, key: str, entries: list[IndexEntry], names: tuple[str, ...], caller: str | None
     ) -> list[dict[bytes, bytes]]:
         with self._redis.pipeline(transaction=False) as pipe:
             for entry in entries:
@@ -101,7 +101,7 @@ class Recent:
             self._drop(key, *gone)
         return records
 
-    def _mark(self, entries: list[Entry], records: list[dict[bytes, bytes]], caller: str) -> None:
+    def _mark(self, entries: list[IndexEntry], records: list[dict[bytes, bytes]], caller: str) -> None:
         with self._redis.pipeline(transaction=False) as pipe:
             for entry in entries:
                 pipe.hget(queue.askers_key(entry.job_id), caller)

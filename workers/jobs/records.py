@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxygrad.spec import Result, ToldSpec
+from proxygrad.spec import Result, StoredSpec
 from workers.jobs import specs
 from workers.jobs.submission import ANONYMOUS, Priority
 
@@ -54,7 +54,7 @@ class ImageInfo(_Record):
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePlace:
     """How many jobs were ``ahead`` of one that waits, and whether a live worker would have ``taken`` it.
 
     ``eta_s``: until its end, as is expected by the latest runs; None where there were none. It passes with
@@ -77,7 +77,7 @@ class Job(_Record):
     """
 
     id: str
-    spec: ToldSpec
+    spec: StoredSpec
     state: State
     created_at: float
     started_at: float | None = None
@@ -98,7 +98,7 @@ class Job(_Record):
     checkpoint: Checkpoint | None = Field(default=None, exclude=True)
     cancel_requested: float | None = Field(default=None, exclude=True)
     expected_at: float | None = Field(default=None, exclude=True)
-    place: Place = Field(default=Place(), exclude=True)
+    place: QueuePlace = Field(default=QueuePlace(), exclude=True)
 
     def eta_s(self, now_s: float) -> float | None:
         """Seconds until its end, as is expected at the time ``now_s``; None where nothing is known."""

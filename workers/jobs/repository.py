@@ -22,48 +22,48 @@ import redis
 
 from proxygrad.spec import ModelInfo, Spec
 from workers.broker import queue
-from workers.broker.pipeline import Command, Steps, in_turn
-from workers.jobs.askers import Asked, Askers
+from workers.broker.pipeline import Operation, RedisCommand, run_blocking
+from workers.jobs.askers import Requester, Requesters
 from workers.jobs.cancellation import Cancel
 from workers.jobs.events import Event, Events, is_after, is_event_id, progress_event, state_event
 from workers.jobs.forgetting import Forget
-from workers.jobs.looks import Looks
-from workers.jobs.recent import ASKED_FIELD, Entry, Recent
+from workers.jobs.looks import StatusQuery
+from workers.jobs.recent import ASKED_FIELD, IndexEntry, JobIndex
 from workers.jobs.records import Checkpoint, ImageInfo, Job, Problem, State
 from workers.jobs.results import Answers, image_path, result_path
 from workers.jobs.submission import (
     ANONYMOUS,
     MAX_URL_LENGTH,
+    JobOptions,
     Limits,
     Mode,
     Priority,
-    Request,
     Submission,
     Submit,
-    Wishes,
+    VisualizationRequest,
 )
 from workers.queue.deliveries import Deliveries
-from workers.queue.fair_queue import Ready
-from workers.storage.pins import Claims
+from workers.queue.fair_queue import FairQueue
+from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
 
 __all__ = [
     "ANONYMOUS",
     "MAX_URL_LENGTH",
-    "Asked",
     "Checkpoint",
-    "Entry",
     "Event",
     "ImageInfo",
+    "IndexEntry",
     "Job",
+    "JobOptions",
     "Jobs",
     "Limits",
     "Priority",
     "Problem",
-    "Request",
+    "Requester",
     "State",
     "Submission",
-    "Wishes",
+    "VisualizationRequest",
     "events_channel",
     "image_path",
     "is_after",
@@ -94,13 +94,13 @@ class Jobs:
         self._answers = Answers(redis, store)
         self._submit = Submit(redis)
         self._cancel = Cancel(redis)
-        self._ready = Ready(redis)
-        self._look = Looks(redis)
-        self._claims = Claims(redis)
+        self._ready = FairQueue(redis)
+        self._look = StatusQuery(redis)
+        self._claims = ArtifactPins(redis)
         self._forget = Forget(redis, store)
-        self._recent = Recent(redis)
+        self._recent = JobIndex(redis)
         self._events = Events(redis)
-        self._askers = Askers(redis)
+        self._askers = Requesters(redis)
         self._deliveries = Deliveries(redis)
 
     def submit(
@@ -117,16 +117,18 @@ class Jobs:
         The same question has the same id and is computed once: one that waits or runs is joined, one that
         succeeded is returned as it is. One that failed or was cancelled is queued again, and so is one
         whose stored answer is gone. Who joins makes a waiting job interactive and its deadline later, where
-        the `Request` says so, and takes back a cancellation.
+        the `VisualizationRequest` says so, and takes back a cancellation.
 
         ``flow``: the batch of the caller that it belongs to; turns are shared among callers and batches.
         Raises what `Spec.resolve` raises, `StorageError`, `TooManyWebhooks`, and, where a new job would be
         needed, `QueueFull` or `QueueMemoryFull`.
         """
-        request = question if isinstance(question, Request) else Request.of(question)
-        return in_turn(self.submitting(Submission.of(request, model, caller, flow), limits), self._redis)
+        request = (
+            question if isinstance(question, VisualizationRequest) else VisualizationRequest.of(question)
+        )
+        return run_blocking(self.submitting(Submission.of(request, model, caller, flow), limits), self._redis)
 
-    def submitting(self, submission: Submission, limits: Limits) -> Steps[tuple[Job, bool]]:
+    def submitting(self, submission: Submission, limits: Limits) -> Operation[tuple[Job, bool]]:
         """The same in steps."""
         # The promise comes before the look: what is seen after it stays.
         known, promised = yield from self._promised(submission.job_id, submission.caller)
@@ -157,13 +159,13 @@ class Jobs:
             priority=known.priority,
             caller=caller or known.caller,
         )
-        return in_turn(self._enqueue(submission, "retry", limits), self._redis)
+        return run_blocking(self._enqueue(submission, "retry", limits), self._redis)
 
-    def asked(self, job_id: str, caller: str) -> Asked | None:
+    def asked(self, job_id: str, caller: str) -> Requester | None:
         """Whether ``caller`` asked for the job; None when it never did, or before records are kept."""
         return self.asking(job_id, caller)(self._redis)
 
-    def asking(self, job_id: str, caller: str) -> Command[Asked | None]:
+    def asking(self, job_id: str, caller: str) -> RedisCommand[Requester | None]:
         """The same as a command."""
         return self._askers.asked(job_id, caller)
 
@@ -194,13 +196,13 @@ class Jobs:
 
     def recent(
         self,
-        last: Entry | None,
+        last: IndexEntry | None,
         most: int,
         looked_at: int,
         fits: Callable[[Job], bool],
         *,
         caller: str | None = None,
-    ) -> tuple[list[Job], Entry | None]:
+    ) -> tuple[list[Job], IndexEntry | None]:
         """Of the records older than ``last``, the newest first, ``most`` that fit; and where to go on.
 
         The jobs come without result and images. At most ``looked_at`` are looked at; None: there are no more.
@@ -216,7 +218,7 @@ class Jobs:
                 return jobs, entry
         return jobs, None
 
-    def _enqueue(self, submission: Submission, mode: Mode, limits: Limits) -> Steps[tuple[Job, bool]]:
+    def _enqueue(self, submission: Submission, mode: Mode, limits: Limits) -> Operation[tuple[Job, bool]]:
         fields, created = yield from self._submit(submission, mode, limits)
         return Job.from_fields(submission.job_id, fields), created
 
@@ -237,11 +239,11 @@ class Jobs:
         """The job of that id as it stands, or None. Raises `StorageError` when the store cannot be read."""
         return self._recorded(job_id) or self.stored(job_id)
 
-    def looking(self, job_id: str) -> Steps[Job | None]:
+    def looking(self, job_id: str) -> Operation[Job | None]:
         """As `fetch`, with what is known of one that waits; a stored answer is promised for an hour."""
         return (yield from self._promised(job_id, None))[0]
 
-    def _promised(self, job_id: str, asked_by: str | None) -> Steps[tuple[Job | None, bool]]:
+    def _promised(self, job_id: str, asked_by: str | None) -> Operation[tuple[Job | None, bool]]:
         """The job as it stands, and of one that succeeded whether its stored answer is promised for an hour.
 
         ``asked_by``: who asks its question, so that it is not to be forgotten any more.
@@ -289,7 +291,7 @@ class Jobs:
         return self._ready.position(job_id)
 
 
-def _listed(entry: Entry, fields: Mapping[bytes, bytes], caller: str | None) -> Job | None:
+def _listed(entry: IndexEntry, fields: Mapping[bytes, bytes], caller: str | None) -> Job | None:
     """The job of an entry as the caller sees it; None when there is none for it any more."""
     if b"state" not in fields or (caller is not None and ASKED_FIELD not in fields):
         return None

@@ -18,14 +18,14 @@ from typing import TypeVar
 import redis
 from pydantic import BaseModel, ValidationError
 
-from workers.broker.pipeline import Steps
+from workers.broker.pipeline import Operation
 from workers.broker.queue import ANONYMOUS
 from workers.errors import StorageError
-from workers.jobs.askers import Askers
+from workers.jobs.askers import Requesters
 from workers.jobs.looks import MOST_KEPT
 from workers.jobs.records import ImageInfo, Job
 from workers.latest import Latest
-from workers.storage.pins import Claim, Claims
+from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store
 
 #: That files of an answer were removed by hand is noticed within so many seconds.
@@ -70,8 +70,8 @@ class Answers:
 
     def __init__(self, redis: redis.Redis, store: Store) -> None:
         self._store = store
-        self._claims = Claims(redis)
-        self._askers = Askers(redis)
+        self._claims = ArtifactPins(redis)
+        self._askers = Requesters(redis)
         self._seen_whole: Latest[str, tuple[Job, float]] = Latest(MOST_KEPT)
 
     def stored(self, job_id: str) -> Job | None:
@@ -104,7 +104,7 @@ class Answers:
             png is not None and _fits(png, image) for png, image in zip(pictures, job.images, strict=True)
         )
 
-    def seems_whole(self, job: Job) -> Steps[bool]:
+    def seems_whole(self, job: Job) -> Operation[bool]:
         """As `whole`, not looked at again of the same answer for `WHOLE_S`."""
         seen, until_s = self._seen_whole.get(job.id) or (None, 0.0)
         if seen is not job or time.monotonic() >= until_s:
@@ -158,7 +158,7 @@ class Answers:
             _log.warning("%s in the store %s is damaged and counts as gone", damaged.path, self._store.url)
         try:
             claim = self._claims.claim(job_id, damaged=True)
-            if not isinstance(claim, Claim):
+            if not isinstance(claim, DeletionLock):
                 return None
             try:
                 return self._read_or_remove(claim, read)
@@ -168,7 +168,7 @@ class Answers:
             _log.warning("what is damaged of job %s stays for now: %s", job_id, error)
             return None
 
-    def _read_or_remove(self, claim: Claim, read: Callable[[], _Read | None]) -> _Read | None:
+    def _read_or_remove(self, claim: DeletionLock, read: Callable[[], _Read | None]) -> _Read | None:
         """A run may have replaced the file before the claim, so it is read again. Then nobody writes it."""
         try:
             return read()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from proxygrad.spec import Spec, ToldSpec
+from proxygrad.spec import Spec, StoredSpec
 from workers.latest import Latest
 
 #: One takes 3.5 KB.
 MOST_KEPT = 1024
 
-_TOLD: TypeAdapter[Spec] = TypeAdapter(ToldSpec)
+_TOLD: TypeAdapter[Spec] = TypeAdapter(StoredSpec)
 _kept: Latest[str, Spec] = Latest(MOST_KEPT)
 
 

@@ -13,7 +13,7 @@ from redis.exceptions import OutOfMemoryError
 
 from proxygrad.spec import ModelInfo, Spec
 from workers.broker import queue
-from workers.broker.pipeline import Command, Steps
+from workers.broker.pipeline import Operation, RedisCommand
 from workers.broker.scripts import Script
 from workers.errors import QueueFull, QueueMemoryFull, TooManyInFlight, TooManyWebhooks
 from workers.jobs import specs
@@ -32,7 +32,7 @@ RETRY_UNKNOWN_S = 30
 RETRY_MAX_S = 60
 
 
-class Wishes(BaseModel):
+class JobOptions(BaseModel):
     """How soon an answer is wanted, which is no part of its identity."""
 
     priority: Priority = Field(
@@ -57,7 +57,7 @@ class Wishes(BaseModel):
     )
 
 
-class Request(Spec, Wishes):
+class VisualizationRequest(Spec, JobOptions):
     """A question, and how soon its answer is wanted."""
 
     @classmethod
@@ -99,7 +99,7 @@ class Submission:
     webhook: str | None = None
 
     @classmethod
-    def of(cls, request: Request, model: ModelInfo, caller: str, flow: str | None) -> Self:
+    def of(cls, request: VisualizationRequest, model: ModelInfo, caller: str, flow: str | None) -> Self:
         """What ``request`` asks of ``model``. Raises what `Spec.resolve` raises."""
         spec = request.spec.resolve(model)
         return cls(
@@ -239,7 +239,7 @@ class Submit:
 
     def __call__(
         self, submission: Submission, mode: Mode, limits: Limits
-    ) -> Steps[tuple[Mapping[bytes, bytes], bool]]:
+    ) -> Operation[tuple[Mapping[bytes, bytes], bool]]:
         """The record's fields, and whether this created the job.
 
         Raises `QueueFull`, or `QueueMemoryFull` where Redis takes nothing new; what waits or runs is joined
@@ -261,9 +261,9 @@ class Submit:
 
     def _sending(
         self, script: Script, submission: Submission, mode: Mode, limits: Limits
-    ) -> Command[list[Any]]:
+    ) -> RedisCommand[list[Any]]:
         words = self._words(submission, mode, limits, create=script is self._create)
-        return Command(lambda client: script(*words, client=client), list)
+        return RedisCommand(lambda client: script(*words, client=client), list)
 
     def _words(
         self, submission: Submission, mode: Mode, limits: Limits, *, create: bool

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Place:
+class CacheEntry:
     """Where a model stands when it is loaded. Whoever loads it holds ``loading``.
 
     ``size_bytes``: what it takes, as far as is known; counted while it is there or ``arriving``. ``users``:
@@ -54,34 +54,34 @@ class Place:
         return self.network is not None and not (self.users or self.stays)
 
 
-class Places:
+class MemoryBudget:
     """The places of all models, which share ``budget_bytes``. Safe to share between threads."""
 
     def __init__(self, names: Iterable[str], budget_bytes: int) -> None:
-        self._places = {name: Place(name) for name in names}
+        self._places = {name: CacheEntry(name) for name in names}
         self._budget_bytes = budget_bytes
         self._uses = 0
         self._changed = threading.Condition()
 
-    def __getitem__(self, name: str) -> Place:
+    def __getitem__(self, name: str) -> CacheEntry:
         """Raises `KeyError`."""
         return self._places[name]
 
-    def use(self, place: Place) -> None:
+    def use(self, place: CacheEntry) -> None:
         """Keep what is there, or comes, until `leave`."""
         with self._changed:
             self._uses += 1
             place.users += 1
             place.wanted = self._uses
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: CacheEntry) -> None:
         """The end of a use."""
         with self._changed:
             place.users -= 1
             self._make_room(0)
             self._changed.notify_all()
 
-    def expect(self, place: Place) -> None:
+    def expect(self, place: CacheEntry) -> None:
         """Make room for a model of ``place.size_bytes``.
 
         Where the ones in use leave too little, it waits `PATIENCE_S` for them and then goes beyond the
@@ -96,7 +96,7 @@ class Places:
                 self._changed.wait(rest_s)
             place.arriving = True
 
-    def put(self, place: Place, network: Network | None, size_bytes: int) -> None:
+    def put(self, place: CacheEntry, network: Network | None, size_bytes: int) -> None:
         """Put a model there, expected or not; None where it did not come."""
         with self._changed:
             place.network, place.arriving, place.size_bytes = network, False, size_bytes
@@ -143,7 +143,7 @@ class Places:
             _log.info("left for want of memory: %s", ", ".join(leaving))
         return self._taken_bytes + wanted_bytes <= self._budget_bytes
 
-    def _warn(self, place: Place) -> None:
+    def _warn(self, place: CacheEntry) -> None:
         taken_mb, budget_mb = self._taken_bytes / 1e6, self._budget_bytes / 1e6
         _log.warning(
             "with model %s, models take %.1f MB of the %.1f MB they may", place.name, taken_mb, budget_mb

@@ -14,7 +14,7 @@ from proxygrad.spec import ModelInfo
 _log = logging.getLogger(__name__)
 
 
-class Note(BaseModel):
+class ModelMetadata(BaseModel):
     """A model as it was found: what it depends on, what it offers, and what memory it takes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,23 +24,23 @@ class Note(BaseModel):
     size_bytes: int
 
 
-class Notes:
+class MetadataCache:
     """A folder of notes, one a model, which several workers may share; without a folder, none are kept."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
-    def read(self, name: str, fingerprint: dict[str, JsonValue]) -> Note | None:
+    def read(self, name: str, fingerprint: dict[str, JsonValue]) -> ModelMetadata | None:
         """The note of that model, if it depends on the same now; a file that is damaged counts as none."""
         if self._folder is None:
             return None
         try:
-            note = Note.model_validate_json((self._folder / f"{name}.json").read_bytes())
+            note = ModelMetadata.model_validate_json((self._folder / f"{name}.json").read_bytes())
         except (OSError, ValidationError):
             return None
         return note if note.fingerprint == fingerprint else None
 
-    def write(self, name: str, note: Note) -> None:
+    def write(self, name: str, note: ModelMetadata) -> None:
         """Keep a note in the place of an earlier one. Where that cannot be done, the next start is slower."""
         if self._folder is None:
             return

@@ -25,8 +25,8 @@ from proxygrad.networks.network import Network
 from proxygrad.spec import ModelInfo
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Job, Problem
-from workers.models.memory_budget import Place, Places
-from workers.models.metadata_cache import Note, Notes
+from workers.models.memory_budget import CacheEntry, MemoryBudget
+from workers.models.metadata_cache import MetadataCache, ModelMetadata
 
 #: Between two tries to load a model that could not be loaded.
 RETRY_S = 30.0
@@ -42,14 +42,14 @@ class ModelChanged(ModelError):
     """The model is not the one that was published; what it is now has been published instead."""
 
 
-class Shelf:
+class ModelCache:
     """Networks by name, for any number of threads. A network itself belongs to the engine's thread."""
 
-    def __init__(self, catalogue: Catalogue, device: str, budget_bytes: int, notes: Notes) -> None:
+    def __init__(self, catalogue: Catalogue, device: str, budget_bytes: int, notes: MetadataCache) -> None:
         self._catalogue = catalogue
         self._device = device
         self._notes = notes
-        self._places = Places(catalogue.names, budget_bytes)
+        self._places = MemoryBudget(catalogue.names, budget_bytes)
         self._infos: dict[str, ModelInfo] = {}
         self._refused: dict[str, dict[str, JsonValue]] = {}  # what the ones that never were ready depended on
 
@@ -60,7 +60,7 @@ class Shelf:
         ``budget_bytes``: for the weights of all loaded models. ``notes``: a folder for what was found out
         about models, which need not be loaded then at the next start; None: they are.
         """
-        shelf = cls(catalogue, device, budget_bytes, Notes(notes))
+        shelf = cls(catalogue, device, budget_bytes, MetadataCache(notes))
         for name in catalogue.names:
             shelf._survey(name)
         return shelf
@@ -134,7 +134,7 @@ class Shelf:
             if not place.stays:
                 self._note(place, fingerprint)
 
-    def _load(self, place: Place) -> Network:
+    def _load(self, place: CacheEntry) -> Network:
         """With ``place.loading`` held: put the network there. Raises `ModelError`."""
         if place.problem is not None and time.monotonic() < place.tried_s + RETRY_S:
             raise ModelError(place.problem.detail)
@@ -155,9 +155,11 @@ class Shelf:
             raise ModelChanged(f"the files of model {place.name!r} have changed; ask the question again")
         return network
 
-    def _note(self, place: Place, fingerprint: dict[str, JsonValue]) -> None:
+    def _note(self, place: CacheEntry, fingerprint: dict[str, JsonValue]) -> None:
         info, size_bytes = self._infos[place.name], place.size_bytes
-        self._notes.write(place.name, Note(fingerprint=fingerprint, info=info, size_bytes=size_bytes))
+        self._notes.write(
+            place.name, ModelMetadata(fingerprint=fingerprint, info=info, size_bytes=size_bytes)
+        )
 
     def _built(self, name: str) -> Network:
         try:
@@ -176,7 +178,7 @@ def _size_bytes(network: Network) -> int:
     return int(_WORKING * sum(tensor.numel() * tensor.element_size() for tensor in tensors))
 
 
-def _told(place: Place, error: Exception) -> ModelError:
+def _told(place: CacheEntry, error: Exception) -> ModelError:
     """What keeps a model from being loaded, noted at its place."""
     if not isinstance(error, ModelError):
         _log.error("model %s cannot be loaded", place.name, exc_info=error)

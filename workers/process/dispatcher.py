@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
-from workers.execution.context import Runtime
-from workers.queue.fair_queue import Ready
+from workers.execution.context import WorkerContext
+from workers.queue.fair_queue import FairQueue
 
 #: A wake-up that got lost costs no more than this; so does `rq resume`, which wakes nobody.
 LOOK_S = 1.0
@@ -29,10 +29,10 @@ _log = logging.getLogger(__name__)
 class Dispatcher(threading.Thread):
     """Hands job ids to slots. `start` it, `wake` it when work may have come, and `stop` it."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: WorkerContext) -> None:
         super().__init__(name="dispatcher", daemon=True)
         self._runtime = runtime
-        self._ready = Ready(runtime.redis)
+        self._ready = FairQueue(runtime.redis)
         lock = threading.Lock()
         self._changed = threading.Condition(lock)  # the dispatcher waits here
         self._handed = threading.Condition(lock)  # the slots wait here

@@ -11,7 +11,7 @@ from workers.execution.task import render
 from workers.jobs.repository import Job
 
 
-class Entry(RQJob):
+class QueueEntry(RQJob):
     """A job as a slot takes it from the queue.
 
     Whoever can write to Redis could name any function in it: this class runs the one task and nothing

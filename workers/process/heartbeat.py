@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable
 
 from workers.broker.scripts import stamp
-from workers.execution.context import Runtime
+from workers.execution.context import WorkerContext
 from workers.execution.drain import FAULT_STATUS, end_now
-from workers.execution.run import Assignment
+from workers.execution.run import JobRun
 from workers.fleet.catalog import withdraw
-from workers.process.slots import Slots
+from workers.process.slots import SlotPool
 from workers.queue import leases
 
 #: Longest time for the last words of a process whose engine hangs.
@@ -25,10 +25,10 @@ LAST_WORDS_S = 2.0
 _log = logging.getLogger(__name__)
 
 
-class Beats:
+class Heartbeat:
     """To be called, `round`, every `workers.queue.leases.BEAT_S` seconds until the slots have ended."""
 
-    def __init__(self, runtime: Runtime, slots: Slots, end: Callable[[int], None] = end_now) -> None:
+    def __init__(self, runtime: WorkerContext, slots: SlotPool, end: Callable[[int], None] = end_now) -> None:
         self._runtime = runtime
         self._slots = slots
         self._end = end
@@ -49,7 +49,7 @@ class Beats:
         if self._runtime.engine.stalled_s >= self._runtime.stall_s + leases.LEASE_S:
             self._give_up()
 
-    def _progresses(self, run: Assignment) -> bool:
+    def _progresses(self, run: JobRun) -> bool:
         if run.phase == "computing":
             return self._runtime.engine.stalled_s < self._runtime.stall_s
         if run.overdue and not self._runtime.stopping.is_set():

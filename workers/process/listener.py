@@ -20,8 +20,8 @@ from rq.command import PUBSUB_CHANNEL_TEMPLATE
 
 from workers.batches import batching
 from workers.broker import queue
-from workers.execution.context import Runtime
-from workers.process.slots import Slots
+from workers.execution.context import WorkerContext
+from workers.process.slots import SlotPool
 from workers.queue.attendance import channel_of
 
 #: How often it looks whether it shall end.
@@ -40,8 +40,8 @@ class Listener(threading.Thread):
     def __init__(
         self,
         client: redis.Redis,
-        runtime: Runtime,
-        slots: Slots,
+        runtime: WorkerContext,
+        slots: SlotPool,
         ended: threading.Event,
         look_s: float = LOOK_S,
     ) -> None:

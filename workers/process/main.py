@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import redis
 
 from proxygrad.errors import ProxyGradError
-from workers.batches import expander as expansion
-from workers.batches.expander import Expansion
+from workers.batches import expander
+from workers.batches.expander import BatchExpander
 from workers.broker.connection import WORKER_CONNECTIONS
 from workers.errors import SettingsError
-from workers.execution.context import Runtime
+from workers.execution.context import WorkerContext
 from workers.execution.drain import FAULT_STATUS, Drain, end_now
 from workers.fleet import catalog
 from workers.jobs import forgetting
-from workers.process.periodic import Rounds
+from workers.process.periodic import PeriodicThread
 from workers.process.signals import drain_on_signals
 from workers.queue import leases
 from workers.queue.recovery import SWEEP_S, TIDY_S, Janitor
@@ -34,8 +34,8 @@ from workers.storage.store import Store
 
 if TYPE_CHECKING:
     from proxygrad.engine.engine import Engine
-    from workers.models.model_cache import Shelf
-    from workers.process.slots import Slots
+    from workers.models.model_cache import ModelCache
+    from workers.process.slots import SlotPool
 
 #: How often a process that drains looks whether its slots have ended.
 LOOK_S = 0.05
@@ -86,13 +86,13 @@ def work(settings: Settings, drain: Drain) -> int:
     from workers.models.model_cache import RETRY_S
 
     with commands_to(settings.redis_url) as redis, listening_to(settings.redis_url) as listening:
-        runtime = Runtime(worker_name(), redis, store, engine, models, drain, settings.stall_s)
-        keep = retention.Keep(settings.keep_days, settings.keep_gb)
-        collector = retention.Collector(redis, store, keep, runtime.stopping)
+        runtime = WorkerContext(worker_name(), redis, store, engine, models, drain, settings.stall_s)
+        keep = retention.RetentionPolicy(settings.keep_days, settings.keep_gb)
+        collector = retention.GarbageCollector(redis, store, keep, runtime.stopping)
         more = [
-            Rounds("collector", collector.round, retention.ROUND_S, runtime.stopping),
-            Rounds("forgetting", runtime.jobs.forget_stopped, forgetting.ROUND_S, runtime.stopping),
-            Rounds("models", models.recover, RETRY_S, runtime.stopping),
+            PeriodicThread("collector", collector.round, retention.ROUND_S, runtime.stopping),
+            PeriodicThread("forgetting", runtime.jobs.forget_stopped, forgetting.ROUND_S, runtime.stopping),
+            PeriodicThread("models", models.recover, RETRY_S, runtime.stopping),
         ]
         return serve(runtime, settings.slots, listening, engine.close, more)
 
@@ -114,13 +114,13 @@ def leaving_at_once(drain: Drain) -> Iterator[None]:
         over.set()
 
 
-def prepare(settings: Settings) -> tuple[Engine, Shelf]:
+def prepare(settings: Settings) -> tuple[Engine, ModelCache]:
     """A running engine and the models to ask about. Raises `SettingsError` or `ModelError`."""
     import torch
 
     from proxygrad.engine.engine import Engine
     from proxygrad.models import Catalogue
-    from workers.models.model_cache import Shelf
+    from workers.models.model_cache import ModelCache
     from workers.process import memory
     from workers.process.device import choose, choose_precision
 
@@ -130,7 +130,7 @@ def prepare(settings: Settings) -> tuple[Engine, Shelf]:
         torch.set_num_threads(settings.threads)
     catalogue = Catalogue.from_file(settings.models_path)
     budget_bytes = memory.budget(settings.model_memory_mb, device)
-    models = Shelf.open(catalogue, device, budget_bytes, settings.home / "models")
+    models = ModelCache.open(catalogue, device, budget_bytes, settings.home / "models")
     # On CUDA the engine finds out how many images its memory takes.
     engine = Engine(settings.slots if device == "cpu" else None, precision)
     return engine.start(), models
@@ -147,23 +147,23 @@ def listening_to(url: str) -> redis.Redis:
 
 
 def serve(
-    runtime: Runtime,
+    runtime: WorkerContext,
     slots: int,
     listening: redis.Redis,
     close: Callable[[], object] = lambda: None,
-    more: Sequence[Rounds] = (),
+    more: Sequence[PeriodicThread] = (),
 ) -> int:
     """Take jobs in ``slots`` slots until ``runtime.drain`` has begun, and drain; the exit status.
 
     ``more`` goes round meanwhile. ``close`` is called at the end, unless something hangs: then the process
     ends here.
     """
-    from workers.process.heartbeat import Beats
+    from workers.process.heartbeat import Heartbeat
     from workers.process.listener import Listener
-    from workers.process.slots import Slots
+    from workers.process.slots import SlotPool
 
-    taking, ended = Slots(runtime, slots), threading.Event()
-    beat = Rounds("beat", Beats(runtime, taking).round, leases.BEAT_S, ended)
+    taking, ended = SlotPool(runtime, slots), threading.Event()
+    beat = PeriodicThread("beat", Heartbeat(runtime, taking).round, leases.BEAT_S, ended)
     listener = Listener(listening, runtime, taking, ended)
     catalog.publish(runtime.redis, runtime.worker, runtime.models.served)
     taking.start()
@@ -182,18 +182,18 @@ def serve(
     return status
 
 
-def _rounds(runtime: Runtime) -> list[Rounds]:
+def _rounds(runtime: WorkerContext) -> list[PeriodicThread]:
     """What every worker does for all of them, and its word of what it serves."""
     janitor = Janitor(runtime.redis)
     return [
-        Rounds("catalogue", lambda: _publish(runtime), catalog.RENEW_S, runtime.stopping),
-        Rounds("janitor", janitor.sweep, SWEEP_S, runtime.stopping),
-        Rounds("books", janitor.tidy, TIDY_S, runtime.stopping),
-        Rounds("batches", Expansion(runtime).round, expansion.LOOK_S, runtime.stopping),
+        PeriodicThread("catalogue", lambda: _publish(runtime), catalog.RENEW_S, runtime.stopping),
+        PeriodicThread("janitor", janitor.sweep, SWEEP_S, runtime.stopping),
+        PeriodicThread("books", janitor.tidy, TIDY_S, runtime.stopping),
+        PeriodicThread("batches", BatchExpander(runtime).round, expander.LOOK_S, runtime.stopping),
     ]
 
 
-def _drain(runtime: Runtime, taking: Slots) -> bool:
+def _drain(runtime: WorkerContext, taking: SlotPool) -> bool:
     """Take nothing more, and see all slots end within the grace period; whether they did."""
     drain = runtime.drain
     _log.info("worker %s stops%s", runtime.worker, f": {drain.fault}" if drain.fault else "")
@@ -214,7 +214,7 @@ def _drain(runtime: Runtime, taking: Slots) -> bool:
     return whole
 
 
-def _publish(runtime: Runtime) -> None:
+def _publish(runtime: WorkerContext) -> None:
     if not runtime.stopping.is_set():
         catalog.publish(runtime.redis, runtime.worker, runtime.models.served)
 

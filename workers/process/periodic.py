@@ -10,7 +10,7 @@ from collections.abc import Callable
 _log = logging.getLogger(__name__)
 
 
-class Rounds(threading.Thread):
+class PeriodicThread(threading.Thread):
     """Calls ``action`` at once and then every ``interval_s`` until ``stopping`` is set.
 
     An action that fails is logged and called again in its turn; the same failure is logged once.

@@ -46,7 +46,7 @@ return forgotten
 Fields = Mapping[str, str | int | float]
 
 
-class Register:
+class RQRegistration:
     """RQ's workers, by the keys of their records. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:

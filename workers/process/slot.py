@@ -24,11 +24,11 @@ from rq.worker import WorkerStatus
 from workers.broker import queue
 from workers.errors import LeaseLost
 from workers.execution.checkpoints import discard
-from workers.execution.context import Runtime
-from workers.execution.outcome import Ending
-from workers.execution.run import Assignment, assigned
+from workers.execution.context import WorkerContext
+from workers.execution.outcome import RunOutcome
+from workers.execution.run import JobRun, assigned
 from workers.process.dispatcher import Dispatcher
-from workers.process.entry import Entry
+from workers.process.entry import QueueEntry
 from workers.process.rq_registration import WORKER_TTL_S
 from workers.queue.leases import Run
 
@@ -40,14 +40,14 @@ DEATH_TTL_S = 60
 _log = logging.getLogger(__name__)
 
 
-class Slot(SimpleWorker):
+class SlotWorker(SimpleWorker):
     """One RQ worker in a thread of the process that ``runtime`` describes."""
 
-    job_class = Entry
+    job_class = QueueEntry
 
-    def __init__(self, name: str, runtime: Runtime, dispatcher: Dispatcher) -> None:
+    def __init__(self, name: str, runtime: WorkerContext, dispatcher: Dispatcher) -> None:
         #: The run whose lease is to be kept, if any; read by the process's other threads.
-        self.assignment: Assignment | None = None
+        self.assignment: JobRun | None = None
         self._runtime = runtime
         self._dispatcher = dispatcher
         self._telling = threading.Lock()  # what RQ's record says and what is so change together
@@ -135,15 +135,15 @@ class Slot(SimpleWorker):
     def _fetch(self, job_id: str) -> RQJob | None:
         """The entry; None for one that is gone, which a janitor drops, or cannot be read, which fails."""
         try:
-            return Entry.fetch(job_id, connection=self.connection, serializer=self.serializer)
+            return QueueEntry.fetch(job_id, connection=self.connection, serializer=self.serializer)
         except NoSuchJobError:
             return None
         except RedisError:
             raise
         except Exception as error:
-            assignment = Assignment(Run(job_id, uuid4().hex), self.name, self._runtime)
+            assignment = JobRun(Run(job_id, uuid4().hex), self.name, self._runtime)
             if self._take(assignment):
-                self._close(assignment, Ending.by(error, job_id), 0.0)
+                self._close(assignment, RunOutcome.by(error, job_id), 0.0)
             return None
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
@@ -151,7 +151,7 @@ class Slot(SimpleWorker):
 
         Raises `StopRequested` when Redis fails for longer than is waited for: the janitors find the job.
         """
-        assignment = Assignment(Run(job.id, uuid4().hex), self.name, self._runtime)
+        assignment = JobRun(Run(job.id, uuid4().hex), self.name, self._runtime)
         began = datetime.now(UTC)
         try:
             with self._telling:
@@ -170,7 +170,7 @@ class Slot(SimpleWorker):
         finally:
             self.assignment = None
 
-    def _take(self, assignment: Assignment) -> bool:
+    def _take(self, assignment: JobRun) -> bool:
         """Whether the job is ours to run now."""
         taking = self._runtime.leases.take(
             assignment.run, slot=self.name, worker=self._runtime.worker, stamp=utcformat(datetime.now(UTC))
@@ -179,20 +179,20 @@ class Slot(SimpleWorker):
             _log.info("job %s is not started: it is %s", assignment.run.job_id, taking)
         return taking == "taken"
 
-    def _perform(self, job: RQJob, assignment: Assignment) -> Ending | None:
+    def _perform(self, job: RQJob, assignment: JobRun) -> RunOutcome | None:
         """How the run ended; None where that is not for it to say. Raises Redis' errors."""
         try:
             with assigned(assignment):
-                return Ending.of(job.perform())
+                return RunOutcome.of(job.perform())
         except RedisError:
             raise
         except LeaseLost as lost:
             _log.info("%s", lost)
             return None
         except Exception as error:
-            return Ending.by(error, job.id)
+            return RunOutcome.by(error, job.id)
 
-    def _close(self, assignment: Assignment, ending: Ending, ran_s: float) -> None:
+    def _close(self, assignment: JobRun, ending: RunOutcome, ran_s: float) -> None:
         closing = self._runtime.leases.close(
             assignment.run,
             ending.outcome,

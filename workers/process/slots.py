@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
-from workers.execution.context import Runtime
-from workers.execution.run import Assignment
+from workers.execution.context import WorkerContext
+from workers.execution.run import JobRun
 from workers.process.dispatcher import Dispatcher
-from workers.process.slot import Slot
+from workers.process.slot import SlotWorker
 
 #: Between an end of a slot that nobody asked for and its next start.
 RESTART_PAUSE_S = 1.0
@@ -20,13 +20,15 @@ RESTART_PAUSE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Slots:
-    """``count`` slots of one process: `start`, then, once `Runtime.stopping` is set, `stop` and `join`."""
+class SlotPool:
+    """``count`` slots of one process: `start`, then, once `WorkerContext.stopping` is set, `stop`
+    and `join`.
+    """
 
-    def __init__(self, runtime: Runtime, count: int) -> None:
+    def __init__(self, runtime: WorkerContext, count: int) -> None:
         self.dispatcher = Dispatcher(runtime)
         self._runtime = runtime
-        self._slots: dict[int, Slot] = {}
+        self._slots: dict[int, SlotWorker] = {}
         self._threads = [
             threading.Thread(target=self._occupy, args=(number,), name=f"slot-{number}", daemon=True)
             for number in range(count)
@@ -41,17 +43,17 @@ class Slots:
             thread.start()
 
     @property
-    def live(self) -> list[Slot]:
+    def live(self) -> list[SlotWorker]:
         """The slots that RQ should know of."""
         return [slot for slot in list(self._slots.values()) if slot.birth_date is not None]
 
     @property
-    def assignments(self) -> list[Assignment]:
+    def assignments(self) -> list[JobRun]:
         """What runs."""
         runs = (slot.assignment for slot in list(self._slots.values()))
         return [run for run in runs if run is not None]
 
-    def assignment(self, slot: str) -> Assignment | None:
+    def assignment(self, slot: str) -> JobRun | None:
         """What runs in the slot of that name."""
         return next((run for run in self.assignments if run.slot == slot), None)
 
@@ -68,7 +70,7 @@ class Slots:
                 thread.join(max(0.0, until_s - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def abandon(self, runs: Sequence[Assignment] | None = None) -> None:
+    def abandon(self, runs: Sequence[JobRun] | None = None) -> None:
         """Put jobs (by default all) back without waiting for their slots."""
         for run in self.assignments if runs is None else runs:
             try:
@@ -84,7 +86,7 @@ class Slots:
         while not stopping.is_set():
             try:
                 name = f"{self._runtime.worker}.{number}" + (f".{life}" if life else "")
-                slot = Slot(name, self._runtime, self.dispatcher)
+                slot = SlotWorker(name, self._runtime, self.dispatcher)
                 self._slots[number] = slot
                 slot.work(logging_level="WARNING")
             except Exception as error:

@@ -121,7 +121,7 @@ def channel_of(worker: str) -> str:
     return f"{_CHANNEL}{worker}"
 
 
-class Attendance:
+class Presence:
     """The list. Works in a full Redis too. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:

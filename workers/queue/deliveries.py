@@ -17,7 +17,7 @@ import redis
 from pydantic import BaseModel, ConfigDict
 
 from workers.broker.scripts import Script
-from workers.jobs.recent import Entry, older
+from workers.jobs.recent import IndexEntry, older
 from workers.jobs.records import Problem
 from workers.queue.hooks import LOG_KEY, delivery_key, log_key
 
@@ -213,13 +213,13 @@ class Deliveries:
 
     def recent(
         self,
-        last: Entry | None,
+        last: IndexEntry | None,
         most: int,
         looked_at: int,
         fits: Callable[[Delivery], bool],
         *,
         caller: str | None,
-    ) -> tuple[list[Delivery], Entry | None]:
+    ) -> tuple[list[Delivery], IndexEntry | None]:
         """Of those older than ``last``, the newest first, ``most`` that fit; and where to go on.
 
         At most ``looked_at`` are looked at. ``caller``: whose; None: of all.

@@ -111,8 +111,8 @@ return returned
 """
 
 #: Functions for Lua. `position`: every model counts, as if a worker that serves them all came next; equal
-#: starts in other models do not. `standing`: a record, and of one that waits its place (`records.Place`). Of
-#: the workers the one that came last is looked at first.
+#: starts in other models do not. `standing`: a record, and of one that waits its place
+#: (`records.QueuePlace`). Of the workers the one that came last is looked at first.
 POSITION = f"""
 local SLOTS = '{queue.WORKERS_KEYS[1]}'
 local function is_served(model)
@@ -174,7 +174,7 @@ return position(ARGV[3])
 """
 
 
-class Ready:
+class FairQueue:
     """The jobs that wait, in their order. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:

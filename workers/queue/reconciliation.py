@@ -178,7 +178,7 @@ end
 """
 
 
-class Reconciliation:
+class RQReconciler:
     """The two scripts. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:

@@ -13,7 +13,7 @@ from workers.broker import queue
 from workers.broker.scripts import Script
 from workers.queue.attendance import VANISHING
 from workers.queue.leases import BEAT_S, LEASE_S
-from workers.queue.reconciliation import Reconciliation
+from workers.queue.reconciliation import RQReconciler
 
 SWEEP_S = 1.0
 #: A slot starts what it popped within milliseconds. Whatever waits this long belongs to a slot that died in
@@ -130,7 +130,7 @@ class Janitor:
         self._stranded = Script(redis, _STRANDED, "allow-oom")
         self._overdue = Script(redis, _OVERDUE, "allow-oom")
         self._tidy = Script(redis, _TIDY, "allow-oom")
-        self._reconciliation = Reconciliation(redis)
+        self._reconciliation = RQReconciler(redis)
 
     def sweep(self) -> dict[str, str]:
         """One round: the jobs that were found, and what became of each."""

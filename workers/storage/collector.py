@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import redis
 
-from workers.broker.lock import Turn, TurnOver
-from workers.storage.inventory import Holding, Inventory, holdings, owner
-from workers.storage.pins import Claim, Claims
+from workers.broker.lock import PeriodicLock, TurnOver
+from workers.storage.inventory import Inventory, JobArtifacts, holdings, owner
+from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store, Stored
 
 #: Between rounds, over all workers. Each lists the whole store: of an object store 1000 artefacts a request.
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Keep:
+class RetentionPolicy:
     """What is kept of answers: for so many days, and so many gigabytes (10⁹ bytes) in all; None: no bound."""
 
     days: float | None = None
@@ -63,14 +63,14 @@ class Collected:
         )
 
 
-class Collector:
+class GarbageCollector:
     """Removes what is not to be kept. ``grace_s``: nothing younger goes."""
 
     def __init__(
         self,
         redis: redis.Redis,
         store: Store,
-        keep: Keep,
+        keep: RetentionPolicy,
         stopping: threading.Event | None = None,
         *,
         grace_s: float = GRACE_S,
@@ -79,8 +79,8 @@ class Collector:
         self._keep = keep
         self._stopping = stopping or threading.Event()
         self._grace_s = grace_s
-        self._claims = Claims(redis)
-        self._turn = Turn(redis, _TURN_KEY, ROUND_S)
+        self._claims = ArtifactPins(redis)
+        self._turn = PeriodicLock(redis, _TURN_KEY, ROUND_S)
 
     def round(self) -> None:
         """`collect`, unless another process is at it or was within `ROUND_S`. Raises `StorageError`."""
@@ -122,7 +122,7 @@ class Collector:
                 done.checkpoints += 1
                 done.kept_bytes -= checkpoint.size_bytes
 
-    def _remove_oldest(self, answers: Iterable[Holding], now: float, done: Collected) -> None:
+    def _remove_oldest(self, answers: Iterable[JobArtifacts], now: float, done: Collected) -> None:
         """While they are too old, or all there is is too much."""
         expired = 0.0 if self._keep.days is None else now - self._keep.days * _DAY_S
         most_bytes = float("inf") if self._keep.gigabytes is None else self._keep.gigabytes * 1e9
@@ -133,15 +133,15 @@ class Collector:
             done.answers += removed
             done.kept_answers -= removed
 
-    def _remove(self, holding: Holding, done: Collected) -> bool:
+    def _remove(self, holding: JobArtifacts, done: Collected) -> bool:
         """Everything there is of a job, if nothing has changed and nobody counts on it; whether it went."""
         self._go_on()
         claim = self._claims.claim(holding.job_id)
-        if not isinstance(claim, Claim):
+        if not isinstance(claim, DeletionLock):
             return False
         try:
             # It was listed minutes ago, perhaps; under a claim no run writes any more.
-            if Holding.of(holding.job_id, self._store.list(holding.job_id)) != holding:
+            if JobArtifacts.of(holding.job_id, self._store.list(holding.job_id)) != holding:
                 return False
             for artefact in holding.record_first:
                 if not claim.usable:

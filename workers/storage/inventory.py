@@ -33,7 +33,7 @@ def owner(artefact: Stored) -> str | None:
 
 
 @dataclass(frozen=True)
-class Holding:
+class JobArtifacts:
     """Everything in the store of one job, by path."""
 
     job_id: str
@@ -72,7 +72,7 @@ class Holding:
         return [each for each in self.artefacts if each.path.startswith(f"{self.job_id}/{CHECKPOINT}")]
 
 
-def holdings(store: Store, go_on: Callable[[], None]) -> Iterator[Holding]:
+def holdings(store: Store, go_on: Callable[[], None]) -> Iterator[JobArtifacts]:
     """Every job of which the store has anything. ``go_on`` is called on the way; what it raises ends it.
 
     A store may list a folder in two parts, and jobs go on meanwhile: look at a holding again before you
@@ -81,7 +81,7 @@ def holdings(store: Store, go_on: Callable[[], None]) -> Iterator[Holding]:
     ours = ((job_id, each) for each in store.list() if (job_id := owner(each)))
     for job_id, found in groupby(ours, key=lambda pair: pair[0]):
         go_on()
-        yield Holding.of(job_id, (artefact for _, artefact in found))
+        yield JobArtifacts.of(job_id, (artefact for _, artefact in found))
 
 
 @dataclass
@@ -94,15 +94,17 @@ class Inventory:
 
     answers: int = 0
     size_bytes: int = 0
-    oldest: list[Holding] = field(default_factory=list)
-    orphans: list[Holding] = field(default_factory=list)
+    oldest: list[JobArtifacts] = field(default_factory=list)
+    orphans: list[JobArtifacts] = field(default_factory=list)
     strays: list[Stored] = field(default_factory=list)
 
     @classmethod
-    def of(cls, held: Iterable[Holding], before: float, most: int) -> Self:
+    def of(cls, held: Iterable[JobArtifacts], before: float, most: int) -> Self:
         """Takes O(n log ``most``) steps over n jobs and keeps O(``most``) of them in memory."""
         found = cls()
-        heap: list[tuple[float, str, Holding]] = []  # the youngest of the oldest is on top, and leaves first
+        heap: list[
+            tuple[float, str, JobArtifacts]
+        ] = []  # the youngest of the oldest is on top, and leaves first
         for holding in held:
             found.size_bytes += holding.size_bytes
             answered_at = holding.answered_at

@@ -71,7 +71,7 @@ def claim_key(job_id: str) -> str:
 
 
 @dataclass(frozen=True)
-class Claim:
+class DeletionLock:
     """A collector's right to remove what the store has of a job."""
 
     job_id: str
@@ -84,7 +84,7 @@ class Claim:
         return time.monotonic() < self.use_until_s
 
 
-class Claims:
+class ArtifactPins:
     """Pins and claims. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:
@@ -114,7 +114,7 @@ class Claims:
             state, status = pipe.execute()
         return state in (b"queued", b"running") or status in (b"queued", b"started")
 
-    def claim(self, job_id: str, *, damaged: bool = False) -> Claim | Refusal:
+    def claim(self, job_id: str, *, damaged: bool = False) -> DeletionLock | Refusal:
         """The right to remove, and with it the record of a succeeded job is gone; or why not.
 
         ``damaged``: only what cannot be read is removed. No promise protects that, and the record in Redis
@@ -133,8 +133,8 @@ class Claims:
         ]
         token, asked_s = secrets.token_hex(8), time.monotonic()
         refusal = cast(bytes, self._claim(keys=keys, args=[job_id, token, CLAIM_S, int(damaged)])).decode()
-        return cast(Refusal, refusal) if refusal else Claim(job_id, token, asked_s + CLAIM_USE_S)
+        return cast(Refusal, refusal) if refusal else DeletionLock(job_id, token, asked_s + CLAIM_USE_S)
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: DeletionLock) -> None:
         """End a claim, if it is still there."""
         self._release(keys=[claim_key(claim.job_id)], args=[claim.token])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from proxygrad.spec import Result, Spec, Template
+from proxygrad.spec import Result, Spec, VisualizationTemplate
 from service.client._async.batches import AskedBatch
 from service.client._async.visualizations import Asked
-from service.schemas import batches as batch_answers
+from service.schemas import batches
 from service.schemas import visualizations as answers
 from service.schemas.batches import BatchCounts
 from workers.batches.repository import BatchState
@@ -80,7 +80,7 @@ class KnownBatch:
         return f"<{type(self).__name__} {self.id}: {self.state}>"
 
     @property
-    def answer(self) -> batch_answers.Batch:
+    def answer(self) -> batches.Batch:
         """The whole document, as of the last answer."""
         return self._asked.answer
 
@@ -100,7 +100,7 @@ class KnownBatch:
         return self.answer.ended
 
     @property
-    def template(self) -> Template:
+    def template(self) -> VisualizationTemplate:
         """What is asked of every unit."""
         return self.answer.template
 

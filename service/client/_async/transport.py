@@ -17,7 +17,7 @@ from anyio.lowlevel import RunVar
 from pydantic import BaseModel, ValidationError
 
 from proxygrad.version import __version__
-from service.client import retries as calls
+from service.client import retries
 from service.client.config import Account, check_times
 from service.client.errors import ServiceError, Unusable, refusal, translated, unreadable
 from service.client.retries import Call, Patience
@@ -65,14 +65,14 @@ class Wire(ABC):
             try:
                 return self.accepted(call, await self.send(call))
             except ServiceError as error:
-                if calls.was_gone(call, error, tries):
+                if retries.was_gone(call, error, tries):
                     return httpx.Response(httpx.codes.NO_CONTENT)
                 spent_s = max(sound_s + paused_s, time.monotonic() - began_s)
                 sound_s = spent_s if tries == 1 else sound_s
                 pause_s = self.patience.pause_s(call, error, tries, spent_s, sound_s)
                 if pause_s is None:
                     raise
-                calls.note(error, pause_s)
+                retries.note(error, pause_s)
             paused_s += pause_s
             await self.pause(pause_s)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from proxygrad.backward.surrogate import rectify, steepen, surrogate
+from proxygrad.backward.surrogate import proxy_relu, surrogate, surrogate_relu
 from proxygrad.errors import NetworkError
 
 
@@ -80,13 +80,15 @@ def test_slopes_of_lanes_are_those_of_each_lane_alone(x: Tensor) -> None:
 def test_a_folded_batch_belongs_to_the_lanes_in_order() -> None:
     """A network that folds time or windows into the batch: lane 0's rows come first."""
     x = -torch.ones((6, 2), dtype=torch.float64, requires_grad=True)
-    (found,) = torch.autograd.grad(rectify(x, 0.0, torch.tensor([0.1, 0.2], dtype=torch.float64)).sum(), x)
+    (found,) = torch.autograd.grad(
+        surrogate_relu(x, 0.0, torch.tensor([0.1, 0.2], dtype=torch.float64)).sum(), x
+    )
     assert found[:, 0].tolist() == [0.1, 0.1, 0.1, 0.2, 0.2, 0.2]
 
 
 def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     with pytest.raises(NetworkError, match=r"shape \(3, 2\) cannot be divided among 2 lanes"):
-        rectify(torch.zeros((3, 2)), 0.0, torch.tensor([0.1, 0.2]))
+        surrogate_relu(torch.zeros((3, 2)), 0.0, torch.tensor([0.1, 0.2]))
 
 
 class Reused(nn.Module):
@@ -170,7 +172,7 @@ def test_the_proxy_network_holds_leaky_rectifiers(name: str, slope: float, x: Te
 def test_the_proxy_networks_slopes_of_lanes_are_those_of_each_lane_alone(inplace: bool, x: Tensor) -> None:
     slopes = torch.tensor([0.0, 0.02, 0.5, 1.0], dtype=torch.float64)
     hidden = x * 1
-    y = steepen(hidden, 0.01, slopes, inplace)
+    y = proxy_relu(hidden, 0.01, slopes, inplace)
     (found,) = torch.autograd.grad(y.square().sum(), x)
     assert (y.data_ptr() == hidden.data_ptr()) is inplace
     for lane, slope in enumerate(slopes.tolist()):

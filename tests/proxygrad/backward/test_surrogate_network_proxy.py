@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from proxygrad.backward.activations import Activation, joint
+from proxygrad.backward.activations import Activation, tangent_point
 from proxygrad.backward.surrogate import surrogate
 from tests.support.activation_cases import CASES, by_hand, far_and_kinks, gradient, run, some_grad
 
@@ -96,11 +96,11 @@ def test_number_formats_are_kept(name: str, proxy: str, dtype: torch.dtype) -> N
 def test_the_line_begins_where_the_slope_is_reached() -> None:
     """By hand: e^x = s for ELU, sigmoid(2x) = s for Softplus of 2, x / 3 + 1/2 = s for Hardswish."""
     for slope in (0.01, 0.1, 0.6):
-        at, value = joint(Activation(functional.elu), slope)
+        at, value = tangent_point(Activation(functional.elu), slope)
         assert at == pytest.approx(math.log(slope), abs=1e-12)
         assert value == pytest.approx(slope - 1, abs=1e-12)
-        at, _ = joint(Activation(functional.softplus, (("beta", 2.0), ("threshold", 99.0))), slope)
+        at, _ = tangent_point(Activation(functional.softplus, (("beta", 2.0), ("threshold", 99.0))), slope)
         assert at == pytest.approx(math.log(slope / (1 - slope)) / 2, abs=1e-12)
-        at, _ = joint(Activation(functional.hardswish), slope)
+        at, _ = tangent_point(Activation(functional.hardswish), slope)
         assert at == pytest.approx(3 * slope - 1.5, abs=1e-12)
-    assert joint(Activation(functional.silu), 0.0) == (-math.inf, 0.0)
+    assert tangent_point(Activation(functional.silu), 0.0) == (-math.inf, 0.0)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from proxygrad.cli.arguments import add_question, describe, picture_paths, spec_from
-from proxygrad.errors import BadRequest
+from proxygrad.errors import InvalidRequest
 from proxygrad.spec import ImageResult, Result, Spec
-from proxygrad.spec.settings import Settings
+from proxygrad.spec.settings import AscentSettings
 
 TYPED = {
     "preset": "fast",
@@ -44,7 +44,7 @@ def test_nothing_typed_is_the_defaults() -> None:
 
 
 def test_every_setting_can_be_typed() -> None:
-    assert {*TYPED, "blur_px"} == set(Settings.model_fields)
+    assert {*TYPED, "blur_px"} == set(AscentSettings.model_fields)
     for name, value in {**TYPED, "blur_px": 1.5}.items():
         option = f"--{name.replace('_', '-')}"
         words = [option] if value is True else [option, str(value)]
@@ -52,14 +52,14 @@ def test_every_setting_can_be_typed() -> None:
 
 
 def test_a_value_out_of_its_limits_is_named() -> None:
-    with pytest.raises(BadRequest, match=r"start_noise 0\.7: .* 0\.5"):
+    with pytest.raises(InvalidRequest, match=r"start_noise 0\.7: .* 0\.5"):
         parse("--start-noise", "0.7")
 
 
 def test_several_images_and_a_comparison_can_be_typed() -> None:
     spec = parse("--images", "4", "--diversity", "0.5", "--compare")
     assert (spec.images, spec.diversity, spec.compare) == (4, 0.5, True)
-    with pytest.raises(BadRequest, match=r"^diversity 0.5 with images 1: .* valid: images 2 to 16"):
+    with pytest.raises(InvalidRequest, match=r"^diversity 0.5 with images 1: .* valid: images 2 to 16"):
         parse("--diversity", "0.5")
 
 

@@ -14,12 +14,12 @@ from proxygrad.engine import capacity
 from proxygrad.engine.capacity import CALM_SLICES, MOST_LANES, Capacity, out_of_memory
 from proxygrad.engine.engine import Engine
 from proxygrad.engine.group import Group, GroupKey
-from proxygrad.engine.lane import Family, Lane
+from proxygrad.engine.lane import DiversityGroup, Lane
 from proxygrad.errors import LaneError, OutOfMemory
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel
 from proxygrad.spec import Spec
-from proxygrad.spec.settings import Settings
+from proxygrad.spec.settings import AscentSettings
 from tests.support.networks import Small
 
 SIZE = (16, 16)
@@ -68,10 +68,12 @@ def tight(most: int) -> tuple[Network, Memory]:
     return network, memory
 
 
-def lanes(count: int, family: Family | None = None, **settings: Any) -> list[Lane]:
+def lanes(count: int, family: DiversityGroup | None = None, **settings: Any) -> list[Lane]:
     given = {"steps": STEPS, "robustness": "standard", "update": "adam", **settings}
     return [
-        Lane(Settings.model_validate({**given, "seed": seed}), Channel("conv2", seed % 6), family=family)
+        Lane(
+            AscentSettings.model_validate({**given, "seed": seed}), Channel("conv2", seed % 6), family=family
+        )
         for seed in range(count)
     ]
 
@@ -189,7 +191,7 @@ def test_a_family_stays_in_one_slice() -> None:
     """Two families of three among strangers, in slices of at most four: the same images as all at once."""
 
     def members() -> list[Lane]:
-        kin, others = [lanes(3, Family(1.0), seed=0) for _ in range(2)], lanes(3)
+        kin, others = [lanes(3, DiversityGroup(1.0), seed=0) for _ in range(2)], lanes(3)
         return [lane for row in zip(kin[0], others, kin[1], strict=True) for lane in row]
 
     network, memory = tight(most=4)
@@ -201,7 +203,7 @@ def test_a_family_stays_in_one_slice() -> None:
 
 def test_a_family_too_large_for_the_device_fails_as_one_and_leaves_the_others() -> None:
     network, _ = tight(most=2)
-    members = [*lanes(3, Family(1.0)), *lanes(2)]
+    members = [*lanes(3, DiversityGroup(1.0)), *lanes(2)]
     run(network, members)
     assert [str(lane.error).partition(" of 16x16")[0] for lane in members[:3]] == [
         "the memory of cpu is too small for 3 images that shall differ from each other"

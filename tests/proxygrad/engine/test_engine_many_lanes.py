@@ -16,7 +16,7 @@ from proxygrad.images import decode_png
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel, Neuron
 from proxygrad.spec import Spec
-from proxygrad.spec.settings import Settings
+from proxygrad.spec.settings import AscentSettings
 
 LANES, SIZE = 64, (32, 32)
 
@@ -61,12 +61,12 @@ class Residual(nn.Module):
         return y
 
 
-def questions() -> list[tuple[Settings, Channel | Neuron]]:
+def questions() -> list[tuple[AscentSettings, Channel | Neuron]]:
     """Of each lane: steps, seed, slope and unit of its own; every other one sees moved views."""
     dice = random.Random(0)
     asked = []
     for seed in range(LANES):
-        settings = Settings(
+        settings = AscentSettings(
             steps=dice.randint(1, 9),
             seed=seed,
             slope=dice.choice([0.0, 0.02, 0.05, 0.2]),
@@ -78,7 +78,7 @@ def questions() -> list[tuple[Settings, Channel | Neuron]]:
     return asked
 
 
-def alone(network: Network, settings: Settings, objective: Channel | Neuron) -> Lane:
+def alone(network: Network, settings: AscentSettings, objective: Channel | Neuron) -> Lane:
     lane = Lane(settings, objective)
     group = Group(GroupKey.of(network, lane, SIZE))
     group.join(lane)

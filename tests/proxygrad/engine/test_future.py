@@ -9,7 +9,7 @@ import pytest
 
 from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.engine import Engine
-from proxygrad.engine.future import Ticket
+from proxygrad.engine.future import RenderFuture
 from proxygrad.errors import Cancelled, CheckpointMismatch
 from tests.support.engine_requests import ENDLESS, ask, until
 from tests.support.networks import small
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_something_else_is_refused_at_once() -> None:
 
 
 def test_a_ticket_alone_needs_no_engine() -> None:
-    ticket = Ticket(small(), ask())
+    ticket = RenderFuture(small(), ask())
     assert (ticket.wait(0), ticket.preview(), ticket.remaining_s, ticket.checkpoint()) == (
         False,
         None,

@@ -8,20 +8,20 @@ from torch import Tensor, nn
 
 from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import Lane
-from proxygrad.engine.rendering import ROUNDING, deliver, first_image, is_stuck
+from proxygrad.engine.rendering import ROUNDING, first_image, is_stuck, render
 from proxygrad.images import decode_png
-from proxygrad.maximization import Outcome, maximize
+from proxygrad.maximization import Visualization, maximize
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel, Logit, Neuron
 from proxygrad.spec import Spec
-from proxygrad.spec.settings import Settings
+from proxygrad.spec.settings import AscentSettings
 from tests.support.networks import Dead, small
 
 SIZE = (16, 16)
 
 
 def finished(network: Network, **settings: object) -> Lane:
-    given = Settings.model_validate({"steps": 4, "seed": 3, **settings}).completed()
+    given = AscentSettings.model_validate({"steps": 4, "seed": 3, **settings}).completed()
     lane = Lane(given, Neuron("conv2", 2, (4, 4)))
     group = Group(GroupKey.of(network, lane, SIZE))
     group.join(lane)
@@ -40,7 +40,7 @@ def test_start_and_end_are_measured_and_not_taken_from_the_steps(
     begun_at, seen = first_image(network, lane), lane.curve[0]
     lane.curve[0] = 99.0  # as far off as a coarse number format might be
     spec = Spec(model="small", layer="conv2", unit=2, objective="neuron", steps=4, seed=3)
-    result = deliver(network, spec, [lane], ran_s=1.0).result
+    result = render(network, spec, [lane], ran_s=1.0).result
     with torch.no_grad():
         expected = network.activations(begun_at.unsqueeze(0), "conv2")[0, 2, 4, 4]
     assert result.start_activation == float(expected) == pytest.approx(seen, rel=1e-4, abs=1e-6)
@@ -52,7 +52,7 @@ def test_the_start_is_a_given_image_where_one_was_given() -> None:
     start = torch.rand((3, 20, 12), generator=torch.Generator().manual_seed(0))
     for parameterization, tolerance in (("pixels", 0.0), ("fourier", 2e-3)):
         lane = Lane(
-            Settings.model_validate({"parameterization": parameterization}), Channel("conv2", 0), start
+            AscentSettings.model_validate({"parameterization": parameterization}), Channel("conv2", 0), start
         )
         lane.image = torch.zeros_like(start)
         torch.testing.assert_close(first_image(small(), lane), start, rtol=0, atol=tolerance)
@@ -64,7 +64,7 @@ def test_the_achieved_activation_is_of_the_bytes_and_stuck_is_of_the_image() -> 
     spec = Spec(model="dead", layer="relu", unit=0, slope=0.0, steps=3)
     (outcome,) = maximize(network, Channel("relu", 0), slope=0.0, steps=3)
     lane = Lane(outcome.settings, outcome.objective, curve=[0.0] * 4, image=outcome.image)
-    rendering = deliver(network, spec, [lane], ran_s=0.5)
+    rendering = render(network, spec, [lane], ran_s=0.5)
     assert rendering.result.stuck
     assert not torch.equal(decode_png(rendering.png), outcome.image)
     assert (rendering.result.achieved_activation, rendering.result.start_activation) == (0.0, 0.0)
@@ -86,7 +86,7 @@ class Falling(nn.Module):
         return unit
 
 
-def climb(activation: nn.Module, shift: float, slope: float) -> Outcome:
+def climb(activation: nn.Module, shift: float, slope: float) -> Visualization:
     network = Network(Falling(activation, shift), (1, 8, 8))
     return maximize(network, Neuron("activation", 0), slope=slope, steps=48)[0]
 
@@ -135,5 +135,5 @@ def test_what_is_made_small_may_end_at_0() -> None:
     ],
 )
 def test_to_get_nowhere_is_to_rise_by_no_more_than_rounding(start: float, best: float, stuck: bool) -> None:
-    lane = Lane(Settings(), Logit(0), steepest=1.0, steepest_ever=1.0)
+    lane = Lane(AscentSettings(), Logit(0), steepest=1.0, steepest_ever=1.0)
     assert is_stuck(lane, start, best) is stuck

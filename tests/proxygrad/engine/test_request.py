@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.engine import Engine
-from proxygrad.engine.request import Party
+from proxygrad.engine.request import RenderRequest
 from proxygrad.errors import CheckpointMismatch
 from proxygrad.images import decode_png
 from proxygrad.models import Catalogue
@@ -67,7 +67,7 @@ def test_diversity_leads_images_away_from_each_other(digits: Network) -> None:
 
 def test_the_baseline_is_the_plain_run_bit_for_bit_in_a_batch_of_the_same_size(digits: Network) -> None:
     spec = Spec(model="digits", layer="layer3", unit=7, steps=24, slope_end=0.02)
-    plain = spec.plain()
+    plain = spec.baseline()
     assert (plain.slope, plain.slope_end, plain.seed) == (0.0, None, 0)
     engine = Engine()
     both = [engine.submit(digits, each) for each in (spec, plain)]  # one group: neither has begun
@@ -92,7 +92,7 @@ def test_the_baseline_of_several_that_differ_is_the_plain_run_of_as_many(digits:
     spec = Spec(model="digits", layer="layer3", unit=7, steps=12, images=2, diversity=0.5)
     with Engine() as engine:
         compared = engine.submit(digits, spec.model_copy(update={"compare": True})).result(60).result
-        apart = engine.submit(digits, spec.plain()).result(60).result
+        apart = engine.submit(digits, spec.baseline()).result(60).result
     assert [(image.role, image.seed) for image in compared.images] == [
         *(("proxygrad", 0), ("proxygrad", 1)),
         *(("baseline", 0), ("baseline", 1)),
@@ -163,7 +163,7 @@ def test_a_checkpoint_with_lanes_missing_is_refused() -> None:
 
 
 def test_progress_is_that_of_the_highest_image_asked_for() -> None:
-    party = Party.of(small(), ask(images=2, compare=True).resolve(small().info), "float32")
+    party = RenderRequest.of(small(), ask(images=2, compare=True).resolve(small().info), "float32")
     for lane, value in zip(party.lanes, (1.0, 3.0, 9.0, 2.0), strict=True):
         lane.curve.append(value)
     assert party.leading is party.lanes[1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from proxygrad.engine.engine import Engine
-from proxygrad.errors import BadRequest, Cancelled, DeadlineExceeded, LaneError, OutOfMemory
+from proxygrad.errors import Cancelled, DeadlineExceeded, InvalidRequest, LaneError, OutOfMemory
 from proxygrad.networks.network import Network
 from proxygrad.spec import Spec
 from tests.proxygrad.engine.test_capacity import tight
@@ -105,7 +105,7 @@ def test_networks_without_the_batch_in_front_take_several_images_one_by_one() ->
         result = (
             engine.submit(network, spec.model_copy(update={"images": 2, "compare": True})).result(60).result
         )
-        with pytest.raises(BadRequest, match=r"diversity 0.5 .* valid: diversity 0"):
+        with pytest.raises(InvalidRequest, match=r"diversity 0.5 .* valid: diversity 0"):
             engine.submit(network, spec.model_copy(update={"images": 2, "diversity": 0.5})).result(60)
     assert result.images[0].curve == pytest.approx(alone.curve, rel=1e-5)
     assert len(result.images) == 4

@@ -15,7 +15,7 @@ from proxygrad import Network
 from proxygrad.errors import UnknownLayer
 from proxygrad.models.torchvision_compat import import_torchvision
 from proxygrad.networks.layer_reader import TOO_COARSE
-from proxygrad.networks.variants import ROUNDING, Kind
+from proxygrad.networks.variants import ROUNDING, VariantSpec
 from tests.support.foldable_networks import scrambled
 from tests.support.networks import Overwriting, Small
 
@@ -198,7 +198,7 @@ def test_a_network_that_takes_not_everything(
 def test_a_wrong_fold_is_seen() -> None:
     network = Network(scrambled(Small()), (3, 16, 16))
     (pair,) = network._workshop.pairs
-    copy = network._workshop.made(Kind((pair,), True))
+    copy = network._workshop.made(VariantSpec((pair,), True))
     assert network._workshop.differences(copy).largest < 1e-5
     copy.module.get_parameter("conv.bias").data[3] += 0.01
     network._workshop._differences.clear()

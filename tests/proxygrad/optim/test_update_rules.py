@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad.optim import update_rules as ascent
+from proxygrad.optim import update_rules
 from proxygrad.optim.update_rules import UpdateRule
 from proxygrad.spec.settings import GafName, UpdateName
 
@@ -19,7 +19,7 @@ from proxygrad.spec.settings import GafName, UpdateName
 def test_a_step_has_the_length_asked_for_at_any_scale(scale: float) -> None:
     gradient = torch.randn((2, 3, 8, 8), generator=torch.Generator().manual_seed(0)) * scale
     images = torch.full((2, 3, 8, 8), 0.5)
-    moved = ascent.normalized_ascent(images, gradient, torch.tensor([0.01, 0.02])) - images
+    moved = update_rules.normalized_ascent(images, gradient, torch.tensor([0.01, 0.02])) - images
     lengths = moved.double().square().mean(dim=(1, 2, 3)).sqrt()
     torch.testing.assert_close(lengths, torch.tensor([0.01, 0.02], dtype=torch.float64), rtol=1e-4, atol=0)
     assert torch.equal(moved.sign(), gradient.sign())
@@ -29,19 +29,21 @@ def test_an_image_without_gradient_stays_and_its_neighbour_moves() -> None:
     gradient = torch.zeros((2, 1, 4, 4))
     gradient[1] = 1.0
     images = torch.full((2, 1, 4, 4), 0.5)
-    after = ascent.normalized_ascent(images, gradient, torch.tensor([0.1, 0.1]))
+    after = update_rules.normalized_ascent(images, gradient, torch.tensor([0.1, 0.1]))
     assert torch.equal(after[0], images[0])
     torch.testing.assert_close(after[1], torch.full((1, 4, 4), 0.6))
 
 
 def test_values_stay_between_0_and_1() -> None:
     images = torch.tensor([0.05, 0.95]).view(1, 1, 1, 2)
-    after = ascent.normalized_ascent(images, torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2), torch.tensor([0.5]))
+    after = update_rules.normalized_ascent(
+        images, torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2), torch.tensor([0.5])
+    )
     assert after.flatten().tolist() == [0.0, 1.0]
 
 
 def test_the_rate_falls_linearly_to_the_last_step() -> None:
-    rates = [ascent.rate(0.8, step, 4) for step in range(4)]
+    rates = [update_rules.rate(0.8, step, 4) for step in range(4)]
     assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2])
 
 
@@ -55,7 +57,7 @@ def gradients(count: int, lanes: int = 3) -> list[Tensor]:
 
 
 def run(rule: UpdateRule, params: Tensor, grads: list[Tensor], rates: Tensor) -> Tensor:
-    state = ascent.new_state(rule, params)
+    state = update_rules.new_state(rule, params)
     for count, gradient in enumerate(grads):
         params = rule.step(params, gradient, rates, state, torch.full((len(params),), count))
     return params
@@ -77,14 +79,14 @@ def torch_optimum(make: Callable[[list[Tensor]], torch.optim.Optimizer], grads: 
 
 def test_adam_is_torchs_adam_of_the_normalised_gradient() -> None:
     grads = gradients(7)
-    ours = run(ascent.Adam(), torch.zeros_like(grads[0]), grads, torch.full((3,), 0.05))
+    ours = run(update_rules.Adam(), torch.zeros_like(grads[0]), grads, torch.full((3,), 0.05))
     theirs = torch_optimum(lambda params: torch.optim.Adam(params, lr=0.05), grads)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
 def test_sgd_is_torchs_sgd_with_momentum_of_the_normalised_gradient() -> None:
     grads = gradients(7)
-    ours = run(ascent.Sgd(), torch.zeros_like(grads[0]), grads, torch.full((3,), 0.05))
+    ours = run(update_rules.Sgd(), torch.zeros_like(grads[0]), grads, torch.full((3,), 0.05))
     theirs = torch_optimum(lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9), grads)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
@@ -92,7 +94,7 @@ def test_sgd_is_torchs_sgd_with_momentum_of_the_normalised_gradient() -> None:
 @pytest.mark.parametrize("name", UPDATE_NAMES)
 @pytest.mark.parametrize("gaf", GAF_NAMES)
 def test_lanes_join_with_rates_and_steps_of_their_own(name: UpdateName, gaf: GafName) -> None:
-    rule = ascent.update_rule(name, gaf)
+    rule = update_rules.update_rule(name, gaf)
     grads = gradients(6)
     rates = torch.tensor([0.1, 0.02, 0.3])
     alone = [
@@ -105,7 +107,7 @@ def test_lanes_join_with_rates_and_steps_of_their_own(name: UpdateName, gaf: Gaf
         for i, r in enumerate(rates.split(1))
     ]
     params = torch.zeros((2, 2, 4, 5), dtype=torch.float64)
-    state, steps = ascent.new_state(rule, params), torch.zeros(2, dtype=torch.long)
+    state, steps = update_rules.new_state(rule, params), torch.zeros(2, dtype=torch.long)
     for count, gradient in enumerate(grads):
         if count == 2:  # the third lane joins late
             newcomer = torch.zeros((1, 2, 4, 5), dtype=torch.float64)
@@ -113,7 +115,7 @@ def test_lanes_join_with_rates_and_steps_of_their_own(name: UpdateName, gaf: Gaf
                 torch.cat([params, newcomer]),
                 torch.cat([steps, torch.zeros(1, dtype=torch.long)]),
             )
-            fresh = ascent.new_state(rule, newcomer)
+            fresh = update_rules.new_state(rule, newcomer)
             state = {key: torch.cat([rows, fresh[key]]) for key, rows in state.items()}
         lanes = len(params)
         params = rule.step(params, gradient[:lanes], rates[:lanes], state, steps)
@@ -125,7 +127,7 @@ def test_lanes_join_with_rates_and_steps_of_their_own(name: UpdateName, gaf: Gaf
 @pytest.mark.parametrize("gaf", GAF_NAMES)
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_steps_do_not_depend_on_the_gradients_scale(name: UpdateName, gaf: GafName, scale: float) -> None:
-    rule = ascent.update_rule(name, gaf)
+    rule = update_rules.update_rule(name, gaf)
     grads = [gradient.float() * 1e3 for gradient in gradients(3)]
     start, rates = torch.zeros_like(grads[0]), torch.tensor([0.1, 0.1, 0.1])
     scaled = run(rule, start, [gradient * scale for gradient in grads], rates)
@@ -136,7 +138,9 @@ def test_steps_do_not_depend_on_the_gradients_scale(name: UpdateName, gaf: GafNa
 @pytest.mark.parametrize("gaf", GAF_NAMES)
 def test_no_gradient_no_step(name: UpdateName, gaf: GafName) -> None:
     params = torch.ones((1, 3, 2))
-    moved = run(ascent.update_rule(name, gaf), params, [torch.zeros_like(params)] * 2, torch.tensor([0.5]))
+    moved = run(
+        update_rules.update_rule(name, gaf), params, [torch.zeros_like(params)] * 2, torch.tensor([0.5])
+    )
     assert torch.equal(moved, params)
 
 
@@ -144,7 +148,7 @@ def test_no_gradient_no_step(name: UpdateName, gaf: GafName) -> None:
 def test_a_normalised_step_has_its_length_under_every_gradient_activation(gaf: GafName) -> None:
     (gradient,) = gradients(1)
     rates = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
-    moved = run(ascent.Normalized(gaf), torch.zeros_like(gradient), [gradient], rates)
+    moved = run(update_rules.Normalized(gaf), torch.zeros_like(gradient), [gradient], rates)
     torch.testing.assert_close(moved.square().mean(dim=(1, 2, 3)).sqrt(), rates)
     assert torch.equal(moved.sign(), gradient.sign())
 
@@ -161,17 +165,19 @@ def test_gradient_activations_are_the_papers() -> None:
     }
     assert set(formulas) == set(GAF_NAMES)
     for name, formula in formulas.items():
-        assert ascent.gaf(name)(gradient).tolist() == pytest.approx([formula(v) for v in values], rel=1e-9)
+        assert update_rules.gaf(name)(gradient).tolist() == pytest.approx(
+            [formula(v) for v in values], rel=1e-9
+        )
 
 
 def test_the_momentum_stays_raw_and_adam_averages_the_bent_gradient() -> None:
     (gradient,) = gradients(1)
-    unit = ascent.normalize(gradient)
+    unit = update_rules.normalize(gradient)
     for rule, kept, expected in (
-        (ascent.Sgd("atan"), "momentum", unit),
-        (ascent.Adam("atan"), "mean", 0.1 * ascent.gaf("atan")(unit)),
+        (update_rules.Sgd("atan"), "momentum", unit),
+        (update_rules.Adam("atan"), "mean", 0.1 * update_rules.gaf("atan")(unit)),
     ):
-        state = ascent.new_state(rule, gradient)
+        state = update_rules.new_state(rule, gradient)
         rule.step(torch.zeros_like(gradient), gradient, torch.ones(3), state, torch.zeros(3))
         torch.testing.assert_close(state[kept], expected)
         assert tuple(state) == rule.state_names
@@ -179,6 +185,6 @@ def test_the_momentum_stays_raw_and_adam_averages_the_bent_gradient() -> None:
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="'normalized', 'sgd', 'adam'"):
-        ascent.update_rule("lbfgs")  # type: ignore[arg-type]
+        update_rules.update_rule("lbfgs")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'none', 'atan', 'tanh', 'log'"):
-        ascent.update_rule("sgd", "relu")  # type: ignore[arg-type]
+        update_rules.update_rule("sgd", "relu")  # type: ignore[arg-type]

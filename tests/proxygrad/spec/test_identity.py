@@ -13,7 +13,7 @@ import pytest
 
 from proxygrad.models import Catalogue
 from proxygrad.spec import ModelInfo, Spec
-from workers.batches.repository import BatchRequest, Question
+from workers.batches.repository import BatchRequest, ResolvedBatch
 
 DIGEST = "9de742fa86c0009b8c8aa64a3ad09e82b6b84faec89e005ce6663d76a6a1a64e"
 
@@ -85,4 +85,4 @@ def test_a_request_keeps_its_id(digits: ModelInfo, identity: str, fields: dict[s
 )
 def test_a_batch_keeps_its_id(digits: ModelInfo, caller: str, identity: str) -> None:
     request = BatchRequest.model_validate({"model": "digits", **BATCH})
-    assert Question.of(request, digits).identity(caller) == identity
+    assert ResolvedBatch.of(request, digits).identity(caller) == identity

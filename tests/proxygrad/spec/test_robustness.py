@@ -10,12 +10,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from proxygrad.errors import BadRequest
-from proxygrad.maximization import Outcome, maximize
+from proxygrad.errors import InvalidRequest
+from proxygrad.maximization import Visualization, maximize
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel, Neuron
 from proxygrad.spec.robustness import ROBUSTNESS, Robustness, resolved
-from proxygrad.spec.settings import Settings
+from proxygrad.spec.settings import AscentSettings
 from tests.support.networks import small
 
 SEEN: list[Tensor] = []
@@ -134,7 +134,7 @@ def test_views_are_the_lanes_own() -> None:
     assert other.curve[1] != pytest.approx(alone.curve[1], rel=1e-3)
 
 
-def outcome(**settings: Any) -> Outcome:
+def outcome(**settings: Any) -> Visualization:
     return maximize(small(), Channel("conv2", 1), steps=6, **settings)[0]
 
 
@@ -152,7 +152,7 @@ def test_the_outcome_has_what_was_used_instead_of_the_presets() -> None:
     assert found.settings.robustness == own
     assert found.settings.parameterization == "fourier"
     assert outcome(preset="natural").settings.robustness == "standard"
-    assert Settings.model_validate_json(found.settings.model_dump_json()) == found.settings
+    assert AscentSettings.model_validate_json(found.settings.model_dump_json()) == found.settings
 
 
 def test_the_names_stand_for_what_can_be_given() -> None:
@@ -183,7 +183,7 @@ def test_the_names_stand_for_what_can_be_given() -> None:
     ],
 )
 def test_numbers_out_of_their_limits_are_named(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadRequest, match=f"robustness: .*{message}|robustness: {message}"):
+    with pytest.raises(InvalidRequest, match=f"robustness: .*{message}|robustness: {message}"):
         Robustness(**given)
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange, UnknownLayer
 from proxygrad.spec import LayerInfo, ModelInfo, Spec
 from proxygrad.spec.robustness import Robustness
-from proxygrad.spec.settings import PRESETS, Settings
+from proxygrad.spec.settings import PRESETS, AscentSettings
 
 MODEL = ModelInfo(
     name="digits",
@@ -126,7 +126,7 @@ def test_a_preset_is_the_settings_it_stands_for() -> None:
 
 def test_robustness_is_asked_for_by_name() -> None:
     own = {"crop": 0.5}
-    assert Settings.model_validate({"robustness": own}).robustness == Robustness(crop=0.5)
+    assert AscentSettings.model_validate({"robustness": own}).robustness == Robustness(crop=0.5)
     for given in (own, Robustness(crop=0.5)):
         with pytest.raises(ValidationError, match="'none' or 'standard'"):
             ask(robustness=given)

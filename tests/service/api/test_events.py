@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from service.api import events
 from service.app import create_app
-from service.backend import event_hub as live
+from service.backend import event_hub
 from service.settings import Settings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
@@ -27,7 +27,7 @@ from tests.service.conftest import Http, Player
 from tests.support.eventually import until
 from tests.support.http_server import serving
 from workers.broker.queue import EVENTS_PREFIX, events_key
-from workers.queue.fair_queue import Ready
+from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run
 from workers.settings import connect
 
@@ -76,7 +76,7 @@ class Slot:
 
     def __init__(self, redis: redis_client.Redis) -> None:
         self.leases = Leases(redis)
-        (job_id,) = Ready(redis).pop(["digits"], 1)
+        (job_id,) = FairQueue(redis).pop(["digits"], 1)
         self.run = Run(job_id, "e1")
         self.leases.take(self.run, slot="host.0", worker="host", stamp=STAMP)
 
@@ -234,7 +234,7 @@ def test_a_listener_outlives_a_restart_of_redis(
                 assert hears.result(30).states == ["queued", "running", "cancelled"]
 
 
-@pytest.mark.parametrize("pause_s", [0, 3 * live.RETRY_S])  # it ends before the reader is back, or after
+@pytest.mark.parametrize("pause_s", [0, 3 * event_hub.RETRY_S])  # it ends before the reader is back, or after
 def test_what_happened_while_the_connection_was_broken_is_told_once(
     served: Http, app: FastAPI, redis: redis_client.Redis, pause_s: float
 ) -> None:
@@ -280,8 +280,8 @@ def test_one_who_does_not_read_holds_a_handful_of_events(
 def test_a_silent_redis_is_given_up(
     served: Http, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "PING_S", 60.0)
-    monkeypatch.setattr(live, "SILENCE_S", 0.2)
+    monkeypatch.setattr(event_hub, "PING_S", 60.0)
+    monkeypatch.setattr(event_hub, "SILENCE_S", 0.2)
     job_id = asked(served)
 
     async def follow() -> Any:
@@ -292,4 +292,4 @@ def test_a_silent_redis_is_given_up(
         finally:
             mailbox.close()
 
-    assert asyncio.run(follow()) == live.GAP
+    assert asyncio.run(follow()) == event_hub.MISSED

@@ -18,7 +18,7 @@ from proxygrad.spec import ModelInfo
 from proxygrad.version import ENGINE_VERSION, __version__
 from service.app import create_app
 from service.auth.keys import Keys
-from service.middleware import authentication as auth
+from service.middleware import authentication
 from service.settings import Settings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http
@@ -35,7 +35,7 @@ ONE = "/v1/visualizations/{job_id}"
 
 @pytest.fixture(autouse=True)
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
 
 
 # -- requests ------------------------------------------------------------------------------------------------

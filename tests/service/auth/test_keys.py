@@ -89,7 +89,7 @@ def test_a_revoked_key_stays_known_so_that_keys_stay_in_force(redis: redis_clien
     revoked = own.revoke(key.id)
     assert revoked.state(key.created_at) == "revoked"
     assert own.revoke(key.id) == revoked, "the first time counts"
-    assert own.all() == keys.Known({key.id: revoked}, in_force=True)
+    assert own.all() == keys.KeySet({key.id: revoked}, in_force=True)
     assert revoked.model_copy(update={"revoked_at": None}) == key, "nothing else has changed"
 
 
@@ -103,7 +103,7 @@ def test_a_record_that_cannot_be_read_opens_nothing_and_keeps_keys_in_force(
     redis: redis_client.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis.hset(KEYS_KEY, "0" * 12, '{"id": "x", "scopes": ["everything"]}')
-    assert Keys(redis).all() == keys.Known({}, in_force=True)
+    assert Keys(redis).all() == keys.KeySet({}, in_force=True)
     assert "opens nothing" in caplog.text
 
 

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis as redis_client
 
-from service.auth.rate_limit import Allowance, Rates
+from service.auth.rate_limit import Allowance, RateLimiter
 
 
 def test_a_minutes_worth_may_be_taken_at_once_and_no_more(redis: redis_client.Redis) -> None:
-    rates = Rates(redis)
+    rates = RateLimiter(redis)
     taken = [rates.take("a", 5)(redis) for _ in range(7)]
     assert [each.granted for each in taken] == [True] * 5 + [False] * 2
     assert [each.left for each in taken] == [4, 3, 2, 1, 0, 0, 0]
@@ -21,7 +21,7 @@ def test_a_minutes_worth_may_be_taken_at_once_and_no_more(redis: redis_client.Re
 
 
 def test_of_many_at_once_exactly_as_many_are_granted(redis: redis_client.Redis) -> None:
-    rates = Rates(redis)
+    rates = RateLimiter(redis)
     began_s = time.monotonic()
     with ThreadPoolExecutor(16) as pool:
         taken = list(pool.map(lambda _: rates.take("a", 50)(redis).granted, range(200)))
@@ -30,7 +30,7 @@ def test_of_many_at_once_exactly_as_many_are_granted(redis: redis_client.Redis) 
 
 
 def test_it_fills_at_its_rate(redis: redis_client.Redis) -> None:
-    rates = Rates(redis)
+    rates = RateLimiter(redis)
     while (last := rates.take("a", 600)(redis)).granted:
         before_s = time.monotonic()
     assert last.retry_after_s == 1
@@ -41,21 +41,21 @@ def test_it_fills_at_its_rate(redis: redis_client.Redis) -> None:
 
 
 def test_a_refusal_costs_nothing(redis: redis_client.Redis) -> None:
-    rates = Rates(redis)
+    rates = RateLimiter(redis)
     rates.take("a", 1)(redis)
     waits = [rates.take("a", 1)(redis).full_in_s for _ in range(50)]
     assert max(waits) <= 60
 
 
 def test_what_is_kept_goes_by_itself(redis: redis_client.Redis) -> None:
-    Rates(redis).take("a", 60)(redis)
+    RateLimiter(redis).take("a", 60)(redis)
     assert 0 < redis.pttl("proxygrad:requests:a") <= 1001
 
 
 def test_it_works_in_a_full_redis(redis: redis_client.Redis) -> None:
     redis.config_set("maxmemory", 1)
     try:
-        assert Rates(redis).take("a", 5)(redis).granted
+        assert RateLimiter(redis).take("a", 5)(redis).granted
     finally:
         redis.config_set("maxmemory", 0)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from service.backend import coalescing as gathering
-from service.backend.coalescing import Gathering, in_turn, one_by_one
-from workers.broker.pipeline import Command, Steps
+from service.backend import coalescing
+from service.backend.coalescing import Coalescer, one_by_one, run_async
+from workers.broker.pipeline import Operation, RedisCommand
 
 
 class Work:
@@ -38,7 +38,7 @@ async def in_a_thread(work: Callable[..., Any], *args: Any) -> Any:
 def test_what_comes_meanwhile_goes_together() -> None:
     async def ask() -> None:
         work = Work()
-        gathered = Gathering(in_a_thread, work)
+        gathered = Coalescer(in_a_thread, work)
         first = asyncio.create_task(gathered(1))
         assert await asyncio.to_thread(work.began.wait, 20)
         others = [asyncio.create_task(gathered(number)) for number in (2, -3, 4)]
@@ -54,12 +54,12 @@ def test_what_comes_meanwhile_goes_together() -> None:
 
 
 def test_a_lot_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "MOST", 2)
+    monkeypatch.setattr(coalescing, "MOST", 2)
 
     async def ask() -> None:
         work = Work()
         work.may_go_on.set()
-        gathered = Gathering(in_a_thread, work)
+        gathered = Coalescer(in_a_thread, work)
         assert await asyncio.gather(*(gathered(number) for number in range(5))) == [0, 2, 4, 6, 8]
         assert work.lots == [[0, 1], [2, 3], [4]]
 
@@ -69,7 +69,7 @@ def test_a_lot_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_has_gone_takes_nothing_from_the_others() -> None:
     async def ask() -> None:
         work = Work()
-        gathered = Gathering(in_a_thread, work)
+        gathered = Coalescer(in_a_thread, work)
         gone, stays = asyncio.create_task(gathered(1)), asyncio.create_task(gathered(2))
         assert await asyncio.to_thread(work.began.wait, 20)
         gone.cancel()
@@ -87,7 +87,7 @@ def test_a_failure_of_all_is_told_to_each_and_the_next_are_asked_for_anew() -> N
         work = Work()
         work.may_go_on.set()
         work.trouble = OSError("away")
-        gathered = Gathering(in_a_thread, work)
+        gathered = Coalescer(in_a_thread, work)
         outcomes = await asyncio.gather(gathered(1), gathered(2), return_exceptions=True)
         assert [str(each) for each in outcomes] == ["away", "away"]
         work.trouble = None
@@ -106,28 +106,28 @@ def test_functions_are_called_one_after_another() -> None:
 
 
 def test_steps_are_taken_by_their_kind_and_hear_what_failed() -> None:
-    async def send(command: Command[Any]) -> str:
+    async def send(command: RedisCommand[Any]) -> str:
         return "sent"
 
     async def block(function: Callable[[], Any]) -> Any:
         return function()
 
-    def steps() -> Steps[list[str]]:
-        seen = [(yield Command(lambda client: None, str))]
+    def steps() -> Operation[list[str]]:
+        seen = [(yield RedisCommand(lambda client: None, str))]
         try:
             yield fail
         except ValueError as error:
             seen.append(str(error))
         return seen
 
-    assert asyncio.run(in_turn(steps(), send, block)) == ["sent", "no"]
+    assert asyncio.run(run_async(steps(), send, block)) == ["sent", "no"]
 
 
 def test_each_event_loop_has_its_own_line() -> None:
     def double(numbers: Sequence[int]) -> list[Any]:
         return [2 * number for number in numbers]
 
-    gathered = Gathering(in_a_thread, double)
+    gathered = Coalescer(in_a_thread, double)
     found: list[int] = []
 
     def ask() -> None:
@@ -146,12 +146,12 @@ def test_each_event_loop_has_its_own_line() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_who_was_told_may_ask_again_at_once(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(gathering, "AT_ONCE", at_once)
+    monkeypatch.setattr(coalescing, "AT_ONCE", at_once)
 
     async def ask() -> None:
         work = Work()
         work.may_go_on.set()
-        gathered = Gathering(in_a_thread, work)
+        gathered = Coalescer(in_a_thread, work)
 
         async def several(start: int) -> list[int]:
             return [await gathered(number) for number in range(start, start + 50)]

@@ -7,7 +7,7 @@ from typing import cast
 
 import redis as redis_client
 
-from service.backend.event_hub import Live
+from service.backend.event_hub import EventHub
 from tests.support.eventually import until
 from workers.jobs.repository import Event, events_channel
 
@@ -23,7 +23,7 @@ def test_whoever_comes_as_the_last_one_leaves_hears_what_happens(
     redis_url: str, redis: redis_client.Redis
 ) -> None:
     async def follow() -> None:
-        reader = Live(redis_url, nobody_watches)
+        reader = EventHub(redis_url, nobody_watches)
         try:
             async with asyncio.timeout(60):
                 mailbox = await reader.follow(JOB, {"state"})
@@ -46,7 +46,7 @@ def test_a_channel_is_left_with_its_last_follower(redis_url: str, redis: redis_c
         return cast(list[bytes], redis.pubsub_channels("proxygrad:events:*"))
 
     async def follow() -> None:
-        reader = Live(redis_url, nobody_watches)
+        reader = EventHub(redis_url, nobody_watches)
         try:
             async with asyncio.timeout(20):
                 first, second, other = [await reader.follow(each, {"state"}) for each in (JOB, JOB, OTHER)]

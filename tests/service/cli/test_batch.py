@@ -11,10 +11,10 @@ from threading import Event, Thread
 import pytest
 from fastapi import FastAPI
 
-from proxygrad.errors import BadRequest
+from proxygrad.errors import InvalidRequest
 from service.cli import batch
 from service.client import Batch, CannotSave, Client, Invalid
-from service.images import contact_sheet as atlas
+from service.images import contact_sheet
 from tests.service.conftest import Http
 from tests.support.http_server import serving
 
@@ -85,7 +85,7 @@ def test_one_that_was_cancelled_is_no_success(
 def test_what_cannot_be_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="0 to 63"):
         batch.run(typed(*WORDS, "--units", "60-64", "--url", url))
-    with pytest.raises(BadRequest, match="steps"):
+    with pytest.raises(InvalidRequest, match="steps"):
         batch.run(typed(*WORDS, "--steps", "0", "--url", url))
     with pytest.raises(CannotSave, match=r"\.png or a \.webp"):
         batch.run(typed(*WORDS, "--url", url, "-o", str(tmp_path / "sheet.npy")))
@@ -101,15 +101,15 @@ def test_what_cannot_be_is_refused(url: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_sheet_out_of_bounds_is_refused_before_anything_is_asked(words: list[str], valid: str) -> None:
-    with pytest.raises(BadRequest, match=valid):
+    with pytest.raises(InvalidRequest, match=valid):
         batch.run(typed(*WORDS, *words, "--url", "http://127.0.0.1:1"))
 
 
 def test_the_bounds_of_a_sheet_are_those_of_the_service() -> None:
-    assert (batch.CELL_PX[0], batch.CELL_PX[-1]) == (atlas.MIN_CELL_PX, atlas.MAX_CELL_PX)
-    assert batch.DEFAULT_CELL_PX == atlas.DEFAULT_CELL_PX
+    assert (batch.CELL_PX[0], batch.CELL_PX[-1]) == (contact_sheet.MIN_CELL_PX, contact_sheet.MAX_CELL_PX)
+    assert batch.DEFAULT_CELL_PX == contact_sheet.DEFAULT_CELL_PX
     for cell_px in batch.CELL_PX:
-        assert batch.most_columns(cell_px) == atlas.most_columns(cell_px)
+        assert batch.most_columns(cell_px) == contact_sheet.most_columns(cell_px)
 
 
 def test_ctrl_c_says_what_goes_on(

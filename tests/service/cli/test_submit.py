@@ -14,10 +14,9 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
-from proxygrad.errors import BadRequest
+from proxygrad.errors import InvalidRequest
 from service.auth.keys import Keys
-from service.cli import client_options as asking
-from service.cli import submit
+from service.cli import client_options, submit
 from service.client import (
     CannotSave,
     Client,
@@ -26,10 +25,10 @@ from service.client import (
     ServiceUnreachable,
     Unauthorized,
     Visualization,
+    retries,
 )
-from service.client import retries as calls
 from service.client.files import save
-from service.middleware import authentication as auth
+from service.middleware import authentication
 from tests.service.conftest import PNG, Http, Player
 from tests.support.http_server import serving
 from workers.broker.queue import watched_key
@@ -116,7 +115,7 @@ def test_what_the_service_refuses_is_an_error(url: str) -> None:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is waited for between two tries."""
-    monkeypatch.setattr(calls, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.001)
 
 
 @pytest.mark.usefixtures("no_pauses")
@@ -129,7 +128,7 @@ def test_a_service_that_is_not_there_is_named_and_why_it_takes_so_long(
 
 
 def test_a_value_outside_its_limits_is_refused_before_anything_is_sent() -> None:
-    with pytest.raises(BadRequest, match="steps"):
+    with pytest.raises(InvalidRequest, match="steps"):
         submit.run(typed(*WORDS, "--steps", "0", "--url", "http://127.0.0.1:1"))
 
 
@@ -153,7 +152,7 @@ def test_another_form_by_the_name_and_no_other_one(url: str, player: Player, tmp
 def test_url_and_key_may_stand_in_the_environment(
     url: str, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(auth, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
     _, key = Keys(redis).create("of a test")
     monkeypatch.setenv("PROXYGRAD_URL", url)
     with pytest.raises(Unauthorized):
@@ -165,7 +164,7 @@ def test_url_and_key_may_stand_in_the_environment(
 
 
 def test_a_key_in_clear_is_warned_of_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with asking.asking(typed(*WORDS, "--url", "http://lab.example", "--key", "pg_secret")):
+    with client_options.asking(typed(*WORDS, "--url", "http://lab.example", "--key", "pg_secret")):
         pass
     err = capsys.readouterr().err
     assert err.startswith("warning: the API key is sent unencrypted to lab.example")

@@ -8,18 +8,18 @@ from typing import Any, Required, get_args, get_origin, get_type_hints
 import pytest
 
 from service.client.questions import Question, TemplateFields
-from workers.jobs.repository import Request
+from workers.jobs.repository import VisualizationRequest
 
 
 def kept(hint: Any) -> Any:
     return get_args(hint)[0] if get_origin(hint) is Required else hint
 
 
-@pytest.mark.parametrize("name", Request.model_fields)
+@pytest.mark.parametrize("name", VisualizationRequest.model_fields)
 def test_each_field_of_a_request_is_a_keyword_of_its_type(name: str) -> None:
     hints = get_type_hints(Question, include_extras=True)
     assert name in hints
-    field = Request.model_fields[name]
+    field = VisualizationRequest.model_fields[name]
     assert (get_origin(hints[name]) is Required) is field.is_required()
     if name != "position":
         assert kept(hints[name]) == field.annotation
@@ -28,5 +28,5 @@ def test_each_field_of_a_request_is_a_keyword_of_its_type(name: str) -> None:
 
 
 def test_no_keyword_is_no_field() -> None:
-    assert set(get_type_hints(Question)) == set(Request.model_fields)
-    assert set(get_type_hints(TemplateFields)) == set(Request.model_fields) - {"unit"}
+    assert set(get_type_hints(Question)) == set(VisualizationRequest.model_fields)
+    assert set(get_type_hints(TemplateFields)) == set(VisualizationRequest.model_fields) - {"unit"}

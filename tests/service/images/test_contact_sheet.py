@@ -18,9 +18,9 @@ from service.images.contact_sheet import (
     MAX_COLUMNS,
     MAX_PIXELS,
     MAX_SIDE_PX,
-    Layout,
+    ContactSheets,
     Sheet,
-    Sheets,
+    SheetLayout,
     draw,
     entity_tag,
     layout,
@@ -49,13 +49,13 @@ def opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
-def cell(sheet: Image.Image, placed: Layout, index: int) -> Image.Image:
+def cell(sheet: Image.Image, placed: SheetLayout, index: int) -> Image.Image:
     left, top = placed.corner(index)
     return sheet.crop((left, top, left + placed.cell_px, top + placed.cell_px))
 
 
 def test_pictures_stand_in_their_order_each_above_its_number() -> None:
-    placed = Layout(3, 32)
+    placed = SheetLayout(3, 32)
     levels = [10, 60, 110, 160]
     pictures = [Image.new("L", (32, 32), level) for level in levels]
     sheet = draw([unit(n) for n in (4, 2, 8, 6)], pictures, placed)
@@ -71,7 +71,7 @@ def test_pictures_stand_in_their_order_each_above_its_number() -> None:
 
 
 def test_what_is_not_there_yet_is_grey_and_what_will_not_be_is_crossed_out() -> None:
-    placed = Layout(4, 32)
+    placed = SheetLayout(4, 32)
     states: list[UnitState] = ["waiting", "running", "failed", "cancelled"]
     sheet = draw([unit(n, state) for n, state in enumerate(states)], [None] * 4, placed)
     assert cell(sheet, placed, 0).getextrema() == cell(sheet, placed, 1).getextrema() == (EMPTY, EMPTY)
@@ -83,7 +83,7 @@ def test_what_is_not_there_yet_is_grey_and_what_will_not_be_is_crossed_out() -> 
 
 def test_one_coloured_picture_makes_the_sheet_coloured() -> None:
     pictures = [Image.new("L", (32, 32), 10), Image.new("RGB", (32, 32), (200, 10, 10))]
-    placed = Layout(2, 32)
+    placed = SheetLayout(2, 32)
     sheet = draw([unit(0), unit(1)], pictures, placed)
     assert sheet.getpixel(placed.corner(1)) == (200, 10, 10)
     assert sheet.getpixel((0, 0)) == (PAPER, PAPER, PAPER)
@@ -104,7 +104,7 @@ def test_a_sheet_of_any_layout_is_bounded(cell_px: int, columns: int | None, cou
 
 
 def test_the_tag_changes_with_what_is_seen_and_with_nothing_else() -> None:
-    placed = Layout(2, 32)
+    placed = SheetLayout(2, 32)
 
     def tag(*units: Unit) -> str:
         return entity_tag(units, placed, "png")
@@ -119,7 +119,7 @@ def test_the_tag_changes_with_what_is_seen_and_with_nothing_else() -> None:
     }
     tags |= {
         entity_tag([unit(0), unit(1)], placed, "webp"),
-        entity_tag([unit(0), unit(1)], Layout(1, 32), "png"),
+        entity_tag([unit(0), unit(1)], SheetLayout(1, 32), "png"),
     }
     assert len(tags) == 6
 
@@ -131,8 +131,8 @@ def test_small_pictures_grow_by_whole_pixels_and_large_ones_shrink(store: Store)
     checks.save(buffer, format="PNG")
     store.put(image_path(unit(0).job_id or "", 0), buffer.getvalue())
     store.put(image_path(unit(1).job_id or "", 0), picture("RGB", (200, 100)))
-    placed = Layout(2, 32)
-    sheet = opened(Sheets(reading(store)).drawn([unit(0), unit(1)], placed, "png", "tag").content)
+    placed = SheetLayout(2, 32)
+    sheet = opened(ContactSheets(reading(store)).drawn([unit(0), unit(1)], placed, "png", "tag").content)
     grown = cell(sheet, placed, 0)
     assert {value for _, value in grown.convert("L").getcolors() or []} == {0, 255}
     assert grown.getpixel((0, 0)) == grown.getpixel((1, 1)) != grown.getpixel((2, 0))
@@ -142,9 +142,9 @@ def test_small_pictures_grow_by_whole_pixels_and_large_ones_shrink(store: Store)
 
 def test_a_picture_that_is_gone_or_damaged_leaves_its_cell_empty(store: Store) -> None:
     store.put(image_path(unit(1).job_id or "", 0), b"no picture")
-    made = Sheets(reading(store)).drawn([unit(0), unit(1)], Layout(2, 32), "png", "tag")
+    made = ContactSheets(reading(store)).drawn([unit(0), unit(1)], SheetLayout(2, 32), "png", "tag")
     assert not made.whole
-    assert cell(opened(made.content), Layout(2, 32), 0).getextrema() == (EMPTY, EMPTY)
+    assert cell(opened(made.content), SheetLayout(2, 32), 0).getextrema() == (EMPTY, EMPTY)
 
 
 def started(served: Http, worker: BatchPlayer, **changes: Any) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def test_the_form_is_chosen_by_suffix_or_accept(served: Http, worker: BatchPlaye
 
 def test_columns_and_width_are_chosen_within_bounds(served: Http, worker: BatchPlayer) -> None:
     path = started(served, worker)["links"]["atlas"]
-    placed = Layout(4, 96)
+    placed = SheetLayout(4, 96)
     sheet = served.get(path, params={"columns": 4, "width": 96})
     assert opened(sheet.content).size == (placed.width_px, placed.height_px(5))
     for params in ({"columns": 0}, {"columns": 129}, {"width": 31}, {"width": 257}, {"page": -1}):
@@ -238,14 +238,14 @@ def test_another_job_s_picture_is_not_shown(served: Http, worker: BatchPlayer, s
     wrong = settings.home / "artefacts" / found[0]["id"] / "0.png"
     wrong.write_bytes(picture("RGB"))
     sheet = served.get(batch["links"]["atlas"], params={"columns": 2})
-    placed = Layout(2, 64)
+    placed = SheetLayout(2, 64)
     assert (sheet.status_code, sheet.headers["Cache-Control"]) == (200, "no-store")
     assert cell(opened(sheet.content), placed, 0).getextrema() == (EMPTY, EMPTY)
     assert cell(opened(sheet.content), placed, 1).getextrema() != (EMPTY, EMPTY)
     assert not wrong.exists()
 
 
-class SlowSheets(Sheets):
+class SlowSheets(ContactSheets):
     """Draws when it may; says what it was asked to draw."""
 
     def __init__(self, store: Store) -> None:
@@ -268,7 +268,7 @@ def test_sheets_that_wait_leave_threads_to_others_and_are_not_drawn_again(settin
 
     async def ask_for_many() -> list[Sheet]:
         tags = [str(number % 20) for number in range(100)]
-        tasks = [asyncio.create_task(sheets([], Layout(1, 32), "png", tag)) for tag in tags]
+        tasks = [asyncio.create_task(sheets([], SheetLayout(1, 32), "png", tag)) for tag in tags]
         for _ in range(DRAWN_AT_ONCE):
             await to_thread.run_sync(sheets.begun.acquire)
         async with asyncio.timeout(30):

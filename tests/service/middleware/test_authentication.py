@@ -15,10 +15,10 @@ from redis.exceptions import ConnectionError as RedisGone
 
 from service.app import create_app
 from service.auth.callers import ANYBODY
-from service.auth.keys import KEYS_KEY, Keys, Known, Scope
-from service.middleware import authentication as auth
+from service.auth.keys import KEYS_KEY, Keys, KeySet, Scope
+from service.middleware import authentication
 from service.middleware.authentication import KeyRing
-from service.problems import Refusal
+from service.problems import ProblemError
 from service.settings import Settings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http
@@ -39,7 +39,7 @@ CLOSED = [
 @pytest.fixture(autouse=True)
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys made in a test count at once; how long they may be kept has tests of its own."""
-    monkeypatch.setattr(auth, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -213,12 +213,12 @@ class Clock:
         return self.now_s
 
 
-async def at_once(look: Callable[[], Known]) -> Known:
+async def at_once(look: Callable[[], KeySet]) -> KeySet:
     return await asyncio.to_thread(look)
 
 
-def ring(redis: redis_client.Redis, clock: Clock, fetch: Callable[[], Known] | None = None) -> KeyRing:
-    call: Callable[[Callable[[], Known]], Awaitable[Known]] = at_once
+def ring(redis: redis_client.Redis, clock: Clock, fetch: Callable[[], KeySet] | None = None) -> KeyRing:
+    call: Callable[[Callable[[], KeySet]], Awaitable[KeySet]] = at_once
     return KeyRing(fetch or Keys(redis).all, call, required=False, clock=clock)
 
 
@@ -226,14 +226,14 @@ def caller(keyring: KeyRing, token: str | None = None) -> str:
     """The name of the caller, or the code of the refusal."""
     try:
         return asyncio.run(keyring.caller(None if token is None else f"Bearer {token}"))[0].name
-    except Refusal as refusal:
+    except ProblemError as refusal:
         return refusal.code
 
 
 def test_the_first_key_and_a_revoked_one_count_within_seconds(
     redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "LOOK_AGAIN_S", 3.0)
+    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 3.0)
     clock = Clock()
     keyring = ring(redis, clock)
     assert caller(keyring) == ANYBODY.name
@@ -250,7 +250,7 @@ def test_the_first_key_and_a_revoked_one_count_within_seconds(
 def test_a_new_key_is_known_half_a_second_after_any_look(
     redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "LOOK_AGAIN_S", 3.0)
+    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 3.0)
     clock = Clock()
     keyring = ring(redis, clock)
     Keys(redis).create("first")
@@ -273,7 +273,7 @@ def test_keys_once_in_force_stay_so_when_their_data_is_gone(redis: redis_client.
 def test_many_at_once_look_once_and_share_a_failure(redis: redis_client.Redis) -> None:
     looks, go_on = [0], threading.Event()
 
-    def fetch() -> Known:
+    def fetch() -> KeySet:
         looks[0] += 1
         go_on.wait(30)
         raise RedisGone("gone")

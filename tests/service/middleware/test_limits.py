@@ -13,8 +13,8 @@ import redis as redis_client
 
 from proxygrad.spec import ModelInfo
 from service.app import create_app
-from service.middleware import limits as bodies
-from service.middleware.limits import MAX_HEADER_BYTES, MAX_HEADERS, Bounds
+from service.middleware import limits
+from service.middleware.limits import MAX_HEADER_BYTES, MAX_HEADERS, RequestLimits
 from service.settings import Settings
 from tests.service.conftest import Http
 from workers.fleet import catalog
@@ -78,7 +78,7 @@ def test_a_header_flood_is_refused(served: Http) -> None:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(served: Http, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "BODY_S", 0.2)
+    monkeypatch.setattr(limits, "BODY_S", 0.2)
 
     async def slow() -> AsyncIterator[bytes]:
         yield BODY[:10]
@@ -90,7 +90,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(served: Http, monkeypatch: 
 
 
 def test_a_body_that_trickles_has_no_more_time(served: Http, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "BODY_S", 0.3)
+    monkeypatch.setattr(limits, "BODY_S", 0.3)
 
     async def trickling() -> AsyncIterator[bytes]:
         for byte in BODY:
@@ -102,7 +102,7 @@ def test_a_body_that_trickles_has_no_more_time(served: Http, monkeypatch: pytest
 
 def test_who_waits_for_an_answer_is_not_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the body is there, listening for the end of the connection takes as long as it takes."""
-    monkeypatch.setattr(bodies, "BODY_S", 0.05)
+    monkeypatch.setattr(limits, "BODY_S", 0.05)
     seen: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -120,7 +120,7 @@ def test_who_waits_for_an_answer_is_not_hurried(monkeypatch: pytest.MonkeyPatch)
         raise AssertionError(message)
 
     scope = {"type": "http", "path": "/", "query_string": b"", "headers": []}
-    asyncio.run(Bounds(app, LIMIT)(scope, receive, send))
+    asyncio.run(RequestLimits(app, LIMIT)(scope, receive, send))
     assert seen == ["http.request", "http.disconnect"]
 
 

@@ -70,7 +70,7 @@ def models() -> Any:
 
 
 def question(**settings: Any) -> Any:
-    return models().Request(model="digits", layer="fc", unit=3, **settings)
+    return models().VisualizationRequest(model="digits", layer="fc", unit=3, **settings)
 
 
 def test_a_question_is_asked_waited_for_and_its_picture_fetched(client: Any) -> None:
@@ -116,7 +116,7 @@ def test_a_run_is_cancelled(client: Any) -> None:
 
 
 def test_a_problem_is_an_object_with_its_code(client: Any) -> None:
-    body = models().Request(model="digits", layer="fc", unit=99)
+    body = models().VisualizationRequest(model="digits", layer="fc", unit=99)
     refused = call("visualizations.create_visualization").sync_detailed(client=client, body=body)
     assert refused.status_code == 422
     assert isinstance(refused.parsed, models().ProblemDetails)

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 from service.problems import MEDIA_TYPE
-from service.server import protocol as connection
+from service.server import protocol
 from service.server.protocol import MAX_INCOMPLETE_BYTES
 from tests.support.http_server import serving
 
@@ -25,8 +25,8 @@ LIMIT_S = 0.3
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HEADER_S", LIMIT_S)
-    monkeypatch.setattr(connection, "UNREAD_S", LIMIT_S)
+    monkeypatch.setattr(protocol, "HEADER_S", LIMIT_S)
+    monkeypatch.setattr(protocol, "UNREAD_S", LIMIT_S)
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def test_what_is_no_request_is_answered_with_a_problem(app: FastAPI, request_: b
 def test_a_header_that_is_too_large_is_called_so_however_it_comes(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch, start: bytes
 ) -> None:
-    monkeypatch.setattr(connection, "HEADER_S", 30.0)
+    monkeypatch.setattr(protocol, "HEADER_S", 30.0)
     with serving(app) as url, connected(url) as client:
         client.sendall(start + b"a" * 10)
         time.sleep(0.1)  # so that it comes in pieces

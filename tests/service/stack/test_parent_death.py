@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.stack.parent_death import ON_LINUX, Tethered, die_with_parent
+from service.stack.parent_death import ON_LINUX, BoundProcess, die_with_parent
 from tests.support.process_exit import gone_within
 
 _PARENT = """
@@ -35,10 +35,10 @@ def test_any_child_can_be_tied_to_its_parent() -> None:
 
 @pytest.mark.parametrize("watched", [False, True])
 def test_it_runs_until_it_is_stopped(tmp_path: Path, watched: bool) -> None:
-    made: list[Tethered] = []
+    made: list[BoundProcess] = []
     with (tmp_path / "kept").open("w") as kept:
         thread = threading.Thread(
-            target=lambda: made.append(Tethered(["sleep", "60"], keep_fd=kept.fileno(), watched=watched))
+            target=lambda: made.append(BoundProcess(["sleep", "60"], keep_fd=kept.fileno(), watched=watched))
         )
         thread.start()
         thread.join()
@@ -55,7 +55,7 @@ def test_it_runs_until_it_is_stopped(tmp_path: Path, watched: bool) -> None:
 def test_one_that_does_not_listen_is_killed(tmp_path: Path) -> None:
     deaf = ["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]
     with (tmp_path / "kept").open("w") as kept:
-        child = Tethered(deaf, keep_fd=kept.fileno())
+        child = BoundProcess(deaf, keep_fd=kept.fileno())
     time.sleep(0.1)
     child.stop(0.2)
     assert not child.running
@@ -63,4 +63,4 @@ def test_one_that_does_not_listen_is_killed(tmp_path: Path) -> None:
 
 def test_a_program_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
     with (tmp_path / "kept").open("w") as kept, pytest.raises(FileNotFoundError):
-        Tethered(["/nowhere/program"], keep_fd=kept.fileno(), watched=False)
+        BoundProcess(["/nowhere/program"], keep_fd=kept.fileno(), watched=False)

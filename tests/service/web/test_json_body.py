@@ -10,16 +10,16 @@ from pydantic import BaseModel
 
 from proxygrad.spec import ModelInfo
 from proxygrad.spec.settings import MAX_STEPS
-from service.problems import Refusal
-from service.web.json_body import EXAMPLES, MAX_KEPT_BYTES, Questions, parsed
+from service.problems import ProblemError
+from service.web.json_body import EXAMPLES, MAX_KEPT_BYTES, RequestCache, parsed
 from service.web.validation import MAX_REPORTED
 from tests.service.conftest import Http
 from workers.batches.repository import BatchRequest
-from workers.jobs.repository import Request
+from workers.jobs.repository import VisualizationRequest
 
 JSON = {"Content-Type": "application/json"}
 
-parse = Questions().parse
+parse = RequestCache().parse
 
 
 def smallest(**changes: str) -> bytes:
@@ -43,7 +43,7 @@ def smallest(**changes: str) -> bytes:
     ],
 )
 def test_what_is_not_json_is_invalid_json(body: bytes) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ProblemError) as refused:
         parse(body)
     assert (refused.value.code, refused.value.status) == ("invalid_json", 400)
 
@@ -75,7 +75,7 @@ def test_what_is_not_json_is_invalid_json(body: bytes) -> None:
 def test_json_that_is_no_question_is_invalid_and_the_place_is_named(
     body: bytes, location: list[str | int]
 ) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ProblemError) as refused:
         parse(body)
     assert (refused.value.code, refused.value.status) == ("invalid_request", 422)
     assert refused.value.flaws[0].location == location
@@ -86,7 +86,7 @@ def test_json_that_is_no_question_is_invalid_and_the_place_is_named(
 
 
 def test_the_range_of_every_bounded_field_is_given() -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ProblemError) as refused:
         parse(smallest(steps="0", slope="2", seed="-1", step_size="0", size_px="3"))
     given = {flaw.location[1]: (flaw.value, flaw.minimum, flaw.maximum) for flaw in refused.value.flaws}
     assert given == {
@@ -101,7 +101,7 @@ def test_the_range_of_every_bounded_field_is_given() -> None:
 
 
 def test_choices_and_near_field_names_are_given() -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ProblemError) as refused:
         parse(smallest(objective='"chanel"', sead="1"))
     choices = {flaw.location[1]: flaw.choices for flaw in refused.value.flaws}
     assert choices == {"objective": ["channel", "neuron", "logit"], "sead": ["seed"]}
@@ -109,7 +109,7 @@ def test_choices_and_near_field_names_are_given() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
 def test_the_documented_examples_are_questions(example: dict[str, Any]) -> None:
-    assert Request.model_validate(example["value"]).unit == 7
+    assert VisualizationRequest.model_validate(example["value"]).unit == 7
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
@@ -138,7 +138,7 @@ def test_parameters_of_the_content_type_do_not_matter(served: Http) -> None:
     ],
 )
 def test_what_is_nested_too_deeply_is_not_read(body: bytes) -> None:
-    with pytest.raises(Refusal, match="deeper than 32 levels") as refused:
+    with pytest.raises(ProblemError, match="deeper than 32 levels") as refused:
         parse(body)
     assert (refused.value.code, refused.value.status) == ("json_too_deep", 400)
 
@@ -149,7 +149,7 @@ def test_brackets_in_texts_are_no_depth(served: Http) -> None:
 
 
 def test_the_same_text_is_read_once_and_never_for_another(info: ModelInfo) -> None:
-    questions = Questions()
+    questions = RequestCache()
     plain, chosen = smallest(preset='"fast"'), smallest(preset='"fast"', steps="128")
     first, second = questions.parse(plain), questions.parse(chosen)
     assert questions.parse(plain) is first
@@ -165,7 +165,7 @@ def test_the_same_text_is_read_once_and_never_for_another(info: ModelInfo) -> No
 
 
 def test_long_texts_are_not_kept() -> None:
-    questions = Questions()
+    questions = RequestCache()
     long = smallest() + b" " * MAX_KEPT_BYTES
     assert questions.parse(long) is not questions.parse(long)
 
@@ -176,10 +176,10 @@ UNITS = '{"model": "digits", "layer": "layer3", "units": '
 @pytest.mark.parametrize(
     ("body", "kind", "count"),
     [
-        (smallest(**{f"x{number}": "1" for number in range(5000)}), Request, 5000),
-        (smallest(position="[" + ", ".join(["-1"] * 20_000) + "]"), Request, 20_001),
+        (smallest(**{f"x{number}": "1" for number in range(5000)}), VisualizationRequest, 5000),
+        (smallest(position="[" + ", ".join(["-1"] * 20_000) + "]"), VisualizationRequest, 20_001),
         ((UNITS + "[" + ", ".join(["-1"] * 20_000) + "]}").encode(), BatchRequest, 20_000),
-        (smallest(**{"x" * 30_000: "1", "layer" * 6000: "1"}), Request, 2),
+        (smallest(**{"x" * 30_000: "1", "layer" * 6000: "1"}), VisualizationRequest, 2),
     ],
     ids=["unknown fields", "a position", "units", "long names"],
 )
@@ -188,7 +188,7 @@ def test_the_answer_stays_small_and_quick_however_much_is_wrong(
 ) -> None:
     """The first `MAX_REPORTED` errors are spelled out and all are counted; 5,000 took 9 s and 3.3 MB."""
     begun_s = time.process_time()
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ProblemError) as refused:
         parsed(body, kind)
     text = refused.value.details().model_dump_json()
     assert time.process_time() - begun_s < 1

@@ -8,7 +8,7 @@ import math
 import pytest
 from pydantic import JsonValue
 
-from service.problems import Flaw
+from service.problems import FieldError
 from service.web.validation import SHOWN_CHARACTERS, shown, summary
 
 
@@ -52,6 +52,6 @@ def test_long_and_deep_values_are_shortened() -> None:
 
 
 def test_a_summary_has_three_flaws_in_words() -> None:
-    found = [Flaw(location=["body", name], detail="is wrong") for name in "abcd"]
+    found = [FieldError(location=["body", name], detail="is wrong") for name in "abcd"]
     assert summary(found[:1]) == "body.a: is wrong"
     assert summary(found) == "body.a: is wrong; body.b: is wrong; body.c: is wrong; and 1 more"

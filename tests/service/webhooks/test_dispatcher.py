@@ -21,7 +21,7 @@ from service.addresses import networks
 from service.webhooks.dispatcher import MOST_EACH, SCHEDULE_S, Deliverer, delivering, payload
 from service.webhooks.sender import Sender
 from service.webhooks.signing import Signer
-from service.webhooks.urls import Receivers
+from service.webhooks.urls import AllowedHosts
 from tests.service.server.test_run import gateway
 from tests.support.eventually import until
 from tests.support.webhook_receiver import Receiver, receiving
@@ -53,7 +53,7 @@ def deliver(
     deliverer = Deliverer(
         Deliveries(redis),
         Sender(LOOPBACK, attempt_s=attempt_s),
-        Receivers(receivers),
+        AllowedHosts(receivers),
         Signer(SECRET),
         schedule_s=schedule_s,
     )

@@ -10,17 +10,17 @@ from collections.abc import Sequence
 import pytest
 
 from service.addresses import networks
-from service.webhooks.sender import Answer, Resolve, Sender
-from service.webhooks.urls import Place
+from service.webhooks.sender import DeliveryOutcome, Resolve, Sender
+from service.webhooks.urls import Endpoint
 from tests.support.webhook_receiver import receiving
 
 LOOPBACK = networks(["127.0.0.1/32"])
 
 
-def post(url: str, sender: Sender, count: int = 1) -> Answer:
-    async def attempts() -> Answer:
+def post(url: str, sender: Sender, count: int = 1) -> DeliveryOutcome:
+    async def attempts() -> DeliveryOutcome:
         for _ in range(count):
-            answer = await sender.post(Place.of(url), {"webhook-id": "x"}, b"{}")
+            answer = await sender.post(Endpoint.of(url), {"webhook-id": "x"}, b"{}")
         await sender.aclose()
         return answer
 
@@ -47,7 +47,7 @@ def test_it_arrives_under_the_name_that_was_called() -> None:
     with receiving() as receiver:
         answer = post(named(receiver.url) + "/a?b=c", Sender(LOOPBACK, find=find))
         (got,) = receiver.received
-    assert answer == Answer(204)
+    assert answer == DeliveryOutcome(204)
     assert asked == ["hooks.example.org"]
     assert got.path == "/a?b=c"
     assert got.headers["Host"] == named(receiver.url).removeprefix("http://")
@@ -62,7 +62,7 @@ def test_it_arrives_under_the_name_that_was_called() -> None:
 def test_a_private_address_is_not_called(private: tuple[()]) -> None:
     with receiving() as receiver:
         answer = post(receiver.url, Sender(private))
-        assert answer == Answer(error="the host leads to an address that is not public")
+        assert answer == DeliveryOutcome(error="the host leads to an address that is not public")
         assert receiver.received == []
 
 
@@ -87,7 +87,7 @@ def test_a_name_that_changes_after_the_check_leads_nowhere_else() -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(status: int) -> None:
     with receiving() as other, receiving(lambda _: (status, {"Location": other.url})) as receiver:
-        assert post(receiver.url, Sender(LOOPBACK)) == Answer(status)
+        assert post(receiver.url, Sender(LOOPBACK)) == DeliveryOutcome(status)
         assert other.received == []
 
 
@@ -103,7 +103,7 @@ def test_a_slow_receiver_ends_with_the_time_for_it() -> None:
             answer = post(receiver.url, Sender(LOOPBACK, attempt_s=0.2))
         finally:
             wait.set()
-    assert answer == Answer(error="no answer within 0.2 s")
+    assert answer == DeliveryOutcome(error="no answer within 0.2 s")
 
 
 def test_what_does_not_answer_is_an_error_in_words() -> None:
@@ -116,7 +116,7 @@ def test_what_does_not_answer_is_an_error_in_words() -> None:
     async def fails(host: str, port: int) -> Sequence[str]:
         raise OSError("Name or service not known")
 
-    assert post(named(url), Sender(LOOPBACK, find=fails)) == Answer(
+    assert post(named(url), Sender(LOOPBACK, find=fails)) == DeliveryOutcome(
         error="no connection: the host has no address"
     )
 
@@ -125,7 +125,7 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
     with receiving() as proxy, receiving() as receiver:
         for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setitem(os.environ, name, proxy.url)
-        assert post(receiver.url, Sender(LOOPBACK)) == Answer(204)
+        assert post(receiver.url, Sender(LOOPBACK)) == DeliveryOutcome(204)
         assert (len(proxy.received), len(receiver.received)) == (0, 1)
 
 
@@ -139,7 +139,7 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
 def test_when_to_come_back(text: str, seconds: float | None) -> None:
     headers = {"Retry-After": text} if text.isascii() else {}
     with receiving(lambda _: (503, headers)) as receiver:
-        assert post(receiver.url, Sender(LOOPBACK)) == Answer(503, retry_after_s=seconds)
+        assert post(receiver.url, Sender(LOOPBACK)) == DeliveryOutcome(503, retry_after_s=seconds)
 
 
 def test_a_tls_connection_is_for_the_name() -> None:
@@ -169,7 +169,7 @@ def test_a_tls_connection_is_for_the_name() -> None:
 )
 @pytest.mark.parametrize("hangs", [False, True])
 def test_only_the_status_counts_and_not_what_becomes_of_the_rest(status: int, rest: str, hangs: bool) -> None:
-    async def attempt() -> Answer:
+    async def attempt() -> DeliveryOutcome:
         over = asyncio.Event()
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -183,9 +183,9 @@ def test_only_the_status_counts_and_not_what_becomes_of_the_rest(status: int, re
         async with server:
             sender = Sender(LOOPBACK)
             port = server.sockets[0].getsockname()[1]
-            answer = await sender.post(Place.of(f"http://127.0.0.1:{port}/"), {}, b"{}")
+            answer = await sender.post(Endpoint.of(f"http://127.0.0.1:{port}/"), {}, b"{}")
             over.set()
             await sender.aclose()
         return answer
 
-    assert asyncio.run(attempt()) == Answer(status)
+    assert asyncio.run(attempt()) == DeliveryOutcome(status)

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.problems import Refusal
-from service.webhooks.urls import BadURL, Entry, Place, Receivers
+from service.problems import ProblemError
+from service.webhooks.urls import AllowedHosts, BadURL, Endpoint, HostRule
 
 LIST = (
     "hooks.example.org",
@@ -17,7 +17,7 @@ LIST = (
     "http://plain.example",
     "http://[::1]:9000",
 )
-RECEIVERS = Receivers(LIST)
+RECEIVERS = AllowedHosts(LIST)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_allowed_hosts_in_their_plain_form(url: str, plain: str) -> None:
     ],
 )
 def test_all_else_is_refused_with_the_valid_hosts(url: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ProblemError) as refused:
         RECEIVERS.check(url)
     assert (refused.value.code, refused.value.status) == ("webhook_refused", 422)
     (flaw,) = refused.value.flaws
@@ -149,10 +149,10 @@ def test_whatever_is_taken_leads_to_an_allowed_host() -> None:
 
 
 def test_without_a_list_nothing_may_be_told() -> None:
-    with pytest.raises(Refusal, match="operator allows no host") as refused:
-        Receivers(()).check("https://hooks.example.org/")
+    with pytest.raises(ProblemError, match="operator allows no host") as refused:
+        AllowedHosts(()).check("https://hooks.example.org/")
     assert refused.value.flaws[0].choices is None
-    assert Receivers(()).check(None) is None
+    assert AllowedHosts(()).check(None) is None
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_without_a_list_nothing_may_be_told() -> None:
 )
 def test_entries_that_mean_nothing_are_refused(entry: str) -> None:
     with pytest.raises(BadURL):
-        Receivers((entry,))
+        AllowedHosts((entry,))
 
 
 def test_a_place_says_its_port_only_where_it_is_not_the_usual_one() -> None:
-    assert Place.of("http://a.example:80/").netloc == "a.example"
-    assert Place.of("http://a.example:443/").netloc == "a.example:443"
-    assert Entry.of("a.example").place == Place("https", "a.example", 443)
+    assert Endpoint.of("http://a.example:80/").netloc == "a.example"
+    assert Endpoint.of("http://a.example:443/").netloc == "a.example:443"
+    assert HostRule.of("a.example").place == Endpoint("https", "a.example", 443)

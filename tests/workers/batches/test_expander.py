@@ -20,14 +20,14 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import pop
 from tests.support.worker_in_process import working
 from workers.batches.batching import batch_key, units_key
-from workers.batches.expander import CHUNK, CLAIM_S, LOOK_S, Expansion
+from workers.batches.expander import CHUNK, CLAIM_S, LOOK_S, BatchExpander
 from workers.batches.repository import WINDOW, Batches
 from workers.broker.queue import FINISHED_KEY, QUEUE_KEY, job_key
-from workers.execution.context import Engine, Runtime
+from workers.execution.context import Engine, WorkerContext
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Jobs, Limits, Request
-from workers.process.periodic import Rounds
+from workers.jobs.repository import Jobs, Limits, VisualizationRequest
+from workers.process.periodic import PeriodicThread
 from workers.storage.pins import pin_key
 from workers.storage.store import Store
 
@@ -37,10 +37,10 @@ OTHER_WEIGHTS = MODEL.model_copy(update={"digest": "1" * 64})
 
 
 @contextmanager
-def expanding(redis: Redis, store: Store, engine: Engine, slots: int = 4) -> Iterator[Runtime]:
+def expanding(redis: Redis, store: Store, engine: Engine, slots: int = 4) -> Iterator[WorkerContext]:
     """A worker that computes and puts batches into the queue, until the block ends."""
     with working(redis, store, engine, slots) as runtime:
-        rounds = Rounds("batches", Expansion(runtime).round, LOOK_S, runtime.stopping)
+        rounds = PeriodicThread("batches", BatchExpander(runtime).round, LOOK_S, runtime.stopping)
         rounds.start()
         yield runtime
     rounds.join(30)
@@ -57,7 +57,7 @@ def test_every_unit_is_computed_once_though_many_workers_are_at_it(
     engine = CountingEngine(0.0001)
     batch = ask(batches, asked({"stop": 400}))
     with expanding(redis, store, engine, slots=8) as runtime:
-        more = [threading.Thread(target=Expansion(runtime).round) for _ in range(3)]
+        more = [threading.Thread(target=BatchExpander(runtime).round) for _ in range(3)]
         for thread in more:
             thread.start()
         done = ended(batches, batch)
@@ -221,6 +221,6 @@ def test_a_unit_of_a_batch_that_somebody_wants_at_once_goes_first(
     batch = ask(batches, asked({"stop": 100}))
     drained(idle(redis, store))
     spec = batch.about(80, 0.0).spec
-    job, created = jobs.submit(Request.of(spec), MODEL, caller="other")
+    job, created = jobs.submit(VisualizationRequest.of(spec), MODEL, caller="other")
     assert not created
     assert jobs.queue_position(job.id) == 0

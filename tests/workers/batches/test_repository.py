@@ -12,11 +12,11 @@ from tests.support.expanded_batches import ask, asked, counts, end_next, now, qu
 from tests.support.model_on_paper import MODEL
 from tests.support.slot_steps import STAMP, pop
 from workers.batches.batching import batch_key, open_key, units_key
-from workers.batches.expander import Expansion
-from workers.batches.repository import MOST_RUNNING, WINDOW, Batches, Question
+from workers.batches.expander import BatchExpander
+from workers.batches.repository import MOST_RUNNING, WINDOW, Batches, ResolvedBatch
 from workers.broker.queue import FINISHED_TTL_S
 from workers.errors import TooManyBatches, TooManyWebhooks
-from workers.jobs.recent import Entry
+from workers.jobs.recent import IndexEntry
 from workers.jobs.repository import Jobs, Limits, Problem
 from workers.queue.hooks import LOG_KEY, MOST_HOOKS, delivery_key, hooks_key
 from workers.queue.leases import Leases, Run
@@ -48,7 +48,7 @@ def test_units_that_there_are_not_are_refused(batches: Batches) -> None:
 
 
 def test_a_batch_of_any_size_has_a_window_of_jobs(
-    redis: Redis, batches: Batches, expansion: Expansion
+    redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     batch = ask(batches, asked())
     before = redis.dbsize()
@@ -66,7 +66,7 @@ def test_a_batch_of_any_size_has_a_window_of_jobs(
 
 
 def test_counts_follow_every_change_and_the_end_says_how_it_was(
-    redis: Redis, batches: Batches, expansion: Expansion
+    redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     batch = ask(batches, asked({"stop": 3}))
     expansion.expand_due()
@@ -90,7 +90,9 @@ def test_counts_follow_every_change_and_the_end_says_how_it_was(
     )
 
 
-def test_a_batch_is_kept_as_long_as_its_jobs(redis: Redis, batches: Batches, expansion: Expansion) -> None:
+def test_a_batch_is_kept_as_long_as_its_jobs(
+    redis: Redis, batches: Batches, expansion: BatchExpander
+) -> None:
     batch = ask(batches, asked([4]))
     assert redis.ttl(batch_key(batch.id)) == -1
     expansion.expand_due()
@@ -103,7 +105,7 @@ def test_a_batch_is_kept_as_long_as_its_jobs(redis: Redis, batches: Batches, exp
 
 
 def test_asked_again_what_failed_is_tried_again_and_nothing_else(
-    redis: Redis, batches: Batches, expansion: Expansion, jobs: Jobs
+    redis: Redis, batches: Batches, expansion: BatchExpander, jobs: Jobs
 ) -> None:
     batch = ask(batches, asked({"stop": 4}))
     expansion.expand_due()
@@ -124,12 +126,12 @@ def test_batches_are_listed_newest_first_to_those_who_asked(batches: Batches, re
     other = ask(batches, asked([1]), caller="other").id
 
     def listed(
-        last: Entry | None,
+        last: IndexEntry | None,
         most: int,
         looked_at: int = 100,
         caller: str | None = "me",
         unit: int | None = None,
-    ) -> tuple[list[str], Entry | None]:
+    ) -> tuple[list[str], IndexEntry | None]:
         found, end = batches.recent(
             last, most, looked_at, lambda batch: unit in (None, *batch.units), caller=caller
         )
@@ -161,7 +163,7 @@ def test_a_caller_has_so_many_batches_at_a_time(batches: Batches) -> None:
 
 
 def test_units_are_found_by_state_a_page_at_a_time(
-    redis: Redis, batches: Batches, expansion: Expansion
+    redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     batch = ask(batches, asked({"stop": 3000}))
     expansion.expand_due()
@@ -178,7 +180,9 @@ def test_the_record_keeps_the_limits_of_its_caller(batches: Batches) -> None:
     assert ask(batches, asked([1]), limits=limits).limits == limits
 
 
-def test_what_is_open_is_forgotten_with_its_end(redis: Redis, batches: Batches, expansion: Expansion) -> None:
+def test_what_is_open_is_forgotten_with_its_end(
+    redis: Redis, batches: Batches, expansion: BatchExpander
+) -> None:
     batch = ask(batches, asked([1, 2]))
     expansion.expand_due()
     assert redis.hlen(open_key(batch.id)) == 2
@@ -189,12 +193,12 @@ def test_what_is_open_is_forgotten_with_its_end(redis: Redis, batches: Batches, 
 
 
 def test_a_question_is_checked_as_a_whole(batches: Batches) -> None:
-    question_ = Question.of(asked([7, 3]), MODEL)
+    question_ = ResolvedBatch.of(asked([7, 3]), MODEL)
     assert (question_.first.unit, question_.first.objective) == (7, "channel")
 
 
 def test_the_best_picture_is_the_one_that_counts(
-    redis: Redis, batches: Batches, expansion: Expansion
+    redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     batch = ask(batches, asked([1], images=4))
     expansion.expand_due()
@@ -204,7 +208,7 @@ def test_the_best_picture_is_the_one_that_counts(
 
 
 def test_whoever_wants_to_know_is_told_of_each_end_once(
-    redis: Redis, batches: Batches, expansion: Expansion
+    redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     url = "https://hooks.example.org/ended"
     request = asked([1, 2], webhook=url)

@@ -10,7 +10,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.support.model_on_paper import MODEL, question
-from workers.broker import connection as connections
+from workers.broker import connection
 from workers.jobs.repository import Jobs
 from workers.settings import connect
 from workers.storage.store import Store
@@ -66,4 +66,4 @@ def test_a_process_has_four_however_many_slots_are_at_work(
             most = max(most, len({each["id"] for each in redis.client_list()} - before))
             time.sleep(0.01)
         assert {ended(jobs, job_id).state for job_id in ids} == {"succeeded"}
-    assert most == connections.WORKER_CONNECTIONS + 1 == 4
+    assert most == connection.WORKER_CONNECTIONS + 1 == 4

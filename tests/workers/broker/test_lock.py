@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from workers.broker import lock as turn
-from workers.broker.lock import Turn, TurnOver
+from workers.broker import lock
+from workers.broker.lock import PeriodicLock, TurnOver
 
 KEY = "proxygrad:work"
 
 
 def test_one_at_a_time_and_then_a_pause(redis: Redis) -> None:
-    first, second = Turn(redis, KEY, 600), Turn(redis, KEY, 600)
+    first, second = PeriodicLock(redis, KEY, 600), PeriodicLock(redis, KEY, 600)
     assert first.take()
     assert not second.take()
     first.hold()
@@ -22,7 +22,7 @@ def test_one_at_a_time_and_then_a_pause(redis: Redis) -> None:
 
 
 def test_after_the_interval_it_is_the_next_ones_turn(redis: Redis) -> None:
-    first, second = Turn(redis, KEY, 0.0), Turn(redis, KEY, 0.0)
+    first, second = PeriodicLock(redis, KEY, 0.0), PeriodicLock(redis, KEY, 0.0)
     assert first.take()
     first.end()
     redis.delete(KEY)  # a millisecond later
@@ -30,13 +30,13 @@ def test_after_the_interval_it_is_the_next_ones_turn(redis: Redis) -> None:
 
 
 def test_who_dies_at_it_holds_it_for_two_minutes(redis: Redis) -> None:
-    Turn(redis, KEY, 600).take()
+    PeriodicLock(redis, KEY, 600).take()
     assert 115 < redis.ttl(KEY) <= 120
 
 
 def test_the_word_is_renewed_on_the_way(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "_RENEW_S", 0.0)
-    mine = Turn(redis, KEY, 600)
+    monkeypatch.setattr(lock, "_RENEW_S", 0.0)
+    mine = PeriodicLock(redis, KEY, 600)
     mine.take()
     redis.expire(KEY, 10)
     mine.hold()
@@ -46,8 +46,8 @@ def test_the_word_is_renewed_on_the_way(redis: Redis, monkeypatch: pytest.Monkey
 def test_a_lost_turn_is_noticed_and_not_ended_for_another(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "_RENEW_S", 0.0)
-    mine, theirs = Turn(redis, KEY, 0.0), Turn(redis, KEY, 600)
+    monkeypatch.setattr(lock, "_RENEW_S", 0.0)
+    mine, theirs = PeriodicLock(redis, KEY, 0.0), PeriodicLock(redis, KEY, 600)
     mine.take()
     redis.delete(KEY)
     assert theirs.take()
@@ -58,4 +58,4 @@ def test_a_lost_turn_is_noticed_and_not_ended_for_another(
 
 
 def test_work_without_a_turn_goes_on(redis: Redis) -> None:
-    Turn(redis, KEY, 600).hold()
+    PeriodicLock(redis, KEY, 600).hold()

@@ -11,14 +11,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from tests.support.model_on_paper import MODEL, question
-from workers.broker.pipeline import Command, Lua, Steps, in_turn, together
-from workers.jobs.looks import Looks
+from workers.broker.pipeline import LuaScript, Operation, RedisCommand, execute_together, run_blocking
+from workers.jobs.looks import StatusQuery
 from workers.jobs.repository import Job, Jobs
 from workers.settings import connect
 
 
-def increment(by: int) -> Command[int]:
-    return Command(lambda client: client.incrby("count", by), int)
+def increment(by: int) -> RedisCommand[int]:
+    return RedisCommand(lambda client: client.incrby("count", by), int)
 
 
 def test_each_has_its_own_outcome_in_its_place(redis: Redis) -> None:
@@ -27,12 +27,12 @@ def test_each_has_its_own_outcome_in_its_place(redis: Redis) -> None:
     def refuse(reply: bytes) -> None:
         raise ValueError(reply)
 
-    first, wrong, unread, last = together(
+    first, wrong, unread, last = execute_together(
         redis,
         [
             increment(2),
-            Command(lambda client: client.hget("text", "field"), str),
-            Command(lambda client: client.get("text"), refuse),
+            RedisCommand(lambda client: client.hget("text", "field"), str),
+            RedisCommand(lambda client: client.get("text"), refuse),
             increment(3),
         ],
     )
@@ -43,47 +43,47 @@ def test_each_has_its_own_outcome_in_its_place(redis: Redis) -> None:
 
 def test_a_script_that_redis_forgot_is_told_again(redis: Redis, jobs: Jobs) -> None:
     ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(3)]
-    looks, script = Looks(redis), Lua(redis, "return {KEYS[1], ARGV[1]}")
+    looks, script = StatusQuery(redis), LuaScript(redis, "return {KEYS[1], ARGV[1]}")
     for _ in range(2):
         redis.script_flush()
-        seen = together(redis, [looks(job_id) for job_id in ids])
+        seen = execute_together(redis, [looks(job_id) for job_id in ids])
         assert [job.id for job, _ in seen] == ids
-        said = together(redis, [Command(lambda client: script(["key"], [7], client), tuple)] * 2)
+        said = execute_together(redis, [RedisCommand(lambda client: script(["key"], [7], client), tuple)] * 2)
         assert said == [(b"key", b"7")] * 2
 
 
 def test_without_redis_none_is_answered_for(redis_url: str) -> None:
     client = connect("unix:///nowhere/valkey.sock", retries=0)
     with pytest.raises(RedisConnectionError):
-        together(client, [increment(1), increment(1)])
+        execute_together(client, [increment(1), increment(1)])
 
 
 def test_steps_hear_what_failed_and_may_go_on(redis: Redis) -> None:
-    def steps() -> Steps[list[Any]]:
+    def steps() -> Operation[list[Any]]:
         seen: list[Any] = [(yield increment(1))]
         try:
-            yield Command(lambda client: client.hget("count", "field"), str)
+            yield RedisCommand(lambda client: client.hget("count", "field"), str)
         except ResponseError:
             seen.append("no hash")
         seen.append((yield lambda: "blocked"))
         return seen
 
-    assert in_turn(steps(), redis) == [1, "no hash", "blocked"]
+    assert run_blocking(steps(), redis) == [1, "no hash", "blocked"]
 
 
 @pytest.mark.parametrize("fails", [increment(1), lambda: 1])
-def test_what_steps_raise_is_raised(redis: Redis, fails: Command[int] | Callable[[], int]) -> None:
-    def steps() -> Steps[None]:
+def test_what_steps_raise_is_raised(redis: Redis, fails: RedisCommand[int] | Callable[[], int]) -> None:
+    def steps() -> Operation[None]:
         yield fails
         raise LookupError
 
     with pytest.raises(LookupError):
-        in_turn(steps(), redis)
+        run_blocking(steps(), redis)
 
 
 def test_what_takes_no_step_is_done(redis: Redis) -> None:
-    def steps() -> Steps[Job | None]:
+    def steps() -> Operation[Job | None]:
         return None
         yield
 
-    assert in_turn(steps(), redis) is None
+    assert run_blocking(steps(), redis) is None

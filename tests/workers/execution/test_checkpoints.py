@@ -18,7 +18,7 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import pop, take, waiting
 from tests.support.worker_in_process import working
 from workers.broker import queue
-from workers.execution import checkpoints as resumption
+from workers.execution import checkpoints
 from workers.execution.checkpoints import checkpoint_path
 from workers.jobs.events import Events
 from workers.jobs.repository import Checkpoint, Job, Jobs, image_path, result_path
@@ -33,8 +33,8 @@ STEP_S = 0.003
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resumption, "CHECKPOINT_S", 0.1)
-    monkeypatch.setattr(resumption, "COST", 1.0)  # however slow the disk is at the moment
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_S", 0.1)
+    monkeypatch.setattr(checkpoints, "COST", 1.0)  # however slow the disk is at the moment
 
 
 def now(jobs: Jobs, job: Job) -> Job:
@@ -74,7 +74,7 @@ def test_a_long_run_keeps_a_checkpoint_and_leaves_none_behind(redis: Redis, stor
 def test_a_short_run_keeps_none(
     redis: Redis, store: Store, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resumption, "CHECKPOINT_S", 60.0)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_S", 60.0)
     job, _ = jobs.submit(question(steps=200), MODEL)
     with working(redis, store, CountingEngine(STEP_S)):
         while not now(jobs, job).ended:
@@ -160,7 +160,7 @@ def test_a_checkpoint_that_cannot_be_read_means_starting_over(redis: Redis, stor
 def test_a_costly_checkpoint_is_written_less_often(
     redis: Redis, store: Store, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resumption, "COST", 1000.0)
+    monkeypatch.setattr(checkpoints, "COST", 1000.0)
     written: list[float] = []
 
     class Counting(Store):
@@ -194,7 +194,7 @@ def test_a_job_that_ends_without_an_answer_leaves_no_checkpoint(
 def test_a_drained_run_is_gone_on_from_where_it_stood(
     redis: Redis, store: Store, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resumption, "CHECKPOINT_S", 60.0)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_S", 60.0)
     job, _ = jobs.submit(question(steps=4000), MODEL)
     first, second = CountingEngine(STEP_S), CountingEngine(0.0002)
     with working(redis, store, first):

@@ -11,7 +11,7 @@ from redis import Redis
 
 pytest.importorskip("torch", reason="the task reads PNGs with the engine's code")
 
-from proxygrad.errors import BadRequest, LaneError, ProxyGradError, WeightsError
+from proxygrad.errors import InvalidRequest, LaneError, ProxyGradError, WeightsError
 from proxygrad.images import annotate_png, decode_png, encode_png, read_text
 from proxygrad.spec import Spec
 from tests.support.counting_engine import CountingEngine, CountingTicket
@@ -69,7 +69,7 @@ def test_progress_is_seen_on_the_way(redis: Redis, store: Store, jobs: Jobs) -> 
 @pytest.mark.parametrize(
     ("error", "problem"),
     [
-        (BadRequest("size 9 is too small"), Problem(code="bad_request", detail="size 9 is too small")),
+        (InvalidRequest("size 9 is too small"), Problem(code="bad_request", detail="size 9 is too small")),
         (
             WeightsError("a.safetensors ends early"),
             Problem(code="model_unavailable", detail="a.safetensors ends early"),
@@ -101,7 +101,7 @@ class Refusing(CountingEngine):
     """An engine that refuses at once."""
 
     def submit(self, network: object, spec: Spec, **_: object) -> CountingTicket:
-        raise BadRequest("no such layer")
+        raise InvalidRequest("no such layer")
 
 
 def test_a_refusal_at_once_is_the_same(redis: Redis, store: Store, jobs: Jobs) -> None:

@@ -15,9 +15,9 @@ from workers.batches.repository import Batches
 from workers.broker import queue
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.fleet.statistics import Census, Censuses
-from workers.jobs.repository import Jobs, Problem, Request
-from workers.process.rq_registration import Register
+from workers.fleet.statistics import FleetStatistics, FleetStatisticsReader
+from workers.jobs.repository import Jobs, Problem, VisualizationRequest
+from workers.process.rq_registration import RQRegistration
 from workers.queue.leases import MAX_LOSSES, Leases, Outcome, Run
 from workers.queue.recovery import Janitor
 
@@ -26,8 +26,8 @@ READS = {"exists", "get", "hget", "hgetall", "hkeys", "lrange", "scard", "smembe
 
 
 @pytest.fixture
-def censuses(redis: Redis) -> Censuses:
-    return Censuses(redis)
+def censuses(redis: Redis) -> FleetStatisticsReader:
+    return FleetStatisticsReader(redis)
 
 
 def serve(redis: Redis, worker: str, *names: str, broken: tuple[str, ...] = ()) -> None:
@@ -40,8 +40,8 @@ def end(leases: Leases, run: Run, outcome: Outcome) -> None:
     leases.close(run, outcome, fields={}, slot="host.0", stamp=STAMP, ran_s=1.0)
 
 
-def test_of_nothing_there_is_nothing(censuses: Censuses) -> None:
-    assert censuses.take() == Census(
+def test_of_nothing_there_is_nothing(censuses: FleetStatisticsReader) -> None:
+    assert censuses.take() == FleetStatistics(
         waiting={},
         oldest_s=0.0,
         running=0,
@@ -55,11 +55,13 @@ def test_of_nothing_there_is_nothing(censuses: Censuses) -> None:
     )
 
 
-def test_what_waits_is_counted_by_priority_and_model(redis: Redis, jobs: Jobs, censuses: Censuses) -> None:
+def test_what_waits_is_counted_by_priority_and_model(
+    redis: Redis, jobs: Jobs, censuses: FleetStatisticsReader
+) -> None:
     serve(redis, "w", "idle")
     for unit in range(3):
         jobs.submit(question(unit), MODEL)
-    jobs.submit(Request.of(question(7)).model_copy(update={"priority": "batch"}), MODEL)
+    jobs.submit(VisualizationRequest.of(question(7)).model_copy(update={"priority": "batch"}), MODEL)
     assert censuses.take().waiting == {
         ("interactive", "idle"): 0,
         ("batch", "idle"): 0,
@@ -69,7 +71,7 @@ def test_what_waits_is_counted_by_priority_and_model(redis: Redis, jobs: Jobs, c
 
 
 def test_a_job_is_counted_where_it_is_and_once_where_it_ended(
-    redis: Redis, jobs: Jobs, leases: Leases, censuses: Censuses
+    redis: Redis, jobs: Jobs, leases: Leases, censuses: FleetStatisticsReader
 ) -> None:
     run = started(redis, jobs, leases)
     assert (censuses.take().running, censuses.take().waiting) == (1, {})
@@ -89,7 +91,7 @@ def test_a_job_is_counted_where_it_is_and_once_where_it_ended(
 
 
 def test_runs_that_were_lost_are_counted_and_the_job_that_fails_of_them(
-    redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor, censuses: Censuses
+    redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor, censuses: FleetStatisticsReader
 ) -> None:
     jobs.submit(question(), MODEL)
     for life in range(MAX_LOSSES):
@@ -103,7 +105,7 @@ def test_runs_that_were_lost_are_counted_and_the_job_that_fails_of_them(
 
 
 def test_a_job_that_is_given_back_is_no_loss(
-    redis: Redis, jobs: Jobs, leases: Leases, censuses: Censuses
+    redis: Redis, jobs: Jobs, leases: Leases, censuses: FleetStatisticsReader
 ) -> None:
     leases.give_back(started(redis, jobs, leases))
     assert (censuses.take().lost_runs, censuses.take().running) == (0, 0)
@@ -111,7 +113,7 @@ def test_a_job_that_is_given_back_is_no_loss(
 
 
 def test_the_oldest_is_found_behind_what_was_put_back_before_it(
-    redis: Redis, jobs: Jobs, leases: Leases, censuses: Censuses
+    redis: Redis, jobs: Jobs, leases: Leases, censuses: FleetStatisticsReader
 ) -> None:
     ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(3)]
     for job_id, earlier_s in zip(ids, (60, 3600, 30), strict=True):
@@ -123,7 +125,9 @@ def test_the_oldest_is_found_behind_what_was_put_back_before_it(
     assert 3600 <= censuses.take().oldest_s < 3660
 
 
-def test_a_model_is_ready_where_one_worker_could_load_it(redis: Redis, censuses: Censuses) -> None:
+def test_a_model_is_ready_where_one_worker_could_load_it(
+    redis: Redis, censuses: FleetStatisticsReader
+) -> None:
     serve(redis, "one", "both", broken=("here", "nowhere"))
     serve(redis, "other", "both", "here", broken=("nowhere",))
     census = censuses.take()
@@ -133,8 +137,8 @@ def test_a_model_is_ready_where_one_worker_could_load_it(redis: Redis, censuses:
     assert (census.workers, census.models) == (1, {"both": True, "here": False, "nowhere": False})
 
 
-def test_slots_are_those_of_which_rq_has_a_record(redis: Redis, censuses: Censuses) -> None:
-    register = Register(redis)
+def test_slots_are_those_of_which_rq_has_a_record(redis: Redis, censuses: FleetStatisticsReader) -> None:
+    register = RQRegistration(redis)
     for number in range(3):
         register.enrol(f"rq:worker:host.{number}", {"birth": STAMP, "state": "idle"})
     assert censuses.take().slots == 3
@@ -143,11 +147,11 @@ def test_slots_are_those_of_which_rq_has_a_record(redis: Redis, censuses: Census
 
 
 def test_batches_and_deliveries_are_counted(
-    redis: Redis, jobs: Jobs, batches: Batches, censuses: Censuses
+    redis: Redis, jobs: Jobs, batches: Batches, censuses: FleetStatisticsReader
 ) -> None:
     batch = ask(batches, asked({"stop": 3}))
     for number in range(3):
-        request = Request.of(question(number)).model_copy(
+        request = VisualizationRequest.of(question(number)).model_copy(
             update={"webhook": f"https://{number % 2}.example/"}
         )
         jobs.cancel(jobs.submit(request, MODEL, caller="one")[0].id)
@@ -158,7 +162,7 @@ def test_batches_and_deliveries_are_counted(
 
 
 def test_the_cost_does_not_grow_with_what_waits_or_has_ended(
-    redis: Redis, jobs: Jobs, censuses: Censuses
+    redis: Redis, jobs: Jobs, censuses: FleetStatisticsReader
 ) -> None:
     def commands() -> int:
         censuses.take()  # Redis knows the script then

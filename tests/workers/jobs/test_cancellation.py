@@ -15,7 +15,7 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import STAMP, pop, record, started, take, waiting
 from workers.broker import queue
 from workers.errors import QueueFull
-from workers.jobs.repository import Checkpoint, Jobs, Limits, Request
+from workers.jobs.repository import Checkpoint, Jobs, Limits, VisualizationRequest
 from workers.queue.leases import Leases, Run
 from workers.queue.recovery import Janitor
 from workers.settings import connect
@@ -27,7 +27,7 @@ def expire(redis: Redis, run: Run) -> None:
 
 
 def test_a_waiting_job_is_cancelled_at_once(redis: Redis, jobs: Jobs) -> None:
-    job, _ = jobs.submit(Request.of(question()).model_copy(update={"deadline_s": 9.0}), MODEL)
+    job, _ = jobs.submit(VisualizationRequest.of(question()).model_copy(update={"deadline_s": 9.0}), MODEL)
     cancelled = jobs.cancel(job.id)
     assert cancelled is not None
     assert (cancelled.state, cancelled.problem) == ("cancelled", None)

@@ -12,7 +12,7 @@ from tests.support.slot_steps import STAMP, pop, record, started, take
 from workers.broker import queue
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.looks import Looks
+from workers.jobs.looks import StatusQuery
 from workers.jobs.repository import Job, Jobs
 from workers.queue.leases import Leases, Run
 
@@ -25,7 +25,7 @@ def served(redis: Redis) -> None:
 
 
 def expected_s(redis: Redis, job: Job) -> float | None:
-    seen, _ = Looks(redis)(job.id)(redis)
+    seen, _ = StatusQuery(redis)(job.id)(redis)
     assert seen is not None
     return seen.eta_s(time.time())
 

@@ -6,7 +6,7 @@ from redis import Redis
 
 from tests.support.model_on_paper import MODEL, question
 from workers.broker.queue import JOBS_KEY, job_key
-from workers.jobs.recent import Entry, older
+from workers.jobs.recent import IndexEntry, older
 from workers.jobs.repository import Job, Jobs
 from workers.queue.recovery import Janitor
 
@@ -36,7 +36,7 @@ def test_of_equal_times_none_is_passed_over_or_met_twice_whatever_comes_and_goes
     names = [f"{number:03}" for number in range(450)]
     redis.zadd("index", {name: float(int(name) // 150) for name in names})
     assert [entry.job_id for entry in older(redis, "index", None)] == names[::-1]
-    assert [entry.job_id for entry in older(redis, "index", Entry(1.0, "200"))] == names[:200][::-1]
+    assert [entry.job_id for entry in older(redis, "index", IndexEntry(1.0, "200"))] == names[:200][::-1]
     met = []
     for number, entry in enumerate(older(redis, "index", None)):
         met.append(entry.job_id)

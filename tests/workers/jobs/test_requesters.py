@@ -11,7 +11,7 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import STAMP, pop, take
 from workers.broker.queue import FINISHED_TTL_S, askers_key
 from workers.errors import QueueFull
-from workers.jobs.repository import Asked, Jobs, Limits
+from workers.jobs.repository import Jobs, Limits, Requester
 from workers.queue.leases import Leases, Run
 
 
@@ -25,7 +25,7 @@ def running(redis: Redis, leases: Leases) -> Run:
 def test_each_who_asks_is_kept_and_nobody_else_has_asked(redis: Redis, jobs: Jobs) -> None:
     job, _ = jobs.submit(question(), MODEL, caller="a")
     jobs.submit(question(), MODEL, caller="b")
-    assert jobs.asked(job.id, "a") == jobs.asked(job.id, "b") == Asked()
+    assert jobs.asked(job.id, "a") == jobs.asked(job.id, "b") == Requester()
     assert jobs.asked(job.id, "c") is None
     assert redis.ttl(askers_key(job.id)) == -1, "kept as long as the job waits"
 
@@ -48,7 +48,7 @@ def test_who_withdraws_leaves_the_job_to_the_others(jobs: Jobs) -> None:
     assert asked.withdrawn_at is not None
     assert before < asked.withdrawn_at < time.time() + 1
     assert left.as_withdrawn(asked.withdrawn_at).state == "cancelled"
-    assert jobs.asked(job.id, "b") == Asked()
+    assert jobs.asked(job.id, "b") == Requester()
 
 
 def test_the_last_who_withdraws_cancels_it(redis: Redis, jobs: Jobs) -> None:
@@ -78,7 +78,7 @@ def test_who_asks_again_has_not_withdrawn(jobs: Jobs) -> None:
     jobs.submit(question(), MODEL, caller="b")
     jobs.cancel(job.id, caller="a")
     jobs.submit(question(), MODEL, caller="a")
-    assert jobs.asked(job.id, "a") == Asked()
+    assert jobs.asked(job.id, "a") == Requester()
 
 
 def test_a_stranger_withdraws_nobody(jobs: Jobs) -> None:

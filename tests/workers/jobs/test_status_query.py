@@ -8,12 +8,12 @@ import pytest
 from redis import Redis
 
 from tests.support.model_on_paper import MODEL, question
-from workers.broker.pipeline import in_turn
+from workers.broker.pipeline import run_blocking
 from workers.broker.queue import FORGOTTEN_KEY, job_key
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.looks import Looks
-from workers.jobs.repository import Asked, Job, Jobs, Problem
+from workers.jobs.looks import StatusQuery
+from workers.jobs.repository import Job, Jobs, Problem, Requester
 from workers.storage.pins import claim_key, pin_key
 
 Look = Callable[[str], tuple[Job | None, bool]]
@@ -21,7 +21,7 @@ Look = Callable[[str], tuple[Job | None, bool]]
 
 @pytest.fixture
 def look(redis: Redis) -> Look:
-    looks = Looks(redis)
+    looks = StatusQuery(redis)
     return lambda job_id: looks(job_id)(redis)
 
 
@@ -49,7 +49,7 @@ def test_of_one_that_waits_it_says_how_many_are_before_it_and_whether_it_is_take
 
 def test_what_nobody_asked_for_is_promised_to_nobody(jobs: Jobs, redis: Redis, look: Look) -> None:
     assert look("0" * 32) == (None, False)
-    assert in_turn(jobs.looking("0" * 32), redis) is None
+    assert run_blocking(jobs.looking("0" * 32), redis) is None
     assert redis.keys(pin_key("*")) == []
 
 
@@ -87,18 +87,18 @@ def test_an_unchanged_answer_is_the_same_object(jobs: Jobs, redis: Redis, look: 
 
 
 def test_who_asks_for_an_answer_is_noted_with_the_look(jobs: Jobs, redis: Redis) -> None:
-    job_id, looks = succeeded(jobs, redis), Looks(redis)
+    job_id, looks = succeeded(jobs, redis), StatusQuery(redis)
     redis.sadd(FORGOTTEN_KEY, job_id)
     assert looks(job_id)(redis)[1]
     assert redis.sismember(FORGOTTEN_KEY, job_id)
     assert looks(job_id, asked_by="me")(redis)[1]
     assert not redis.sismember(FORGOTTEN_KEY, job_id)
-    assert jobs.asked(job_id, "me") == Asked()
+    assert jobs.asked(job_id, "me") == Requester()
     assert jobs.asked(job_id, "you") is None
 
 
 def test_nobody_is_noted_for_what_is_being_removed(jobs: Jobs, redis: Redis) -> None:
     job_id = succeeded(jobs, redis)
     redis.set(claim_key(job_id), "token")
-    Looks(redis)(job_id, asked_by="me")(redis)
+    StatusQuery(redis)(job_id, asked_by="me")(redis)
     assert jobs.asked(job_id, "me") is None

@@ -14,14 +14,16 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import STAMP, pop, started, waiting
 from workers.broker import queue
 from workers.errors import QueueFull
-from workers.jobs.repository import Jobs, Limits, Request
+from workers.jobs.repository import Jobs, Limits, VisualizationRequest
 from workers.jobs.submission import RETRY_UNKNOWN_S
-from workers.queue.fair_queue import Ready
+from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run
 
 
-def request(unit: int = 0, **urgency: Any) -> Request:
-    return Request.model_validate({"model": "tiny", "layer": "conv", "unit": unit, "steps": 4, **urgency})
+def request(unit: int = 0, **urgency: Any) -> VisualizationRequest:
+    return VisualizationRequest.model_validate(
+        {"model": "tiny", "layer": "conv", "unit": unit, "steps": 4, **urgency}
+    )
 
 
 # -- the request ---------------------------------------------------------------------------------------------
@@ -32,14 +34,14 @@ def test_urgency_is_no_part_of_the_question() -> None:
     assert type(asked.spec) is Spec
     assert asked.spec == question()
     assert asked.spec.identity(MODEL) == question().identity(MODEL)
-    assert Request.of(question()).spec == question()
+    assert VisualizationRequest.of(question()).spec == question()
 
 
 def test_what_a_preset_fills_in_is_still_told_from_what_was_given() -> None:
-    asked = Request(model="tiny", layer="conv", unit=0, preset="fast", steps=128)
+    asked = VisualizationRequest(model="tiny", layer="conv", unit=0, preset="fast", steps=128)
     plain = Spec(model="tiny", layer="conv", unit=0, preset="fast", steps=128)
     assert asked.spec.resolve(MODEL) == plain.resolve(MODEL)
-    assert Request.of(plain).spec.resolve(MODEL) == plain.resolve(MODEL)
+    assert VisualizationRequest.of(plain).spec.resolve(MODEL) == plain.resolve(MODEL)
 
 
 @pytest.mark.parametrize("urgency", [{"deadline_s": 0}, {"deadline_s": 86_401}, {"priority": "urgent"}])
@@ -134,7 +136,7 @@ def test_who_joins_a_running_batch_job_makes_it_interactive_should_it_come_back(
     assert jobs.submit(request(), MODEL)[0].priority == "interactive"
     jobs.submit(request(1), MODEL)
     assert leases.give_back(run)
-    assert Ready(redis).pop(["tiny"], 5)[0] == job.id
+    assert FairQueue(redis).pop(["tiny"], 5)[0] == job.id
 
 
 def test_of_two_deadlines_the_later_counts_and_none_is_the_latest(redis: Redis, jobs: Jobs) -> None:

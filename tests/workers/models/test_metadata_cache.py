@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.model_on_paper import MODEL
-from workers.models.metadata_cache import Note, Notes
+from workers.models.metadata_cache import MetadataCache, ModelMetadata
 
-NOTE = Note(fingerprint={"torch": "2", "weights file": ["a", 1, 2]}, info=MODEL, size_bytes=3)
+NOTE = ModelMetadata(fingerprint={"torch": "2", "weights file": ["a", 1, 2]}, info=MODEL, size_bytes=3)
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
-    notes = Notes(tmp_path / "models")
+    notes = MetadataCache(tmp_path / "models")
     assert notes.read("tiny", NOTE.fingerprint) is None
     notes.write("tiny", NOTE)
     assert notes.read("tiny", NOTE.fingerprint) == NOTE
@@ -22,7 +22,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 
 def test_a_note_of_something_else_is_none(tmp_path: Path) -> None:
-    notes = Notes(tmp_path)
+    notes = MetadataCache(tmp_path)
     notes.write("tiny", NOTE)
     assert notes.read("tiny", {**NOTE.fingerprint, "torch": "3"}) is None
 
@@ -30,25 +30,25 @@ def test_a_note_of_something_else_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"null", b"\xff", b'{"fingerprint": {}}'])
 def test_a_damaged_note_is_none(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "tiny.json").write_bytes(damage)
-    assert Notes(tmp_path).read("tiny", {}) is None
+    assert MetadataCache(tmp_path).read("tiny", {}) is None
 
 
 def test_without_a_folder_none_are_kept() -> None:
-    Notes(None).write("tiny", NOTE)
-    assert Notes(None).read("tiny", NOTE.fingerprint) is None
+    MetadataCache(None).write("tiny", NOTE)
+    assert MetadataCache(None).read("tiny", NOTE.fingerprint) is None
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
-    Notes(tmp_path / "file" / "models").write("tiny", NOTE)
+    MetadataCache(tmp_path / "file" / "models").write("tiny", NOTE)
     assert "what was found out about model tiny is not kept" in caplog.text
 
 
 def test_several_writers_leave_one_whole_note(tmp_path: Path) -> None:
-    threads = [threading.Thread(target=Notes(tmp_path).write, args=("tiny", NOTE)) for _ in range(8)]
+    threads = [threading.Thread(target=MetadataCache(tmp_path).write, args=("tiny", NOTE)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert Notes(tmp_path).read("tiny", NOTE.fingerprint) == NOTE
+    assert MetadataCache(tmp_path).read("tiny", NOTE.fingerprint) == NOTE
     assert len(list(tmp_path.iterdir())) == 1

@@ -15,7 +15,7 @@ from tests.support.configured_networks import BUILT, save_weights, table
 from tests.support.model_caches import ONE, PLENTY, info, loaded, opened, problem, stocked
 from workers.jobs.repository import Job
 from workers.models import model_cache as module
-from workers.models.model_cache import ModelChanged, Shelf, check
+from workers.models.model_cache import ModelCache, ModelChanged, check
 
 pytestmark = pytest.mark.engine
 
@@ -34,13 +34,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Shelf:
+def broken(tmp_path: Path) -> ModelCache:
     (tmp_path / "broken.safetensors").write_bytes(b"not weights")
     (tmp_path / "models.toml").write_text(table("broken", weights="broken.safetensors"))
-    return Shelf.open(Catalogue.from_file(tmp_path / "models.toml"), "cpu", PLENTY, None)
+    return ModelCache.open(Catalogue.from_file(tmp_path / "models.toml"), "cpu", PLENTY, None)
 
 
-def test_the_good_one_is_served_and_the_broken_one_explained(broken: Shelf, tmp_path: Path) -> None:
+def test_the_good_one_is_served_and_the_broken_one_explained(broken: ModelCache, tmp_path: Path) -> None:
     assert info(broken, "digits") is not None
     assert problem(broken, "digits") is None
     said = problem(broken, "broken")
@@ -49,7 +49,7 @@ def test_the_good_one_is_served_and_the_broken_one_explained(broken: Shelf, tmp_
     assert str(tmp_path / "broken.safetensors") in said.detail
 
 
-def test_a_network_or_the_reason(broken: Shelf) -> None:
+def test_a_network_or_the_reason(broken: ModelCache) -> None:
     assert broken.network("digits").info.name == "digits"
     with pytest.raises(ModelError, match=r"broken\.safetensors"):
         broken.network("broken")
@@ -57,7 +57,7 @@ def test_a_network_or_the_reason(broken: Shelf) -> None:
         broken.network("digit")
 
 
-def test_a_broken_one_is_tried_again_when_its_file_has_changed(broken: Shelf, tmp_path: Path) -> None:
+def test_a_broken_one_is_tried_again_when_its_file_has_changed(broken: ModelCache, tmp_path: Path) -> None:
     BUILT.clear()
     broken.recover()
     assert BUILT["small"] == 0
@@ -82,7 +82,7 @@ def test_a_second_start_loads_nothing_and_knows_the_same(folder: Path) -> None:
 def test_a_damaged_note_is_ignored(folder: Path, damage: bytes) -> None:
     shelf = opened(folder, "a", PLENTY)
     (folder / "notes" / "a.json").write_bytes(damage)
-    again = Shelf.open(shelf._catalogue, "cpu", PLENTY, folder / "notes")
+    again = ModelCache.open(shelf._catalogue, "cpu", PLENTY, folder / "notes")
     assert BUILT == {"small": 1}
     assert info(again, "a") == info(shelf, "a")
 
@@ -90,7 +90,9 @@ def test_a_damaged_note_is_ignored(folder: Path, damage: bytes) -> None:
 def test_notes_that_cannot_be_kept_only_cost_time(folder: Path) -> None:
     (folder / "file").write_text("")
     (folder / "models.toml").write_text(table("a", weights="a.safetensors"))
-    shelf = Shelf.open(Catalogue.from_file(folder / "models.toml"), "cpu", PLENTY, folder / "file" / "notes")
+    shelf = ModelCache.open(
+        Catalogue.from_file(folder / "models.toml"), "cpu", PLENTY, folder / "file" / "notes"
+    )
     assert info(shelf, "a") is not None
 
 
@@ -98,7 +100,7 @@ def test_changed_weights_are_found_at_the_start(folder: Path) -> None:
     before = info(opened(folder, "a", PLENTY), "a")
     save_weights(folder / "a.safetensors", 99)
     catalogue = Catalogue.from_file(folder / "models.toml")
-    after = info(Shelf.open(catalogue, "cpu", PLENTY, folder / "notes"), "a")
+    after = info(ModelCache.open(catalogue, "cpu", PLENTY, folder / "notes"), "a")
     assert before is not None
     assert after is not None
     assert before.digest != after.digest
@@ -108,7 +110,7 @@ def test_the_first_start_stays_within_the_budget(folder: Path) -> None:
     (folder / "models.toml").write_text(
         "".join(table(name, weights=f"{name}.safetensors") for name in "abcd")
     )
-    shelf = Shelf.open(Catalogue.from_file(folder / "models.toml"), "cpu", 2 * ONE, None)
+    shelf = ModelCache.open(Catalogue.from_file(folder / "models.toml"), "cpu", 2 * ONE, None)
     assert loaded(shelf) == {"c", "d"}
 
 
@@ -117,7 +119,7 @@ def test_weights_drawn_anew_each_time_stay_and_are_never_noted(folder: Path) -> 
         table("random") + table("constant", "constant") + table("a", weights="a.safetensors")
     )
     catalogue = Catalogue.from_file(folder / "models.toml")
-    shelf = Shelf.open(catalogue, "cpu", ONE, folder / "notes")
+    shelf = ModelCache.open(catalogue, "cpu", ONE, folder / "notes")
     assert sorted(file.name for file in (folder / "notes").iterdir()) == [
         "a.json",
         "constant.json",
@@ -127,7 +129,7 @@ def test_weights_drawn_anew_each_time_stay_and_are_never_noted(folder: Path) -> 
     shelf.network("a")
     assert shelf.network("random") is first
     BUILT.clear()
-    assert Shelf.open(catalogue, "cpu", ONE, folder / "notes").network("constant").info == info(
+    assert ModelCache.open(catalogue, "cpu", ONE, folder / "notes").network("constant").info == info(
         shelf, "constant"
     )
     assert BUILT == {"small": 2, "constant": 1}  # twice to see that it differs; once because it was wanted
@@ -147,7 +149,7 @@ def test_weights_that_changed_fail_the_question_and_are_published(folder: Path) 
     assert before != after
     assert shelf.network("a").info == after
     BUILT.clear()
-    assert info(Shelf.open(shelf._catalogue, "cpu", PLENTY, folder / "notes"), "a") == after
+    assert info(ModelCache.open(shelf._catalogue, "cpu", PLENTY, folder / "notes"), "a") == after
     assert BUILT == {}
 
 

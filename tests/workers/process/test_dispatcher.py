@@ -14,12 +14,12 @@ from tests.support.eventually import until
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import waiting
 from workers.broker import queue
-from workers.execution.context import Runtime
+from workers.execution.context import WorkerContext
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Jobs, Problem
 from workers.process import dispatcher as module
 from workers.process.dispatcher import SUSPENDED_KEY, Dispatcher
-from workers.queue.fair_queue import Ready
+from workers.queue.fair_queue import FairQueue
 from workers.storage.store import Store
 
 
@@ -43,12 +43,12 @@ TINY = ServedModel(name="tiny", info=MODEL)
 
 
 @pytest.fixture
-def runtime(redis: Redis, store: Store) -> Runtime:
-    return Runtime("host", redis, store, cast(Any, Idle()), Shelf(TINY))
+def runtime(redis: Redis, store: Store) -> WorkerContext:
+    return WorkerContext("host", redis, store, cast(Any, Idle()), Shelf(TINY))
 
 
 @pytest.fixture
-def dispatcher(runtime: Runtime) -> Iterator[Dispatcher]:
+def dispatcher(runtime: WorkerContext) -> Iterator[Dispatcher]:
     dispatcher = Dispatcher(runtime)
     dispatcher.start()
     yield dispatcher
@@ -138,7 +138,7 @@ def test_jobs_of_models_it_does_not_have_are_left_to_others(redis: Redis, store:
     job, _ = jobs.submit(question(), MODEL)
     broken = ServedModel(name="tiny", problem=Problem(code="model_unavailable", detail="truncated"))
     for shelf in (Shelf(), Shelf(broken), Shelf(TINY.model_copy(update={"name": "other"}))):
-        dispatcher = Dispatcher(Runtime("host", redis, store, cast(Any, Idle()), shelf))
+        dispatcher = Dispatcher(WorkerContext("host", redis, store, cast(Any, Idle()), shelf))
         dispatcher.start()
         assert dispatcher.take(0.1) is None
         dispatcher.stop()
@@ -160,7 +160,7 @@ def test_a_suspended_queue_is_left_alone(
 
 
 def test_a_process_whose_engine_hangs_takes_nothing(
-    redis: Redis, runtime: Runtime, jobs: Jobs, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, runtime: WorkerContext, jobs: Jobs, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.05)
     monkeypatch.setattr(runtime.engine, "stalled_s", runtime.stall_s)
@@ -171,20 +171,22 @@ def test_a_process_whose_engine_hangs_takes_nothing(
     assert dispatcher.take(30) == job.id
 
 
-def test_what_no_slot_came_for_goes_back_in_its_turn(redis: Redis, runtime: Runtime, jobs: Jobs) -> None:
+def test_what_no_slot_came_for_goes_back_in_its_turn(
+    redis: Redis, runtime: WorkerContext, jobs: Jobs
+) -> None:
     ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(5)]
     dispatcher = Dispatcher(runtime)
-    dispatcher._popped.extend(Ready(redis).pop(["tiny"], 2))
+    dispatcher._popped.extend(FairQueue(redis).pop(["tiny"], 2))
     dispatcher.stop()
     dispatcher.start()
     dispatcher.join(30)
     assert dispatcher.take() is None
     assert waiting(redis) == ids
-    assert Ready(redis).pop(["tiny"], 5) == ids
+    assert FairQueue(redis).pop(["tiny"], 5) == ids
 
 
 def test_what_it_pops_while_it_is_stopped_goes_back(
-    redis: Redis, runtime: Runtime, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, runtime: WorkerContext, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(3)]
     dispatcher = Dispatcher(runtime)

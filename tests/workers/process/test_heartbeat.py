@@ -21,11 +21,11 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.worker_in_process import working
 from workers.broker import queue
 from workers.execution import run as assignments
-from workers.execution.context import Runtime
+from workers.execution.context import WorkerContext
 from workers.execution.drain import FAULT_STATUS, Drain
 from workers.jobs.repository import Jobs
-from workers.process.heartbeat import Beats
-from workers.process.slots import Slots
+from workers.process.heartbeat import Heartbeat
+from workers.process.slots import SlotPool
 from workers.queue import leases
 from workers.storage.store import Store
 
@@ -38,9 +38,9 @@ LONG = 100_000 // 40
 class Process:
     """Slots at work that beat when they are told to."""
 
-    runtime: Runtime
-    slots: Slots
-    beats: Beats
+    runtime: WorkerContext
+    slots: SlotPool
+    beats: Heartbeat
     ends: list[int]
 
 
@@ -53,11 +53,11 @@ def process(
     slots: int = 1,
     stall_s: float = 60.0,
 ) -> Iterator[Process]:
-    runtime = Runtime("host", redis, store, engine, models, Drain(0.5), stall_s)
-    taking, ends = Slots(runtime, slots), list[int]()
+    runtime = WorkerContext("host", redis, store, engine, models, Drain(0.5), stall_s)
+    taking, ends = SlotPool(runtime, slots), list[int]()
     taking.start()
     try:
-        yield Process(runtime, taking, Beats(runtime, taking, ends.append), ends)
+        yield Process(runtime, taking, Heartbeat(runtime, taking, ends.append), ends)
     finally:
         engine.hangs_since_s = None
         runtime.drain.begin()
@@ -75,7 +75,7 @@ def expire_in(redis: Redis, seconds: float) -> None:
         redis.zadd(queue.LEASES_KEY, {member: time.time() + seconds})
 
 
-def begun(slots: Slots, count: int = 1) -> Callable[[], bool]:
+def begun(slots: SlotPool, count: int = 1) -> Callable[[], bool]:
     return lambda: [run.phase for run in slots.assignments].count("computing") == count
 
 
@@ -93,7 +93,7 @@ def test_all_slots_beat_in_two_scripts(redis: Redis, store: Store, jobs: Jobs) -
         assert len(Worker.all(connection=redis)) == 32
 
 
-def beat_scripts(redis: Redis, beats: Beats) -> int:
+def beat_scripts(redis: Redis, beats: Heartbeat) -> int:
     """Scripts that Redis ran during a round."""
     before = scripts(redis)
     beats.round()

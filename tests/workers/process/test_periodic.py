@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from workers.process.periodic import Rounds
+from workers.process.periodic import PeriodicThread
 
 
 def test_it_calls_at_once_and_again_until_it_is_stopped() -> None:
     stopping, calls = threading.Event(), threading.Semaphore(0)
-    rounds = Rounds("count", calls.release, 0.01, stopping)
+    rounds = PeriodicThread("count", calls.release, 0.01, stopping)
     rounds.start()
     for _ in range(3):
         assert calls.acquire(timeout=30)
@@ -27,7 +27,7 @@ def test_a_failure_is_logged_once_and_the_round_goes_on(caplog: pytest.LogCaptur
         calls.release()
         raise OSError("no route to host")
 
-    rounds = Rounds("janitor", fail, 0.01, stopping)
+    rounds = PeriodicThread("janitor", fail, 0.01, stopping)
     rounds.start()
     for _ in range(3):
         assert calls.acquire(timeout=30)

@@ -13,10 +13,10 @@ pytest.importorskip("torch", reason="slots run the task, which needs torch")
 
 from tests.support.counting_engine import AnyModel, CountingEngine
 from tests.support.eventually import LIMIT_S
-from workers.execution.context import Runtime
+from workers.execution.context import WorkerContext
 from workers.process.dispatcher import Dispatcher
-from workers.process.rq_registration import Register
-from workers.process.slot import Slot
+from workers.process.rq_registration import RQRegistration
+from workers.process.slot import SlotWorker
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -26,17 +26,17 @@ def test_a_beat_does_not_bring_back_an_earlier_state(
     redis: Redis, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The beat has read the state, and the slot changes it before the beat has written."""
-    runtime = Runtime("host", redis, store, CountingEngine(), AnyModel())
-    slot = Slot("host.0", runtime, Dispatcher(runtime))
+    runtime = WorkerContext("host", redis, store, CountingEngine(), AnyModel())
+    slot = SlotWorker("host.0", runtime, Dispatcher(runtime))
     slot.register_birth()
-    read, may_write, enrol = threading.Event(), threading.Event(), Register.enrol
+    read, may_write, enrol = threading.Event(), threading.Event(), RQRegistration.enrol
 
-    def slowly(register: Register, key: str, fields: Mapping[str, str]) -> None:
+    def slowly(register: RQRegistration, key: str, fields: Mapping[str, str]) -> None:
         read.set()
         assert may_write.wait(LIMIT_S)
         enrol(register, key, fields)
 
-    monkeypatch.setattr(Register, "enrol", slowly)
+    monkeypatch.setattr(RQRegistration, "enrol", slowly)
     beat = threading.Thread(target=slot.enrol)
     beat.start()
     assert read.wait(LIMIT_S)

@@ -29,10 +29,10 @@ from tests.support.slot_steps import waiting
 from tests.support.worker_in_process import working
 from workers.broker import queue
 from workers.errors import QueueMemoryFull
-from workers.jobs.repository import Jobs, Request, image_path, result_path
-from workers.process.periodic import Rounds
-from workers.process.slot import Slot
-from workers.queue.fair_queue import Ready
+from workers.jobs.repository import Jobs, VisualizationRequest, image_path, result_path
+from workers.process.periodic import PeriodicThread
+from workers.process.slot import SlotWorker
+from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import LEASE_S, Leases, Run
 from workers.queue.recovery import Janitor
 from workers.settings import connect
@@ -139,7 +139,7 @@ def test_a_slot_that_lost_its_lease_stops_and_records_nothing(redis: Redis, stor
 
 
 def test_a_deadline_ends_a_running_job(redis: Redis, store: Store, jobs: Jobs) -> None:
-    asked = Request.of(question(0, steps=LONG)).model_copy(update={"deadline_s": 0.5})
+    asked = VisualizationRequest.of(question(0, steps=LONG)).model_copy(update={"deadline_s": 0.5})
     job, _ = jobs.submit(asked, MODEL)
     with working(redis, store, CountingEngine(step_s=0.02)):
         done = ended(jobs, job.id)
@@ -192,7 +192,7 @@ def test_a_slot_that_fell_over_starts_again(
             raise error
         be_born(self)  # type: ignore[no-untyped-call]
 
-    monkeypatch.setattr(Slot, "register_birth", fall_once)
+    monkeypatch.setattr(SlotWorker, "register_birth", fall_once)
     job, _ = jobs.submit(question(), MODEL)
     with working(redis, store, CountingEngine()):
         assert ended(jobs, job.id).state == "succeeded"
@@ -217,7 +217,7 @@ def test_a_job_that_redis_interrupted_is_left_to_the_janitors(
 def test_rqs_own_cleanup_loses_nothing(redis: Redis, store: Store, jobs: Jobs) -> None:
     job, _ = jobs.submit(question(), MODEL)
     rq_queue = Queue(queue.QUEUE_NAME, connection=redis, serializer=queue.SERIALIZER)
-    assert Ready(redis).pop(["tiny"], 1) == [job.id]
+    assert FairQueue(redis).pop(["tiny"], 1) == [job.id]
     Leases(redis).take(Run(job.id, "e1"), slot="dead.0", worker="dead", stamp="2026-01-01T00:00:00.000000Z")
     redis.zadd(queue.LEASES_KEY, {f"{job.id}:e1": 1})
     assert rq_queue.started_job_registry.count == 0  # what `rq info` does
@@ -236,7 +236,7 @@ def test_a_redis_that_stood_still_costs_no_job_and_no_slot(
         jobs, pid = Jobs(redis, store), redis.info("server")["process_id"]
         ids = [jobs.submit(question(unit, steps=100), MODEL)[0].id for unit in range(6)]
         with working(redis, store, CountingEngine(step_s=0.02), slots=3) as runtime:
-            Rounds("janitor", Janitor(redis).sweep, 0.2, runtime.stopping).start()
+            PeriodicThread("janitor", Janitor(redis).sweep, 0.2, runtime.stopping).start()
             until(lambda: redis.zcard(queue.LEASES_KEY) == 3)
             os.kill(pid, signal.SIGSTOP)
             time.sleep(LEASE_S / 2 + 0.5)  # longer than the gap that makes janitors patient

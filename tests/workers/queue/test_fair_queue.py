@@ -14,7 +14,7 @@ from tests.support.slot_steps import waiting
 from tests.support.waiting_jobs import Queue, job_id
 from workers.broker import queue as keys
 from workers.jobs.repository import Jobs, Problem
-from workers.queue.fair_queue import Ready
+from workers.queue.fair_queue import FairQueue
 from workers.queue.recovery import Janitor
 
 
@@ -137,7 +137,7 @@ def test_only_what_was_popped_is_put_back(queue: Queue, redis: Redis) -> None:
 def test_any_model_is_for_those_who_ask_for_all(redis: Redis, queue: Queue) -> None:
     queue.ask("a", model="m1")
     queue.ask("a", model="m2")
-    assert len(Ready(redis).pop(None, 5)) == 2
+    assert len(FairQueue(redis).pop(None, 5)) == 2
 
 
 def test_rq_counts_what_waits(queue: Queue, redis: Redis) -> None:

@@ -13,7 +13,7 @@ from tests.support.slot_steps import STAMP, pop, record, started, take
 from workers.broker import queue
 from workers.errors import LeaseLost
 from workers.jobs.repository import Jobs
-from workers.queue.fair_queue import Ready
+from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import LEASE_S, Leases, Run
 
 
@@ -32,7 +32,7 @@ def test_taking_starts_the_job(redis: Redis, jobs: Jobs, leases: Leases) -> None
 def test_what_was_returned_to_the_queue_is_not_taken(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     jobs.submit(question(), MODEL)
     run = Run(pop(redis), "e1")
-    assert Ready(redis).put_back([run.job_id]) == 1
+    assert FairQueue(redis).put_back([run.job_id]) == 1
     assert take(leases, run) == "elsewhere"
     assert record(jobs, run).state == "queued"
     assert redis.zcard(queue.LEASES_KEY) == 0

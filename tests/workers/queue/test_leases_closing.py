@@ -15,7 +15,7 @@ from tests.support.model_on_paper import MODEL, outcome, question
 from tests.support.slot_steps import STAMP, pop, record, started, take, waiting
 from workers.broker import queue
 from workers.errors import LeaseLost
-from workers.jobs.repository import Checkpoint, Job, Jobs, Problem, Request
+from workers.jobs.repository import Checkpoint, Job, Jobs, Problem, VisualizationRequest
 from workers.queue.leases import Leases, Outcome, Run
 from workers.queue.recovery import Janitor
 
@@ -111,7 +111,7 @@ def test_a_deadline_that_passed_during_the_run_says_how_far_it_came(
 def test_a_deadline_that_was_moved_meanwhile_lets_it_go_on(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     run = started(redis, jobs, leases)
     redis.hset(queue.job_key(run.job_id), "deadline_at", 1)
-    jobs.submit(Request.of(question()), MODEL)  # which has none
+    jobs.submit(VisualizationRequest.of(question()), MODEL)  # which has none
     assert close(leases, run, "expired") == "queued"
     assert record(jobs, run).state == "queued"
     assert waiting(redis) == [run.job_id]

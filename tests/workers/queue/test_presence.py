@@ -20,7 +20,7 @@ from tests.support.slot_steps import STAMP, pop, record, started, take, waiting
 from tests.workers.queue.test_janitor import at_once
 from workers.broker import queue
 from workers.jobs.repository import Jobs
-from workers.queue.attendance import ABSENT_S, SILENT_S, Attendance, channel_of
+from workers.queue.attendance import ABSENT_S, SILENT_S, Presence, channel_of
 from workers.queue.leases import LEASE_S, MAX_LOSSES, Leases, Run
 from workers.queue.recovery import SWEEP_S, Janitor
 
@@ -31,7 +31,7 @@ FOR_LONG_S = max(ABSENT_S, SILENT_S) + 0.5
 @pytest.fixture
 def run(redis: Redis, jobs: Jobs, leases: Leases) -> Run:
     """A run of the process ``host``, which is on the list."""
-    Attendance(redis).enlist("host")
+    Presence(redis).enlist("host")
     return started(redis, jobs, leases)
 
 
@@ -164,7 +164,7 @@ def test_jobs_of_others_stay(redis: Redis, jobs: Jobs, leases: Leases, janitor: 
     jobs.submit(question(1), MODEL)
     other = Run(pop(redis), "e2")
     assert leases.take(other, slot="else.0", worker="else", stamp=STAMP) == "taken"
-    Attendance(redis).enlist("else")
+    Presence(redis).enlist("else")
     with attending(redis, "else"):
         janitor.sweep()
         pass_by(redis, FOR_LONG_S)
@@ -173,7 +173,7 @@ def test_jobs_of_others_stay(redis: Redis, jobs: Jobs, leases: Leases, janitor: 
 
 
 def test_who_has_nothing_leaves_the_list(redis: Redis, janitor: Janitor) -> None:
-    Attendance(redis).enlist("host")
+    Presence(redis).enlist("host")
     janitor.sweep()
     pass_by(redis, FOR_LONG_S)
     assert janitor.sweep() == {}
@@ -216,8 +216,8 @@ def test_losses_of_a_process_that_is_heard_of_again_do_not_count(
         pass_by(redis, FOR_LONG_S)
         assert janitor.sweep() == {run.job_id: "queued"}
         assert record(jobs, run).losses == 1
-        Attendance(redis).enlist("host")
-        Attendance(redis).enlist("host")  # once, however often it says so
+        Presence(redis).enlist("host")
+        Presence(redis).enlist("host")  # once, however often it says so
         assert record(jobs, run).losses == 0
         assert take(leases, Run(pop(redis), f"again-{life}")) == "taken"
 
@@ -229,5 +229,5 @@ def test_what_has_ended_meanwhile_keeps_its_losses(
     pass_by(redis, FOR_LONG_S)
     janitor.sweep()
     jobs.cancel(run.job_id)
-    Attendance(redis).enlist("host")
+    Presence(redis).enlist("host")
     assert record(jobs, run).losses == 1

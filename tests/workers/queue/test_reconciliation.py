@@ -14,7 +14,7 @@ from tests.support.slot_steps import STAMP, pop, record, started, take, waiting
 from tests.support.waiting_jobs import Queue, job_id
 from workers.broker import queue
 from workers.jobs.repository import Jobs, Problem
-from workers.queue.fair_queue import Ready
+from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run
 from workers.queue.recovery import Janitor
 
@@ -47,7 +47,7 @@ def test_what_agrees_is_left_alone(redis: Redis, janitor: Janitor) -> None:
 def test_requeued_with_rq_it_runs_again(redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor) -> None:
     run = failed(redis, jobs, leases)
     entry(redis, run.job_id).requeue()
-    assert Ready(redis).pop(None, 1) == []
+    assert FairQueue(redis).pop(None, 1) == []
     assert janitor.sweep() == {run.job_id: "queued"}
     job = record(jobs, run)
     assert (job.state, job.problem, job.losses, job.finished_at) == ("queued", None, 0, None)
@@ -109,7 +109,7 @@ def test_entries_that_are_none_of_ours_fail_and_are_never_run(redis: Redis, jani
     rq_queue(redis).enqueue("os.getcwd", job_id="theirs")
     rq_queue(redis).push_job_id("nothing")
     janitor.sweep()
-    assert Ready(redis).pop(None, 5) == []
+    assert FairQueue(redis).pop(None, 5) == []
     assert waiting(redis) == []
     assert entry(redis, "theirs").is_failed
     assert redis.keys("proxygrad:job:*") == []

@@ -8,14 +8,14 @@ from redis import Redis
 from tests.support.expanded_batches import ask, asked, counts, end_next, now, queued
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import STAMP, pop
-from workers.batches.expander import Expansion
+from workers.batches.expander import BatchExpander
 from workers.batches.repository import WINDOW, Batches
 from workers.jobs.repository import Jobs
 from workers.queue.leases import Leases, Run
 
 
 def test_cancel_ends_what_waits_and_what_was_not_queued(
-    redis: Redis, batches: Batches, expansion: Expansion
+    redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     batch = ask(batches, asked({"stop": 1000}))
     expansion.expand_due()
@@ -41,7 +41,7 @@ def test_cancel_ends_what_waits_and_what_was_not_queued(
 
 
 def test_what_runs_and_is_asked_for_again_before_it_stopped_goes_on(
-    redis: Redis, batches: Batches, expansion: Expansion
+    redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     batch = ask(batches, asked([1, 2]))
     expansion.expand_due()
@@ -61,7 +61,7 @@ def test_what_runs_and_is_asked_for_again_before_it_stopped_goes_on(
 
 @pytest.mark.parametrize(("mine", "theirs"), [("me", "me"), ("me", "other"), ("anonymous", "anonymous")])
 def test_what_another_batch_wants_is_not_cancelled(
-    redis: Redis, batches: Batches, expansion: Expansion, jobs: Jobs, mine: str, theirs: str
+    redis: Redis, batches: Batches, expansion: BatchExpander, jobs: Jobs, mine: str, theirs: str
 ) -> None:
     first = ask(batches, asked({"stop": 6}), caller=mine)
     second = ask(batches, asked({"start": 3, "stop": 9}), caller=theirs)
@@ -78,7 +78,7 @@ def test_what_another_batch_wants_is_not_cancelled(
 
 
 def test_a_caller_that_withdraws_from_one_question_withdraws_it_from_its_batch(
-    redis: Redis, batches: Batches, expansion: Expansion, jobs: Jobs
+    redis: Redis, batches: Batches, expansion: BatchExpander, jobs: Jobs
 ) -> None:
     batch = ask(batches, asked([0, 1]), caller="me")
     expansion.expand_due()
@@ -91,7 +91,7 @@ def test_a_caller_that_withdraws_from_one_question_withdraws_it_from_its_batch(
 
 
 def test_a_cancellation_that_its_gateway_did_not_end_is_ended_by_a_worker(
-    redis: Redis, batches: Batches, expansion: Expansion
+    redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     batch = ask(batches, asked({"stop": 5}))
     expansion.expand_due()
@@ -103,7 +103,7 @@ def test_a_cancellation_that_its_gateway_did_not_end_is_ended_by_a_worker(
 
 
 def test_a_batch_that_is_forgotten_leaves_its_answers_alone(
-    redis: Redis, batches: Batches, expansion: Expansion, jobs: Jobs
+    redis: Redis, batches: Batches, expansion: BatchExpander, jobs: Jobs
 ) -> None:
     batch = ask(batches, asked({"stop": 300}))
     expansion.expand_due()

@@ -14,7 +14,7 @@ from tests.support.expanded_batches import ask, asked, counts, end_next, expande
 from tests.support.model_on_paper import MODEL
 from tests.support.slot_steps import STAMP, pop
 from workers.batches.batching import batch_key, due_key
-from workers.batches.expander import CHUNK, CLAIM_S, Expansion
+from workers.batches.expander import CHUNK, CLAIM_S, BatchExpander
 from workers.batches.expansion_commands import MOST_COMPARED, PIN_EVERY_S
 from workers.batches.repository import Batch, Batches
 from workers.broker.queue import QUEUE_KEY, job_key
@@ -63,7 +63,7 @@ def test_models_take_turns(redis: Redis, store: Store, monkeypatch: pytest.Monke
 
 
 def test_a_cancellation_that_was_taken_back_cancels_nothing(
-    redis: Redis, batches: Batches, expansion: Expansion
+    redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     batch = ask(batches, asked([0, 1, 2]))
     expanded(expansion)
@@ -93,7 +93,7 @@ def test_a_job_that_another_caller_cancels_is_asked_all_the_same(
 
 
 def test_answers_are_promised_anew_while_the_last_units_wait(
-    redis: Redis, batches: Batches, expansion: Expansion
+    redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     batch = ask(batches, asked([0, 1, 2]))
     expanded(expansion)
@@ -105,7 +105,7 @@ def test_answers_are_promised_anew_while_the_last_units_wait(
 
 
 def test_a_cancelled_batch_ends_though_the_record_of_its_run_is_gone(
-    redis: Redis, batches: Batches, expansion: Expansion
+    redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     batch = ask(batches, asked([0, 1]))
     expanded(expansion)
@@ -121,7 +121,7 @@ def test_a_cancelled_batch_ends_though_the_record_of_its_run_is_gone(
 
 
 def test_one_look_compares_a_few_batches_and_later_ones_the_others(
-    redis: Redis, batches: Batches, expansion: Expansion
+    redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     asked_for = [ask(batches, asked([unit])) for unit in range(MOST_COMPARED + 3)]
     expanded(expansion)

@@ -18,9 +18,9 @@ from workers.broker import queue
 from workers.errors import QueueMemoryFull
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Jobs, Request
-from workers.process.rq_registration import Register
-from workers.queue.fair_queue import Ready
+from workers.jobs.repository import Jobs, VisualizationRequest
+from workers.process.rq_registration import RQRegistration
+from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run
 from workers.queue.recovery import Janitor
 from workers.settings import connect
@@ -69,7 +69,7 @@ def test_nothing_new_is_taken_and_nothing_half_written(redis: Redis, jobs: Jobs)
 
 
 def test_what_waits_is_joined(redis: Redis, jobs: Jobs) -> None:
-    batch = Request.of(question()).model_copy(update={"priority": "batch"})
+    batch = VisualizationRequest.of(question()).model_copy(update={"priority": "batch"})
     job, _ = jobs.submit(batch, MODEL)
     fill(redis)
     joined, created = jobs.submit(question(), MODEL)
@@ -79,7 +79,7 @@ def test_what_waits_is_joined(redis: Redis, jobs: Jobs) -> None:
 
 
 def test_what_is_there_runs_and_ends(redis: Redis, jobs: Jobs) -> None:
-    leases, ready = Leases(redis), Ready(redis)
+    leases, ready = Leases(redis), FairQueue(redis)
     for unit in range(4):
         jobs.submit(question(unit), MODEL)
     fill(redis)
@@ -117,7 +117,7 @@ def test_workers_are_still_seen(redis: Redis) -> None:
     fill(redis)
     catalog.publish(redis, "a", [ServedModel(name="tiny", info=MODEL)])
     assert catalog.obstacle(redis, "tiny") is None
-    Register(redis).note("rq:worker:a.0", {"state": "busy", "birth": "today"}, ttl_s=30)
+    RQRegistration(redis).note("rq:worker:a.0", {"state": "busy", "birth": "today"}, ttl_s=30)
     assert redis.hgetall("rq:worker:a.0") == {b"state": b"busy", b"birth": b"today"}
     assert 0 < redis.ttl("rq:worker:a.0") <= 30
 

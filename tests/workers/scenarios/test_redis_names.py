@@ -25,18 +25,18 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import STAMP, pop, take
 from tests.support.worker_in_process import working
 from tests.workers.queue.test_presence import FOR_LONG_S, pass_by
-from workers.batches.expansion_commands import Scripts
+from workers.batches.expansion_commands import ExpansionCommands
 from workers.batches.repository import Batch, Batches
-from workers.execution import checkpoints as resumption
+from workers.execution import checkpoints
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Job, Jobs, Problem, Request
-from workers.queue.attendance import Attendance
+from workers.jobs.repository import Job, Jobs, Problem, VisualizationRequest
+from workers.queue.attendance import Presence
 from workers.queue.deliveries import Deliveries
 from workers.queue.leases import Leases, Run
 from workers.queue.recovery import Janitor
-from workers.storage.collector import Collector, Keep
-from workers.storage.pins import Claims
+from workers.storage.collector import GarbageCollector, RetentionPolicy
+from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -256,7 +256,7 @@ def test_keys_fields_and_channels(redis: Redis, store: Store, monkeypatch: pytes
     stop_and_fail(redis, store, job, recorder)
     cancel_batch(redis, store, recorder)
     drop_batch(redis, recorder)
-    monkeypatch.setattr(resumption, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_S", 0.0)
     compute(redis, store, batch, recorder)
     deliver(redis, recorder)
     collect(redis, store, job, recorder)
@@ -265,7 +265,7 @@ def test_keys_fields_and_channels(redis: Redis, store: Store, monkeypatch: pytes
 
 
 def submit_visualization(redis: Redis, store: Store, recorder: Recorder) -> Job:
-    request = Request.of(question(1)).model_copy(update=WISHES)
+    request = VisualizationRequest.of(question(1)).model_copy(update=WISHES)
     job, _ = Jobs(redis, store).submit(request, MODEL, caller=CALLER)
     Jobs(redis, store).submit(request, MODEL, caller=OTHER)
     recorder.look()
@@ -275,7 +275,7 @@ def submit_visualization(redis: Redis, store: Store, recorder: Recorder) -> Job:
 def expand_batch(redis: Redis, store: Store, recorder: Recorder) -> Batch:
     """A worker dies over it, another goes on."""
     batch = ask(Batches(redis), asked([2, 3, 4], **WISHES), CALLER)
-    scripts = Scripts(redis)
+    scripts = ExpansionCommands(redis)
     recorder.look()
     assert scripts.claim(batch.id, "token", 5)
     assert scripts.next(batch.id, "token", 5, 2) == [2, 3]
@@ -293,7 +293,7 @@ def lose(redis: Redis, job: Job, recorder: Recorder) -> None:
     Janitor(redis).sweep()
     recorder.look()
     assert take(Leases(redis), Run(job.id, "e" * 32)) == "taken"
-    Attendance(redis).enlist(WORKER)
+    Presence(redis).enlist(WORKER)
     Janitor(redis).sweep()
     pass_by(redis, FOR_LONG_S)
     assert Janitor(redis).sweep() == {job.id: "queued"}
@@ -340,7 +340,7 @@ def cancel_batch(redis: Redis, store: Store, recorder: Recorder) -> None:
 
 def drop_batch(redis: Redis, recorder: Recorder) -> None:
     """A batch rests, and ends because its model has changed."""
-    batch, scripts = ask(Batches(redis), asked([13]), CALLER), Scripts(redis)
+    batch, scripts = ask(Batches(redis), asked([13]), CALLER), ExpansionCommands(redis)
     assert scripts.pins_due(batch.id, 0.0)
     assert scripts.claim(batch.id, "token", 5)
     scripts.release(batch.id, "token", 1.0)
@@ -375,7 +375,7 @@ def deliver(redis: Redis, recorder: Recorder) -> None:
 
 
 def collect(redis: Redis, store: Store, job: Job, recorder: Recorder) -> None:
-    Claims(redis).claim(job.id)
-    Collector(redis, store, Keep()).round()
+    ArtifactPins(redis).claim(job.id)
+    GarbageCollector(redis, store, RetentionPolicy()).round()
     Janitor(redis).tidy()
     recorder.look()

@@ -18,7 +18,7 @@ from proxygrad.spec import Spec
 from tests.support.configured_networks import BUILT, GO
 from tests.support.eventually import at_once, until
 from tests.support.model_caches import ONE, PLENTY, loaded, opened, stocked
-from workers.models import memory_budget as places
+from workers.models import memory_budget
 
 pytestmark = pytest.mark.engine
 
@@ -69,7 +69,7 @@ def test_what_has_left_takes_no_memory_any_more_although_the_engine_served_it(fo
 
 
 def test_what_is_lent_does_not_leave(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(memory_budget, "PATIENCE_S", 0.05)
     shelf = opened(folder, "abc", ONE)
     with shelf.lent("a") as lent:
         shelf.network("b")  # beyond the budget, after a little patience
@@ -80,7 +80,7 @@ def test_what_is_lent_does_not_leave(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_model_waits_for_those_in_use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(memory_budget, "PATIENCE_S", 60.0)
     shelf = opened(folder, "ab", ONE)
     found: list[set[str]] = []
 
@@ -125,7 +125,7 @@ def test_many_at_once_load_a_model_once_and_do_not_hold_up_others(folder: Path) 
 
 
 def test_many_users_of_many_models_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(memory_budget, "PATIENCE_S", 0.05)
     shelf = opened(folder, "abcd", 2 * ONE)
     wrong: list[str] = []
 

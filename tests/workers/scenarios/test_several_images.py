@@ -23,8 +23,8 @@ from tests.support.worker_in_process import working
 from tests.support.worker_processes import is_running, worker
 from workers.broker import queue
 from workers.jobs.repository import Job, Jobs, image_path, result_path
-from workers.storage.collector import Collector, Keep
-from workers.storage.inventory import Holding
+from workers.storage.collector import GarbageCollector, RetentionPolicy
+from workers.storage.inventory import JobArtifacts
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -118,7 +118,7 @@ def _run_elsewhere(redis: Redis, store: Store, jobs: Jobs, job: Job) -> Job:
 def test_two_runs_at_once_write_the_same_record(redis: Redis, store: Store, jobs: Jobs) -> None:
     """One that has lost its job and does not know it yet: each image is of the first who wrote it."""
     from tests.support.slot_steps import pop, take
-    from workers.execution.run import Assignment
+    from workers.execution.run import JobRun
     from workers.execution.task import _keep
     from workers.queue.leases import Leases, Run
 
@@ -130,7 +130,7 @@ def test_two_runs_at_once_write_the_same_record(redis: Redis, store: Store, jobs
     for ticket in (here, there):
         assert ticket.wait(30)
     with working(redis, store, CountingEngine()) as runtime:
-        assignment = Assignment(run, "host.0", runtime)
+        assignment = JobRun(run, "host.0", runtime)
         store.put(image_path(job.id, 1), _picture(assignment, job, there, 1))
         first = _keep(assignment, job, here.result())
         second = _keep(assignment, job, there.result())
@@ -168,13 +168,13 @@ def test_all_images_are_counted_collected_and_forgotten(redis: Redis, store: Sto
     with working(redis, store, CountingEngine()):
         done = ended(jobs, first.id)
         ended(jobs, second.id)
-    held = Holding.of(first.id, store.list(first.id))
+    held = JobArtifacts.of(first.id, store.list(first.id))
     pictures = sum(image.size_bytes for image in done.images)
     assert held.size_bytes == pictures + len(store.get(result_path(first.id)) or b"")
     assert jobs.forget(first.id)
     assert names(store) == paths(second)
     redis.delete(*redis.keys("proxygrad:pin*") or ["none"])
-    Collector(redis, store, Keep(gigabytes=0.0), grace_s=-1.0).collect()
+    GarbageCollector(redis, store, RetentionPolicy(gigabytes=0.0), grace_s=-1.0).collect()
     assert names(store) == set()
 
 

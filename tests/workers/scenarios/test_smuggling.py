@@ -22,8 +22,8 @@ from tests.support.rq_entries import nothing_left, status, why
 from tests.support.worker_in_process import working
 from workers.broker import queue
 from workers.jobs.repository import Jobs
-from workers.process.entry import Entry
-from workers.queue.fair_queue import Ready
+from workers.process.entry import QueueEntry
+from workers.queue.fair_queue import FairQueue
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -83,7 +83,7 @@ def test_callbacks_are_ignored(redis: Redis, store: Store, jobs: Jobs, trap: Pat
     redis.hset(
         queue.entry_key(job.id), "webhooks", '[{"url": "http://127.0.0.1:1/", "job_status": "finished"}]'
     )
-    restored = Entry.fetch(job.id, connection=redis, serializer=queue.SERIALIZER)
+    restored = QueueEntry.fetch(job.id, connection=redis, serializer=queue.SERIALIZER)
     assert (restored.success_callback, restored.failure_callback, restored.webhooks) == (None, None, [])
     with working(redis, store, CountingEngine()):
         assert ended(jobs, job.id).state == "succeeded"
@@ -104,7 +104,7 @@ def test_methods_of_stored_objects_are_refused(redis: Redis, store: Store) -> No
 
 def test_an_entry_for_another_job_is_refused(redis: Redis, store: Store, jobs: Jobs) -> None:
     job, _ = jobs.submit(question(), MODEL)
-    assert Ready(redis).pop(["tiny"], 1) == [job.id]  # out of the way
+    assert FairQueue(redis).pop(["tiny"], 1) == [job.id]  # out of the way
     redis.delete(queue.POPPED_KEY)
     job_id = smuggle(redis, queue.TASK, job.id)
     with working(redis, store, CountingEngine()):

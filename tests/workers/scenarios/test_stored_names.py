@@ -23,7 +23,7 @@ from tests.support.counting_engine import CountingEngine
 from tests.support.eventually import ended, until
 from tests.support.model_on_paper import MODEL, question
 from tests.support.worker_in_process import working
-from workers.execution import checkpoints as resumption
+from workers.execution import checkpoints
 from workers.jobs.repository import Job, Jobs
 from workers.storage.store import Store
 
@@ -154,7 +154,7 @@ cost
 def test_files_records_and_pngs(
     redis: Redis, store: Store, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resumption, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_S", 0.0)
     spec = question(steps=1000).model_copy(update={"images": 2, "compare": True})
     job, _ = jobs.submit(spec, MODEL)
     engine = CountingEngine(step_s=0.02)

@@ -19,8 +19,8 @@ from tests.support.queue_invariants import faults
 from tests.support.slot_steps import STAMP
 from workers.broker import queue
 from workers.errors import LeaseLost, QueueFull
-from workers.jobs.repository import Checkpoint, Jobs, Limits, Problem, Request
-from workers.queue.fair_queue import Ready
+from workers.jobs.repository import Checkpoint, Jobs, Limits, Problem, VisualizationRequest
+from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Outcome, Run
 from workers.queue.recovery import Janitor
 from workers.settings import connect
@@ -39,7 +39,7 @@ class Actor:
     def __init__(self, redis: Redis, store: Store, seed: int, *, foreign: bool) -> None:
         self._redis, self._chance, self._name = redis, random.Random(seed), f"actor-{seed}"
         self._jobs, self._leases = Jobs(redis, store), Leases(redis)
-        self._ready, self._janitor = Ready(redis), Janitor(redis)
+        self._ready, self._janitor = FairQueue(redis), Janitor(redis)
         self._queue = RQQueue(queue.QUEUE_NAME, connection=redis, serializer=queue.SERIALIZER)
         self._runs: list[Run] = []
         self._acts: list[Callable[[], object]] = [
@@ -63,7 +63,7 @@ class Actor:
         }
         with suppress(QueueFull):
             self._jobs.submit(
-                Request.of(spec).model_copy(update=urgency),
+                VisualizationRequest.of(spec).model_copy(update=urgency),
                 model,
                 caller=self._name,
                 flow=self._chance.choice([None, "atlas"]),
@@ -211,7 +211,7 @@ def drained(redis: Redis, *, theirs: bool = True) -> None:
     redis.delete("proxygrad:sweeps")
     for member in _names(redis.zrange(queue.LEASES_KEY, 0, -1)):
         redis.zadd(queue.LEASES_KEY, {member: 1})
-    leases, ready, janitor = Leases(redis), Ready(redis), Janitor(redis)
+    leases, ready, janitor = Leases(redis), FairQueue(redis), Janitor(redis)
     janitor.sweep()
     ready.put_back(_names(redis.lrange(queue.POPPED_KEY, 0, -1)))
     while popped := ready.pop(["tiny", "other"], 4):

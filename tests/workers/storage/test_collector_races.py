@@ -18,12 +18,12 @@ from tests.support.artifacts import HOUR_S, directory, keep_answer, names
 from tests.support.model_on_paper import MODEL, question
 from workers.jobs.repository import Jobs, image_path, result_path
 from workers.storage import pins as claims_module
-from workers.storage.collector import Collector, Keep
-from workers.storage.pins import Claim, Claims, claim_key
+from workers.storage.collector import GarbageCollector, RetentionPolicy
+from workers.storage.pins import ArtifactPins, DeletionLock, claim_key
 from workers.storage.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-NOTHING = Keep(gigabytes=0.0)
+NOTHING = RetentionPolicy(gigabytes=0.0)
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Contest:
             time.sleep(0.02)
 
     def collect(self) -> None:
-        collector = Collector(self.redis, self.store, NOTHING, grace_s=0.05)
+        collector = GarbageCollector(self.redis, self.store, NOTHING, grace_s=0.05)
         while not self.over.is_set():
             self.collected.append(collector.collect().answers)
             self.over.wait(0.005)
@@ -102,7 +102,7 @@ def test_no_promised_image_is_missing(redis: Redis, store: Store, monkeypatch: p
 
 _COLLECTOR = """
 import sys, time
-from workers.storage.collector import Collector, Keep
+from workers.storage.collector import GarbageCollector, RetentionPolicy
 from workers.settings import connect
 from workers.storage.store import Store
 delete = Store.delete
@@ -110,7 +110,8 @@ def slow(store, path):
     delete(store, path)
     time.sleep(0.005)  # so that it is killed on the way, however late
 Store.delete = slow
-print(Collector(connect(sys.argv[1]), Store.from_url(sys.argv[2]), Keep(gigabytes=0.0)).collect())
+print(GarbageCollector(connect(sys.argv[1]), Store.from_url(sys.argv[2]),
+RetentionPolicy(gigabytes=0.0)).collect())
 """
 
 
@@ -128,7 +129,7 @@ def test_a_killed_collector_leaves_nothing_wrong(redis_url: str, redis: Redis, s
     for job_id in ids:  # an answer is there with its image or not at all
         assert result_path(job_id) not in left or image_path(job_id, 0) in left
     redis.delete(*redis.keys("proxygrad:collecting:*") or ["none"])  # within a minute they end by themselves
-    Collector(redis, store, NOTHING).collect()
+    GarbageCollector(redis, store, NOTHING).collect()
     assert names(store) == set()
 
 
@@ -140,10 +141,10 @@ def test_a_run_waits_until_its_artefacts_have_been_removed(redis: Redis, store: 
     from tests.support.eventually import ended, until
     from tests.support.worker_in_process import working
 
-    jobs, claims, engine = Jobs(redis, store), Claims(redis), CountingEngine()
+    jobs, claims, engine = Jobs(redis, store), ArtifactPins(redis), CountingEngine()
     job_id = keep_answer(store, 0)
     claim = claims.claim(job_id)
-    assert isinstance(claim, Claim)
+    assert isinstance(claim, DeletionLock)
     with working(redis, store, engine):
         job, created = jobs.submit(question(0), MODEL)
         assert (job.id, created) == (job_id, True)

@@ -9,7 +9,7 @@ from obstore.store import MemoryStore
 
 from tests.support.artifacts import HOUR_S, age, job_id, keep_answer
 from workers.jobs.repository import image_path, result_path
-from workers.storage.inventory import Holding, Inventory, holdings, owner
+from workers.storage.inventory import Inventory, JobArtifacts, holdings, owner
 from workers.storage.store import Store, Stored
 
 
@@ -77,7 +77,7 @@ def test_an_object_store_is_read_the_same_way() -> None:
     store.put(image_path(job_id(0), 0), b"123")
     store.put(result_path(job_id(0)), b"{}")
     (held,) = holdings(store, lambda: None)
-    assert held == Holding.of(job_id(0), store.list(job_id(0)))
+    assert held == JobArtifacts.of(job_id(0), store.list(job_id(0)))
     assert held.size_bytes == 5
 
 
