@@ -170,7 +170,7 @@ Proxy = Callable[[int], AbstractContextManager[Any]]  # of a step, from 0
 
 
 def climb(network: DigitsNet, asked: tuple[str, str], units: int, steps: int, proxy: Proxy) -> Tensor:
-    """The best true activation that normalised ascent meets, ``(units,)``: the first units of the layer."""
+    """The best true activation that normalized ascent meets, ``(units,)``: the first units of the layer."""
     images = start_image(INPUT_SHAPE, 0).expand(units, *INPUT_SHAPE).clone()
     best = torch.full((units,), -torch.inf)
     step_size = Spec.model_fields["step_size"].default

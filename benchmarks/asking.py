@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from proxygrad import Catalogue, Network, Objective, Result, Spec, Visualization
+from proxygrad import Catalog, Network, Objective, Result, Spec, Visualization
 from proxygrad.objectives.units import from_spec
 from proxygrad.spec import ObjectiveKind
 
@@ -30,7 +30,7 @@ def parser_of(
 
 def network_of(arguments: argparse.Namespace) -> Network:
     """The model that `parser_of` was told."""
-    return Catalogue.from_file(arguments.models).load(arguments.model)
+    return Catalog.from_file(arguments.models).load(arguments.model)
 
 
 def question(network: Network, layer: str, unit: int, objective: ObjectiveKind | None = None) -> Objective:

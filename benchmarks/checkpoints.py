@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from proxygrad import Engine, Spec
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from proxygrad.networks.network import Network
 from workers.storage.store import Store
 
@@ -20,14 +20,14 @@ TIMES = 12
 
 
 def measure(engine: Engine, network: Network, layer: str, update: str, store: Store) -> str:
-    """Take, serialise and store checkpoints of one lane; medians."""
+    """Take, serialize and store checkpoints of one lane; medians."""
     spec = Spec.model_validate(
         {"model": network.name, "layer": layer, "unit": 3, "steps": 4096, "update": update}
     )
     ticket = engine.submit(network, spec)
     while ticket.progress.step < 2:
         time.sleep(0.001)
-    serialised_s, stored_s, size_bytes = [], [], 0
+    serialized_s, stored_s, size_bytes = [], [], 0
     for _ in range(TIMES):
         checkpoint = ticket.checkpoint(60.0)
         assert checkpoint is not None
@@ -35,7 +35,7 @@ def measure(engine: Engine, network: Network, layer: str, update: str, store: St
         data = checkpoint.to_bytes()
         ready_s = time.perf_counter()
         store.replace("job/checkpoint-run", data)
-        serialised_s.append(ready_s - taken_s)
+        serialized_s.append(ready_s - taken_s)
         stored_s.append(time.perf_counter() - ready_s)
         size_bytes = len(data)
     first, began_s = ticket.progress.step, time.perf_counter()
@@ -45,7 +45,7 @@ def measure(engine: Engine, network: Network, layer: str, update: str, store: St
     ticket.cancel()
     shape = " × ".join(str(side) for side in network.input_shape)
     times = " | ".join(
-        f"{seconds * 1e3:.1f} ms" for seconds in (median(serialised_s), median(stored_s), step_s)
+        f"{seconds * 1e3:.1f} ms" for seconds in (median(serialized_s), median(stored_s), step_s)
     )
     return f"| {shape} ({network.name}) | `{update}` | {size_bytes / 1e3:.0f} KB | {times} |"
 
@@ -53,7 +53,7 @@ def measure(engine: Engine, network: Network, layer: str, update: str, store: St
 def main(arguments: list[str]) -> None:
     """Print a row for each rule of update."""
     path, model, layer = arguments or (None, "digits", "layer3")
-    network = Catalogue.from_file(Path(path) if path else None).load(model)
+    network = Catalog.from_file(Path(path) if path else None).load(model)
     print("| image | state | size | to bytes | into a directory | a step |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder, Engine() as engine:
         store = Store.from_url(Path(folder).as_uri())

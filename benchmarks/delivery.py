@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.speed import NORMALISATION, SIDE_PX, build, in_turns, machine
+from benchmarks.speed import NORMALIZATION, SIDE_PX, build, in_turns, machine
 from proxygrad import Channel, Logit, Network, Neuron, Objective
 from proxygrad.engine.evaluation import Evaluation, _probabilities, _rank, _robust, evaluate, shifted
 from proxygrad.engine.rendering import measure
@@ -94,7 +94,7 @@ def main() -> None:
     for name, objective in QUESTIONS:
         if name not in networks:
             module = build(name, arguments.squeezenet)
-            networks[name] = Network(module, (3, SIDE_PX, SIDE_PX), *NORMALISATION)
+            networks[name] = Network(module, (3, SIDE_PX, SIDE_PX), *NORMALIZATION)
         label = f"{name} {objective.layers[0]}, {type(objective).__name__.lower()}"
         print(f"{label:<42}{row(networks[name], objective, images, arguments.rounds)}", flush=True)
 

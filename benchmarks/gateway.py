@@ -7,7 +7,7 @@ hello-world, so that a busy machine slows both; the ratio is the median over the
     python -m benchmarks.gateway --turns 5 --seconds 2
 
 CPU is that of the server's process for each request. On a busy machine trust its ratio, the last column: what
-a core of its own would answer; the scheduler favours the server with more threads in the other one.
+a core of its own would answer; the scheduler favors the server with more threads in the other one.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ def measure(home: Path, arguments: argparse.Namespace) -> None:
             "PYTHONPATH": str(ROOT),
             TRACE: str(trace),
         }
-        jobs = Jobs(redis, Store.from_url((home / "artefacts").as_uri()))
+        jobs = Jobs(redis, Store.from_url((home / "artifacts").as_uri()))
         print(f"{'':<42} {'p50':>8} {'p99':>8}")
         for slots in (64, 8):
             with worker(redis, environ, home, slots, observed=False) as pid:

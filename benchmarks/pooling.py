@@ -16,7 +16,7 @@ from statistics import median
 
 import torch
 
-from proxygrad import Catalogue, Channel, Network, Neuron, Objective, Visualization, maximize
+from proxygrad import Catalog, Channel, Network, Neuron, Objective, Visualization, maximize
 from proxygrad.spec.settings import AscentSettings
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
-    network = Catalogue.from_file(arguments.models).load(arguments.model)
+    network = Catalog.from_file(arguments.models).load(arguments.model)
     settings = {name: getattr(arguments, name) for name in ("slope", "steps", "step_size", "size_px")}
     print(f"{arguments.model}, slope {arguments.slope:g}, {arguments.steps} steps, seed 0")
     print(

@@ -48,7 +48,7 @@ TARGETS = (
     ("squeezenet1_0", "features.7"),
     ("vgg16", "features.15"),
 )
-NORMALISATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+NORMALIZATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SIDE_PX = 224
 CHANNEL = 20
 ENDLESS = 4096
@@ -154,7 +154,7 @@ def steps(arguments: argparse.Namespace) -> None:
     print("".join(f"{name:>16}" for name in ("plain", "folded", "layout", "bf16")))
     for name, layer in [target for target in TARGETS if target[0] in arguments.networks]:
         module = build(name, arguments.squeezenet)
-        network = Network(module, (3, SIDE_PX, SIDE_PX), *NORMALISATION)
+        network = Network(module, (3, SIDE_PX, SIDE_PX), *NORMALIZATION)
         readers = variants(network, layer)
         for batch in arguments.batch:
             runs = {key: stepping(network, layer, reader, batch) for key, reader in readers.items()}
@@ -171,7 +171,7 @@ def race(arguments: argparse.Namespace) -> None:
     """Seconds to the same activation."""
     layer = "features.7"
     module = build("squeezenet1_0", arguments.squeezenet)
-    network = Network(module, (3, SIDE_PX, SIDE_PX), *NORMALISATION)
+    network = Network(module, (3, SIDE_PX, SIDE_PX), *NORMALIZATION)
     print("channel  lucent s  achieved   ours s  steps  achieved  ratio")
     for channel in arguments.channels:
         objective = Channel(layer, channel)
@@ -185,7 +185,7 @@ def race(arguments: argparse.Namespace) -> None:
         count, ours_s, achieved = 4, 0.0, float("-inf")
         while achieved < theirs and count < 512:
             count *= 2
-            fresh = Network(module, (3, SIDE_PX, SIDE_PX), *NORMALISATION)  # preparing it counts
+            fresh = Network(module, (3, SIDE_PX, SIDE_PX), *NORMALIZATION)  # preparing it counts
             began = time.perf_counter()
             (outcome,) = maximize(fresh, objective, steps=count, preset=arguments.preset)
             ours_s, achieved = time.perf_counter() - began, outcome.achieved_activation

@@ -45,7 +45,7 @@ def visualize(name: str, sizes_px: list[int], steps: int) -> str:
 def prepared(name: str, sizes_px: list[int]) -> Network:
     """The model with random weights, at the first of the sizes that it takes."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torchvision: on how two old models are initialised
+        warnings.simplefilter("ignore", FutureWarning)  # torchvision: on how two old models are initialized
         module = import_torchvision().models.get_model(name, weights=None)
     for size_px in sizes_px[:-1]:
         try:

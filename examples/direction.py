@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proxygrad import Catalogue, Direction, Logit, maximize, tile
+from proxygrad import Catalog, Direction, Logit, maximize, tile
 
 
 def main(output: Path = Path("direction.png"), steps: int = 128) -> None:
-    network = Catalogue.from_file().load("digits")
+    network = Catalog.from_file().load("digits")
     both = tuple(1.0 if unit in (3, 8) else 0.0 for unit in range(10))
     objectives = {
         "3": Logit(3, "fc"),

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proxygrad import Catalogue, Channel, maximize, tile
+from proxygrad import Catalog, Channel, maximize, tile
 
 
 def main(output: Path = Path("diversity.png"), steps: int = 128) -> None:
-    network = Catalogue.from_file().load("digits")
+    network = Catalog.from_file().load("digits")
     images = []
     for diversity in (0.0, 0.5):
         outcomes = maximize(network, Channel("layer2", 9), images=4, diversity=diversity, steps=steps)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from proxygrad.engine.rendering import Rendering
     from proxygrad.images import tile
     from proxygrad.maximization import Visualization, maximize
-    from proxygrad.models.catalogue import Catalogue
+    from proxygrad.models.catalog import Catalog
     from proxygrad.networks.network import Network
     from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, Objective, margin
     from proxygrad.parameterizations import spectrum
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from proxygrad.spec.settings import AscentSettings
 
 _HOMES = {
-    "Catalogue": "models.catalogue",
+    "Catalog": "models.catalog",
     "Channel": "objectives.units",
     "Checkpoint": "engine.checkpoint",
     "Direction": "objectives.units",
@@ -52,7 +52,7 @@ _HOMES = {
 
 __all__ = [
     "AscentSettings",
-    "Catalogue",
+    "Catalog",
     "Channel",
     "Checkpoint",
     "Direction",

@@ -16,7 +16,7 @@
     │   └── NetworkError              the module itself cannot be visualized
     ├── LaneError                     one image could not be made; its batch-mates go on
     │   └── OutOfMemory               it does not fit on the device, not even alone
-    ├── Cancelled                     the caller asked for the lane to stop
+    ├── Canceled                      the caller asked for the lane to stop
     ├── DeadlineExceeded              its time was up before it had ended
     └── CheckpointMismatch            the checkpoint cannot be gone on from
 
@@ -149,10 +149,10 @@ class LaneError(ProxyGradError):
     code = "lane_failed"
 
 
-class Cancelled(ProxyGradError):
+class Canceled(ProxyGradError):
     """The caller asked for the lane to stop before it had ended."""
 
-    code = "cancelled"
+    code = "canceled"
 
 
 class OutOfMemory(LaneError):

@@ -1,6 +1,6 @@
 """Images: where ascent starts, and the PNG that is delivered.
 
-An image is a tensor ``(C, H, W)`` with values in [0, 1] and C = 1 (grey) or 3 (RGB).
+An image is a tensor ``(C, H, W)`` with values in [0, 1] and C = 1 (gray) or 3 (RGB).
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def start_image(shape: tuple[int, int, int], seed: int) -> Tensor:
-    """Mid-grey with uniform noise of ± `START_NOISE`, ``(C, H, W)``: the same for a seed on any device."""
-    return noisy_grey(shape, torch.Generator().manual_seed(seed), START_NOISE)
+    """Mid-gray with uniform noise of ± `START_NOISE`, ``(C, H, W)``: the same for a seed on any device."""
+    return noisy_gray(shape, torch.Generator().manual_seed(seed), START_NOISE)
 
 
-def noisy_grey(shape: tuple[int, int, int], generator: torch.Generator, noise: float) -> Tensor:
-    """Mid-grey with uniform noise of ± ``noise`` from ``generator``, which is on the CPU; ``(C, H, W)``."""
+def noisy_gray(shape: tuple[int, int, int], generator: torch.Generator, noise: float) -> Tensor:
+    """Mid-gray with uniform noise of ± ``noise`` from ``generator``, which is on the CPU; ``(C, H, W)``."""
     return 0.5 + noise * (2 * torch.rand(shape, generator=generator) - 1)
 
 
 def encode_png(image: Tensor) -> bytes:
-    """``(C, H, W)`` in [0, 1] → a PNG of 8 bits a channel, grey for C = 1 and RGB for C = 3.
+    """``(C, H, W)`` in [0, 1] → a PNG of 8 bits a channel, gray for C = 1 and RGB for C = 3.
 
     Raises `NetworkError` for any other number of channels: they would have to be shown as something else.
     """
     if image.shape[0] not in (1, 3):
         raise NetworkError(
-            f"an image of {image.shape[0]} channels has no PNG, which holds 1 (grey) or 3 (RGB); "
+            f"an image of {image.shape[0]} channels has no PNG, which holds 1 (gray) or 3 (RGB); "
             "`proxygrad.maximize` returns it as a tensor"
         )
     levels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)  # (C, H, W)

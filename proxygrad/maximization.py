@@ -1,4 +1,4 @@
-"""One call for a notebook: images that maximise objectives, on the same engine parts as the service."""
+"""One call for a notebook: images that maximize objectives, on the same engine parts as the service."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def maximize(  # noqa: PLR0913, each of them named
     precision: Precision = "auto",
     **settings: Any,
 ) -> list[Visualization]:
-    """Optimise one image for each objective, as one batch where they fit together; outcomes in that order.
+    """Optimize one image for each objective, as one batch where they fit together; outcomes in that order.
 
     ``slope``: one for all, or one for each objective. ``images``: so many for each objective, with seeds from
     ``seed`` on, which ``diversity`` > 0 leads away from each other. ``start``: an image ``(C, H, W)`` in

@@ -1,17 +1,17 @@
-"""Parameterisations: what an image is made of while it is optimised.
+"""Parameterizations: what an image is made of while it is optimized.
 
 Steps are taken on parameters, and the parameters decide which images are near: pixels follow every
 gradient, Fourier coefficients scaled by 1/f prefer the smooth, phases alone keep the spectrum of natural
-images. A parameterisation is two arrows, ``decode: params (B, *P) → images (B, C, H, W)``, differentiable
+images. A parameterization is two arrows, ``decode: params (B, *P) → images (B, C, H, W)``, differentiable
 and in [0, 1], and ``encode`` back, for any height and width and any number of channels.
 
 `Fourier` and `Maco` share one space, which lucid ("Feature Visualization", Olah et al., Distill 2017)
 calls decorrelated: ``image = sigmoid(4 M z)``, with z of unit variance where an image is like a natural one.
 
-- ``M`` is the square root of the covariance of ImageNet's colours as lucid publishes it (`COLOR_SQRT`), in
-  units of [0, 1]. Channels that are no RGB, of grey images or of more than 3, have unknown correlations: each
+- ``M`` is the square root of the covariance of ImageNet's colors as lucid publishes it (`COLOR_SQRT`), in
+  units of [0, 1]. Channels that are no RGB, of gray images or of more than 3, have unknown correlations: each
   takes the standard deviation of the matrix' rows.
-- The sigmoid's slope at 0 is 1/4, so ``4 M z`` makes z deviate from mid-grey by ``M z`` and saturate
+- The sigmoid's slope at 0 is 1/4, so ``4 M z`` makes z deviate from mid-gray by ``M z`` and saturate
   where that leaves [0, 1]. It is lucid's squashing, and keeps a gradient at every pixel and gradations in
   bright and dark parts. Measured in its place: a clamp reached 6 to 23 % more in as many steps, at harder
   contrasts; ``x / √(1 + x²)``, from 1 % more to 16 % less (SqueezeNet, nine units, activation under
@@ -28,20 +28,20 @@ import torch
 from torch import Tensor
 
 from proxygrad.errors import InvalidRequest
-from proxygrad.images import noisy_grey
+from proxygrad.images import noisy_gray
 from proxygrad.spec.settings import START_NOISE, ParameterizationName
 
 Shape = tuple[int, int, int]
 
-#: Square root of the covariance of ImageNet's colours (RGB by three uncorrelated axes, the first being
+#: Square root of the covariance of ImageNet's colors (RGB by three uncorrelated axes, the first being
 #: brightness), values in [0, 1]: lucid's `color_correlation_svd_sqrt`, lucid/optvis/param/color.py.
 COLOR_SQRT = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
-#: Standard deviation of one colour channel that follows from it (mean over the rows): for all but RGB.
-GREY_SD = sum(math.hypot(*row) for row in COLOR_SQRT) / 3
+#: Standard deviation of one color channel that follows from it (mean over the rows): for all but RGB.
+GRAY_SD = sum(math.hypot(*row) for row in COLOR_SQRT) / 3
 
 #: Deviation of `Fourier`'s start for noise 1, so that pixels are as noisy as those of `Pixels`: uniform noise
 #: in ± 1 has 1/√3.
-START_SD = 1 / math.sqrt(3) / GREY_SD
+START_SD = 1 / math.sqrt(3) / GRAY_SD
 
 #: Images given as a start are kept this far from 0 and 1, where the sigmoid ends: less than half of one of
 #: 255 levels (0.00196), so an 8-bit image comes back level for level.
@@ -57,11 +57,11 @@ class Parameterization(Protocol):
     def start(self, generator: torch.Generator, noise: float = START_NOISE) -> Tensor:
         """One lane's random start, ``P``, on the CPU: the same for a seed on any device.
 
-        ``noise``: half-width of uniform noise around mid-grey, or what comes to the same; 0 is grey.
+        ``noise``: half-width of uniform noise around mid-gray, or what comes to the same; 0 is gray.
         """
 
     def encode(self, images: Tensor) -> Tensor:
-        """Parameters of given images, as near to them as the parameterisation can come."""
+        """Parameters of given images, as near to them as the parameterization can come."""
 
     def decode(self, params: Tensor) -> Tensor:
         """The images, in [0, 1]; differentiable."""
@@ -79,8 +79,8 @@ class Pixels:
         self.shape = shape
 
     def start(self, generator: torch.Generator, noise: float = START_NOISE) -> Tensor:
-        """Mid-grey with uniform noise of ± ``noise``."""
-        return noisy_grey(self.shape, generator, noise)
+        """Mid-gray with uniform noise of ± ``noise``."""
+        return noisy_gray(self.shape, generator, noise)
 
     def encode(self, images: Tensor) -> Tensor:
         """The images themselves."""
@@ -96,7 +96,7 @@ class Pixels:
 
 
 class Fourier:
-    """Amplitudes of plane waves, each scaled by 1/f; ``P = (C, H, W)``, in decorrelated colours.
+    """Amplitudes of plane waves, each scaled by 1/f; ``P = (C, H, W)``, in decorrelated colors.
 
     The waves are those of the Hartley transform, ``cos + sin`` in place of ``exp(i·)``: an orthonormal
     basis of the same frequencies with as many real numbers as pixels, at odd sizes too, where a half
@@ -113,7 +113,7 @@ class Fourier:
         self._scale = (scale / scale.square().mean().sqrt()).to(device, torch.float32)  # (H, W)
 
     def start(self, generator: torch.Generator, noise: float = START_NOISE) -> Tensor:
-        """Normal noise with a 1/f spectrum, the pixels' deviation from grey being that of `Pixels`."""
+        """Normal noise with a 1/f spectrum, the pixels' deviation from gray being that of `Pixels`."""
         return noise * START_SD * torch.randn(self.shape, generator=generator)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class Fourier:
 class Maco:
     """Phases of the Fourier transform, ``P = (C, H, W // 2 + 1)`` in radians, under a fixed magnitude.
 
-    Magnitude-constrained optimisation (Fel et al. 2023, arXiv 2306.06805): the image may rearrange the
+    Magnitude-constrained optimization (Fel et al. 2023, arXiv 2306.06805): the image may rearrange the
     spectrum of natural images and add nothing to it, so high-frequency noise cannot arise.
 
     ``magnitude``: ``(C, H, W // 2 + 1)``, for instance of `spectrum`; only its shape over frequencies
@@ -202,7 +202,7 @@ class Maco:
 def parameterization(
     name: ParameterizationName, shape: Shape, device: torch.device | str = "cpu"
 ) -> Parameterization:
-    """The parameterisation of that name for images of ``shape`` ``(C, H, W)``; kept for the next call."""
+    """The parameterization of that name for images of ``shape`` ``(C, H, W)``; kept for the next call."""
     return _made(name, tuple(shape), torch.device(device))
 
 
@@ -264,10 +264,10 @@ def _twice_counted(width: int) -> Tensor:
 
 
 def _colors(channels: int, like: Tensor) -> Tensor:
-    """``M``: ``(C, C)``, from decorrelated colours to those of images."""
+    """``M``: ``(C, C)``, from decorrelated colors to those of images."""
     if channels == 3:
         return torch.tensor(COLOR_SQRT, dtype=like.dtype, device=like.device)
-    return GREY_SD * torch.eye(channels, dtype=like.dtype, device=like.device)
+    return GRAY_SD * torch.eye(channels, dtype=like.dtype, device=like.device)
 
 
 def _to_image(planes: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def check_start(start: Any, input_shape: Sequence[int], settings: AscentSettings
     low, high = float(start.min()), float(start.max())
     if low < 0 or high > 1:
         raise InvalidRequest(
-            f"start has values from {low:g} to {high:g}; valid: 0 to 1, before normalisation"
+            f"start has values from {low:g} to {high:g}; valid: 0 to 1, before normalization"
         )
     if settings.size_px is not None and shape[1:] != (settings.size_px, settings.size_px):
         raise InvalidRequest(
@@ -112,7 +112,7 @@ def check_magnitude(
     if not bool(varying.all()):
         raise InvalidRequest(
             f"magnitude is 0 in channel {int(varying.int().argmin())} at every frequency but 0: "
-            "such an image is plain grey"
+            "such an image is plain gray"
         )
 
 

@@ -5,7 +5,7 @@ on the CPU and applied to all lanes in one `grid_sample`; noise is added after i
 whatever is drawn, and a lane's draws depend on its own generator only.
 
 Where the map looks outside the image it finds the image mirrored at its border, so no edge appears there.
-Mid-grey, lucid's choice, was measured beside it: 3 % lower on average, 0.3 % higher at best (SqueezeNet, nine
+Mid-gray, lucid's choice, was measured beside it: 3 % lower on average, 0.3 % higher at best (SqueezeNet, nine
 units, activation under the "standard" set).
 """
 
@@ -48,10 +48,10 @@ def draw(
 
 
 def _theta(robustness: Robustness, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """A crop, in the padded image, scaled and rotated about the image's centre, and then shifted."""
+    """A crop, in the padded image, scaled and rotated about the image's center, and then shifted."""
     half_px = torch.tensor([size[1], size[0]], dtype=torch.float64) / 2  # x, y
     zoom, turn, side, *rest = torch.rand(7, generator=generator, dtype=torch.float64)
-    shift, centre = 2 * torch.stack(rest).view(2, 2) - 1  # each (2,), in ± 1
+    shift, center = 2 * torch.stack(rest).view(2, 2) - 1  # each (2,), in ± 1
     low, high = robustness.scale
     angle = float(torch.deg2rad(robustness.rotate_deg * (2 * turn - 1)))
     part = robustness.crop + (1 - robustness.crop) * side
@@ -62,7 +62,7 @@ def _theta(robustness: Robustness, size: tuple[int, int], generator: torch.Gener
     )  # in pixels, not in halves of unequal sides
     view = (1 + robustness.pad_px / half_px) / (low + (high - low) * zoom)  # (2,), of the image's sides
     matrix = rotation * half_px / half_px.unsqueeze(1) * view  # (2, 2)
-    offset = matrix @ ((1 - part) * centre) + jitter_px * shift / half_px
+    offset = matrix @ ((1 - part) * center) + jitter_px * shift / half_px
     return torch.cat([part * matrix, offset.unsqueeze(1)], dim=1).float()
 
 

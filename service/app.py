@@ -1,4 +1,4 @@
-"""The gateway: HTTP in front of the queue, the catalogue and the store. Needs no torch."""
+"""The gateway: HTTP in front of the queue, the catalog and the store. Needs no torch."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ KINDS: Mapping[Code, ProblemType] = {
     "no_worker": ProblemType(503, "No worker is alive", retry_after_s=5),
     "redis_unavailable": ProblemType(503, "Redis does not answer", retry_after_s=2),
     "queue_memory_full": ProblemType(503, "Redis has no memory for another job", retry_after_s=30),
-    "storage_unavailable": ProblemType(503, "The artefact store does not answer", retry_after_s=5),
+    "storage_unavailable": ProblemType(503, "The artifact store does not answer", retry_after_s=5),
 }
 
 

@@ -1,4 +1,4 @@
-"""Real parts for every test: a Valkey server, an artefact store, and shared models where they are."""
+"""Real parts for every test: a Valkey server, an artifact store, and shared models where they are."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def redis(redis_url: str) -> Iterator[redis_client.Redis]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """An empty artefact store in a directory of the test's own."""
-    return Store.from_url((tmp_path / "artefacts").as_uri())
+    """An empty artifact store in a directory of the test's own."""
+    return Store.from_url((tmp_path / "artifacts").as_uri())
 
 
 @pytest.fixture(scope="session")

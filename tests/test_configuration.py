@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from proxygrad.models.catalogue import ModelEntry
+from proxygrad.models.catalog import ModelEntry
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/configuration.md").read_text()

@@ -62,7 +62,7 @@ def test_each_of_our_services_waits_for_valkey_and_comes_from_its_target(name: s
 
 def test_gateway_and_worker_share_one_store() -> None:
     stores = {SERVICES[name]["environment"]["PROXYGRAD_STORE"] for name in OURS}
-    assert stores == {"file:///var/lib/proxygrad/artefacts"}
+    assert stores == {"file:///var/lib/proxygrad/artifacts"}
     assert all("data:/var/lib/proxygrad" in SERVICES[name]["volumes"] for name in OURS)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from proxygrad.spec import Spec
 from tests.support.command_processes import Running
 
@@ -73,7 +73,7 @@ def test_the_curl_lines_work_as_printed(url: str, tmp_path: Path) -> None:
 
 def test_the_printed_id_is_that_of_the_printed_question() -> None:
     spec = Spec(model="digits", layer="layer3", unit=7)
-    assert spec.identity(Catalogue.from_file().load("digits").info) in README
+    assert spec.identity(Catalog.from_file().load("digits").info) in README
 
 
 def test_the_python_lines_work_as_printed(capsys: pytest.CaptureFixture[str]) -> None:

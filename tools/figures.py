@@ -1,6 +1,6 @@
 """Makes the pictures of the documentation: ``python tools/figures.py`` from the project's root.
 
-``docs/images/neurons.png`` shows centre neurons of the bundled network's last stage,
+``docs/images/neurons.png`` shows center neurons of the bundled network's last stage,
 ``docs/images/logits.png`` its ten logits: plain activation maximization above and ProxyGrad below, each with
 the activation that its PNG truly achieves. ``python tools/figures.py --models models.toml``, with a
 ``squeezenet`` trained on ImageNet in that file, draws ``docs/images/presets.png`` instead: channels and
@@ -17,7 +17,7 @@ from typing import get_args
 
 from PIL import Image, ImageDraw
 
-from proxygrad import Catalogue, Engine, Network, Rendering, Spec
+from proxygrad import Catalog, Engine, Network, Rendering, Spec
 from proxygrad.spec.settings import Preset
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs/images"
@@ -58,7 +58,7 @@ def sheet(rows: Sequence[tuple[str, Sequence[Rendering]]], tile_px: int = TILE_P
 
 def draw_methods(engine: Engine) -> None:
     """Plain activation maximization above ProxyGrad, on the bundled network."""
-    network = Catalogue.from_file().load("digits")
+    network = Catalog.from_file().load("digits")
     neurons = [Spec(model="digits", layer="layer3", unit=unit, objective="neuron") for unit in range(12)]
     logits = [Spec(model="digits", layer="fc", unit=unit) for unit in range(10)]
     for name, questions in (("neurons", neurons), ("logits", logits)):
@@ -72,7 +72,7 @@ def draw_methods(engine: Engine) -> None:
 
 def draw_presets(engine: Engine, models: Path) -> None:
     """Each preset on the same units."""
-    network = Catalogue.from_file(models).load("squeezenet")
+    network = Catalog.from_file(models).load("squeezenet")
     rows = []
     for preset in get_args(Preset):
         asked = {"model": "squeezenet", "preset": preset, "size_px": 112}

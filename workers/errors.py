@@ -4,7 +4,7 @@
 
     ProxyGradError
     ├── SettingsError        an environment variable, or what it points at, cannot be used
-    ├── StorageError         the artefact store cannot be read or written
+    ├── StorageError         the artifact store cannot be read or written
     │   └── StorageFull      it has no room for what was to be written
     ├── QueueUnavailable     Redis does not answer
     │   └── QueueMemoryFull  it answers, and has no memory for another job
@@ -28,13 +28,13 @@ class SettingsError(ProxyGradError):
 
 
 class StorageError(ProxyGradError):
-    """The artefact store cannot be read or written. Names the place."""
+    """The artifact store cannot be read or written. Names the place."""
 
     code = "storage_unavailable"
 
 
 class StorageFull(StorageError):
-    """The artefact store has no room. Says how much was asked for; nothing of it was kept."""
+    """The artifact store has no room. Says how much was asked for; nothing of it was kept."""
 
     code = "storage_full"
 

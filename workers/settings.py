@@ -108,7 +108,7 @@ class Settings:
         return cls(
             home=home(environ),
             redis_url=environ.get("REDIS_URL") or None,
-            store_url=environ.get("PROXYGRAD_STORE") or (home(environ) / "artefacts").as_uri(),
+            store_url=environ.get("PROXYGRAD_STORE") or (home(environ) / "artifacts").as_uri(),
             models_path=models_file(environ),
             slots=_whole_number(environ, "PROXYGRAD_SLOTS", cls.slots),
             device=environ.get("PROXYGRAD_DEVICE") or cls.device,

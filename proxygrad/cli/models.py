@@ -19,16 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load and list. The exit status is 1 when a model cannot be loaded; the others are listed still."""
-    from proxygrad.models import Catalogue
+    from proxygrad.models import Catalog
 
-    catalogue = Catalogue.from_file(arguments.models)
+    catalog = Catalog.from_file(arguments.models)
     if arguments.model is not None:
-        _print_layers(catalogue.load(arguments.model).info)
+        _print_layers(catalog.load(arguments.model).info)
         return 0
     status = 0
-    for name in catalogue.names:
+    for name in catalog.names:
         try:
-            info = catalogue.load(name).info
+            info = catalog.load(name).info
         except ModelError as error:
             print(f"{name:<20} cannot be loaded: {error}")
             status = 1

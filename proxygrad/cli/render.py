@@ -37,9 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Load the model, run the engine with a progress bar, write the PNGs and print what was achieved."""
     spec = spec_from(arguments)
     from proxygrad.engine.engine import Engine
-    from proxygrad.models import Catalogue
+    from proxygrad.models import Catalog
 
-    network = Catalogue.from_file(arguments.models).load(spec.model, arguments.device)
+    network = Catalog.from_file(arguments.models).load(spec.model, arguments.device)
     with Engine() as engine:
         rendering = _follow(engine.submit(network, spec)).result()
     paths = picture_paths(arguments.output, rendering.result)

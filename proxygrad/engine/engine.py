@@ -22,7 +22,7 @@ from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import Lane
 from proxygrad.engine.rendering import render
 from proxygrad.engine.request import RenderRequest
-from proxygrad.errors import Cancelled, LaneError, NetworkError, OutOfMemory, ProxyGradError
+from proxygrad.errors import Canceled, LaneError, NetworkError, OutOfMemory, ProxyGradError
 from proxygrad.networks.network import Network
 from proxygrad.precision import Precision
 from proxygrad.spec import Spec
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 class Engine:
     """Runs visualizations. Use it as a context manager, or call `start` and `close`.
 
-    ``max_lanes``: how many images are optimised at once; further ones wait in order of arrival, and a
+    ``max_lanes``: how many images are optimized at once; further ones wait in order of arrival, and a
     question of more than that runs alone. None: on the CPU `DEFAULT_MAX_LANES`; on CUDA as many in each group
     as free memory takes, found after its first step.
     ``precision``: what the steps compute in, see `proxygrad.precision.chosen`; what is reported is float32.
@@ -62,7 +62,7 @@ class Engine:
         return self
 
     def close(self) -> None:
-        """End: running and waiting tickets end with `Cancelled`. Returns when the thread has ended."""
+        """End: running and waiting tickets end with `Canceled`. Returns when the thread has ended."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -110,14 +110,14 @@ class Engine:
         ticket = RenderFuture(network, resolved, deadline_s, begin_at, self._withdraw)
         with self._changed:
             if self._closing:
-                raise Cancelled("the engine is closing and takes no more work")
+                raise Canceled("the engine is closing and takes no more work")
             self._waiting.append(ticket)
             self._wake()
             self._changed.notify()
         return ticket
 
     def _run(self) -> None:
-        ended: Exception = Cancelled("the engine was closed")
+        ended: Exception = Canceled("the engine was closed")
         try:
             while self._await_work():
                 self._admit()
@@ -157,7 +157,7 @@ class Engine:
         self._beaten_at = time.monotonic()
 
     def _withdraw(self, ticket: RenderFuture) -> None:
-        """In any thread: a ticket that was cancelled need not wait for a lane."""
+        """In any thread: a ticket that was canceled need not wait for a lane."""
         stopped = ticket._stopped()
         if stopped is not None and self._take(ticket):
             ticket._resolve(stopped)

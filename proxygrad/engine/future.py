@@ -22,7 +22,7 @@ from torch.nn import functional
 from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.rendering import Rendering
 from proxygrad.engine.request import RenderRequest
-from proxygrad.errors import Cancelled, DeadlineExceeded, ProxyGradError
+from proxygrad.errors import Canceled, DeadlineExceeded, ProxyGradError
 from proxygrad.images import encode_png
 from proxygrad.networks.network import Network
 from proxygrad.spec import Spec
@@ -66,7 +66,7 @@ class RenderFuture:
         self.extend_deadline(deadline_s)
         self._begin_at = checkpoint
         self._on_cancel = on_cancel
-        self._cancelled = threading.Event()
+        self._canceled = threading.Event()
         self._future: Future[Rendering] = Future()
         self._started_at: float | None = None
         self._party: RenderRequest | None = None  # found once, by the engine
@@ -85,16 +85,16 @@ class RenderFuture:
     def result(self, timeout_s: float | None = None) -> Rendering:
         """The rendering, as soon as it is there.
 
-        Raises what ended the lane otherwise: `LaneError`, `Cancelled`, `DeadlineExceeded`, an
+        Raises what ended the lane otherwise: `LaneError`, `Canceled`, `DeadlineExceeded`, an
         `InvalidRequest` or a `NetworkError`; and `TimeoutError` after ``timeout_s`` seconds.
         """
         return self._future.result(timeout_s)
 
     def cancel(self) -> None:
-        """Stop: at once while it waits for a lane, else at its next step; `result` then raises `Cancelled`.
+        """Stop: at once while it waits for a lane, else at its next step; `result` then raises `Canceled`.
         No effect once ended.
         """
-        self._cancelled.set()
+        self._canceled.set()
         self._on_cancel(self)
 
     def extend_deadline(self, seconds_from_now: float | None) -> None:
@@ -158,8 +158,8 @@ class RenderFuture:
     def _stopped(self) -> ProxyGradError | None:
         """Why the lane must end before its next step, if it must."""
         step, deadline = self.progress.step, self._deadline
-        if self._cancelled.is_set():
-            return Cancelled(f"cancelled {f'after step {step}' if step else 'before its first step'}")
+        if self._canceled.is_set():
+            return Canceled(f"canceled {f'after step {step}' if step else 'before its first step'}")
         if deadline is not None and time.monotonic() >= deadline:
             return DeadlineExceeded(step, self.spec.steps, deadline - self._submitted_at)
         return None

@@ -1,4 +1,4 @@
-"""A group of lanes: images that are optimised together, one forward and one backward pass a step for all.
+"""A group of lanes: images that are optimized together, one forward and one backward pass a step for all.
 
 Lanes of a group share what `GroupKey` names and nothing else: each has its own objective, slope, seed, views,
 penalties, number of steps and fate. They join and leave between steps, so a short one never waits for a

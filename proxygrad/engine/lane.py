@@ -57,11 +57,11 @@ class LaneState:
 
 @dataclass(eq=False)
 class Lane:
-    """One image being optimised: what is asked of it, what has been seen, and how it ended.
+    """One image being optimized: what is asked of it, what has been seen, and how it ended.
 
     ``settings`` are completed; ``start`` is an image ``(C, H, W)`` in [0, 1], or None for a random one of the
     seed. ``together``: lanes with the same one share a batch where each wants one of its own. ``maco`` is the
-    parameterisation where its magnitude was given. ``curve`` holds the activation before each step and, once
+    parameterization where its magnitude was given. ``curve`` holds the activation before each step and, once
     ended, after the last one. ``image`` ``(C, H, W)`` is the best that was seen,
     or the latest where steps see moved images: their activations are of the view, so the highest is luck. The
     first and the last evaluation always see the image itself. ``steepest`` is the largest entry of the

@@ -1,4 +1,4 @@
-"""From optimised images to what is handed out: the PNGs, and the truth about them.
+"""From optimized images to what is handed out: the PNGs, and the truth about them.
 
 Whatever number format the steps were computed in, what is reported here is measured in float32 on the network
 itself.

@@ -42,7 +42,7 @@ class Stage(nn.Module):
 
 
 class DigitsNet(nn.Module):
-    """Normalised images ``(B, 1, 32, 32)`` → ten logits ``(B, 10)``.
+    """Normalized images ``(B, 1, 32, 32)`` → ten logits ``(B, 10)``.
 
     ``smooth`` averages 4×4 pixels twice (the triangle with which the 8×8 originals were enlarged) and 3×3
     once: the network answers only to what its data can hold, and strided layers leave no grid in its
@@ -78,7 +78,7 @@ class DigitsNet(nn.Module):
         return logits
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images → logits."""
+        """Normalized images → logits."""
         return self.classify(self.features(x))
 
 

@@ -44,7 +44,7 @@ class Pair:
 def find_pairs(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> tuple[Pair, ...]:
     """Run ``module`` on ``inputs`` and return what can be folded, among the modules in ``names``.
 
-    Each of a pair is called once; a module with anybody's hooks, parametrisation or own forward is left
+    Each of a pair is called once; a module with anybody's hooks, parametrization or own forward is left
     alone. No hook of ours is left behind, whatever happens. Raises what the module raises.
     """
     watch = _Watch({each: name for name, each in names.items()})

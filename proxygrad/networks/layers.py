@@ -1,6 +1,6 @@
 """The layers of a network: what each call of each module returns, and where in it the units are.
 
-One forward pass on grey. Units are the entries of one dimension of what a layer returns: the channels of a
+One forward pass on gray. Units are the entries of one dimension of what a layer returns: the channels of a
 feature map, the features of a token. Which dimension that is cannot be read off a shape: maps come as
 ``(B, C, H, W)`` and as ``(B, H, W, C)``, sequences as ``(B, T, D)`` and as ``(T, B, D)``. The rule:
 

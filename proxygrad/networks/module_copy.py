@@ -111,7 +111,7 @@ def _check_presence(module: nn.Module) -> None:
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
         if is_lazy(value):
             raise NetworkError(
-                f"{name!r} is not initialised yet: run the module on an image once, or load its weights"
+                f"{name!r} is not initialized yet: run the module on an image once, or load its weights"
             )
         if value.is_meta:
             raise NetworkError(f"{name!r} is on the meta device and has no values; load the weights")

@@ -27,8 +27,8 @@ class Network:
 
     ``module``: any floating-point `torch.nn.Module` that takes one tensor ``(B, C, H, W)``; it is copied, in
     float32 (`proxygrad.networks.module_copy`), and never changed. ``input_shape``: ``(C, H, W)`` it was made
-    for, C = 1 (grey), 3 (RGB), or any other number, for which there are images but no PNG. ``mean``, ``std``:
-    per channel; images in [0, 1] are normalised with them before the network (default 0 and 1). ``classes``:
+    for, C = 1 (gray), 3 (RGB), or any other number, for which there are images but no PNG. ``mean``, ``std``:
+    per channel; images in [0, 1] are normalized with them before the network (default 0 and 1). ``classes``:
     names of the logits. ``origin``: where the module came from, e.g. its builder; part of the digest.
 
     A layer is one call of one module, by its dotted name; the second call of the same module in a forward
@@ -168,9 +168,9 @@ class Network:
         )
 
     def _surveyed(self) -> Survey:
-        grey = torch.full((1, *self.input_shape), 0.5, device=self.device, requires_grad=True)
+        gray = torch.full((1, *self.input_shape), 0.5, device=self.device, requires_grad=True)
         try:
-            found = discover_layers(self.module, self._normalized(grey), self._modules)
+            found = discover_layers(self.module, self._normalized(gray), self._modules)
         except Exception as error:
             shape = "x".join(map(str, self.input_shape))
             raise NetworkError(f"model {self.name!r} fails on an image of shape {shape}: {error}") from error
@@ -185,7 +185,7 @@ class Network:
         return {layer: self._arranged(layer, value, images) for layer, value in found.items()}
 
     def _sample(self) -> Tensor:
-        """Two random images, always the same ones, normalised."""
+        """Two random images, always the same ones, normalized."""
         images = torch.rand((2, *self.input_shape), generator=torch.Generator().manual_seed(0))
         return self._normalized(images.to(self.device))
 
@@ -223,7 +223,7 @@ class Network:
         )
 
     def _digest(self) -> str:
-        """SHA-256 over all weights and buffers, the origin and the normalisation."""
+        """SHA-256 over all weights and buffers, the origin and the normalization."""
         digest = hashlib.sha256()
         header = [self.origin, self.input_shape, self._mean.flatten().tolist(), self._std.flatten().tolist()]
         digest.update(repr(header).encode())

@@ -86,7 +86,7 @@ class Variant:
 class VariantFactory:
     """Makes the working copies of one network, and compares them with it.
 
-    ``exact``: the network itself. ``sample``: called for two normalised random images ``(2, C, H, W)``.
+    ``exact``: the network itself. ``sample``: called for two normalized random images ``(2, C, H, W)``.
     Copies live as long as somebody holds them, and so do their weights.
     """
 

@@ -136,7 +136,7 @@ class Channel(_OfLayer):
 
 @dataclass(frozen=True)
 class Neuron(_OfLayer):
-    """One unit at one place: of a feature map at ``position`` (row, column), default the centre; of a token
+    """One unit at one place: of a feature map at ``position`` (row, column), default the center; of a token
     sequence at ``position`` (token,), default the first, which is the class token where there is one; or one
     entry of a vector.
     """
@@ -147,7 +147,7 @@ class Neuron(_OfLayer):
     def at(self, shapes: Shapes) -> Neuron:
         """With its position filled in, for a layer ``(C, H, W)``, ``(T, D)`` or ``(N,)``.
 
-        The centre is row ``H // 2``, column ``W // 2``.
+        The center is row ``H // 2``, column ``W // 2``.
         """
         shape = shapes[self.layer]
         check_unit(self.unit, shape, self.layer)

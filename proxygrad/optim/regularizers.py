@@ -1,4 +1,4 @@
-"""Regularisers: what an image should have less of, and a blur.
+"""Regularizers: what an image should have less of, and a blur.
 
 Penalties are means over all values, so they mean the same at any size. `penalize` takes their gradient from
 one of the activation, once that has a root mean square of 1: weights then mean the same for every unit.
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-#: A Gaussian ends this many standard deviations from its centre; 0.3 % of it lies further out.
+#: A Gaussian ends this many standard deviations from its center; 0.3 % of it lies further out.
 REACH = 3.0
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Mean absolute difference of neighbours, down plus across: ``(B, C, H, W)`` → ``(B,)``.
+    """Mean absolute difference of neighbors, down plus across: ``(B, C, H, W)`` → ``(B,)``.
 
     The anisotropic form; lucid's and TensorFlow's `total_variation` is its sum over all values.
     """
@@ -27,7 +27,7 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def l2(images: Tensor) -> Tensor:
-    """Mean squared distance from mid-grey: ``(B, C, H, W)`` → ``(B,)``."""
+    """Mean squared distance from mid-gray: ``(B, C, H, W)`` → ``(B,)``."""
     return (images - 0.5).square().mean(dim=(1, 2, 3))
 
 

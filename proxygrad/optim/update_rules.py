@@ -104,7 +104,7 @@ class UpdateRule(Protocol):
 class Normalized:
     """Along the gradient, by ``rate`` in root mean square. Without memory.
 
-    The gradient activation bends the direction: it acts on the normalised gradient, which is then normalised
+    The gradient activation bends the direction: it acts on the normalized gradient, which is then normalized
     again, so α has no effect and the step keeps its length.
     """
 
@@ -123,7 +123,7 @@ class Normalized:
 
 @dataclass(frozen=True)
 class Sgd:
-    """Gradient ascent with momentum, as `torch.optim.SGD` of the normalised gradient (dampening 0).
+    """Gradient ascent with momentum, as `torch.optim.SGD` of the normalized gradient (dampening 0).
 
     The gradient activation acts after the momentum, on what is added; the stored momentum stays as it is
     (Liu et al., algorithm for SGD). ``momentum`` 0.9 is theirs and the usual one.
@@ -143,7 +143,7 @@ class Sgd:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma and Ba 2015, arXiv 1412.6980) of the normalised gradient, as `torch.optim.Adam`.
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980) of the normalized gradient, as `torch.optim.Adam`.
 
     The gradient activation acts on the gradient before both averages (Liu et al., algorithm for Adam).
     ``beta1``, ``beta2`` and ``epsilon`` are the paper's.

@@ -72,7 +72,7 @@ class ModelInfo(Frozen):
     name: str
     input_shape: tuple[int, int, int] = Field(description="(channels, height, width) the model was made for.")
     classes: tuple[str, ...] | None = Field(default=None, description="Names of the logits, where known.")
-    digest: str = Field(description="SHA-256 over weights, builder and normalisation.")
+    digest: str = Field(description="SHA-256 over weights, builder and normalization.")
     engine_version: str = Field(description="Version of the method; results of different versions differ.")
     layers: tuple[LayerInfo, ...]
 

@@ -17,7 +17,7 @@ ParameterizationName = Literal["pixels", "fourier", "maco"]
 UpdateName = Literal["normalized", "sgd", "adam"]
 GafName = Literal["none", "atan", "tanh", "log"]
 
-#: Around mid-grey. Plain grey is a poor start: all positions are alike and many gradients vanish; 0.05 is
+#: Around mid-gray. Plain gray is a poor start: all positions are alike and many gradients vanish; 0.05 is
 #: what the measurements in docs/method.md used.
 START_NOISE = 0.05
 MAX_STEPS = 4096
@@ -79,7 +79,7 @@ class AscentSettings(BaseModel):
     parameterization: ParameterizationName = Field(
         default="pixels",
         description="What the steps move. `pixels`: the values themselves; `fourier`: coefficients scaled by "
-        "1/f, in decorrelated colours; `maco`: phases only, under a natural spectrum.",
+        "1/f, in decorrelated colors; `maco`: phases only, under a natural spectrum.",
     )
     update: UpdateName = Field(
         default="normalized", description="`normalized` gradient ascent, `sgd` with momentum, or `adam`."
@@ -103,7 +103,7 @@ class AscentSettings(BaseModel):
         default=0.0,
         ge=0.0,
         le=10.0,
-        description="Weight against distance from grey, measured likewise: 0.1 shows, 1 costs activation, 10 "
+        description="Weight against distance from gray, measured likewise: 0.1 shows, 1 costs activation, 10 "
         "leaves little of the image.",
     )
     blur_px: float = Field(
@@ -127,8 +127,8 @@ class AscentSettings(BaseModel):
         default=START_NOISE,
         ge=0.0,
         le=0.5,
-        description="Half-width of the uniform noise around mid-grey that ascent starts from; 0 is plain "
-        "grey. `fourier` starts from 1/f noise of the same deviation, `maco` from random phases.",
+        description="Half-width of the uniform noise around mid-gray that ascent starts from; 0 is plain "
+        "gray. `fourier` starts from 1/f noise of the same deviation, `maco` from random phases.",
     )
     size_px: int | None = Field(
         default=None,

@@ -33,12 +33,12 @@ class VisualizationTemplate(AscentSettings):
     )
     objective: ObjectiveKind | None = Field(
         default=None,
-        description="`channel`: mean over all positions; `neuron`: one position (default the centre); "
+        description="`channel`: mean over all positions; `neuron`: one position (default the center); "
         "`logit`: one output before softmax. Default by the layer's kind.",
     )
     position: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2)] | None = Field(
         default=None,
-        description="For `neuron`: row and column in a feature map, default its centre; or the number of a "
+        description="For `neuron`: row and column in a feature map, default its center; or the number of a "
         "token, default the first.",
     )
     images: int = Field(
@@ -85,7 +85,7 @@ class VisualizationTemplate(AscentSettings):
 
     @property
     def lanes(self) -> int:
-        """How many images are optimised: those asked for, and as many plain ones to compare with."""
+        """How many images are optimized: those asked for, and as many plain ones to compare with."""
         return self.images * (2 if self.compare else 1)
 
     def baseline(self) -> Self:
@@ -93,7 +93,7 @@ class VisualizationTemplate(AscentSettings):
         return self.model_copy(update={"slope": 0.0, "slope_end": None})
 
     def canonical(self) -> dict[str, Any]:
-        """What it asks, as JSON has it: without the preset, once that is spelt out (`completed`), and
+        """What it asks, as JSON has it: without the preset, once that is spelled out (`completed`), and
         without what came later and is not used, so that questions from before keep their id.
         """
         later = {

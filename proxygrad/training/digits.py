@@ -6,7 +6,7 @@ al. 2020, arXiv 2003.09461, Section 4):
 
 - *attacks*: training images moved within an L2 ball to where the loss is worst (Madry et al. 2018, arXiv
   1706.06083);
-- *phantoms*: images made from grey by ascending a random logit, or a random unit of ``layer3``; the network
+- *phantoms*: images made from gray by ascending a random logit, or a random unit of ``layer3``; the network
   learns that they are no digit and that the unit should not have answered. So a unit keeps a strong answer
   only to what real digits hold.
 
@@ -238,7 +238,7 @@ class Targets:
 
 
 def conjure(network: DigitsNet, targets: Targets, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """A phantom for each target, by a few steps of normalised ascent from near grey: ``(2N, 1, 32, 32)``."""
+    """A phantom for each target, by a few steps of normalized ascent from near gray: ``(2N, 1, 32, 32)``."""
     images = phantom_starts(2 * len(targets.label), generator)
     for step in range(recipe.phantom_steps):
         images.requires_grad_()
@@ -251,7 +251,7 @@ def conjure(network: DigitsNet, targets: Targets, recipe: Recipe, generator: tor
 
 
 def phantom_starts(count: int, generator: torch.Generator) -> Tensor:
-    """Near grey, at levels from 0.3 to 0.7, with fine noise; half of them with clouds of up to 0.5.
+    """Near gray, at levels from 0.3 to 0.7, with fine noise; half of them with clouds of up to 0.5.
 
     They differ so that a unit that is dead on one start is met alive on another.
     """

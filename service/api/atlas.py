@@ -86,7 +86,7 @@ async def read_batch_atlas(
 ) -> Response:
     """The pictures so far, each above its unit's number, in the order of the units.
 
-    A grey cell waits for its picture; a crossed one gets none. `.png` or `.webp` after the path counts before
+    A gray cell waits for its picture; a crossed one gets none. `.png` or `.webp` after the path counts before
     `Accept`. The entity tag changes with every picture that is added.
     """
     batch = await visible(batch_id, gateway)

@@ -74,8 +74,8 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
     ),
 }
 _READ_RESPONSES = problem_responses("unknown_batch", "invalid_request", "redis_unavailable")
-_CANCELLED: dict[int | str, dict[str, Any]] = {
-    200: {"description": "It is cancelled."},
+_CANCELED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "It is canceled."},
     202: {"description": "What runs is being stopped; look again.", "model": Batch},
     **problem_responses("unknown_batch", "forbidden", "batch_ended", "invalid_request", "redis_unavailable"),
 }
@@ -102,7 +102,7 @@ async def create_batch(
 ) -> Batch:
     """Safe to repeat: the same units and settings have the same id, and no unit is computed twice.
 
-    Units that were answered before cost nothing. Asked again, those that failed or were cancelled are tried
+    Units that were answered before cost nothing. Asked again, those that failed or were canceled are tried
     again. They are put into the queue some at a time, so that a batch of any size leaves room for others.
     """
     asked = tellable(asked, gateway.receivers)
@@ -134,9 +134,9 @@ async def read_batch(
     return _answered(batch, response)
 
 
-@router.post("/{batch_id}/cancel", summary="Cancel a batch", response_model=Batch, responses=_CANCELLED)
+@router.post("/{batch_id}/cancel", summary="Cancel a batch", response_model=Batch, responses=_CANCELED)
 async def cancel_batch(batch_id: BatchId, gateway: GatewayDep, response: Response) -> Batch:
-    """What was not queued yet and what waits is cancelled at once; what runs is asked to stop.
+    """What was not queued yet and what waits is canceled at once; what runs is asked to stop.
 
     What others asked too, or another batch of the caller, goes on there. Safe to repeat. One that has
     succeeded or failed is left as it is: 409, with its state.

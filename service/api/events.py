@@ -42,15 +42,15 @@ KINDS = frozenset({"state", "progress", "preview", "withdrawn"})
 _HEADERS = {"Cache-Control": "no-cache, no-store", "X-Accel-Buffering": "no"}
 _SCHEMAS = "#/components/schemas/"
 _DESCRIPTION = """\
-Events until the end. `state` (`StateEvent`): the last one says `succeeded`, `failed` or `cancelled`.
+Events until the end. `state` (`StateEvent`): the last one says `succeeded`, `failed` or `canceled`.
 `progress` (`Progress`): four a second at most. `preview` (`PreviewEvent`): one a second at most, no id."""
 
 
 class StateEvent(BaseModel):
     """The data of an event `state`."""
 
-    state: State = Field(description="`queued`, `running`, `succeeded`, `failed` or `cancelled`.")
-    problem: Problem | None = Field(description="Why there is no result; `null` unless failed or cancelled.")
+    state: State = Field(description="`queued`, `running`, `succeeded`, `failed` or `canceled`.")
+    problem: Problem | None = Field(description="Why there is no result; `null` unless failed or canceled.")
 
 
 class PreviewEvent(BaseModel):
@@ -175,7 +175,7 @@ class _Telling:
         if event.data != self.gateway.caller.name:
             return None
         self.over = True
-        return state_event("cancelled", None, self._after)
+        return state_event("canceled", None, self._after)
 
     def news(self, event: Event) -> bool:
         """Whether the event was not told yet; from now on it was."""

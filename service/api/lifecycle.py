@@ -35,10 +35,10 @@ _DELETED: dict[int | str, dict[str, Any]] = {
     "/{job_id}/cancel",
     summary="Cancel",
     response_model=Visualization,
-    responses={200: {"description": "It is cancelled."}, 202: _LATER, **_CHANGED},
+    responses={200: {"description": "It is canceled."}, 202: _LATER, **_CHANGED},
 )
 async def cancel_visualization(job_id: JobId, gateway: GatewayDep, response: Response) -> Visualization:
-    """One that waits is cancelled at once; a run is asked to stop, and may end well before it does.
+    """One that waits is canceled at once; a run is asked to stop, and may end well before it does.
 
     Safe to repeat. One that has succeeded or failed is left as it is: 409, with its state.
     """
@@ -65,7 +65,7 @@ async def cancel_visualization(job_id: JobId, gateway: GatewayDep, response: Res
     },
 )
 async def retry_visualization(job_id: JobId, gateway: GatewayDep, response: Response) -> Visualization:
-    """Queue a failed or cancelled one again, without its deadline. Safe to repeat.
+    """Queue a failed or canceled one again, without its deadline. Safe to repeat.
 
     One that has succeeded is left as it is: 409, with its state.
     """

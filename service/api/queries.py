@@ -1,4 +1,4 @@
-"""Parameters that a route does not know: a misspelt filter would list everything, without a word."""
+"""Parameters that a route does not know: a misspelled filter would list everything, without a word."""
 
 from __future__ import annotations
 

@@ -157,10 +157,10 @@ class EventSubscriber:
             mailbox.wake()
 
     async def _run(self) -> None:
-        """Connect, and connect again, until cancelled."""
+        """Connect, and connect again, until canceled."""
         try:
             while True:
-                _check_cancelled()
+                _check_canceled()
                 try:
                     async with self._redis.pubsub() as pubsub:
                         await pubsub.subscribe(_ALWAYS)
@@ -187,7 +187,7 @@ class EventSubscriber:
 
     async def _hear(self, pubsub: PubSub) -> None:
         while True:
-            _check_cancelled()
+            _check_canceled()
             message = await pubsub.get_message(timeout=SILENCE_S)
             if message is None:
                 raise RedisConnectionError("Redis says nothing on the connection of the events")
@@ -197,7 +197,7 @@ class EventSubscriber:
         """Subscribe to what is wanted, and no more; and ask whether Redis is there."""
         subscribed: dict[bytes, _Channel] = {}
         while True:
-            _check_cancelled()
+            _check_canceled()
             try:
                 async with asyncio.timeout(PING_S):
                     await self._changed.wait()
@@ -250,7 +250,7 @@ class EventSubscriber:
         self._trouble = str(error)
 
 
-def _check_cancelled() -> None:
+def _check_canceled() -> None:
     """Raise what a cancellation raises, where one got lost: Python 3.11's `wait_for` may swallow it."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():

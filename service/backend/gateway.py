@@ -1,4 +1,4 @@
-"""What every route needs: the settings, the queue, the catalogue and the store, without blocking.
+"""What every route needs: the settings, the queue, the catalog and the store, without blocking.
 
 Redis and the store are reached by short blocking calls in a thread each; a long wait is a coroutine
 that is woken by what happens to the job (`service.backend.event_hub`) and holds no thread.
@@ -69,7 +69,7 @@ class _Process:
 
 
 class Gateway:
-    """One process's access to queue, catalogue and store, on behalf of ``caller``.
+    """One process's access to queue, catalog and store, on behalf of ``caller``.
 
     ``asked``: what the caller is to the job that the request is about, where it sees but its own.
     """
@@ -160,7 +160,7 @@ class Gateway:
         return (await self.take(self.jobs.submitting(submission, self.limits)))[0]
 
     def retry(self, job_id: str) -> Job | None:
-        """The job, queued again where it had failed or was cancelled; None when Redis has none. Blocks."""
+        """The job, queued again where it had failed or was canceled; None when Redis has none. Blocks."""
         self._own(job_id, "retry")
         caller = None if self.caller.anonymous else self.caller.name
         retried = self.jobs.retry(job_id, caller=caller, limits=self.limits)

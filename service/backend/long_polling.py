@@ -47,7 +47,7 @@ RETRY_AFTER: dict[str, Any] = {
     "schema": {"type": "integer"},
 }
 PREFERENCE_APPLIED: dict[str, Any] = {
-    "description": "The wait that was honoured (RFC 7240).",
+    "description": "The wait that was honored (RFC 7240).",
     "schema": {"type": "string"},
 }
 

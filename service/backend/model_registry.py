@@ -21,7 +21,7 @@ LOOK_AGAIN_S = 1.0
 
 
 class ModelRegistry:
-    """One process's view of the catalogue. ``call`` runs what blocks where it may."""
+    """One process's view of the catalog. ``call`` runs what blocks where it may."""
 
     def __init__(self, redis: Redis, call: Callable[..., Awaitable[Any]]) -> None:
         self._redis = redis

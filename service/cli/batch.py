@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
                 saved = batch.save(output, columns=arguments.columns, width=arguments.width)
         told = batch.answer.model_dump_json(indent=2) if arguments.json else report(batch, saved)
     print(told)
-    return int(batch.state in ("failed", "cancelled"))
+    return int(batch.state in ("failed", "canceled"))
 
 
 def report(batch: Batch, saved: Sequence[Path]) -> str:

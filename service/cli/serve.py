@@ -55,7 +55,7 @@ def interruptible() -> Iterator[threading.Event]:
 
     SIGINT is named too: a program that a script starts in the background inherits it ignored. The first one
     sets the event, which loops look at: Python drops an exception that is raised while an object is
-    finalised, and tells the terminal of it. Only one more raises it, should something else take long.
+    finalized, and tells the terminal of it. Only one more raises it, should something else take long.
     """
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     interrupted = threading.Event()

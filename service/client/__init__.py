@@ -16,7 +16,7 @@ from service.client.config import InsecureKeyWarning
 from service.client.errors import (
     BadAddress,
     BadValue,
-    Cancelled,
+    Canceled,
     CannotSave,
     Conflict,
     Failed,
@@ -47,7 +47,7 @@ __all__ = [
     "BadValue",
     "Bar",
     "Batch",
-    "Cancelled",
+    "Canceled",
     "CannotSave",
     "Client",
     "Conflict",

@@ -17,7 +17,7 @@
         │   └── Unavailable         503: Redis, the store, a worker or the model is away
         ├── Unsuccessful            what was waited for has ended, and not well
         │   ├── Failed
-        │   └── Cancelled
+        │   └── Canceled
         ├── StillRunning            the time to wait is over; a TimeoutError too
         ├── BadValue                what was given cannot be sent; a ValueError too
         ├── Unusable                the client is closed, or of another event loop; a RuntimeError too
@@ -131,8 +131,8 @@ class Failed(Unsuccessful):
     """It failed; ``retry()`` queues it again."""
 
 
-class Cancelled(Unsuccessful):
-    """It was cancelled; ``retry()`` queues it again."""
+class Canceled(Unsuccessful):
+    """It was canceled; ``retry()`` queues it again."""
 
 
 class StillRunning(ServiceError, TimeoutError):

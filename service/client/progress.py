@@ -14,7 +14,7 @@ from service.schemas.visualizations import Visualization
 
 Seen = TypeVar("Seen", Visualization, batches.Batch)
 
-_ENDED = ("succeeded", "failed", "cancelled")
+_ENDED = ("succeeded", "failed", "canceled")
 
 
 class Bar:
@@ -76,6 +76,6 @@ def _standing(seen: Visualization) -> str:
 def _of_batch(seen: batches.Batch) -> tuple[int, int, str, str]:
     counts = seen.counts.model_dump()
     standing = ", ".join(
-        f"{counts[state]} {state}" for state in ("running", "failed", "cancelled") if counts[state]
+        f"{counts[state]} {state}" for state in ("running", "failed", "canceled") if counts[state]
     )
     return sum(counts[state] for state in _ENDED), seen.units.total, "unit", standing

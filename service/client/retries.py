@@ -1,6 +1,6 @@
 """One call of the interface, and how often it is made: what is safe to repeat is, for a while.
 
-A call may be repeated when doing it twice is doing it once: reading, cancelling, deleting, and asking, since
+A call may be repeated when doing it twice is doing it once: reading, canceling, deleting, and asking, since
 the same question has the same id and is computed once. Otherwise only where nothing can have been done: the
 request was never sent, or was refused for now.
 """

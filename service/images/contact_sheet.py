@@ -105,7 +105,7 @@ def _shown(unit: Unit) -> str:
     """What a cell depends on: the picture, or that there will be none, or none yet."""
     if unit.state == "succeeded":
         return f"{unit.job_id} {unit.best} {unit.activation}"
-    return "none" if unit.state in ("failed", "cancelled") else "not yet"
+    return "none" if unit.state in ("failed", "canceled") else "not yet"
 
 
 class ContactSheets:
@@ -162,31 +162,31 @@ class ContactSheets:
 
 
 def draw(units: Sequence[Unit], thumbnails: Sequence[Image.Image | None], placed: SheetLayout) -> Image.Image:
-    """A sheet with a cell for each unit: its picture, or a grey one, crossed out where there will be none."""
+    """A sheet with a cell for each unit: its picture, or a gray one, crossed out where there will be none."""
     rows = math.ceil(len(units) / placed.columns)
-    coloured = any(each is not None and each.mode != "L" for each in thumbnails)
+    colored = any(each is not None and each.mode != "L" for each in thumbnails)
     sheet = Image.new(
-        "RGB" if coloured else "L", (placed.width_px, placed.height_px(rows)), _tone(_PAPER, coloured)
+        "RGB" if colored else "L", (placed.width_px, placed.height_px(rows)), _tone(_PAPER, colored)
     )
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PX)
     for index, (unit, thumbnail) in enumerate(zip(units, thumbnails, strict=True)):
         left, top = placed.corner(index)
         right, bottom = left + placed.cell_px - 1, top + placed.cell_px - 1
         if thumbnail is None:
-            pen.rectangle((left, top, right, bottom), fill=_tone(_EMPTY, coloured))
-            if unit.state in ("failed", "cancelled"):
-                pen.line((left, top, right, bottom), fill=_tone(_STROKE, coloured))
-                pen.line((left, bottom, right, top), fill=_tone(_STROKE, coloured))
+            pen.rectangle((left, top, right, bottom), fill=_tone(_EMPTY, colored))
+            if unit.state in ("failed", "canceled"):
+                pen.line((left, top, right, bottom), fill=_tone(_STROKE, colored))
+                pen.line((left, bottom, right, top), fill=_tone(_STROKE, colored))
         else:
             dx, dy = (placed.cell_px - thumbnail.width) // 2, (placed.cell_px - thumbnail.height) // 2
             sheet.paste(thumbnail, (left + dx, top + dy))
         middle = (left + placed.cell_px // 2, bottom + 1 + _LABEL_PX // 2)
-        pen.text(middle, str(unit.number), font=font, fill=_tone(_INK, coloured), anchor="mm")
+        pen.text(middle, str(unit.number), font=font, fill=_tone(_INK, colored), anchor="mm")
     return sheet
 
 
-def _tone(colour: tuple[int, int, int], coloured: bool) -> tuple[int, int, int] | int:
-    return colour if coloured else colour[0]
+def _tone(color: tuple[int, int, int], colored: bool) -> tuple[int, int, int] | int:
+    return color if colored else color[0]
 
 
 def _fitted(png: bytes, cell_px: int) -> Image.Image | None:

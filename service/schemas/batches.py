@@ -46,7 +46,7 @@ class BatchCounts(BaseModel):
     running: int = Field(description="Being computed.")
     succeeded: int = Field(description="Answered, those that had been answered before included.")
     failed: int = Field(description="Ended without an answer; each says why.")
-    cancelled: int = Field(description="Ended because nobody wanted them any more.")
+    canceled: int = Field(description="Ended because nobody wanted them any more.")
 
 
 class BatchLinks(BaseModel):
@@ -66,7 +66,7 @@ class Batch(BaseModel):
         "caller, have the same id."
     )
     state: BatchState = Field(
-        description="`running` until every unit has ended; then `cancelled` where that was asked for and cut "
+        description="`running` until every unit has ended; then `canceled` where that was asked for and cut "
         "it short, else `failed` where a unit failed, else `succeeded`."
     )
     model: str = Field(description="Name of the model.")
@@ -139,12 +139,12 @@ class BatchUnit(BaseModel):
     unit: int = Field(description="Number of the unit in its layer, from 0.")
     id: str | None = Field(description="Id of its visualization; `null` where it was not queued yet.")
     state: UnitState = Field(
-        description="`waiting` → `queued` → `running` → `succeeded`, `failed` or `cancelled`."
+        description="`waiting` → `queued` → `running` → `succeeded`, `failed` or `canceled`."
     )
     achieved_activation: float | None = Field(
         description="The unit's activation on the delivered image, in its own scale; `null` unless succeeded."
     )
-    problem: Problem | None = Field(description="Why there is no answer; `null` unless failed or cancelled.")
+    problem: Problem | None = Field(description="Why there is no answer; `null` unless failed or canceled.")
     href: str | None = Field(
         description="The visualization, relative to this server; `null` where it was not queued yet."
     )

@@ -64,7 +64,7 @@ class Visualization(BaseModel):
     """One question, where its answer stands, and the answer."""
 
     id: str = Field(description="32 hex digits; the same question about the same weights has the same id.")
-    state: State = Field(description="`queued` → `running` → `succeeded`, `failed` or `cancelled`.")
+    state: State = Field(description="`queued` → `running` → `succeeded`, `failed` or `canceled`.")
     progress: Progress = Field(description="How far it has come.")
     queue_position: int | None = Field(description="Jobs ahead of this one; `null` unless queued.")
     eta_s: float | None = Field(
@@ -77,7 +77,7 @@ class Visualization(BaseModel):
         description="The delivered pictures, by number: those asked for, then the plain ones "
         "to compare with. Empty unless succeeded."
     )
-    problem: Problem | None = Field(description="Why there is no result; `null` unless failed or cancelled.")
+    problem: Problem | None = Field(description="Why there is no result; `null` unless failed or canceled.")
     priority: Priority | None = Field(description="Its turn among those that wait; `null` once ended.")
     blocked: Problem | None = Field(
         description="Why no live worker can take it now; `null` when one can, and unless queued."
@@ -104,10 +104,10 @@ class Summary(BaseModel):
     """One visualization in a list: all but its result."""
 
     id: str = Field(description="32 hex digits.")
-    state: State = Field(description="`queued`, `running`, `succeeded`, `failed` or `cancelled`.")
+    state: State = Field(description="`queued`, `running`, `succeeded`, `failed` or `canceled`.")
     progress: Progress = Field(description="How far it came; once succeeded, what the picture achieves.")
     spec: Spec = Field(description="The question with every default that depends on the model filled in.")
-    problem: Problem | None = Field(description="Why there is no result; `null` unless failed or cancelled.")
+    problem: Problem | None = Field(description="Why there is no result; `null` unless failed or canceled.")
     priority: Priority | None = Field(description="Its turn among those that wait; `null` once ended.")
     created_at: datetime = Field(description="When it was asked for, the last time anew (UTC).")
     started_at: datetime | None = Field(description="When a worker began (UTC).")
@@ -199,7 +199,7 @@ class ModelAnswer(BaseModel):
     problem: Problem | None = Field(description="Why it could not be loaded; `null` when ready.")
     input_shape: tuple[int, int, int] | None = Field(description="(channels, height, width) it was made for.")
     classes: tuple[str, ...] | None = Field(description="Names of its logits, where known.")
-    digest: str | None = Field(description="SHA-256 over weights, builder and normalisation.")
+    digest: str | None = Field(description="SHA-256 over weights, builder and normalization.")
     engine_version: str | None = Field(description="Version of the method that answers.")
     layer_count: int = Field(description="How many layers it has; 0 unless ready.")
     links: ModelLinks = Field(description="Where to go on.")

@@ -226,7 +226,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Connections inherit it. asyncio sets it only where the socket names its protocol, and without it a
-        # body waits for the acknowledgement of its header: 40 ms an answer on a connection that is kept.
+        # body waits for the acknowledgment of its header: 40 ms an answer on a connection that is kept.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind((host, port))
         listener.listen(2048)  # As uvicorn does.

@@ -157,7 +157,7 @@ def redis_refusal(request: Request, error: Exception) -> ProblemError:
 async def _storage(request: Request, error: Exception) -> Response:
     log.error("the store failed during %s %s: %s", request.method, request.url.path, error)
     return respond(
-        ProblemError("storage_unavailable", "the artefact store cannot be read or written; try again later")
+        ProblemError("storage_unavailable", "the artifact store cannot be read or written; try again later")
     )
 
 

@@ -27,7 +27,7 @@ DESCRIPTION = """\
 Ask what a unit of a neural network responds to; get the picture, and the activation that it truly achieves.
 
 Ask with `POST /v1/visualizations`, then follow `links.self` until the state is `succeeded`, `failed` or
-`cancelled`. A question is safe to repeat: the same one has the same id and is computed once.
+`canceled`. A question is safe to repeat: the same one has the same id and is computed once.
 
 Timestamps are RFC 3339 in UTC, names ending in `_s` are seconds, in `_px` pixels. Unknown fields are refused.
 Whatever goes wrong is answered with one document, `ProblemDetails` (RFC 9457); each operation lists the codes

@@ -14,7 +14,7 @@ from pydantic import BaseModel, JsonValue
 from proxygrad.errors import near
 from service.problems import FieldError
 
-#: Longest offending value that is repeated to the caller, in characters: enough to recognise it.
+#: Longest offending value that is repeated to the caller, in characters: enough to recognize it.
 SHOWN_CHARACTERS = 200
 #: Beyond 64 bits a whole number is described, not repeated: few JSON readers can take it.
 SHOWN_INTEGER = 2**63

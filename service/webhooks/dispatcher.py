@@ -89,7 +89,7 @@ class Deliverer:
         self._trouble = False
 
     async def run(self) -> None:
-        """Deliver until cancelled."""
+        """Deliver until canceled."""
         try:
             while True:
                 self._free.clear()

@@ -21,7 +21,7 @@ class Account:
     questions: list[Question] = field(default_factory=list)
     acknowledged: list[float] = field(default_factory=list)
     forgotten: int = 0
-    cancelled_at: float | None = None
+    canceled_at: float | None = None
     cancel_state: str = ""
     told: str = ""
     end: dict[str, str] | None = None
@@ -66,7 +66,7 @@ class Book:
         """It has taken note that nobody wants the job."""
         with self._lock:
             account = self.accounts[job_id]
-            account.cancelled_at, account.cancel_state = now, state
+            account.canceled_at, account.cancel_state = now, state
 
     def tell(self, job_id: str, state: str) -> None:
         """Its caller knows how it ended, and will not look again."""

@@ -28,7 +28,7 @@ REFUSED_S = 0.5
 #: Over HTTP each look is a request.
 LOOKS = 10
 
-ENDED = ("succeeded", "failed", "cancelled")
+ENDED = ("succeeded", "failed", "canceled")
 
 
 class Away(Exception):
@@ -113,7 +113,7 @@ class OverHttp:
         return seen
 
     def cancel(self, job_id: str) -> str | None:
-        raise NotImplementedError("there is no cancelling over HTTP yet")
+        raise NotImplementedError("there is no canceling over HTTP yet")
 
 
 @dataclass

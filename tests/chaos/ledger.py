@@ -43,7 +43,7 @@ _OUTCOMES: dict[str, set[str]] = {
     "batch": {"succeeded"},
     "patient": {"succeeded"},
     "twin": {"succeeded"},
-    "cancelled": {"succeeded", "cancelled"},
+    "canceled": {"succeeded", "canceled"},
     "hurried": {"succeeded", "failed: deadline_exceeded"},
     "foreign": {"failed: model_unavailable"},
     "outside": {"failed: position_out_of_range"},
@@ -96,7 +96,7 @@ def forgettable(at: float, fleet: Fleet, latest: float | None = None) -> bool:
 def _audit_forgotten(account: Account, ledger: Ledger, fleet: Fleet) -> None:
     """A job may be forgotten after its end, where that was within the seconds that Redis lost."""
     at = max(account.acknowledged)
-    if account.told in ("failed", "cancelled") and any(at <= until for _, until in fleet.cuts):
+    if account.told in ("failed", "canceled") and any(at <= until for _, until in fleet.cuts):
         ledger.outcomes[f"{account.told}, then forgotten"] += 1
     else:
         ledger.mismatches.append(f"{account.job_id} was asked at {at:.1f}, and nobody knows it")
@@ -107,9 +107,9 @@ def _of_outcome(account: Account, job: Job, outcome: str, fleet: Fleet) -> Itera
     allowed = set.intersection(*(_OUTCOMES[kind] for kind in account.kinds))
     if outcome not in allowed and not (outcome == "failed: worker_lost" and job.losses >= MAX_LOSSES):
         yield f"{what} ended as {outcome}: {job.problem}"
-    promised = account.cancel_state == "cancelled" and not forgettable(account.cancelled_at or 0, fleet)
-    if promised and job.state != "cancelled":
-        yield f"{what} was said to be cancelled, and is {job.state}"
+    promised = account.cancel_state == "canceled" and not forgettable(account.canceled_at or 0, fleet)
+    if promised and job.state != "canceled":
+        yield f"{what} was said to be canceled, and is {job.state}"
     if job.deadline_at is not None and job.finished_at is not None:
         if outcome == "failed: deadline_exceeded" and job.finished_at < job.deadline_at - 0.05:
             yield f"{what} failed {job.deadline_at - job.finished_at:.2f} s before its deadline"

@@ -12,17 +12,17 @@ from workers.jobs.repository import VisualizationRequest
 #: What is to become of a question.
 #:
 #: ``plain``, ``batch``, ``patient`` (a deadline far off): it succeeds. ``twin``: another caller's.
-#: ``cancelled``: its caller loses interest, maybe too late. ``hurried``: its deadline may pass, waiting or
+#: ``canceled``: its caller loses interest, maybe too late. ``hurried``: its deadline may pass, waiting or
 #: running. ``foreign``: asked of other weights than the workers have, as when a file changes while a job
 #: waits. ``outside``: a position that only the network can tell is outside its grid, at another size than its
 #: own.
-Kind = Literal["plain", "batch", "patient", "twin", "cancelled", "hurried", "foreign", "outside"]
+Kind = Literal["plain", "batch", "patient", "twin", "canceled", "hurried", "foreign", "outside"]
 KINDS: dict[Kind, float] = {
     "plain": 50,
     "batch": 20,
     "patient": 5,
     "twin": 5,
-    "cancelled": 8,
+    "canceled": 8,
     "hurried": 7,
     "foreign": 2,
     "outside": 3,
@@ -138,7 +138,7 @@ def _question(
     dice: random.Random, seed: int, number: int, at_s: float, earlier: list[Question], model: ModelInfo
 ) -> Question:
     (kind,) = dice.choices(list(KINDS), list(KINDS.values()))
-    callers = AT_THE_QUEUE if kind in ("cancelled", "foreign") else AT_THE_QUEUE + OVER_HTTP
+    callers = AT_THE_QUEUE if kind in ("canceled", "foreign") else AT_THE_QUEUE + OVER_HTTP
     caller = dice.choice(callers)
     plain = [one for one in earlier[-20:] if one.kind == "plain" and one.caller != caller]
     if kind == "twin" and plain:
@@ -159,13 +159,13 @@ def _question(
         fields["deadline_s"] = round(dice.uniform(0.2, 3.0), 3)
     elif kind == "outside":
         fields |= {"objective": "neuron", "position": tuple(side - 1 for side in layer.grid), "size_px": 16}
-    wait_s = dice.uniform(0, 3) if kind == "cancelled" else None
+    wait_s = dice.uniform(0, 3) if kind == "canceled" else None
     return Question(number, caller, at_s, kind, VisualizationRequest.model_validate(fields), wait_s)
 
 
 def _steps(dice: random.Random, kind: Kind) -> int:
     """Mostly short, some of seconds, a few long enough for checkpoints."""
-    if kind in ("cancelled", "hurried"):
+    if kind in ("canceled", "hurried"):
         return dice.randint(200, 1500)
     (span,) = dice.choices(((8, 64), (200, 600), (2000, 4000)), (65, 28, 7))
     return dice.randint(*span)

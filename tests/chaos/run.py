@@ -53,7 +53,7 @@ class Chaos:
         """The ledger. Raises `TimeoutError` where the run is not through by its limit."""
         began_s = time.monotonic()
         with _limited(self._scale.limit_s), Fleet(self._home, self._scale) as fleet, ExitStack() as clients:
-            store = Store.from_url((self._home / "artefacts").as_uri())
+            store = Store.from_url((self._home / "artifacts").as_uri())
             with fleet.client() as redis:
                 info = catalog.served(redis)[MODEL].info
             assert info is not None

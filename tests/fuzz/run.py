@@ -22,7 +22,7 @@ from workers.settings import connect
 
 #: Answered by any path or method, so not listed by each operation.
 EVERYWHERE = frozenset({"bad_request", "not_found", "method_not_allowed"})
-#: Everything that was asked must have ended, once cancelled, within so many seconds.
+#: Everything that was asked must have ended, once canceled, within so many seconds.
 END_S = 60.0
 REQUEST_S = 30.0
 #: What a valid request may be answered with beside success: what it names may not be there, cost too much, or

@@ -30,7 +30,7 @@ def test_text_is_added_and_pixels_stay() -> None:
     assert torch.equal(decode_png(annotated), decode_png(png))
 
 
-def test_the_start_is_grey_with_noise_and_follows_the_seed() -> None:
+def test_the_start_is_gray_with_noise_and_follows_the_seed() -> None:
     image = start_image((3, 32, 32), seed=5)
     assert torch.equal(image, start_image((3, 32, 32), seed=5))
     assert not torch.equal(image, start_image((3, 32, 32), seed=6))
@@ -41,7 +41,7 @@ def test_the_start_is_grey_with_noise_and_follows_the_seed() -> None:
 @pytest.mark.parametrize("channels", [2, 4])
 def test_other_numbers_of_channels_have_no_png(channels: int) -> None:
     with pytest.raises(
-        NetworkError, match=rf"an image of {channels} channels has no PNG, which holds 1 .grey. or 3"
+        NetworkError, match=rf"an image of {channels} channels has no PNG, which holds 1 .gray. or 3"
     ):
         encode_png(torch.zeros((channels, 4, 4)))
 

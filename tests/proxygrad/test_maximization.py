@@ -202,7 +202,7 @@ def test_a_magnitude_of_ones_own_is_kept_by_every_image(size: tuple[int, int]) -
 
 
 @pytest.mark.parametrize(("name", "amount"), [("total_variation", 1.0), ("l2", 5.0), ("blur_px", 1.0)])
-def test_regularisers_do_what_they_are_for(name: str, amount: float) -> None:
+def test_regularizers_do_what_they_are_for(name: str, amount: float) -> None:
     network = small()
     without = maximize(network, Channel("conv2", 1), steps=16)[0].image
     with_it = maximize(network, Channel("conv2", 1), steps=16, **{name: amount})[0].image  # type: ignore[arg-type]

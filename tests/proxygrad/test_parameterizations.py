@@ -1,4 +1,4 @@
-"""Every parameterisation can be any image it promises to be, at any size, and nothing outside [0, 1]."""
+"""Every parameterization can be any image it promises to be, at any size, and nothing outside [0, 1]."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ def test_fourier_starts_as_noisy_as_pixels() -> None:
 
 
 @pytest.mark.parametrize("name", ["pixels", "fourier"])
-def test_the_noise_of_the_start_may_be_chosen_down_to_plain_grey(name: ParameterizationName) -> None:
+def test_the_noise_of_the_start_may_be_chosen_down_to_plain_gray(name: ParameterizationName) -> None:
     made = parameterization(name, (3, 9, 8))
-    grey, little, more = (
+    gray, little, more = (
         made.decode(made.start(generator(5), noise).unsqueeze(0)) - 0.5 for noise in (0.0, 0.01, 0.02)
     )
-    assert not bool(grey.any())
+    assert not bool(gray.any())
     torch.testing.assert_close(more, 2 * little, rtol=0, atol=1e-4)
     assert float(little.std()) == pytest.approx(0.01 / math.sqrt(3), rel=0.2)
 
@@ -125,7 +125,7 @@ def test_decoded_images_encode_to_the_same_image(name: ParameterizationName) -> 
 
 
 def fit(made: Parameterization, target: Tensor) -> Tensor:
-    """The parameterisation's best attempt at an image by least squares, from its random start."""
+    """The parameterization's best attempt at an image by least squares, from its random start."""
     params = made.start(generator()).unsqueeze(0).requires_grad_()
     optimizer = torch.optim.Adam([params], lr=0.1)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, total_iters=250)
@@ -202,15 +202,15 @@ def test_fourier_is_a_sum_of_plane_waves_with_1_over_f(size: tuple[int, int]) ->
             angle = 2 * math.pi * (row * rows / height + column * columns / width)
             wave = (angle.cos() + angle.sin()) / math.sqrt(height * width)
             planes += float(params[0, 0, row, column] * scales[row, column]) * wave
-    grey = float(root(1, torch.float64))
-    expected = 1 / (1 + torch.exp(-4 * grey * planes))
+    gray = float(root(1, torch.float64))
+    expected = 1 / (1 + torch.exp(-4 * gray * planes))
     torch.testing.assert_close(made.decode(params)[0, 0], expected, rtol=0, atol=1e-6)
 
 
-def test_unit_parameters_have_the_colours_of_natural_images() -> None:
+def test_unit_parameters_have_the_colors_of_natural_images() -> None:
     made = parameterization("fourier", (3, 64, 64))
     params = torch.randn((64, 3, 64, 64), generator=generator(), dtype=torch.float64)
-    logits = torch.logit(made.decode(params)) / 4  # deviation from grey, to first order
+    logits = torch.logit(made.decode(params)) / 4  # deviation from gray, to first order
     covariance = torch.cov(logits.permute(1, 0, 2, 3).flatten(1))
     matrix = root(3, torch.float64)
     torch.testing.assert_close(covariance, matrix @ matrix.T, rtol=0.1, atol=0.003)
@@ -261,14 +261,14 @@ def test_networks_of_other_channels_than_rgb_get_images_of_them(
 
 
 @pytest.mark.parametrize("name", ["pixels", "fourier"])
-def test_ascent_may_start_from_plain_grey(name: ParameterizationName) -> None:
+def test_ascent_may_start_from_plain_gray(name: ParameterizationName) -> None:
     network = Network(Small(), (3, 16, 16))
-    grey = network.activations(torch.full((1, 3, 16, 16), 0.5), "conv2")[0, 1].mean()
+    gray = network.activations(torch.full((1, 3, 16, 16), 0.5), "conv2")[0, 1].mean()
     for seed in (0, 1):
         (found,) = maximize(
             network, Channel("conv2", 1), parameterization=name, start_noise=0, seed=seed, steps=8
         )
-        assert found.start_activation == pytest.approx(float(grey), rel=1e-5)
+        assert found.start_activation == pytest.approx(float(gray), rel=1e-5)
         assert found.achieved_activation > found.start_activation
 
 

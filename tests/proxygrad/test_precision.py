@@ -144,7 +144,7 @@ def test_small_images_are_stepped_in_float32_by_default() -> None:
     assert outcome.dtype == "float32"
 
 
-class Cancelling(Small):
+class Canceling(Small):
     """Loses in bfloat16 what it keeps of its values in float32."""
 
     def __init__(self) -> None:
@@ -170,7 +170,7 @@ class Pooling(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("module", "layer"), [(Cancelling(), "conv2"), (Pooling(), "output")], ids=["coarse", "impossible"]
+    ("module", "layer"), [(Canceling(), "conv2"), (Pooling(), "output")], ids=["coarse", "impossible"]
 )
 def test_auto_leaves_bfloat16_where_it_does_not_do(
     monkeypatch: pytest.MonkeyPatch, module: nn.Module, layer: str
@@ -185,7 +185,7 @@ def test_bfloat16_that_cannot_be_is_an_error_when_asked_for() -> None:
     network = Network(Pooling(), (3, 64, 64), name="pooling")
     with pytest.raises(NetworkError, match="same scalar type; valid: auto, float32"):
         network.prepared(["output"], "bfloat16")
-    assert Network(Cancelling(), (3, 64, 64)).prepared(["conv2"], "bfloat16").dtype == "bfloat16"
+    assert Network(Canceling(), (3, 64, 64)).prepared(["conv2"], "bfloat16").dtype == "bfloat16"
 
 
 def test_parameters_and_updates_stay_float32() -> None:

@@ -1,4 +1,4 @@
-"""Each lane sees its own movement, in a tensor of the same size, and nothing of its neighbours."""
+"""Each lane sees its own movement, in a tensor of the same size, and nothing of its neighbors."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_rotation_keeps_shapes_in_pixels() -> None:
 
 def test_a_crop_is_a_part_of_the_image() -> None:
     theta = thetas(Robustness(crop=0.25), (40, 24))
-    reach = theta[:, [0, 1], [0, 1]] + theta[:, :, 2].abs()  # how far from the centre the view gets
+    reach = theta[:, [0, 1], [0, 1]] + theta[:, :, 2].abs()  # how far from the center the view gets
     assert float(reach.max()) <= 1 + 1e-6
     side = theta[:, 0, 0]
     assert 0.25 <= float(side.min()) < 0.3

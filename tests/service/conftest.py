@@ -36,9 +36,9 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def picture(mode: str = "L", size: tuple[int, int] = (32, 32)) -> bytes:
-    """A PNG with a grey gradient, or three."""
-    grey = Image.linear_gradient("L").resize(size)
-    bands = [grey, grey.rotate(90), grey.rotate(180)][: len(mode)]
+    """A PNG with a gray gradient, or three."""
+    gray = Image.linear_gradient("L").resize(size)
+    bands = [gray, gray.rotate(90), gray.rotate(180)][: len(mode)]
     buffer = io.BytesIO()
     Image.merge(mode, bands).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Artefacts in a store as workers leave them, and as old as a test wants them."""
+"""Artifacts in a store as workers leave them, and as old as a test wants them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from proxygrad.errors import Cancelled, CheckpointMismatch, DeadlineExceeded
+from proxygrad.errors import Canceled, CheckpointMismatch, DeadlineExceeded
 from proxygrad.images import encode_png
 from proxygrad.spec import ModelInfo, Result, Spec
 from tests.support.model_on_paper import MODEL, outcome
@@ -50,7 +50,7 @@ class Drawing:
 
 
 class CountingTicket:
-    """Ends ``step_s`` seconds for each step after its start: with ``error``, or with a grey image."""
+    """Ends ``step_s`` seconds for each step after its start: with ``error``, or with a gray image."""
 
     def __init__(
         self, spec: Spec, step_s: float, error: Exception | None, deadline_s: float | None, begin_at: int
@@ -67,7 +67,7 @@ class CountingTicket:
         self.extend_deadline(deadline_s)
 
     @property
-    def cancelled(self) -> bool:
+    def canceled(self) -> bool:
         return self._stopped_s < self._ends_s
 
     @property
@@ -114,7 +114,7 @@ class CountingTicket:
 
     def result(self) -> Drawing:
         if self._stopped_s <= self._over_s:
-            raise Cancelled(f"cancelled after step {self.progress.step}")
+            raise Canceled(f"canceled after step {self.progress.step}")
         if self._overdue_s <= self._over_s:
             raise DeadlineExceeded(self.progress.step, self.spec.steps, self._deadline_s or 0.0)
         if self._error is not None:
@@ -150,7 +150,7 @@ class CountingEngine:
         self, network: object, spec: Spec, *, deadline_s: float | None = None, checkpoint: bytes | None = None
     ) -> CountingTicket:
         if self.closed:
-            raise Cancelled("the engine is closing and takes no more work")
+            raise Canceled("the engine is closing and takes no more work")
         if self.deadly and spec.unit == POISON:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.deadly and spec.unit == HANGING:

@@ -1,6 +1,6 @@
-"""A worker around the counting engine that is killed just before it stores one of the artefacts.
+"""A worker around the counting engine that is killed just before it stores one of the artifacts.
 
-``REDIS_URL STORE_URL NAME``: the last part of that artefact's path, such as ``2.png``.
+``REDIS_URL STORE_URL NAME``: the last part of that artifact's path, such as ``2.png``.
 """
 
 from __future__ import annotations

@@ -231,8 +231,8 @@ CASES: dict[str, tuple[nn.Module, tuple[str, ...]]] = {
     "no scale": (Vectors(affine=False), ("bn",)),
     "one and three dimensions": (Lines(), ("bn", "bn3")),
     "blocks that end in between": (Preactivated(), ("block2.0",)),
-    "parametrised batch norm": (parametrized("bn"), ("bn2",)),
-    "parametrised convolution": (parametrized("conv"), ("bn2",)),
+    "parametrized batch norm": (parametrized("bn"), ("bn2",)),
+    "parametrized convolution": (parametrized("conv"), ("bn2",)),
     "hook on a batch norm": (hooked("bn"), ("bn2",)),
     "hook on a convolution": (hooked("conv"), ("bn2",)),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from proxygrad.spec import ModelInfo
 from tests.support.configured_networks import BUILT, WEIGHTS_BYTES, save_weights, table
 from workers.jobs.repository import Problem
@@ -28,14 +28,14 @@ def opened(folder: Path, names: Sequence[str], budget_bytes: int, builder: str =
     """A shelf with these models beside `digits`, which has been asked about once; all with notes."""
     tables = [table(name, builder, f"{name}.safetensors") for name in names]
     (folder / "models.toml").write_text("".join(tables))
-    catalogue = Catalogue.from_file(folder / "models.toml")
-    ModelCache.open(catalogue, "cpu", PLENTY, folder / "notes")
+    catalog = Catalog.from_file(folder / "models.toml")
+    ModelCache.open(catalog, "cpu", PLENTY, folder / "notes")
     BUILT.clear()
-    return ModelCache.open(catalogue, "cpu", budget_bytes, folder / "notes")
+    return ModelCache.open(catalog, "cpu", budget_bytes, folder / "notes")
 
 
 def loaded(shelf: ModelCache) -> set[str]:
-    return {name for name in shelf._catalogue.names if shelf._places[name].network is not None}
+    return {name for name in shelf._catalog.names if shelf._places[name].network is not None}
 
 
 def info(shelf: ModelCache, name: str) -> ModelInfo | None:

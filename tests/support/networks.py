@@ -29,7 +29,7 @@ class Small(nn.Module):
 
 
 class Dead(nn.Module):
-    """A unit that is exactly zero on grey and alive on bright: ``relu(mean(relu(8x - 6)) - b)``, by hand.
+    """A unit that is exactly zero on gray and alive on bright: ``relu(mean(relu(8x - 6)) - b)``, by hand.
 
     On any image with all values below 0.75 both the unit and its true gradient are exactly 0.
     """
@@ -50,7 +50,7 @@ class Dead(nn.Module):
 
 
 class Peak(nn.Module):
-    """``relu(0.3 - mean |x - 0.6|)``: 0.3 at its top, 0.2 on grey, 0 on white, where long steps land."""
+    """``relu(0.3 - mean |x - 0.6|)``: 0.3 at its top, 0.2 on gray, 0 on white, where long steps land."""
 
     def __init__(self) -> None:
         super().__init__()

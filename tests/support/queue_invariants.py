@@ -47,7 +47,7 @@ def _faults_of(redis: Redis, name: str, fields: dict[str, str], places: tuple[in
         "running": [(0, 0, 1, b"started", [])],
         "succeeded": [(0, 0, 0, b"finished", [queue.FINISHED_KEY])],
         "failed": [(0, 0, 0, b"failed", [queue.FAILED_KEY])],
-        "cancelled": [(0, 0, 0, b"canceled", [queue.CANCELED_KEY]), (0, 0, 0, None, [])],
+        "canceled": [(0, 0, 0, b"canceled", [queue.CANCELED_KEY]), (0, 0, 0, None, [])],
     }
     faults = [] if there in fitting[state] else [f"{name} is {state}, but {there}"]
     if (redis.ttl(queue.job_key(name)) > 0) != (state not in ("queued", "running")):

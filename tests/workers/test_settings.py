@@ -17,7 +17,7 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
     assert settings == Settings(
         home=home,
         redis_url=None,
-        store_url=f"file://{home}/artefacts",
+        store_url=f"file://{home}/artifacts",
         models_path=None,
         slots=8,
         device="auto",

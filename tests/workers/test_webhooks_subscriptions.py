@@ -66,20 +66,18 @@ def test_the_end_is_told_with_what_there_is_to_say(
     assert ended.finished_at == event.created_at
 
 
-def test_a_waiting_job_that_is_cancelled_is_told(redis: Redis, jobs: Jobs) -> None:
+def test_a_waiting_job_that_is_canceled_is_told(redis: Redis, jobs: Jobs) -> None:
     jobs.cancel(ask(jobs).id)
-    assert words(redis) == [("one", URL, "visualization.cancelled")]
+    assert words(redis) == [("one", URL, "visualization.canceled")]
 
 
-def test_a_run_that_is_cancelled_is_told_when_it_has_stopped(
-    redis: Redis, jobs: Jobs, leases: Leases
-) -> None:
+def test_a_run_that_is_canceled_is_told_when_it_has_stopped(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     job = ask(jobs)
     started = run(redis, leases)
     jobs.cancel(job.id, caller="one")
     assert told(redis) == []
-    end(leases, started, "cancelled")
-    assert words(redis) == [("one", URL, "visualization.cancelled")]
+    end(leases, started, "canceled")
+    assert words(redis) == [("one", URL, "visualization.canceled")]
 
 
 def test_a_deadline_is_told(redis: Redis, jobs: Jobs) -> None:
@@ -119,10 +117,10 @@ def test_what_one_withdraws_from_is_told_it_then_and_never_again(
     job = ask(jobs, URL, "one")
     ask(jobs, URL, "two")
     jobs.cancel(job.id, caller="one")
-    assert words(redis) == [("one", URL, "visualization.cancelled")]
+    assert words(redis) == [("one", URL, "visualization.canceled")]
     end(leases, run(redis, leases), "succeeded")
     assert words(redis) == [
-        ("one", URL, "visualization.cancelled"),
+        ("one", URL, "visualization.canceled"),
         ("two", URL, "visualization.succeeded"),
     ]
 
@@ -135,7 +133,7 @@ def test_who_asks_again_after_withdrawing_is_told_of_the_end(
     jobs.cancel(job.id, caller="one")
     ask(jobs, URL, "one")
     end(leases, run(redis, leases), "succeeded")
-    assert [each.ended for each in told(redis)] == ["cancelled", "succeeded"]
+    assert [each.ended for each in told(redis)] == ["canceled", "succeeded"]
 
 
 def test_who_deletes_is_told_nothing(redis: Redis, jobs: Jobs, leases: Leases) -> None:

@@ -17,10 +17,10 @@ from workers.batches.units import Wanted
 from workers.jobs.records import Problem, State
 from workers.jobs.submission import MAX_DEADLINE_S, JobOptions, Limits, Priority, VisualizationRequest
 
-BatchState = Literal["running", "succeeded", "failed", "cancelled"]
+BatchState = Literal["running", "succeeded", "failed", "canceled"]
 UnitState = Literal["waiting"] | State
 
-COUNTED: tuple[State, ...] = ("queued", "running", "succeeded", "failed", "cancelled")
+COUNTED: tuple[State, ...] = ("queued", "running", "succeeded", "failed", "canceled")
 
 
 class BatchRequest(VisualizationTemplate, JobOptions):

@@ -7,8 +7,8 @@ from workers.batches.batching import MOST_LISTED, listed_key
 ASK = f"""
 local id, caller, most, recheck_s, deadline_s, hook = unpack(ARGV, 3, 8)
 local key = batch_key(id)
-local found = redis.call('HMGET', key, 'state', 'dropped', 'finished_at', 'units', 'failed', 'cancelled')
-local state, dropped, finished_at, _, failed, cancelled = unpack(found)
+local found = redis.call('HMGET', key, 'state', 'dropped', 'finished_at', 'units', 'failed', 'canceled')
+local state, dropped, finished_at, _, failed, canceled = unpack(found)
 
 local function list_in(index)
   redis.call('ZADD', index, NOW_TEXT, id)
@@ -20,7 +20,7 @@ end
 -- Units without an answer, and those whose answers are not promised any more.
 local function again()
   local stale = state ~= 'running' and finished_at and NOW - finished_at > tonumber(recheck_s)
-  if not (dropped or stale) and failed + cancelled == 0 then return {{}} end
+  if not (dropped or stale) and failed + canceled == 0 then return {{}} end
   local marks, flat = {{}}, redis.call('HGETALL', batch_key(id, 'units'))
   for i = 1, #flat, 2 do marks[flat[i]] = string.sub(flat[i + 1], 1, 1) end
   local anew = {{}}
@@ -82,7 +82,7 @@ if starts or state == 'running' then
 end
 if not state then
   redis.call('HSET', key, 'state', 'running', 'caller', caller, 'created_at', NOW_TEXT, 'cursor', 0)
-  redis.call('HSET', key, 'queued', 0, 'running', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0)
+  redis.call('HSET', key, 'queued', 0, 'running', 0, 'succeeded', 0, 'failed', 0, 'canceled', 0)
 end
 if starts then
   redis.call('SADD', RUNNING_BATCHES, id)
@@ -102,7 +102,7 @@ local key = batch_key(batch)
 if redis.call('HGET', key, 'state') ~= 'running' then return 0 end
 redis.call('HSETNX', key, 'cancel_requested', NOW_TEXT)
 redis.call('HSET', key, 'cancel_pending', 1)
-drop_rest(batch, 'cancelled')
+drop_rest(batch, 'canceled')
 follow_batch(batch)
 return 1
 """
@@ -116,12 +116,12 @@ if not caller or redis.call('HEXISTS', batch_key(batch), 'cancel_requested') == 
 for _, id in ipairs({unpack(ARGV, 4)}) do
   local unit = redis.call('HGET', batch_key(batch, 'open'), id)
   if unit and wanted_elsewhere(batch, id, caller) then
-    mark_unit(batch, unit, id, 'cancelled')
+    mark_unit(batch, unit, id, 'canceled')
   elseif unit then
     withdraw(id, caller == ANONYMOUS and '' or caller)
     local state = redis.call('HGET', own_key(id), 'state')
     local open = redis.call('HEXISTS', batch_key(batch, 'open'), id) == 1
-    if open and state ~= 'running' then mark_unit(batch, unit, id, 'cancelled') end
+    if open and state ~= 'running' then mark_unit(batch, unit, id, 'canceled') end
   end
 end
 follow_batch(batch)

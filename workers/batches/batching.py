@@ -48,7 +48,7 @@ def due_key(model: str) -> str:
 
 
 #: Of a unit that was queued. One that was not has none: it waits, or went with the rest (`dropped`).
-LETTERS = {"q": "queued", "r": "running", "s": "succeeded", "f": "failed", "c": "cancelled"}
+LETTERS = {"q": "queued", "r": "running", "s": "succeeded", "f": "failed", "c": "canceled"}
 _STATES = ", ".join(f"{letter} = '{state}'" for letter, state in LETTERS.items())
 _LETTERS = ", ".join(f"{state} = '{letter}'" for letter, state in LETTERS.items())
 
@@ -84,19 +84,19 @@ end
 -- After a change of the counts: the end where all units have, or more into the queue where there is room.
 local function follow_batch(batch)
   local key = batch_key(batch)
-  local state, model, caller, cancel, total, window, queued, running, succeeded, failed, cancelled =
+  local state, model, caller, cancel, total, window, queued, running, succeeded, failed, canceled =
     unpack(redis.call('HMGET', key, 'state', 'model', 'caller', 'cancel_requested', 'total', 'window',
-      'queued', 'running', 'succeeded', 'failed', 'cancelled'))
+      'queued', 'running', 'succeeded', 'failed', 'canceled'))
   if state ~= 'running' then return end
-  local ended = succeeded + failed + cancelled
+  local ended = succeeded + failed + canceled
   if ended < tonumber(total) then
     local room = tonumber(queued) <= window * 3 / 4
     if room and total - ended - queued - running > 0 then make_due(batch, model) end
     return
   end
   state = 'succeeded'
-  if tonumber(cancelled) > 0 then state = 'cancelled' end
-  if tonumber(failed) > 0 and not (cancel and state == 'cancelled') then state = 'failed' end
+  if tonumber(canceled) > 0 then state = 'canceled' end
+  if tonumber(failed) > 0 and not (cancel and state == 'canceled') then state = 'failed' end
   redis.call('HSET', key, 'state', state, 'finished_at', NOW_TEXT)
   redis.call('HDEL', key, 'cancel_pending', 'held_until')
   redis.call('EXPIRE', key, KEEP_S)
@@ -147,7 +147,7 @@ end
 local function tell_batches(id, state)
   for _, batch in ipairs(redis.call('SMEMBERS', batches_of(id))) do
     local unit = redis.call('HGET', batch_key(batch, 'open'), id)
-    if unit and state == 'cancelled' and asking_now(batch, unit, id) then
+    if unit and state == 'canceled' and asking_now(batch, unit, id) then
       redis.call('HDEL', batch_key(batch), 'held_until') -- being asked just now: `align` says how it stands
     elseif unit then
       mark_unit(batch, unit, id, state, unit_detail(id, state))
@@ -163,7 +163,7 @@ local function leave_batches(id, caller)
   for _, batch in ipairs(redis.call('SMEMBERS', batches_of(id))) do
     local unit = redis.call('HGET', batch_key(batch, 'open'), id)
     if unit and redis.call('HGET', batch_key(batch), 'caller') == caller then
-      mark_unit(batch, unit, id, 'cancelled')
+      mark_unit(batch, unit, id, 'canceled')
       follow_batch(batch)
     end
   end
@@ -172,9 +172,9 @@ end
 -- Units that were not put into the queue end there.
 local function drop_rest(batch, state, problem)
   local key = batch_key(batch)
-  local total, queued, running, succeeded, failed, cancelled =
-    unpack(redis.call('HMGET', key, 'total', 'queued', 'running', 'succeeded', 'failed', 'cancelled'))
-  local waiting = total - queued - running - succeeded - failed - cancelled
+  local total, queued, running, succeeded, failed, canceled =
+    unpack(redis.call('HMGET', key, 'total', 'queued', 'running', 'succeeded', 'failed', 'canceled'))
+  local waiting = total - queued - running - succeeded - failed - canceled
   if waiting > 0 then
     redis.call('HINCRBY', key, state, waiting)
     redis.call('HSET', key, 'dropped', state)

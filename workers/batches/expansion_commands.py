@@ -29,7 +29,7 @@ if not redis.call('SET', RUNNING_BATCHES .. ':looked', 1, 'NX', 'PX', math.floor
   return {}
 end
 
--- A job that is gone is asked for again, or counts as cancelled where nobody wants it any more; one that
+-- A job that is gone is asked for again, or counts as canceled where nobody wants it any more; one that
 -- stands otherwise than is counted is counted anew.
 local function compare(batch, key)
   redis.call('HSET', key, 'compared_at', NOW_TEXT)
@@ -39,7 +39,7 @@ local function compare(batch, key)
     local state = redis.call('HGET', own_key(id), 'state')
     local mark = redis.call('HGET', batch_key(batch, 'units'), unit)
     if not state and redis.call('HEXISTS', key, 'cancel_requested') == 1 then
-      mark_unit(batch, unit, id, 'cancelled')
+      mark_unit(batch, unit, id, 'canceled')
     elseif not state then
       redis.call('RPUSH', batch_key(batch, 'now'), unit)
     elseif UNIT_STATES[string.sub(mark, 1, 1)] ~= state then
@@ -48,7 +48,7 @@ local function compare(batch, key)
   end
 end
 
-local cancelled, stale = {}, {}
+local canceled, stale = {}, {}
 for _, batch in ipairs(redis.call('SMEMBERS', RUNNING_BATCHES)) do
   local key = batch_key(batch)
   local state, model, pending, deadline, compared, pinned, created = unpack(redis.call('HMGET', key, 'state',
@@ -56,7 +56,7 @@ for _, batch in ipairs(redis.call('SMEMBERS', RUNNING_BATCHES)) do
   if state ~= 'running' then
     redis.call('SREM', RUNNING_BATCHES, batch)
   else
-    if pending then cancelled[#cancelled + 1] = batch end
+    if pending then canceled[#canceled + 1] = batch end
     if deadline and tonumber(deadline) <= NOW then
       drop_rest(batch, 'failed', {'deadline_exceeded', 'the deadline passed before these units were queued'})
     end
@@ -79,7 +79,7 @@ for i = 1, math.min(#stale, most_compared) do
   if redis.call('LLEN', batch_key(batch, 'now')) > 0 then make_due(batch, model) end
   follow_batch(batch)
 end
-return cancelled
+return canceled
 """
 
 _CLAIM = """
@@ -153,7 +153,7 @@ return 1
 """
 
 # How the units stand that were asked: by their jobs' records, or, where there is none, as the store has
-# them. What was cancelled or forgotten since it was taken in hand is let go. What the queue refused waits.
+# them. What was canceled or forgotten since it was taken in hand is let go. What the queue refused waits.
 _ALIGN = """
 local batch, token, caller, count = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local key, now = batch_key(batch), batch_key(batch, 'now')

@@ -1,9 +1,9 @@
-"""Batches as everybody sees them: asked for, looked up, cancelled, forgotten.
+"""Batches as everybody sees them: asked for, looked up, canceled, forgotten.
 
 ::
 
-    running ──► succeeded | failed | cancelled
-    failed | cancelled | succeeded ──► running    asked for again: what has no answer is asked again
+    running ──► succeeded | failed | canceled
+    failed | canceled | succeeded ──► running    asked for again: what has no answer is asked again
 
 A batch is a record in Redis that names its units; workers put them into the queue a window at a time
 (`workers.batches.expander`), and every change of one of its jobs is counted in the same step
@@ -68,7 +68,7 @@ class Batches:
     ) -> tuple[Batch, Asked]:
         """The batch, and whether it was new.
 
-        Of one that was asked for before, units that failed or were cancelled are asked again; where it ended
+        Of one that was asked for before, units that failed or were canceled are asked again; where it ended
         longer ago than answers are promised, all are looked up again. ``limits``: those of the caller, of
         which a batch leaves some to single questions. Raises `TooManyBatches`, `TooManyWebhooks`, and
         redis' `OutOfMemoryError`.

@@ -14,7 +14,7 @@ Three things are not in the paper, because its server can send any packet:
   next but for one job of each other flow. A flow's last finish is kept on the clock and within the model.
 - Equal starts go by arrival: with many callers of one job each the clock stands still, and any other order
   could pass one over for ever.
-- A flow whose waiting jobs were cancelled owes no more than the finish of its last job that started.
+- A flow whose waiting jobs were canceled owes no more than the finish of its last job that started.
 """
 
 from __future__ import annotations

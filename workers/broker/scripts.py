@@ -151,7 +151,7 @@ end
 local function remove(id)
   local state = redis.call('HGET', own_key(id), 'state')
   if state == 'queued' or state == 'running' then
-    conclude(id, 'cancelled', {'removed', 'the job was removed with a tool of RQ'})
+    conclude(id, 'canceled', {'removed', 'the job was removed with a tool of RQ'})
   end
   settle(id, 'canceled')
 end
@@ -174,9 +174,9 @@ end
 local function abandon(id, lost)
   local own, entry = own_key(id), entry_key(id)
   if redis.call('HEXISTS', own, 'cancel_requested') == 1 then
-    conclude(id, 'cancelled')
+    conclude(id, 'canceled')
     settle(id, 'canceled')
-    return 'cancelled'
+    return 'canceled'
   end
   if lost then redis.call('HINCRBY', ENDED, 'lost', 1) end
   if lost and redis.call('HINCRBY', own, 'losses', 1) >= MAX_LOSSES then
@@ -200,11 +200,11 @@ local function adrift(id, status, lost)
   if status == 'queued' and redis.call('LPOS', QUEUE, id) then return 'stale' end
   if status == 'queued' then return abandon(id, lost) end
   remove(id)
-  return 'cancelled'
+  return 'canceled'
 end
 
 -- Ends a lease. Says what became of the job: 'queued' again at the front, 'failed' for too many losses,
--- 'cancelled' as was wanted, 'over' when it had ended before, 'stale' when this run was not the job's last.
+-- 'canceled' as was wanted, 'over' when it had ended before, 'stale' when this run was not the job's last.
 local function release(member, lost)
   local id, execution = string.match(member, '^(.*):([^:]+)$')
   end_lease(id, execution)
@@ -213,7 +213,7 @@ local function release(member, lost)
   local status = redis.call('HGET', entry_key(id), 'status')
   if state == 'running' then return adrift(id, status, lost) end
   if status ~= 'started' then return 'stale' end
-  local statuses = {succeeded = 'finished', cancelled = 'canceled'}
+  local statuses = {succeeded = 'finished', canceled = 'canceled'}
   settle(id, statuses[state] or 'failed')
   return 'over'
 end

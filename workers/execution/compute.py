@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from proxygrad.errors import Cancelled, CheckpointMismatch, LaneError
+from proxygrad.errors import Canceled, CheckpointMismatch, LaneError
 from workers.errors import LeaseLost
 from workers.execution.checkpoints import RunCheckpoints
 from workers.execution.context import Progress, RenderFuture, Rendering
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 def compute(assignment: JobRun, job: Job) -> Rendering:
     """Answer the question of ``job``.
 
-    Raises what `proxygrad.engine.future.RenderFuture.result` and the models raise; `Cancelled` where that was
+    Raises what `proxygrad.engine.future.RenderFuture.result` and the models raise; `Canceled` where that was
     wanted; `LeaseLost`; and `GivenBack` after putting the job back into the queue.
     """
     assignment.enter("loading")
@@ -53,8 +53,8 @@ def compute(assignment: JobRun, job: Job) -> Rendering:
 def _go_on(assignment: JobRun) -> None:
     """Before the first step: whether to make it."""
     assignment.stay()
-    if assignment.cancelled.is_set():
-        raise Cancelled("cancelled before its first step")
+    if assignment.canceled.is_set():
+        raise Canceled("canceled before its first step")
     if assignment.runtime.stopping.is_set():
         assignment.give_back()
 
@@ -70,7 +70,7 @@ def _submit(assignment: JobRun, job: Job, network: Any, resumption: RunCheckpoin
             _log.warning("job %s starts over: %s", job.id, error)
             state = None
             ticket = engine.submit(network, job.spec, deadline_s=deadline_s)
-    except Cancelled:
+    except Canceled:
         _give_up_engine(assignment)
         raise
     if state is not None:
@@ -127,9 +127,9 @@ def _show(assignment: JobRun, ticket: RenderFuture) -> None:
 def _result(assignment: JobRun, ticket: RenderFuture) -> Rendering:
     try:
         return ticket.result()
-    except Cancelled:
+    except Canceled:
         assignment.stay()
-        if not assignment.cancelled.is_set():
+        if not assignment.canceled.is_set():
             _give_up_engine(assignment)
         raise
     except LaneError as error:

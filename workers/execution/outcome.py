@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from proxygrad.errors import Cancelled, DeadlineExceeded, ProxyGradError
+from proxygrad.errors import Canceled, DeadlineExceeded, ProxyGradError
 from workers.jobs.repository import Job, Problem
 from workers.queue.leases import Outcome
 
@@ -34,9 +34,9 @@ class RunOutcome:
     @classmethod
     def by(cls, error: Exception, job_id: str) -> RunOutcome:
         """``error`` ended the run of that job. Logged: a line where foreseen, the traceback where not."""
-        if isinstance(error, Cancelled):
+        if isinstance(error, Canceled):
             _log.info("job %s is %s", job_id, error)
-            return cls("cancelled")
+            return cls("canceled")
         if isinstance(error, DeadlineExceeded):
             _log.info("job %s: %s", job_id, error)
             return cls("expired")

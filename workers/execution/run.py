@@ -29,7 +29,7 @@ LIMITS_S: Mapping[Phase, float] = {"reading": 300.0, "loading": 900.0, "storing"
 
 
 class JobRun:
-    """One run in the slot called ``slot``. ``lost`` and ``cancelled`` are set by other threads, for good.
+    """One run in the slot called ``slot``. ``lost`` and ``canceled`` are set by other threads, for good.
 
     ``checkpoints`` are the paths of what the store keeps for this job until its end.
     """
@@ -39,7 +39,7 @@ class JobRun:
         self.slot = slot
         self.runtime = runtime
         self.lost = threading.Event()
-        self.cancelled = threading.Event()
+        self.canceled = threading.Event()
         self.checkpoints: set[str] = set()
         self.phase: Phase = "reading"
         self._since_s = time.monotonic()
@@ -58,7 +58,7 @@ class JobRun:
         """Pass on to ``ticket`` what the run is told and was told; ``deadline_at``: what it knows."""
         with self._lock:
             self._ticket = ticket
-            stopped = self.lost.is_set() or self.cancelled.is_set()
+            stopped = self.lost.is_set() or self.canceled.is_set()
             moved = self._deadline_at != deadline_at
         if stopped:
             ticket.cancel()
@@ -81,7 +81,7 @@ class JobRun:
 
     def cancel(self) -> None:
         """Somebody wants the job stopped."""
-        self.cancelled.set()
+        self.canceled.set()
         self._stop()
 
     def lose(self) -> None:

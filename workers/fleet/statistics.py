@@ -18,7 +18,7 @@ from workers.broker.scripts import Script
 from workers.jobs.repository import Priority, State
 
 #: The states in which jobs end.
-ENDS: tuple[State, ...] = ("succeeded", "failed", "cancelled")
+ENDS: tuple[State, ...] = ("succeeded", "failed", "canceled")
 
 #: What was put back stands before what is older than it; so many of the list are compared.
 _LOOKED_AT = 100

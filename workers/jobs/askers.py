@@ -22,7 +22,7 @@ note_asker(ARGV[3], ARGV[4], true)
 
 @dataclass(frozen=True)
 class Requester:
-    """One caller's interest in a job. ``withdrawn_at``: when it cancelled, in seconds since 1970."""
+    """One caller's interest in a job. ``withdrawn_at``: when it canceled, in seconds since 1970."""
 
     withdrawn_at: float | None = None
 

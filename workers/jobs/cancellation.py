@@ -20,7 +20,7 @@ local function withdraw(id, caller)
     for _, mark in ipairs(redis.call('HVALS', askers)) do
       if mark == '' then
         leave_batches(id, caller)
-        tell_hooks('visualization', id, 'cancelled', caller)
+        tell_hooks('visualization', id, 'canceled', caller)
         tell_withdrawal(id, caller)
         return
       end
@@ -29,7 +29,7 @@ local function withdraw(id, caller)
   if state == 'queued' then
     leave(id)
     redis.call('LREM', POPPED, 0, id)
-    conclude(id, 'cancelled')
+    conclude(id, 'canceled')
     settle(id, 'canceled')
   elseif state == 'running' then
     redis.call('HSETNX', own, 'cancel_requested', NOW_TEXT)

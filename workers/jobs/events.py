@@ -27,7 +27,7 @@ KEPT_S = 3600
 #: A watcher says so again before this many seconds are over, or previews end.
 WATCHED_S = 10
 
-_ENDED = ('{"state":"succeeded"', '{"state":"failed"', '{"state":"cancelled"')
+_ENDED = ('{"state":"succeeded"', '{"state":"failed"', '{"state":"canceled"')
 _ID = re.compile(r"\d{1,20}-\d{1,20}")
 
 #: Functions for Lua, in the library of `workers.broker.scripts`. A stream that cannot be written costs an

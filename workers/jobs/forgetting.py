@@ -1,6 +1,6 @@
 """How a job is forgotten: its record, RQ's entry of it, and whatever the store has, for everybody.
 
-A job that runs is stopped first, and forgotten when it has stopped: until then, and until its artefacts are
+A job that runs is stopped first, and forgotten when it has stopped: until then, and until its artifacts are
 gone, it stands in a set that workers look through. Who asks the question again takes it out of there.
 The store is cleared under a claim (`workers.storage.pins`), so that no run and no collector is at it
 meanwhile.
@@ -48,7 +48,7 @@ end
 if not redis.call('SET', '{claim_key("")}' .. id, token, 'NX', 'EX', claim_s) then return 'claimed' end
 leave(id)
 redis.call('LREM', POPPED, 0, id)
-if state == 'queued' then conclude(id, 'cancelled') end
+if state == 'queued' then conclude(id, 'canceled') end
 for _, registry in ipairs({{FINISHED, FAILED, CANCELED, JOBS}}) do redis.call('ZREM', registry, id) end
 redis.call('DEL', own, entry, 'rq:results:' .. id, 'rq:executions:' .. id, '{pin_key("")}' .. id,
   askers_key(id), events_key(id), watched_key(id), hooks_key(id))

@@ -13,7 +13,7 @@ from proxygrad.spec import Result, StoredSpec
 from workers.jobs import specs
 from workers.jobs.submission import ANONYMOUS, Priority
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+State = Literal["queued", "running", "succeeded", "failed", "canceled"]
 
 
 #: How the fields of the record that hold JSON are read; the others are plain text.
@@ -109,7 +109,7 @@ class Job(_Record):
     @property
     def ended(self) -> bool:
         """Whether the state will not change any more by itself."""
-        return self.state in ("succeeded", "failed", "cancelled")
+        return self.state in ("succeeded", "failed", "canceled")
 
     @property
     def waited_s(self) -> float | None:
@@ -130,7 +130,7 @@ class Job(_Record):
         began = self.started_at is not None and self.started_at <= at
         unseen: dict[str, object] = {} if began else {"started_at": None, "step": 0, "activation": None}
         answer = {"result": None, "images": (), "problem": None}
-        return self.model_copy(update={"state": "cancelled", "finished_at": at, **answer, **unseen})
+        return self.model_copy(update={"state": "canceled", "finished_at": at, **answer, **unseen})
 
     @classmethod
     def from_fields(cls, job_id: str, fields: Mapping[bytes, bytes]) -> Job:

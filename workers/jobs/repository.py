@@ -2,10 +2,10 @@
 
 ::
 
-    queued ──► running ──► succeeded | failed | cancelled
-    queued ──► failed | cancelled    its deadline passed; nobody wants it any more
+    queued ──► running ──► succeeded | failed | canceled
+    queued ──► failed | canceled    its deadline passed; nobody wants it any more
     running ──► queued               its worker died, or gave it back
-    failed | cancelled ──► queued    somebody asked again
+    failed | canceled ──► queued    somebody asked again
 
 The record is a hash of our own beside RQ's; every change of state is one script in Redis, so that of two
 processes that change it at once one comes first and the other sees it. Times are those of Redis' clock.
@@ -115,7 +115,7 @@ class Jobs:
         """Ask ``question`` of ``model``: the job, and whether this call put it into the queue.
 
         The same question has the same id and is computed once: one that waits or runs is joined, one that
-        succeeded is returned as it is. One that failed or was cancelled is queued again, and so is one
+        succeeded is returned as it is. One that failed or was canceled is queued again, and so is one
         whose stored answer is gone. Who joins makes a waiting job interactive and its deadline later, where
         the `VisualizationRequest` says so, and takes back a cancellation.
 
@@ -144,7 +144,7 @@ class Jobs:
     def retry(
         self, job_id: str, *, caller: str | None = None, limits: Limits = DEFAULT_LIMITS
     ) -> tuple[Job, bool] | None:
-        """Queue a failed or cancelled job again, without its deadline; None when Redis knows no such job.
+        """Queue a failed or canceled job again, without its deadline; None when Redis knows no such job.
 
         The job, and whether this call queued it: any other state is left as it is. ``caller``: who asks, by
         default who asked first. Raises `QueueFull` or `QueueMemoryFull`.
@@ -172,9 +172,9 @@ class Jobs:
     def cancel(self, job_id: str, *, caller: str | None = None) -> Job | None:
         """Let nobody compute the job; as it stands then, or None when there is none.
 
-        With a ``caller``, that one withdraws: others who asked keep it, and it is cancelled with the last.
+        With a ``caller``, that one withdraws: others who asked keep it, and it is canceled with the last.
 
-        One that waits is cancelled at once. A run is asked to stop, and cancels it when it does; one that
+        One that waits is canceled at once. A run is asked to stop, and cancels it when it does; one that
         ends well first has succeeded. What has ended stays as it is.
         """
         fields = self._cancel(job_id, caller)

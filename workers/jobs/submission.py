@@ -116,7 +116,7 @@ class Submission:
 
 # `ask` joins what waits or runs, returns what succeeded, and starts again what ended otherwise, or what has
 # no RQ entry any more. `recompute`: the answer is gone from the store. `retry`: only what failed or was
-# cancelled. A limit holds for what would be new, and nothing else.
+# canceled. A limit holds for what would be new, and nothing else.
 _SUBMIT = f"""
 local id, mode, may_create, spec, steps, model, caller, flow = unpack(ARGV, 3, 10)
 local priority, cost, deadline_s, limit, caller_limit, in_flight_limit, hook = unpack(ARGV, 11, 17)
@@ -201,7 +201,7 @@ if (state == 'queued' or state == 'running') and (status == 'queued' or status =
   end
   return record('joined')
 end
-if mode == 'retry' and state ~= 'failed' and state ~= 'cancelled' then return record('joined') end
+if mode == 'retry' and state ~= 'failed' and state ~= 'canceled' then return record('joined') end
 if state == 'succeeded' and mode ~= 'recompute' then
   if redis.call('EXISTS', '{claim_key("")}' .. id) == 0 then
     redis.call('SET', '{pin_key("")}' .. id, 1, 'EX', {PIN_S})

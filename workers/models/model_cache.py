@@ -20,7 +20,7 @@ import torch
 from pydantic import JsonValue
 
 from proxygrad.errors import ModelError, UnknownModel
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from proxygrad.networks.network import Network
 from proxygrad.spec import ModelInfo
 from workers.fleet.catalog import ServedModel
@@ -45,23 +45,23 @@ class ModelChanged(ModelError):
 class ModelCache:
     """Networks by name, for any number of threads. A network itself belongs to the engine's thread."""
 
-    def __init__(self, catalogue: Catalogue, device: str, budget_bytes: int, notes: MetadataCache) -> None:
-        self._catalogue = catalogue
+    def __init__(self, catalog: Catalog, device: str, budget_bytes: int, notes: MetadataCache) -> None:
+        self._catalog = catalog
         self._device = device
         self._notes = notes
-        self._places = MemoryBudget(catalogue.names, budget_bytes)
+        self._places = MemoryBudget(catalog.names, budget_bytes)
         self._infos: dict[str, ModelInfo] = {}
         self._refused: dict[str, dict[str, JsonValue]] = {}  # what the ones that never were ready depended on
 
     @classmethod
-    def open(cls, catalogue: Catalogue, device: str, budget_bytes: int, notes: Path | None) -> Self:
-        """A shelf that knows every model of ``catalogue``; one that cannot be loaded keeps no others away.
+    def open(cls, catalog: Catalog, device: str, budget_bytes: int, notes: Path | None) -> Self:
+        """A shelf that knows every model of ``catalog``; one that cannot be loaded keeps no others away.
 
         ``budget_bytes``: for the weights of all loaded models. ``notes``: a folder for what was found out
         about models, which need not be loaded then at the next start; None: they are.
         """
-        shelf = cls(catalogue, device, budget_bytes, MetadataCache(notes))
-        for name in catalogue.names:
+        shelf = cls(catalog, device, budget_bytes, MetadataCache(notes))
+        for name in catalog.names:
             shelf._survey(name)
         return shelf
 
@@ -69,7 +69,7 @@ class ModelCache:
     def served(self) -> tuple[ServedModel, ...]:
         """What to publish, as it is now: it changes when a model cannot be loaded any more, or can again."""
         found = []
-        for name in self._catalogue.names:
+        for name in self._catalog.names:
             problem = self._places[name].problem
             info = None if problem else self._infos.get(name)
             found.append(ServedModel(name=name, info=info, problem=problem))
@@ -81,8 +81,8 @@ class ModelCache:
 
         Raises `UnknownModel`, or `ModelError` with what is wrong with it.
         """
-        if name not in self._catalogue.names:
-            raise UnknownModel(name, self._catalogue.names)
+        if name not in self._catalog.names:
+            raise UnknownModel(name, self._catalog.names)
         place = self._places[name]
         self._places.use(place)
         try:
@@ -103,18 +103,18 @@ class ModelCache:
         A model that never was ready is tried when its files have changed. Questions about a model with a
         problem are refused at the gateway, so that no job would try it.
         """
-        for name in self._catalogue.names:
+        for name in self._catalog.names:
             place = self._places[name]
             if place.problem is None:
                 continue
-            if name not in self._infos and self._refused.get(name) == self._catalogue.fingerprint(name):
+            if name not in self._infos and self._refused.get(name) == self._catalog.fingerprint(name):
                 continue
             place.tried_s = -math.inf
             self._survey(name)
 
     def _survey(self, name: str) -> None:
         """Find out what a model offers: from its note, or by loading it."""
-        place, fingerprint = self._places[name], self._catalogue.fingerprint(name)
+        place, fingerprint = self._places[name], self._catalog.fingerprint(name)
         note = self._notes.read(name, fingerprint)
         if note is not None and place.problem is None:
             self._infos[name], place.size_bytes = note.info, note.size_bytes
@@ -122,10 +122,10 @@ class ModelCache:
         self._refused[name] = fingerprint
         try:
             with self.lent(name) as network:
-                if self._catalogue.has_weights(name):
+                if self._catalog.has_weights(name):
                     return
                 # Its builder alone decides on the weights, and may draw others each time.
-                place.stays = self._catalogue.load(name, self._device).info.digest != network.info.digest
+                place.stays = self._catalog.load(name, self._device).info.digest != network.info.digest
         except ModelChanged:
             _log.info("model %s is served as its files are now", name)
         except ModelError as error:
@@ -138,7 +138,7 @@ class ModelCache:
         """With ``place.loading`` held: put the network there. Raises `ModelError`."""
         if place.problem is not None and time.monotonic() < place.tried_s + RETRY_S:
             raise ModelError(place.problem.detail)
-        fingerprint = self._catalogue.fingerprint(place.name)
+        fingerprint = self._catalog.fingerprint(place.name)
         self._places.expect(place)
         try:
             network = self._built(place.name)
@@ -149,7 +149,7 @@ class ModelCache:
         self._infos[place.name] = info
         self._places.put(place, network, _size_bytes(network))
         _log.info("model %s: %d layers, %.1f MB", place.name, len(info.layers), place.size_bytes / 1e6)
-        if info != known and self._catalogue.has_weights(place.name):
+        if info != known and self._catalog.has_weights(place.name):
             self._note(place, fingerprint)
         if known is not None and info != known:
             raise ModelChanged(f"the files of model {place.name!r} have changed; ask the question again")
@@ -163,14 +163,14 @@ class ModelCache:
 
     def _built(self, name: str) -> Network:
         try:
-            return self._catalogue.load(name, self._device)
+            return self._catalog.load(name, self._device)
         except (MemoryError, torch.OutOfMemoryError):
             _log.warning("no memory for model %s beside the others; it is tried without the idle ones", name)
         self._places.clear()
         gc.collect()
         if self._device.startswith("cuda"):
             torch.cuda.empty_cache()
-        return self._catalogue.load(name, self._device)
+        return self._catalog.load(name, self._device)
 
 
 def _size_bytes(network: Network) -> int:

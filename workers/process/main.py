@@ -119,7 +119,7 @@ def prepare(settings: Settings) -> tuple[Engine, ModelCache]:
     import torch
 
     from proxygrad.engine.engine import Engine
-    from proxygrad.models import Catalogue
+    from proxygrad.models import Catalog
     from workers.models.model_cache import ModelCache
     from workers.process import memory
     from workers.process.device import choose, choose_precision
@@ -128,9 +128,9 @@ def prepare(settings: Settings) -> tuple[Engine, ModelCache]:
     precision = choose_precision(settings.precision, device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    catalogue = Catalogue.from_file(settings.models_path)
+    catalog = Catalog.from_file(settings.models_path)
     budget_bytes = memory.budget(settings.model_memory_mb, device)
-    models = ModelCache.open(catalogue, device, budget_bytes, settings.home / "models")
+    models = ModelCache.open(catalog, device, budget_bytes, settings.home / "models")
     # On CUDA the engine finds out how many images its memory takes.
     engine = Engine(settings.slots if device == "cpu" else None, precision)
     return engine.start(), models
@@ -186,7 +186,7 @@ def _rounds(runtime: WorkerContext) -> list[PeriodicThread]:
     """What every worker does for all of them, and its word of what it serves."""
     janitor = Janitor(runtime.redis)
     return [
-        PeriodicThread("catalogue", lambda: _publish(runtime), catalog.RENEW_S, runtime.stopping),
+        PeriodicThread("catalog", lambda: _publish(runtime), catalog.RENEW_S, runtime.stopping),
         PeriodicThread("janitor", janitor.sweep, SWEEP_S, runtime.stopping),
         PeriodicThread("books", janitor.tidy, TIDY_S, runtime.stopping),
         PeriodicThread("batches", BatchExpander(runtime).round, expander.LOOK_S, runtime.stopping),

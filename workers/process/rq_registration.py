@@ -15,7 +15,7 @@ from workers.broker.scripts import Script
 #: `rq info` stops listing a killed worker after this long.
 WORKER_TTL_S = 30
 
-_ENROL = f"""
+_ENROLL = f"""
 local worker, ttl_s = ARGV[3], ARGV[4]
 redis.call('DEL', worker)
 redis.call('HSET', worker, unpack(ARGV, 5))
@@ -50,13 +50,13 @@ class RQRegistration:
     """RQ's workers, by the keys of their records. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:
-        self._enrol = Script(redis, _ENROL, "allow-oom")
+        self._enroll = Script(redis, _ENROLL, "allow-oom")
         self._note = Script(redis, _NOTE, "allow-oom")
         self._beat = Script(redis, _BEAT, "allow-oom")
 
-    def enrol(self, worker: str, fields: Fields) -> None:
+    def enroll(self, worker: str, fields: Fields) -> None:
         """Make a worker known, as RQ does at its start."""
-        self._enrol(worker, WORKER_TTL_S, *_flat(fields))
+        self._enroll(worker, WORKER_TTL_S, *_flat(fields))
 
     def note(self, worker: str, fields: Fields, *, ttl_s: int | None = None) -> None:
         """Set fields of its record, and let it be forgotten after ``ttl_s`` seconds."""

@@ -92,14 +92,16 @@ class SlotWorker(SimpleWorker):
     def register_birth(self) -> None:
         """As RQ does, in a full Redis too; the name is new each time."""
         self.birth_date = self.last_heartbeat = datetime.now(UTC)
-        self.enrol()
+        self.enroll()
 
-    def enrol(self) -> None:
+    def enroll(self) -> None:
         """Write RQ's record as it should be now. The process's beat may do so at any moment."""
         with self._telling:
             run = self.assignment
             current = {} if run is None else {"current_job": run.run.job_id}
-            self._runtime.register.enrol(self.key, {**self.serialize(), "state": self.get_state(), **current})
+            self._runtime.register.enroll(
+                self.key, {**self.serialize(), "state": self.get_state(), **current}
+            )
 
     def register_death(self) -> None:
         """As RQ does, in a full Redis too."""

@@ -101,4 +101,4 @@ class SlotPool:
         """Say of all slots that they live."""
         slots = {slot.key: slot for slot in self.live}
         for key in self._runtime.register.beat(list(slots)):
-            slots[key].enrol()
+            slots[key].enroll()

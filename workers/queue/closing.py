@@ -13,14 +13,14 @@ from rq.results import Result as RQResult
 
 from workers.broker.scripts import Script, text
 
-Outcome = Literal["succeeded", "failed", "cancelled", "expired"]
+Outcome = Literal["succeeded", "failed", "canceled", "expired"]
 Closing = Literal["closed", "queued", "lost"]
 
-#: RQ has no kind of result for a cancelled job; a stopped one comes nearest.
+#: RQ has no kind of result for a canceled job; a stopped one comes nearest.
 _KINDS: Mapping[Outcome, RQResult.Type] = {
     "succeeded": RQResult.Type.SUCCESSFUL,
     "failed": RQResult.Type.FAILED,
-    "cancelled": RQResult.Type.STOPPED,
+    "canceled": RQResult.Type.STOPPED,
     "expired": RQResult.Type.FAILED,
 }
 
@@ -41,7 +41,7 @@ if state and holder ~= execution then
 end
 
 local function asked_again()
-  if outcome == 'cancelled' then return not cancel end
+  if outcome == 'canceled' then return not cancel end
   return outcome == 'expired' and (not deadline or tonumber(deadline) > NOW)
 end
 
@@ -71,7 +71,7 @@ local function count_for_worker()
   if redis.call('EXISTS', worker) == 0 then return end
   redis.call('HDEL', worker, 'current_job')
   redis.call('HINCRBYFLOAT', worker, 'total_working_time', ran_s)
-  if outcome == 'cancelled' then return end
+  if outcome == 'canceled' then return end
   redis.call('HINCRBY', worker, outcome == 'succeeded' and 'successful_job_count' or 'failed_job_count', 1)
 end
 
@@ -92,7 +92,7 @@ if outcome == 'succeeded' then learn_pace() end
 if state == 'running' and asked_again() then
   return release(member, false) == 'queued' and 'queued' or 'closed'
 end
-local statuses = {succeeded = 'finished', cancelled = 'canceled'}
+local statuses = {succeeded = 'finished', canceled = 'canceled'}
 if state == 'running' then record() end
 if redis.call('EXISTS', entry_key(id)) == 1 then keep_result() end
 settle(id, statuses[outcome] or 'failed')

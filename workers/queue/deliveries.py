@@ -160,7 +160,7 @@ def _read(delivery_id: str, fields: Mapping[bytes, bytes]) -> Delivery | None:
         return None
 
 
-_COUNTS = ("total", "succeeded", "failed", "cancelled")
+_COUNTS = ("total", "succeeded", "failed", "canceled")
 
 
 class Deliveries:

@@ -107,7 +107,7 @@ local function hook_details(kind, subject)
   local details = {{}}
   local key, names = own_key(subject), {{'activation', 'problem'}}
   if kind == 'batch' then
-    key, names = '{batch_key("")}' .. subject, {{'total', 'succeeded', 'failed', 'cancelled', 'problem'}}
+    key, names = '{batch_key("")}' .. subject, {{'total', 'succeeded', 'failed', 'canceled', 'problem'}}
   end
   for i, value in ipairs(redis.call('HMGET', key, unpack(names))) do
     if value then

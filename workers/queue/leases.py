@@ -48,7 +48,7 @@ if state and state ~= 'queued' then
 end
 redis.call('ZREM', DEADLINES, id)
 if redis.call('HGET', entry, 'status') ~= 'queued' then
-  remove(id) -- cancelled or deleted with RQ since it was popped
+  remove(id) -- canceled or deleted with RQ since it was popped
   return 'over'
 end
 redis.call('ZADD', LEASES, NOW + lease_s, id .. ':' .. execution)
@@ -133,7 +133,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Beat:
-    """What a beat learnt: whether the run still holds its job, and what is wanted of it now.
+    """What a beat learned: whether the run still holds its job, and what is wanted of it now.
 
     ``deadline_at`` is in seconds since 1970 on Redis' clock; it may move while the job runs.
     """
@@ -210,9 +210,9 @@ class Leases:
     def give_back(self, run: Run) -> bool:
         """Let the job wait again in its old turn, no loss counted; False when it was lost before.
 
-        It keeps its checkpoint. A job that is to be cancelled is that instead.
+        It keeps its checkpoint. A job that is to be canceled is that instead.
         """
-        return text(self._give_back(run.member)) in ("queued", "cancelled")
+        return text(self._give_back(run.member)) in ("queued", "canceled")
 
     def close(
         self,
@@ -231,7 +231,7 @@ class Leases:
         ``ran_s`` what RQ counts as working time, ``exc_string`` what it keeps about a failure.
 
         ``closed``: so it is. ``lost``: the run did not hold the job any more; nothing was changed.
-        ``queued``: the job was to be cancelled, or its deadline had passed, but somebody has asked for it
+        ``queued``: the job was to be canceled, or its deadline had passed, but somebody has asked for it
         again since; it waits in its old turn.
         """
         return self._close(

@@ -1,6 +1,6 @@
 """Brings RQ's list and our index together again after other hands were at the list.
 
-`rq requeue`, `rq empty`, a job that was cancelled or deleted with RQ, and RQ's own cleanup, which `rq info`
+`rq requeue`, `rq empty`, a job that was canceled or deleted with RQ, and RQ's own cleanup, which `rq info`
 runs, know the list alone. The difference of the two is found in one script and put right in it, a bounded
 number of jobs at a time. Comparing 10,000 jobs that agree takes Redis some 11 ms (docs/queue.md).
 """
@@ -95,7 +95,7 @@ local function of_list_alone(id)
     end
     if holder then end_lease(id, holder) end
     return abandon(id, true)
-  elseif state == 'failed' or state == 'cancelled' then
+  elseif state == 'failed' or state == 'canceled' then
     return revive(id)
   end
   settle(id, state == 'succeeded' and 'finished' or 'failed')
@@ -186,7 +186,7 @@ class RQReconciler:
         self._forget = Script(redis, _FORGET, "allow-oom")
 
     def reconcile(self, limit: int, *, thoroughly: bool) -> dict[str, str]:
-        """Put at most ``limit`` jobs right: what became of each, `queued`, `failed`, `cancelled`, `dropped`.
+        """Put at most ``limit`` jobs right: what became of each, `queued`, `failed`, `canceled`, `dropped`.
 
         Only where list and index differ in length, unless ``thoroughly``.
         """

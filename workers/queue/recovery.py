@@ -136,7 +136,7 @@ class Janitor:
         """One round: the jobs that were found, and what became of each."""
         found = dict.fromkeys(self.return_stranded(), "queued") | self.reclaim_expired()
         for job_id, outcome in found.items():
-            if outcome in ("queued", "failed", "cancelled"):
+            if outcome in ("queued", "failed", "canceled"):
                 _log.warning("job %s was lost by its worker and is now %s", job_id, outcome)
         moved = self._reconciliation.reconcile(_BATCH, thoroughly=False)
         self._tell(moved)
@@ -152,7 +152,7 @@ class Janitor:
         """Take jobs from runs whose lease has ended, or whose process has vanished
         (`workers.queue.attendance`).
 
-        By job: `queued`, `failed`, `cancelled`, `over` or `stale` (`workers.broker.scripts`).
+        By job: `queued`, `failed`, `canceled`, `over` or `stale` (`workers.broker.scripts`).
         """
         words = self._expired(_BATCH, LEASE_S / 2, 2 * BEAT_S, SWEEP_S)
         flat = [word.decode() for word in words]

@@ -20,7 +20,7 @@ from workers.storage.inventory import Inventory, JobArtifacts, holdings, owner
 from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store, Stored
 
-#: Between rounds, over all workers. Each lists the whole store: of an object store 1000 artefacts a request.
+#: Between rounds, over all workers. Each lists the whole store: of an object store 1000 artifacts a request.
 ROUND_S = 600.0
 #: Nothing goes before it is as old as this: who asked may not have fetched it yet, and what looks left behind
 #: may be of a job that goes on.
@@ -56,7 +56,7 @@ class Collected:
 
     def __str__(self) -> str:
         return (
-            f"removed {self.answers} answers, {self.orphans} jobs' artefacts without an answer, "
+            f"removed {self.answers} answers, {self.orphans} jobs' artifacts without an answer, "
             f"{self.checkpoints} checkpoints and {self.unfinished} unfinished writes, "
             f"{self.removed_bytes / 1e6:.1f} MB; {self.kept_answers} answers are kept, "
             f"{self.kept_bytes / 1e6:.1f} MB in all"
@@ -143,18 +143,18 @@ class GarbageCollector:
             # It was listed minutes ago, perhaps; under a claim no run writes any more.
             if JobArtifacts.of(holding.job_id, self._store.list(holding.job_id)) != holding:
                 return False
-            for artefact in holding.record_first:
+            for artifact in holding.record_first:
                 if not claim.usable:
                     return False
-                self._delete(artefact, done)
-                done.kept_bytes -= artefact.size_bytes
+                self._delete(artifact, done)
+                done.kept_bytes -= artifact.size_bytes
         finally:
             self._claims.release(claim)
         return True
 
-    def _delete(self, artefact: Stored, done: Collected) -> None:
-        self._store.delete(artefact.path)
-        done.removed_bytes += artefact.size_bytes
+    def _delete(self, artifact: Stored, done: Collected) -> None:
+        self._store.delete(artifact.path)
+        done.removed_bytes += artifact.size_bytes
 
     def _go_on(self) -> None:
         if self._stopping.is_set():

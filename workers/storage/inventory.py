@@ -26,9 +26,9 @@ CHECKPOINT = "checkpoint"
 _OURS = re.compile(r"([0-9a-f]{32})/[^/]+")
 
 
-def owner(artefact: Stored) -> str | None:
-    """The job an artefact is of; None for what is no job's."""
-    found = _OURS.fullmatch(artefact.path)
+def owner(artifact: Stored) -> str | None:
+    """The job an artifact is of; None for what is no job's."""
+    found = _OURS.fullmatch(artifact.path)
     return found[1] if found else None
 
 
@@ -37,39 +37,39 @@ class JobArtifacts:
     """Everything in the store of one job, by path."""
 
     job_id: str
-    artefacts: tuple[Stored, ...]
+    artifacts: tuple[Stored, ...]
 
     @classmethod
-    def of(cls, job_id: str, artefacts: Iterable[Stored]) -> Self:
-        """Of these artefacts, in whatever order they come."""
-        return cls(job_id, tuple(sorted(artefacts)))
+    def of(cls, job_id: str, artifacts: Iterable[Stored]) -> Self:
+        """Of these artifacts, in whatever order they come."""
+        return cls(job_id, tuple(sorted(artifacts)))
 
     @property
     def size_bytes(self) -> int:
-        """Of all artefacts."""
-        return sum(artefact.size_bytes for artefact in self.artefacts)
+        """Of all artifacts."""
+        return sum(artifact.size_bytes for artifact in self.artifacts)
 
     @property
     def answered_at(self) -> float | None:
         """When the record was written; None while there is no answer. An empty record is none."""
         record = result_path(self.job_id)
-        found = (each.modified_at for each in self.artefacts if each.path == record and each.size_bytes)
+        found = (each.modified_at for each in self.artifacts if each.path == record and each.size_bytes)
         return next(found, None)
 
     @property
     def touched_at(self) -> float:
         """When anything of it was last written."""
-        return max(artefact.modified_at for artefact in self.artefacts)
+        return max(artifact.modified_at for artifact in self.artifacts)
 
     @property
     def record_first(self) -> list[Stored]:
         """The order in which to remove it: a record is never there without its images."""
-        return sorted(self.artefacts, key=lambda artefact: artefact.path != result_path(self.job_id))
+        return sorted(self.artifacts, key=lambda artifact: artifact.path != result_path(self.job_id))
 
     @property
     def checkpoints(self) -> list[Stored]:
         """Where its job could go on."""
-        return [each for each in self.artefacts if each.path.startswith(f"{self.job_id}/{CHECKPOINT}")]
+        return [each for each in self.artifacts if each.path.startswith(f"{self.job_id}/{CHECKPOINT}")]
 
 
 def holdings(store: Store, go_on: Callable[[], None]) -> Iterator[JobArtifacts]:
@@ -81,7 +81,7 @@ def holdings(store: Store, go_on: Callable[[], None]) -> Iterator[JobArtifacts]:
     ours = ((job_id, each) for each in store.list() if (job_id := owner(each)))
     for job_id, found in groupby(ours, key=lambda pair: pair[0]):
         go_on()
-        yield JobArtifacts.of(job_id, (artefact for _, artefact in found))
+        yield JobArtifacts.of(job_id, (artifact for _, artifact in found))
 
 
 @dataclass

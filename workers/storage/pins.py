@@ -37,7 +37,7 @@ return 1
 """
 
 # A record that says `succeeded` goes in the same step: nobody is told of an image that is about to go. What
-# failed or was cancelled has promised none, and its record stays to say why.
+# failed or was canceled has promised none, and its record stays to say why.
 _CLAIM = """#!lua flags=allow-oom
 local pin, claim, own, entry, finished, results = unpack(KEYS)
 local id, token, claim_s, damaged = unpack(ARGV)

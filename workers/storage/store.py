@@ -1,4 +1,4 @@
-"""The artefact store: bytes under a path, written once, never seen half.
+"""The artifact store: bytes under a path, written once, never seen half.
 
 A directory, or any object store that obstore knows (S3, GCS, Azure), by URL. A write either happens as a
 whole or not at all; of two writers of one path the first wins and the second is told so.
@@ -36,7 +36,7 @@ _UNFINISHED = re.compile(r".+#[0-9]+")
 
 
 class Stored(NamedTuple):
-    """One artefact of a store; ``modified_at`` in seconds since 1970, by the clock of the store."""
+    """One artifact of a store; ``modified_at`` in seconds since 1970, by the clock of the store."""
 
     path: str
     size_bytes: int
@@ -44,7 +44,7 @@ class Stored(NamedTuple):
 
 
 class Store:
-    """Write-once artefacts. Safe to share between threads and processes."""
+    """Write-once artifacts. Safe to share between threads and processes."""
 
     def __init__(self, objects: ObjectStore, url: str, directory: Path | None = None) -> None:
         self._objects = objects
@@ -69,7 +69,7 @@ class Store:
             _make_writable(directory)
             return cls(LocalStore(directory, automatic_cleanup=True), url, directory)
         except (BaseError, OSError, ValueError) as exc:
-            raise StorageError(f"cannot open the artefact store {url!r}: {_reason(exc)}") from exc
+            raise StorageError(f"cannot open the artifact store {url!r}: {_reason(exc)}") from exc
 
     def put(self, path: str, data: bytes) -> bool:
         """Store ``data``; False when there was something at ``path`` already, which is kept.
@@ -173,12 +173,12 @@ class Store:
     def _unwritten(self, path: str, data: bytes, exc: Exception) -> StorageError:
         if _os_error(exc) in _FULL:
             return StorageFull(
-                f"the artefact store {self.url} is full: no room for the {len(data)} bytes of {path}"
+                f"the artifact store {self.url} is full: no room for the {len(data)} bytes of {path}"
             )
         return self._trouble(f"write {path} to", exc)
 
     def _trouble(self, attempt: str, exc: Exception) -> StorageError:
-        return StorageError(f"cannot {attempt} the artefact store {self.url}: {_reason(exc)}")
+        return StorageError(f"cannot {attempt} the artifact store {self.url}: {_reason(exc)}")
 
 
 def _make_writable(directory: Path) -> None:

@@ -11,7 +11,7 @@ from service.client import values
 from service.client._async.pages import paged
 from service.client._async.resource import Resource
 from service.client._async.transport import Wire
-from service.client.errors import Cancelled, Failed, StillRunning
+from service.client.errors import Canceled, Failed, StillRunning
 from service.client.files import AtlasFormat, save, sheet_format_of
 from service.client.progress import showing
 from service.client.retries import Call
@@ -65,10 +65,10 @@ class AskedBatch(Resource[Batch]):
             self.check()
 
     def check(self) -> None:
-        """Raise `Failed` or `Cancelled` where it has ended so; what pictures there are can be had still."""
+        """Raise `Failed` or `Canceled` where it has ended so; what pictures there are can be had still."""
         counts, total = self.answer.counts, self.answer.units.total
-        if self.answer.state in ("failed", "cancelled"):
-            kind = Failed if self.answer.state == "failed" else Cancelled
+        if self.answer.state in ("failed", "canceled"):
+            kind = Failed if self.answer.state == "failed" else Canceled
             more = f" with {counts.succeeded} of {total} units answered and {counts.failed} failed"
             raise kind(f"batch {self.answer.id}", self.answer.state, self.answer.problem, more)
 

@@ -11,7 +11,7 @@ from typing import Self, Unpack
 import anyio
 
 from proxygrad.spec import Role
-from service.client._async import catalogue
+from service.client._async import catalog
 from service.client._async.batches import AskedBatch, BatchShown, Units
 from service.client._async.events import Event
 from service.client._async.standing import KnownBatch, KnownVisualization
@@ -39,7 +39,7 @@ class AsyncVisualization(KnownVisualization):
         """Until it has ended; returns itself.
 
         ``progress``: True for a bar on standard error, or what to call with `answer` whenever it changes.
-        Raises `Failed` or `Cancelled`, unless ``check`` is False, and `StillRunning` after ``timeout_s``.
+        Raises `Failed` or `Canceled`, unless ``check`` is False, and `StillRunning` after ``timeout_s``.
         """
         await self._asked.wait(progress, timeout_s, check)
         return self
@@ -83,7 +83,7 @@ class AsyncVisualization(KnownVisualization):
         return self
 
     async def retry(self) -> Self:
-        """Queue it again, if it has failed or was cancelled. Raises `Conflict` where it has succeeded."""
+        """Queue it again, if it has failed or was canceled. Raises `Conflict` where it has succeeded."""
         await self._asked.retry()
         return self
 
@@ -223,7 +223,7 @@ class AsyncClient:
         state: State | Sequence[State] | None = None,
     ) -> AsyncGenerator[Summary, None]:
         """What was asked within a week, the newest first, page by page as it is gone through."""
-        return catalogue.visualizations(self._wire, model, layer, state)
+        return catalog.visualizations(self._wire, model, layer, state)
 
     async def batch(self, *, units: Units = "all", **template: Unpack[TemplateFields]) -> AsyncBatch:
         """Ask the same of many units of a layer: all, a range, or a list."""
@@ -241,21 +241,21 @@ class AsyncClient:
         state: BatchState | Sequence[BatchState] | None = None,
     ) -> AsyncGenerator[AsyncBatch, None]:
         """Those of this key, the newest first."""
-        found = catalogue.batches(self._wire, model, layer, state)
+        found = catalog.batches(self._wire, model, layer, state)
         return (AsyncBatch(asked) async for asked in found)
 
     async def models(self) -> list[ModelAnswer]:
         """Every model that the service knows, ready or not."""
-        return await catalogue.models(self._wire)
+        return await catalog.models(self._wire)
 
     async def model(self, name: str) -> ModelAnswer:
         """One model, ready or not."""
-        return await catalogue.model(self._wire, name)
+        return await catalog.model(self._wire, name)
 
     async def layers(self, model: str) -> list[LayerAnswer]:
         """The layers of a model, with their unit counts."""
-        return await catalogue.layers(self._wire, model)
+        return await catalog.layers(self._wire, model)
 
     async def layer(self, model: str, name: str) -> LayerAnswer:
         """One layer of a model."""
-        return await catalogue.layer(self._wire, model, name)
+        return await catalog.layer(self._wire, model, name)

@@ -39,7 +39,7 @@ POLL_S = 1.0
 
 @dataclass(frozen=True)
 class StateEvent:
-    """It is in another state; ``problem`` says why it failed or was cancelled."""
+    """It is in another state; ``problem`` says why it failed or was canceled."""
 
     state: State
     problem: Problem | None

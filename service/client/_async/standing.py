@@ -33,7 +33,7 @@ class KnownVisualization:
 
     @property
     def state(self) -> State:
-        """`queued`, `running`, `succeeded`, `failed` or `cancelled`."""
+        """`queued`, `running`, `succeeded`, `failed` or `canceled`."""
         return self.answer.state
 
     @property
@@ -53,12 +53,12 @@ class KnownVisualization:
 
     @property
     def problem(self) -> Problem | None:
-        """Why there is no result; None unless failed or cancelled."""
+        """Why there is no result; None unless failed or canceled."""
         return self.answer.problem
 
     @property
     def result(self) -> Result:
-        """What came out. Raises `Failed` or `Cancelled`, and `LookupError` before it has ended."""
+        """What came out. Raises `Failed` or `Canceled`, and `LookupError` before it has ended."""
         self._asked.check()
         if self.answer.result is None:
             raise LookupError(f"visualization {self.id} is {self.state}: wait for its result")
@@ -91,7 +91,7 @@ class KnownBatch:
 
     @property
     def state(self) -> BatchState:
-        """`running`, `succeeded`, `failed` or `cancelled`."""
+        """`running`, `succeeded`, `failed` or `canceled`."""
         return self.answer.state
 
     @property

@@ -14,7 +14,7 @@ from service.client import values
 from service.client._async.events import BASE, Event, ProgressEvent, StateEvent, followed, look
 from service.client._async.resource import Resource
 from service.client._async.transport import Wire
-from service.client.errors import Cancelled, Failed, StillRunning
+from service.client.errors import Canceled, Failed, StillRunning
 from service.client.files import ImageFormat, format_of, save
 from service.client.progress import showing
 from service.client.retries import Call
@@ -69,8 +69,8 @@ class Asked(Resource[Visualization]):
             self.check()
 
     def check(self) -> None:
-        """Raise `Failed` or `Cancelled` where it has ended so."""
-        kinds = {"failed": Failed, "cancelled": Cancelled}
+        """Raise `Failed` or `Canceled` where it has ended so."""
+        kinds = {"failed": Failed, "canceled": Canceled}
         kind = kinds.get(self.answer.state)
         if kind is not None:
             raise kind(f"visualization {self.answer.id}", self.answer.state, self.answer.problem)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from proxygrad.spec import Role
-from service.client._async import catalogue
+from service.client._async import catalog
 from service.client._async.batches import AskedBatch, BatchShown, Units
 from service.client._async.events import Event
 from service.client._async.standing import KnownBatch, KnownVisualization
@@ -36,7 +36,7 @@ class Visualization(KnownVisualization):
         """Until it has ended; returns itself.
 
         ``progress``: True for a bar on standard error, or what to call with `answer` whenever it changes.
-        Raises `Failed` or `Cancelled`, unless ``check`` is False, and `StillRunning` after ``timeout_s``.
+        Raises `Failed` or `Canceled`, unless ``check`` is False, and `StillRunning` after ``timeout_s``.
         """
         run(self._asked.wait(progress, timeout_s, check))
         return self
@@ -80,7 +80,7 @@ class Visualization(KnownVisualization):
         return self
 
     def retry(self) -> Self:
-        """Queue it again, if it has failed or was cancelled. Raises `Conflict` where it has succeeded."""
+        """Queue it again, if it has failed or was canceled. Raises `Conflict` where it has succeeded."""
         run(self._asked.retry())
         return self
 
@@ -213,7 +213,7 @@ class Client:
         state: State | Sequence[State] | None = None,
     ) -> Iterator[Summary]:
         """What was asked within a week, the newest first, page by page as it is gone through."""
-        return each(catalogue.visualizations(self._wire, model, layer, state))
+        return each(catalog.visualizations(self._wire, model, layer, state))
 
     def batch(self, *, units: Units = "all", **template: Unpack[TemplateFields]) -> Batch:
         """Ask the same of many units of a layer: all, a range, or a list."""
@@ -231,20 +231,20 @@ class Client:
         state: BatchState | Sequence[BatchState] | None = None,
     ) -> Iterator[Batch]:
         """Those of this key, the newest first."""
-        return (Batch(asked) for asked in each(catalogue.batches(self._wire, model, layer, state)))
+        return (Batch(asked) for asked in each(catalog.batches(self._wire, model, layer, state)))
 
     def models(self) -> list[ModelAnswer]:
         """Every model that the service knows, ready or not."""
-        return run(catalogue.models(self._wire))
+        return run(catalog.models(self._wire))
 
     def model(self, name: str) -> ModelAnswer:
         """One model, ready or not."""
-        return run(catalogue.model(self._wire, name))
+        return run(catalog.model(self._wire, name))
 
     def layers(self, model: str) -> list[LayerAnswer]:
         """The layers of a model, with their unit counts."""
-        return run(catalogue.layers(self._wire, model))
+        return run(catalog.layers(self._wire, model))
 
     def layer(self, model: str, name: str) -> LayerAnswer:
         """One layer of a model."""
-        return run(catalogue.layer(self._wire, model, name))
+        return run(catalog.layer(self._wire, model, name))

@@ -197,10 +197,10 @@ def test_of_another_question_weights_or_version_it_says_what_differs() -> None:
             taken.check(spec, NETWORK.info.model_copy(update={field: value}))
 
 
-def test_a_preset_and_the_same_spelt_out_are_one_question() -> None:
+def test_a_preset_and_the_same_spelled_out_are_one_question() -> None:
     spec, taken = half_way(preset="fast", steps=STEPS, step_size=0.05)
-    spelt: dict[str, Any] = {"gaf": "log", "parameterization": "fourier", "slope": 0.02}
-    taken.check(ask(**spelt), NETWORK.info)
+    spelled: dict[str, Any] = {"gaf": "log", "parameterization": "fourier", "slope": 0.02}
+    taken.check(ask(**spelled), NETWORK.info)
     assert spec.preset == "fast"
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad.engine.evaluation import SHIFTS, evaluate, shifted
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel, Energy, Logit, Neuron, Objective
 from proxygrad.spec import Result, Spec
@@ -116,7 +116,7 @@ def test_shifted_copies_go_no_further_than_the_layer_that_is_asked_about() -> No
 
 
 def test_what_the_working_copy_says_is_what_the_network_says() -> None:
-    network = Catalogue.from_file().load("digits")
+    network = Catalog.from_file().load("digits")
     image = torch.rand((1, 32, 32), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         exact = network.read(torch.stack([image, *shifted(image, seed=3)]), ["layer3", "fc"])

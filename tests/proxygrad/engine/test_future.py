@@ -10,7 +10,7 @@ import pytest
 from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.engine import Engine
 from proxygrad.engine.future import RenderFuture
-from proxygrad.errors import Cancelled, CheckpointMismatch
+from proxygrad.errors import Canceled, CheckpointMismatch
 from tests.support.engine_requests import ENDLESS, ask, until
 from tests.support.networks import small
 from tests.support.slow_network import slow
@@ -31,7 +31,7 @@ def test_the_time_that_remains_is_told_by_the_pace() -> None:
     assert ticket.remaining_s == 0.0
 
 
-def test_a_ticket_that_waits_is_cancelled_at_once_while_the_device_is_busy() -> None:
+def test_a_ticket_that_waits_is_canceled_at_once_while_the_device_is_busy() -> None:
     network, pace = slow()
     with Engine(max_lanes=1) as engine:
         running = engine.submit(network, ask(steps=ENDLESS))
@@ -40,13 +40,13 @@ def test_a_ticket_that_waits_is_cancelled_at_once_while_the_device_is_busy() -> 
         pace.hold()
         try:
             waiting.cancel()
-            with pytest.raises(Cancelled, match="before its first step"):
+            with pytest.raises(Canceled, match="before its first step"):
                 waiting.result(0)
             running.cancel()
             assert not running.wait(0.05)
         finally:
             pace.going.set()
-        with pytest.raises(Cancelled, match="after step"):
+        with pytest.raises(Canceled, match="after step"):
             running.result(60)
 
 

@@ -112,7 +112,7 @@ def test_the_best_image_is_kept() -> None:
 
 
 def test_the_proxy_revives_a_dead_unit_and_plain_ascent_does_not() -> None:
-    """`Dead` is 0 with gradient 0 below 0.75, so plain ascent never leaves grey, by construction."""
+    """`Dead` is 0 with gradient 0 below 0.75, so plain ascent never leaves gray, by construction."""
     network = Network(Dead(), (1, 8, 8), name="dead")
     settings = {"layer": "relu", "step_size": 0.2}
     plain, proxy = run(network, [lane(network, slope=0.0, **settings), lane(network, slope=0.05, **settings)])

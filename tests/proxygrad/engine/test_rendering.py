@@ -59,7 +59,7 @@ def test_the_start_is_a_given_image_where_one_was_given() -> None:
 
 
 def test_the_achieved_activation_is_of_the_bytes_and_stuck_is_of_the_image() -> None:
-    """`Dead` on grey is 0 with no gradient: stuck, also where its PNG is another image by 8-bit rounding."""
+    """`Dead` on gray is 0 with no gradient: stuck, also where its PNG is another image by 8-bit rounding."""
     network = Network(Dead(), (1, 8, 8), name="dead")
     spec = Spec(model="dead", layer="relu", unit=0, slope=0.0, steps=3)
     (outcome,) = maximize(network, Channel("relu", 0), slope=0.0, steps=3)
@@ -71,7 +71,7 @@ def test_the_achieved_activation_is_of_the_bytes_and_stuck_is_of_the_image() -> 
 
 
 class Falling(nn.Module):
-    """``f(20 · mean(x) + shift)``: one unit behind one activation, on grey at ``f(10 + shift)``."""
+    """``f(20 · mean(x) + shift)``: one unit behind one activation, on gray at ``f(10 + shift)``."""
 
     def __init__(self, activation: nn.Module, shift: float) -> None:
         super().__init__()

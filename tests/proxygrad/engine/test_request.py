@@ -13,7 +13,7 @@ from proxygrad.engine.engine import Engine
 from proxygrad.engine.request import RenderRequest
 from proxygrad.errors import CheckpointMismatch
 from proxygrad.images import decode_png
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from proxygrad.networks.network import Network
 from proxygrad.optim.diversity import similarity
 from proxygrad.spec import Result, Spec
@@ -24,7 +24,7 @@ from tests.support.networks import small
 
 @pytest.fixture(scope="module")
 def digits() -> Network:
-    return Catalogue.from_file(None).load("digits")
+    return Catalog.from_file(None).load("digits")
 
 
 def test_images_are_those_of_the_seeds_and_the_best_of_them_is_the_result(digits: Network) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from proxygrad.engine.engine import Engine
-from proxygrad.errors import Cancelled, DeadlineExceeded, InvalidRequest, LaneError, OutOfMemory
+from proxygrad.errors import Canceled, DeadlineExceeded, InvalidRequest, LaneError, OutOfMemory
 from proxygrad.networks.network import Network
 from proxygrad.spec import Spec
 from tests.proxygrad.engine.test_capacity import tight
@@ -19,7 +19,7 @@ from tests.support.networks import Small, small
 
 
 @pytest.mark.parametrize("ending", ["cancel", "deadline"])
-def test_all_lanes_are_stopped_together_and_leave_the_neighbour(ending: str) -> None:
+def test_all_lanes_are_stopped_together_and_leave_the_neighbor(ending: str) -> None:
     network = small()
     with Engine() as engine:
         ticket = engine.submit(network, ask(steps=ENDLESS, images=3, compare=True))
@@ -29,7 +29,7 @@ def test_all_lanes_are_stopped_together_and_leave_the_neighbour(ending: str) -> 
             ticket.cancel()
         else:
             ticket.extend_deadline(0)
-        with pytest.raises((Cancelled, DeadlineExceeded)):
+        with pytest.raises((Canceled, DeadlineExceeded)):
             ticket.result(30)
         step = other.progress.step
         until(lambda: other.progress.step > step + 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxygrad.errors import UnknownModel
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from tests.support.configured_networks import save_weights, table
 
 
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def taken(folder: Path, name: str = "a") -> object:
-    return Catalogue.from_file(folder / "models.toml").fingerprint(name)
+    return Catalog.from_file(folder / "models.toml").fingerprint(name)
 
 
 def test_it_is_the_same_as_long_as_nothing_changes(folder: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from proxygrad.models.torchvision_compat import import_torchvision
 from proxygrad.networks.network import Network
 from proxygrad.spec import Stage
@@ -49,7 +49,7 @@ def test_each_call_of_a_reused_rectifier_is_a_layer_of_its_own() -> None:
 
 
 def test_the_bundled_network() -> None:
-    found = places(Catalogue.from_file().load("digits"))
+    found = places(Catalog.from_file().load("digits"))
     assert found["layer3.bn1"] == (PRE, "relu")
     assert found["layer3.bn2"] == NEITHER, "the shortcut is added before the rectifier"
     assert found["layer3"] == found["layer3.relu2"] == (POST, "relu")

@@ -95,7 +95,7 @@ def test_activations_that_a_tool_stored_on_the_module_do_not_stop_the_copy() -> 
 
 
 @pytest.mark.parametrize("normed", [parametrizations.weight_norm, parametrizations.spectral_norm])
-def test_reparameterised_weights_are_copied(normed: Any) -> None:
+def test_reparameterized_weights_are_copied(normed: Any) -> None:
     module = Small()
     normed(module.conv)
     module.eval()
@@ -154,7 +154,7 @@ def quantized() -> nn.Module:
         (lambda: with_buffer(torch.tensor([torch.inf])), "'extra' holds values that are not finite"),
         (lambda: Small().to("meta"), "'conv.weight' is on the meta device and has no values"),
         (lambda: with_buffer(torch.zeros(1, device="meta")), "'extra' is on the meta device"),
-        (lambda: with_attribute(fc=nn.LazyLinear(4)), "'fc.weight' is not initialised yet: run the module"),
+        (lambda: with_attribute(fc=nn.LazyLinear(4)), "'fc.weight' is not initialized yet: run the module"),
         (
             lambda: Small().to(torch.complex64),
             "parameter 'conv.weight' is torch.complex64; only floating-point",

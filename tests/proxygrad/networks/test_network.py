@@ -54,13 +54,13 @@ def test_the_forward_pass_ends_at_the_layer() -> None:
     assert network.activations(torch.rand((1, 3, 16, 16)), "conv2").shape == (1, 6, 8, 8)
 
 
-def test_images_are_normalised_with_mean_and_std() -> None:
+def test_images_are_normalized_with_mean_and_std() -> None:
     module, images = Small().eval(), torch.rand((1, 3, 16, 16))
     network = Network(module, (3, 16, 16), mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
-    normalised = (images - torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)) / torch.tensor(
+    normalized = (images - torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)) / torch.tensor(
         [0.5, 0.6, 0.7]
     ).view(1, 3, 1, 1)
-    torch.testing.assert_close(network.activations(images, "fc"), module(normalised))
+    torch.testing.assert_close(network.activations(images, "fc"), module(normalized))
 
 
 def test_the_module_is_left_as_it_was() -> None:
@@ -78,7 +78,7 @@ def test_the_module_is_left_as_it_was() -> None:
     assert not any(child._forward_hooks for child in network.module.modules())
 
 
-def test_the_digest_is_of_weights_origin_and_normalisation() -> None:
+def test_the_digest_is_of_weights_origin_and_normalization() -> None:
     def digest(module: nn.Module, mean: tuple[float, ...] = (0.0, 0.0, 0.0), origin: str = "") -> str:
         return Network(module, (3, 16, 16), mean=mean, origin=origin).info.digest
 

@@ -25,7 +25,7 @@ def test_a_channel_is_its_mean() -> None:
     assert Channel("tokens", 2)(READ).tolist() == expected
 
 
-def test_a_neuron_is_one_value_and_the_centre_unless_told() -> None:
+def test_a_neuron_is_one_value_and_the_center_unless_told() -> None:
     assert Neuron("map", 2, (0, 3))(READ).tolist() == [MAP[0, 2, 0, 3], MAP[1, 2, 0, 3]]
     assert Neuron("map", 2).at(SHAPES) == Neuron("map", 2, (2, 2))
     assert Neuron("tokens", 1, (3,))(READ).tolist() == [TOKENS[0, 3, 1], TOKENS[1, 3, 1]]

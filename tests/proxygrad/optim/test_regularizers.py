@@ -15,7 +15,7 @@ def images(batch: int = 2, size: tuple[int, int] = (7, 9)) -> Tensor:
     return torch.rand((batch, 3, *size), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def test_total_variation_is_the_mean_difference_of_neighbours() -> None:
+def test_total_variation_is_the_mean_difference_of_neighbors() -> None:
     batch = images()
     _, channels, height, width = batch.shape
     for image, value in zip(batch, total_variation(batch), strict=True):
@@ -31,13 +31,13 @@ def test_total_variation_is_the_mean_difference_of_neighbours() -> None:
         assert float(value) == pytest.approx(total / (channels * height * width), rel=1e-12)
 
 
-def test_total_variation_of_a_checkerboard_and_of_grey() -> None:
+def test_total_variation_of_a_checkerboard_and_of_gray() -> None:
     board = (torch.arange(16).view(4, 4) + torch.arange(4).view(4, 1)) % 2
     pair = torch.stack([board.double(), torch.full((4, 4), 0.3, dtype=torch.float64)]).unsqueeze(1)
     assert total_variation(pair).tolist() == [24 / 16, 0.0]
 
 
-def test_l2_is_the_mean_squared_distance_from_grey() -> None:
+def test_l2_is_the_mean_squared_distance_from_gray() -> None:
     batch = images()
     expected = [sum((float(v) - 0.5) ** 2 for v in image.flatten()) / image.numel() for image in batch]
     assert l2(batch).tolist() == pytest.approx(expected, rel=1e-12)

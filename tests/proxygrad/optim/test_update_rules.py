@@ -25,7 +25,7 @@ def test_a_step_has_the_length_asked_for_at_any_scale(scale: float) -> None:
     assert torch.equal(moved.sign(), gradient.sign())
 
 
-def test_an_image_without_gradient_stays_and_its_neighbour_moves() -> None:
+def test_an_image_without_gradient_stays_and_its_neighbor_moves() -> None:
     gradient = torch.zeros((2, 1, 4, 4))
     gradient[1] = 1.0
     images = torch.full((2, 1, 4, 4), 0.5)
@@ -64,7 +64,7 @@ def run(rule: UpdateRule, params: Tensor, grads: list[Tensor], rates: Tensor) ->
 
 
 def torch_optimum(make: Callable[[list[Tensor]], torch.optim.Optimizer], grads: list[Tensor]) -> Tensor:
-    """One lane at a time, by torch's own optimiser, which descends: hence the sign."""
+    """One lane at a time, by torch's own optimizer, which descends: hence the sign."""
     ends = []
     for lane in range(len(grads[0])):
         params = torch.zeros_like(grads[0][lane]).requires_grad_()
@@ -77,14 +77,14 @@ def torch_optimum(make: Callable[[list[Tensor]], torch.optim.Optimizer], grads: 
     return torch.stack(ends)
 
 
-def test_adam_is_torchs_adam_of_the_normalised_gradient() -> None:
+def test_adam_is_torchs_adam_of_the_normalized_gradient() -> None:
     grads = gradients(7)
     ours = run(update_rules.Adam(), torch.zeros_like(grads[0]), grads, torch.full((3,), 0.05))
     theirs = torch_optimum(lambda params: torch.optim.Adam(params, lr=0.05), grads)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
-def test_sgd_is_torchs_sgd_with_momentum_of_the_normalised_gradient() -> None:
+def test_sgd_is_torchs_sgd_with_momentum_of_the_normalized_gradient() -> None:
     grads = gradients(7)
     ours = run(update_rules.Sgd(), torch.zeros_like(grads[0]), grads, torch.full((3,), 0.05))
     theirs = torch_optimum(lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9), grads)
@@ -145,7 +145,7 @@ def test_no_gradient_no_step(name: UpdateName, gaf: GafName) -> None:
 
 
 @pytest.mark.parametrize("gaf", GAF_NAMES)
-def test_a_normalised_step_has_its_length_under_every_gradient_activation(gaf: GafName) -> None:
+def test_a_normalized_step_has_its_length_under_every_gradient_activation(gaf: GafName) -> None:
     (gradient,) = gradients(1)
     rates = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
     moved = run(update_rules.Normalized(gaf), torch.zeros_like(gradient), [gradient], rates)

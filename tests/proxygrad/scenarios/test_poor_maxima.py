@@ -1,7 +1,7 @@
 """Functions on which plain activation maximization provably stops at a poor maximum, by hand.
 
 The kinds are those that Linse, Barth and Martinetz name (arXiv 2410.16958): sparse gradients, a race of
-patterns, local maxima that Leaky ReLUs keep. Each is climbed from grey by the same ascent, with slope 0 and
+patterns, local maxima that Leaky ReLUs keep. Each is climbed from gray by the same ascent, with slope 0 and
 with a proxy.
 """
 
@@ -21,7 +21,7 @@ from proxygrad.optim.update_rules import normalized_ascent, rate
 def climb(
     unit: Callable[[Tensor], Tensor], pixels: int, slope: float, proxy: str
 ) -> tuple[list[float], float]:
-    """Normalised ascent from grey, 100 steps from 0.1 down: the last image and the unit's true value."""
+    """Normalized ascent from gray, 100 steps from 0.1 down: the last image and the unit's true value."""
     images = torch.full((1, 1, 1, pixels), 0.5, dtype=torch.float64)
     for step in range(100):
         images.requires_grad_()
@@ -48,7 +48,7 @@ def test_sparse_gradient_a_unit_behind_two_silent_rectifiers(proxy: str) -> None
 
 @READINGS
 def test_sparse_gradient_a_part_of_the_image_that_is_never_asked(proxy: str) -> None:
-    """f = a + 3 relu(b - 3/4): from grey b's derivative is always 0; plain ends at (1, 1/2), not (1, 1)."""
+    """f = a + 3 relu(b - 3/4): from gray b's derivative is always 0; plain ends at (1, 1/2), not (1, 1)."""
 
     def unit(x: Tensor) -> Tensor:
         return x[0] + 3 * functional.relu(x[1] - 0.75)
@@ -61,7 +61,7 @@ def test_sparse_gradient_a_part_of_the_image_that_is_never_asked(proxy: str) -> 
 def test_race_of_patterns_the_first_to_grow_locks_the_other_in(proxy: str) -> None:
     """f = a + relu(4b - 2a - 3/2) over the unit square.
 
-    From grey the rectifier is shut and the gradient (1, 0): a wins, which shuts it further, and (1, 1/2) with
+    From gray the rectifier is shut and the gradient (1, 0): a wins, which shuts it further, and (1, 1/2) with
     f = 1 is a local maximum. The global one is f(0, 1) = 5/2. With slope s the gradient is (1 - 2s, 4s): a
     still wins at first, yet b grows behind it until the rectifier opens, where the gradient is (-1, 4).
     """

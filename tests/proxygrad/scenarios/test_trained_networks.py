@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxygrad.engine.engine import Engine
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from proxygrad.networks.network import Network
 from proxygrad.spec import Result, Spec
 
@@ -27,7 +27,7 @@ mean = [0.485, 0.456, 0.406]
 std = [0.229, 0.224, 0.225]
 """
 
-#: Units whose activation is exactly 0 around grey at 112 px, with seed 0.
+#: Units whose activation is exactly 0 around gray at 112 px, with seed 0.
 DEAD = [
     ("features.7", "channel", 1),
     ("features.7", "neuron", 1),
@@ -39,10 +39,10 @@ DEAD = [
 
 
 @pytest.fixture(scope="module")
-def models(shared_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+def models(shared_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     path = tmp_path_factory.mktemp("models") / "models.toml"
     path.write_text(MODELS.format(folder=shared_models))
-    return Catalogue.from_file(path)
+    return Catalog.from_file(path)
 
 
 def visualize(network: Network, specs: list[Spec]) -> list[Result]:
@@ -50,7 +50,7 @@ def visualize(network: Network, specs: list[Spec]) -> list[Result]:
         return [ticket.result(120).result for ticket in [engine.submit(network, spec) for spec in specs]]
 
 
-def test_squeezenet_dead_units_come_alive(models: Catalogue) -> None:
+def test_squeezenet_dead_units_come_alive(models: Catalog) -> None:
     network = models.load("squeezenet")
     base = {"model": "squeezenet", "steps": 16, "size_px": 112}
     specs = [
@@ -67,7 +67,7 @@ def test_squeezenet_dead_units_come_alive(models: Catalogue) -> None:
         )  # this network's activations are in the thousands
 
 
-def test_resnet20_with_functional_rectifiers(models: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resnet20_with_functional_rectifiers(models: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "examples"))
     network = models.load("resnet20")
     assert network.info.layer("linear").kind == "logits"

@@ -1,4 +1,4 @@
-"""One network of each family of torchvision's catalogue, small, with random weights; ``make zoo`` has all."""
+"""One network of each family of torchvision's catalog, small, with random weights; ``make zoo`` has all."""
 
 from __future__ import annotations
 

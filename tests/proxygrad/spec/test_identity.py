@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from proxygrad.spec import ModelInfo, Spec
 from workers.batches.repository import BatchRequest, ResolvedBatch
 
@@ -67,7 +67,7 @@ BATCH = {"layer": "layer3", "units": {"start": 0, "stop": 64, "step": 2}, "prese
 
 @pytest.fixture(scope="module")
 def digits() -> ModelInfo:
-    return Catalogue.from_file().load("digits").info
+    return Catalog.from_file().load("digits").info
 
 
 def test_the_bundled_model_keeps_its_digest(digits: ModelInfo) -> None:

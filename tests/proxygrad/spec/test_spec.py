@@ -120,8 +120,8 @@ def test_a_preset_fills_in_what_is_not_given() -> None:
 
 
 def test_a_preset_is_the_settings_it_stands_for() -> None:
-    spelt_out = {**PRESETS["fast"], "preset": "max"}
-    assert ask(**spelt_out).identity(MODEL) == ask(preset="fast").identity(MODEL)
+    spelled_out = {**PRESETS["fast"], "preset": "max"}
+    assert ask(**spelled_out).identity(MODEL) == ask(preset="fast").identity(MODEL)
 
 
 def test_robustness_is_asked_for_by_name() -> None:

@@ -87,7 +87,7 @@ def test_each_held_out_image_has_its_own_logits(split: Split, network: bundled.D
     assert torch.pdist(logits).min() > 0
 
 
-def test_grey_is_no_digit(network: bundled.DigitsNet) -> None:
+def test_gray_is_no_digit(network: bundled.DigitsNet) -> None:
     with torch.no_grad():
         assert (network(bundled.normalize(torch.full((1, *bundled.INPUT_SHAPE), 0.5))) < 0).all()
 

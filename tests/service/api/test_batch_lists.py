@@ -28,7 +28,7 @@ def test_units_are_listed_by_state_and_page(served: Http, worker: BatchPlayer) -
         ["query", "state", 0],
         "done",
     )
-    assert flaw["choices"] == ["waiting", "queued", "running", "succeeded", "failed", "cancelled"]
+    assert flaw["choices"] == ["waiting", "queued", "running", "succeeded", "failed", "canceled"]
 
 
 def test_a_unit_that_was_not_queued_has_no_visualization_yet(served: Http) -> None:
@@ -76,4 +76,4 @@ def test_batches_are_listed_by_model_layer_and_state(served: Http, worker: Batch
     assert found(state=["running", "succeeded"], model="digits") == [*open_ids[::-1], done]
     assert found(model="other") == found(layer="fc", state="running") == []
     problem = served.get("/v1/batches", params={"state": "queued"}).json()
-    assert problem["errors"][0]["choices"] == ["running", "succeeded", "failed", "cancelled"]
+    assert problem["errors"][0]["choices"] == ["running", "succeeded", "failed", "canceled"]

@@ -185,9 +185,9 @@ def test_cancel_is_safe_to_repeat_and_refused_where_there_is_nothing_to_cancel(
     batch = asked(served)
     worker.expand()
     for _ in range(2):
-        cancelled = served("POST", batch["links"]["cancel"])
-        assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
-    assert counts(cancelled.json()) == {"cancelled": 64}
+        canceled = served("POST", batch["links"]["cancel"])
+        assert (canceled.status_code, canceled.json()["state"]) == (200, "canceled")
+    assert counts(canceled.json()) == {"canceled": 64}
     assert redis.llen(QUEUE_KEY) == 0
     other = asked(served, units=[1], steps=9)
     worker.expand()
@@ -206,7 +206,7 @@ def test_cancel_while_a_unit_runs_says_to_look_again(
     player.begin(unit["id"])
     response = served("POST", batch["links"]["cancel"])
     assert (response.status_code, response.json()["state"]) == (202, "running")
-    assert counts(response.json()) == {"running": 1, "cancelled": 1}
+    assert counts(response.json()) == {"running": 1, "canceled": 1}
 
 
 def test_delete_forgets_the_batch_and_not_the_answers(served: Http, worker: BatchPlayer) -> None:

@@ -33,10 +33,10 @@ def test_a_batch_is_there_for_its_caller_alone(
     assert a.get(unit["href"]).is_success
     writer = As(served, redis, "read_all", "submit")
     assert writer("POST", links["cancel"]).json()["code"] == "forbidden"
-    assert admin("POST", links["cancel"]).json()["state"] == "cancelled"
+    assert admin("POST", links["cancel"]).json()["state"] == "canceled"
 
 
-def test_what_others_want_goes_on_when_a_batch_is_cancelled(
+def test_what_others_want_goes_on_when_a_batch_is_canceled(
     a: As,  # noqa: F811
     served: Http,
     redis: redis_client.Redis,
@@ -49,6 +49,6 @@ def test_what_others_want_goes_on_when_a_batch_is_cancelled(
     spec = a.get(units[0]["href"]).json()["spec"]
     shared = b.ask(unit=spec["unit"], priority="batch")
     assert shared == units[0]["href"]
-    assert a("POST", batch["links"]["cancel"]).json()["state"] == "cancelled"
-    assert (a.state(shared), b.state(shared)) == ("cancelled", "queued")
-    assert a.state(units[1]["href"]) == "cancelled"
+    assert a("POST", batch["links"]["cancel"]).json()["state"] == "canceled"
+    assert (a.state(shared), b.state(shared)) == ("canceled", "queued")
+    assert a.state(units[1]["href"]) == "canceled"

@@ -12,7 +12,7 @@ from tests.service.conftest import Http
     ("path", "location", "choices"),
     [
         ("/v1/visualizations?stat=queued", "stat", ["state"]),
-        ("/v1/visualizations?state=queued&colour=blue&limit=2", "colour", None),
+        ("/v1/visualizations?state=queued&color=blue&limit=2", "color", None),
         ("/v1/models?ready=1", "ready", None),
         ("/v1/models/digits/layers?kinds=logits", "kinds", ["kind"]),
         ("/v1/batches?offset=3", "offset", None),

@@ -85,7 +85,7 @@ class Slot:
 
     def cancel(self, redis: redis_client.Redis) -> None:
         redis.hset(f"proxygrad:job:{self.run.job_id}", "cancel_requested", "1")
-        self.leases.close(self.run, "cancelled", slot="host.0", stamp=STAMP)
+        self.leases.close(self.run, "canceled", slot="host.0", stamp=STAMP)
 
 
 def test_a_listener_hears_all_of_it_and_is_let_go(
@@ -101,7 +101,7 @@ def test_a_listener_hears_all_of_it_and_is_let_go(
         time.sleep(0.5)
         slot.cancel(redis)
         told = hears.result(30)
-    assert told.states == ["queued", "running", "cancelled"]
+    assert told.states == ["queued", "running", "canceled"]
     kinds = [kind for kind, _, _ in told]
     assert kinds == ["state", "state", "progress", "progress", "preview", "state"]
     assert told[3][2] == {"step": 4, "steps": 128, "activation": 2.0}
@@ -153,7 +153,7 @@ def test_a_listener_goes_on_where_it_was_cut_off(
     with serving(app) as url, listening(url + path, headers={"Last-Event-ID": last}) as hears:
         slot.cancel(redis)
         told = hears.result(30)
-    assert told.states == ["running", "cancelled"]
+    assert told.states == ["running", "canceled"]
     assert [data["step"] for kind, _, data in told if kind == "progress"] == [8]  # older progress is no news
 
 
@@ -167,7 +167,7 @@ def test_who_missed_what_the_stream_lost_is_told_how_it_stands(
     path = f"/v1/visualizations/{job_id}/events"
     with serving(app) as url, listening(url + path, headers={"Last-Event-ID": "1-0"}) as hears:
         slot.cancel(redis)
-        assert hears.result(30).states == ["running", "cancelled"]
+        assert hears.result(30).states == ["running", "canceled"]
 
 
 def test_nothing_is_told_of_what_there_is_not(served: Http) -> None:
@@ -214,7 +214,7 @@ def test_many_listeners_are_one_connection(served: Http, app: FastAPI, redis: re
         assert subscribers() == 1
         for job_id in ids:
             served("POST", f"/v1/visualizations/{job_id}/cancel")
-        assert {tuple(each.result(30).states) for each in hear} <= {("queued", "cancelled"), ("cancelled",)}
+        assert {tuple(each.result(30).states) for each in hear} <= {("queued", "canceled"), ("canceled",)}
         until(lambda: redis.pubsub_channels(EVENTS_PREFIX + "*") == [])
 
 
@@ -231,7 +231,7 @@ def test_a_listener_outlives_a_restart_of_redis(
                 slot = Slot(redis)
                 time.sleep(1.0)
                 slot.cancel(redis)
-                assert hears.result(30).states == ["queued", "running", "cancelled"]
+                assert hears.result(30).states == ["queued", "running", "canceled"]
 
 
 @pytest.mark.parametrize("pause_s", [0, 3 * event_hub.RETRY_S])  # it ends before the reader is back, or after
@@ -246,7 +246,7 @@ def test_what_happened_while_the_connection_was_broken_is_told_once(
         time.sleep(pause_s)
         slot.cancel(redis)
         told = hears.result(30)
-    assert told.states == ["queued", "running", "cancelled"]
+    assert told.states == ["queued", "running", "canceled"]
 
 
 def test_one_who_does_not_read_holds_a_handful_of_events(

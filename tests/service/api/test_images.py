@@ -143,7 +143,7 @@ def test_a_damaged_picture_is_as_good_as_gone(
     served: Http, path: str, player: Player, settings: Any, content: bytes, query: str, remembered: bool
 ) -> None:
     job_id = path.split("/")[3]
-    file = settings.home / "artefacts" / job_id / "0.png"
+    file = settings.home / "artifacts" / job_id / "0.png"
     file.write_bytes(content)
     if not remembered:
         player.forget(job_id)
@@ -159,7 +159,7 @@ def test_a_damaged_picture_is_as_good_as_gone(
 
 
 def test_a_picture_whose_record_is_damaged_is_as_good_as_gone(served: Http, path: str, settings: Any) -> None:
-    record = settings.home / "artefacts" / path.split("/")[3] / "result.json"
+    record = settings.home / "artifacts" / path.split("/")[3] / "result.json"
     record.write_bytes(bytes(record.stat().st_size))
     problem_of(served.get(path), 404, "no_image")
     assert not record.exists()

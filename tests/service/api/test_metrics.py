@@ -127,13 +127,13 @@ def test_what_is_asked_and_ends_moves_the_counts(served: Http) -> None:
     found = scrape(served)
     assert value(found, "proxygrad_jobs_waiting", priority="interactive", model="digits") == 1
     assert value(found, "proxygrad_jobs_waiting", priority="batch", model="digits") == 0
-    assert value(found, "proxygrad_jobs_ended_total", state="cancelled") == 0
+    assert value(found, "proxygrad_jobs_ended_total", state="canceled") == 0
     assert value(found, "proxygrad_oldest_waiting_job_seconds") > 0
     assert value(found, "proxygrad_batches_running") == 1
     served("POST", f"/v1/visualizations/{job_id}/cancel")
     found = scrape(served)
     assert value(found, "proxygrad_jobs_waiting", priority="interactive", model="digits") == 0
-    assert value(found, "proxygrad_jobs_ended_total", state="cancelled") == 1
+    assert value(found, "proxygrad_jobs_ended_total", state="canceled") == 1
     assert value(found, "proxygrad_oldest_waiting_job_seconds") == 0
 
 

@@ -133,7 +133,7 @@ def test_what_an_older_worker_published_is_read_too(http: Http, redis: redis_cli
 
 
 def test_what_a_newer_worker_knows_beyond_is_left_out(http: Http, redis: redis_client.Redis) -> None:
-    publish(redis, lambda layer: {**layer, "receptive_field_px": 7}, {"colour_space": "sRGB"})
+    publish(redis, lambda layer: {**layer, "receptive_field_px": 7}, {"color_space": "sRGB"})
     layer = http.get("/v1/models/tiny/layers/stem").json()
     assert layer["units"] == 8
     assert "receptive_field_px" not in layer

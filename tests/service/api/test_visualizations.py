@@ -192,7 +192,7 @@ def test_without_a_worker_a_question_is_refused_for_now(http: Http) -> None:
     assert int(response.headers["retry-after"]) >= 1
 
 
-def test_a_wait_for_a_job_that_ended_takes_no_time_and_says_it_was_honoured(
+def test_a_wait_for_a_job_that_ended_takes_no_time_and_says_it_was_honored(
     served: Http, player: Player
 ) -> None:
     player.succeed(asked(served))
@@ -221,7 +221,7 @@ def test_a_damaged_record_is_as_good_as_gone(
     served: Http, player: Player, settings: Any, damage: Damage, caplog: pytest.LogCaptureFixture
 ) -> None:
     job_id = asked(served)
-    path, record = f"/v1/visualizations/{job_id}", settings.home / "artefacts" / job_id / "result.json"
+    path, record = f"/v1/visualizations/{job_id}", settings.home / "artifacts" / job_id / "result.json"
     player.succeed(job_id)
     player.forget(job_id)
     whole = record.read_bytes()
@@ -245,7 +245,7 @@ def test_a_store_that_cannot_be_read_is_a_problem_of_the_store(
     job_id = asked(served)
     player.succeed(job_id)
     player.forget(job_id)
-    record = settings.home / "artefacts" / job_id / "result.json"
+    record = settings.home / "artifacts" / job_id / "result.json"
     record.unlink()
     record.symlink_to(record)  # no end is found
     response = served.get(f"/v1/visualizations/{job_id}")

@@ -18,13 +18,13 @@ def state_of(http: Http, job_id: str) -> str:
     return str(http.get(f"/v1/visualizations/{job_id}").json()["state"])
 
 
-def test_one_that_waits_is_cancelled_at_once_and_again_is_the_same(
+def test_one_that_waits_is_canceled_at_once_and_again_is_the_same(
     served: Http, redis: redis_client.Redis
 ) -> None:
     path = f"/v1/visualizations/{asked(served)}/cancel"
     for _ in range(2):
         response = served("POST", path)
-        assert (response.status_code, response.json()["state"]) == (200, "cancelled")
+        assert (response.status_code, response.json()["state"]) == (200, "canceled")
     assert redis.llen(QUEUE_KEY) == 0
 
 
@@ -38,7 +38,7 @@ def test_a_running_one_is_asked_to_stop(served: Http, player: Player, redis: red
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed"])
-def test_what_has_ended_otherwise_is_not_cancelled(served: Http, player: Player, state: str) -> None:
+def test_what_has_ended_otherwise_is_not_canceled(served: Http, player: Player, state: str) -> None:
     job_id = asked(served)
     (player.succeed if state == "succeeded" else player.fail)(job_id)
     found = problem_of(served("POST", f"/v1/visualizations/{job_id}/cancel"), 409, "visualization_ended")
@@ -47,7 +47,7 @@ def test_what_has_ended_otherwise_is_not_cancelled(served: Http, player: Player,
     assert state_of(served, job_id) == state
 
 
-def test_one_that_failed_or_was_cancelled_is_tried_again(served: Http, player: Player) -> None:
+def test_one_that_failed_or_was_canceled_is_tried_again(served: Http, player: Player) -> None:
     job_id = asked(served)
     path = f"/v1/visualizations/{job_id}/retry"
     for end in (lambda: player.fail(job_id), lambda: served("POST", f"/v1/visualizations/{job_id}/cancel")):
@@ -69,7 +69,7 @@ def test_one_that_succeeded_is_not_tried_again(served: Http, player: Player, for
 
 
 def end(http: Http, player: Player, job_id: str, state: str) -> None:
-    if state == "cancelled":
+    if state == "canceled":
         http("POST", f"/v1/visualizations/{job_id}/cancel")
     elif state == "failed":
         player.fail(job_id)
@@ -79,7 +79,7 @@ def end(http: Http, player: Player, job_id: str, state: str) -> None:
         player.forget(job_id)
 
 
-@pytest.mark.parametrize("state", ["queued", "cancelled", "failed", "succeeded", "stored"])
+@pytest.mark.parametrize("state", ["queued", "canceled", "failed", "succeeded", "stored"])
 def test_nothing_is_left_of_what_was_deleted(
     served: Http, player: Player, redis: redis_client.Redis, settings: Any, state: str
 ) -> None:
@@ -93,7 +93,7 @@ def test_nothing_is_left_of_what_was_deleted(
     problem_of(served("DELETE", f"/v1/visualizations/{job_id}"), 404, "unknown_visualization")
     assert redis.keys(f"*{job_id}*") == []
     assert redis.zrange(JOBS_KEY, 0, -1) == redis.lrange(QUEUE_KEY, 0, -1) == [other.encode()]
-    assert not (settings.home / "artefacts" / job_id).exists()
+    assert not (settings.home / "artifacts" / job_id).exists()
     again = served.ask(json=QUESTION)
     assert (again.status_code, again.json()["state"]) == (202, "queued")
 

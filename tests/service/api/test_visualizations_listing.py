@@ -119,12 +119,10 @@ def test_what_is_no_list_is_refused(served: Http, query: dict[str, Any], where: 
 
 
 def test_the_valid_values_of_a_filter_are_given(served: Http) -> None:
-    states = ["queued", "running", "succeeded", "failed", "cancelled"]
+    states = ["queued", "running", "succeeded", "failed", "canceled"]
     (flaw,) = served.get("/v1/visualizations", params={"state": "bogus"}).json()["errors"]
     assert (flaw["value"], flaw["choices"]) == ("bogus", states)
-    assert (
-        flaw["detail"] == "should be 'queued', 'running', 'succeeded', 'failed' or 'cancelled', not 'bogus'"
-    )
+    assert flaw["detail"] == "should be 'queued', 'running', 'succeeded', 'failed' or 'canceled', not 'bogus'"
     (flaw,) = served.get("/v1/models/digits/layers", params={"kind": "foo"}).json()["errors"]
     assert (flaw["location"], flaw["value"]) == (["query", "kind", 0], "foo")
     assert "feature_map" in flaw["choices"]

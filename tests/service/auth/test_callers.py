@@ -136,7 +136,7 @@ def test_who_may_read_all_sees_all_and_changes_nothing(
         assert "'admin'" in response.json()["detail"]
     assert a.state(path) == "queued"
     reader.ask()
-    assert reader("POST", f"{path}/cancel").json()["state"] == "cancelled"
+    assert reader("POST", f"{path}/cancel").json()["state"] == "canceled"
     assert a.state(path) == "queued"
 
 
@@ -144,8 +144,8 @@ def test_an_operator_cancels_for_everybody(a: As, b: As, served: Http, redis: re
     path = a.ask()
     b.ask()
     operator = As(served, redis, "admin")
-    assert operator("POST", f"{path}/cancel").json()["state"] == "cancelled"
-    assert a.state(path) == b.state(path) == "cancelled"
+    assert operator("POST", f"{path}/cancel").json()["state"] == "canceled"
+    assert a.state(path) == b.state(path) == "canceled"
 
 
 @pytest.mark.parametrize("running", [False, True])
@@ -154,13 +154,13 @@ def test_one_of_two_cancels_for_itself_alone(a: As, b: As, player: Player, runni
     b.ask()
     if running:
         player.begin(job_id(path))
-    cancelled = a("POST", f"{path}/cancel")
-    assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
-    assert a.state(path) == "cancelled"
+    canceled = a("POST", f"{path}/cancel")
+    assert (canceled.status_code, canceled.json()["state"]) == (200, "canceled")
+    assert a.state(path) == "canceled"
     assert b.state(path) == ("running" if running else "queued")
     player.succeed(job_id(path))
     seen = a.get(path).json()
-    assert (seen["state"], seen["result"], seen["images"]) == ("cancelled", None, [])
+    assert (seen["state"], seen["result"], seen["images"]) == ("canceled", None, [])
     assert a.get(f"{path}/images/0").json()["code"] == "no_image"
     assert b.state(path) == "succeeded"
     assert a.ask() == path
@@ -171,11 +171,11 @@ def test_the_last_who_cancels_stops_it(a: As, b: As, redis: redis_client.Redis) 
     path = a.ask()
     b.ask()
     for caller in (a, b):
-        assert caller("POST", f"{path}/cancel").json()["state"] == "cancelled"
+        assert caller("POST", f"{path}/cancel").json()["state"] == "canceled"
     assert redis.llen(QUEUE_KEY) == 0
 
 
-def test_who_cancelled_may_retry(a: As, b: As) -> None:
+def test_who_canceled_may_retry(a: As, b: As) -> None:
     path = a.ask()
     b.ask()
     a("POST", f"{path}/cancel")
@@ -205,8 +205,8 @@ def test_a_list_has_what_its_caller_asked_for(a: As, b: As, served: Http, redis:
         found = caller.get(f"/v1/visualizations{query}").json()["visualizations"]
         return [(f"/v1/visualizations/{each['id']}", each["state"]) for each in found]
 
-    assert listed(a) == [(own, "queued"), (shared, "cancelled")]
-    assert listed(a, "?state=cancelled") == [(shared, "cancelled")]
+    assert listed(a) == [(own, "queued"), (shared, "canceled")]
+    assert listed(a, "?state=canceled") == [(shared, "canceled")]
     assert [path for path, _ in listed(b)][1:] == [shared]
     assert len(listed(As(served, redis, "read_all"))) == 3
 

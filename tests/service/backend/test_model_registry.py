@@ -1,4 +1,4 @@
-"""What a gateway remembers of the catalogue: what lets a question pass, for a second."""
+"""What a gateway remembers of the catalog: what lets a question pass, for a second."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_without_waiting_the_id_is_told(url: str, capsys: pytest.CaptureFixture[
     assert (answer["template"]["steps"], answer["counts"]["waiting"]) == (8, 4)
 
 
-def test_one_that_was_cancelled_is_no_success(
+def test_one_that_was_canceled_is_no_success(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Client(url, environ={}) as client:
@@ -70,15 +70,15 @@ def test_one_that_was_cancelled_is_no_success(
             while not over.wait(0.1):
                 other.cancel()
 
-        canceller = Thread(target=cancel)
-        canceller.start()
+        canceler = Thread(target=cancel)
+        canceler.start()
         output = tmp_path / "sheet.png"
         try:
             assert batch.run(typed(*WORDS, "--units", "0-3", "--url", url, "-o", str(output))) == 1
         finally:
             over.set()
-            canceller.join()
-    assert "4 cancelled" in capsys.readouterr().out
+            canceler.join()
+    assert "4 canceled" in capsys.readouterr().out
     assert not output.exists()
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from service.cli import batch as command
 from service.cli import submit
-from service.client import Cancelled, CannotSave, Client, Invalid, NotFound, StillRunning
+from service.client import Canceled, CannotSave, Client, Invalid, NotFound, StillRunning
 from service.schemas.batches import Batch
 from tests.service.client.conftest import Connect
 from tests.support.command_processes import Running
@@ -38,15 +38,15 @@ def test_a_batch_is_found_again_and_can_be_stopped(client: Any) -> None:
     other = client.batch(**LAYER, units=range(2))
     assert [one.id for one in client.batches()] == [other.id, batch.id]
     assert [one.id for one in client.batches(model="digits", state="running")] == [other.id, batch.id]
-    assert list(client.batches(state=["failed", "cancelled"])) == []
+    assert list(client.batches(state=["failed", "canceled"])) == []
     for progress in (True, False):
         with pytest.raises(StillRunning, match=r"still running after 0\.1 s"):
             batch.wait(progress, timeout_s=0.1)
     batch.cancel()
-    with pytest.raises(Cancelled, match="0 of 3 units answered"):
+    with pytest.raises(Canceled, match="0 of 3 units answered"):
         batch.wait()
-    assert batch.wait(check=False).counts.cancelled == 3
-    assert batch.cancel().state == "cancelled"
+    assert batch.wait(check=False).counts.canceled == 3
+    assert batch.cancel().state == "canceled"
     batch.delete()
     with pytest.raises(NotFound):
         batch.refresh()
@@ -58,9 +58,9 @@ def test_a_wait_hears_of_the_end(client: Any, url: str) -> None:
         later = Timer(0.2, other.get_batch(batch.id).cancel)
         later.start()
         seen: list[Batch] = []
-        assert batch.wait(seen.append, check=False).state == "cancelled"
+        assert batch.wait(seen.append, check=False).state == "canceled"
         later.join()
-    assert (seen[0].state, seen[-1].state) == ("running", "cancelled")
+    assert (seen[0].state, seen[-1].state) == ("running", "canceled")
 
 
 def test_what_units_there_are_not_is_said(client: Any) -> None:

@@ -56,7 +56,7 @@ def test_with_a_key(
     assert key not in repr(ours) + repr(asked) + str(ours.base_url)
 
 
-def test_another_service_is_recognised_as_another(connect: Connect) -> None:
+def test_another_service_is_recognized_as_another(connect: Connect) -> None:
     other = FastAPI()
 
     @other.get("/v1/models")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.client import NotFound
-from service.client._async import catalogue
+from service.client._async import catalog
 from tests.service.client.conftest import QUESTION
 from tests.service.conftest import Player
 
@@ -22,7 +22,7 @@ def test_models_and_layers(client: Any) -> None:
 
 
 def test_lists_go_through_all_pages(client: Any, player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "PAGE", 2)
+    monkeypatch.setattr(catalog, "PAGE", 2)
     ids = [client.visualize(**QUESTION | {"unit": unit}).id for unit in range(5)]
     player.succeed(ids[1])
     assert [one.id for one in client.visualizations()] == ids[::-1]

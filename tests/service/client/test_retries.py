@@ -58,10 +58,10 @@ def test_a_question_whose_answer_got_lost_is_asked_again_and_computed_once(
     assert (asked.state, redis.llen(QUEUE_KEY)) == ("queued", 1)
 
 
-def test_what_was_cancelled_or_deleted_unheard_is_so(shaky: Flaky, connect: Connect) -> None:
+def test_what_was_canceled_or_deleted_unheard_is_so(shaky: Flaky, connect: Connect) -> None:
     asked = connect(shaky.url).visualize(**QUESTION)
     shaky.moods.extend([lost])
-    assert asked.cancel().state == "cancelled"
+    assert asked.cancel().state == "canceled"
     shaky.moods.extend([lost])
     asked.delete()
     assert [each.method for each in shaky.seen[-2:]] == ["DELETE", "DELETE"]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from service.client import (
     AsyncClient,
-    Cancelled,
+    Canceled,
     CannotSave,
     Client,
     Conflict,
@@ -81,8 +81,8 @@ def test_what_failed_raises_its_problem_and_can_be_tried_again(
     assert asked.retry().state == "queued"
     with pytest.raises(LookupError, match="wait for its result"):
         asked.result  # noqa: B018
-    assert asked.cancel().state == "cancelled"
-    with pytest.raises(Cancelled):
+    assert asked.cancel().state == "canceled"
+    with pytest.raises(Canceled):
         asked.wait(progress=progress)
 
 
@@ -153,7 +153,7 @@ def test_what_is_called_may_fail(client: Any, player: Player) -> None:
     assert asked.wait().image() == PNG
 
 
-def test_a_wait_may_be_cancelled(url: str, player: Player) -> None:
+def test_a_wait_may_be_canceled(url: str, player: Player) -> None:
     async def impatient(progress: bool) -> None:
         async with AsyncClient(url, environ={}) as client:
             asked = await client.visualize(**QUESTION, seed=int(progress))

@@ -70,9 +70,9 @@ def test_pictures_stand_in_their_order_each_above_its_number() -> None:
         assert 12 <= sum(dark) / len(dark) <= 19  # in the middle
 
 
-def test_what_is_not_there_yet_is_grey_and_what_will_not_be_is_crossed_out() -> None:
+def test_what_is_not_there_yet_is_gray_and_what_will_not_be_is_crossed_out() -> None:
     placed = SheetLayout(4, 32)
-    states: list[UnitState] = ["waiting", "running", "failed", "cancelled"]
+    states: list[UnitState] = ["waiting", "running", "failed", "canceled"]
     sheet = draw([unit(n, state) for n, state in enumerate(states)], [None] * 4, placed)
     assert cell(sheet, placed, 0).getextrema() == cell(sheet, placed, 1).getextrema() == (EMPTY, EMPTY)
     for index in (2, 3):
@@ -81,7 +81,7 @@ def test_what_is_not_there_yet_is_grey_and_what_will_not_be_is_crossed_out() -> 
         assert crossed.getpixel((16, 4)) == EMPTY
 
 
-def test_one_coloured_picture_makes_the_sheet_coloured() -> None:
+def test_one_colored_picture_makes_the_sheet_colored() -> None:
     pictures = [Image.new("L", (32, 32), 10), Image.new("RGB", (32, 32), (200, 10, 10))]
     placed = SheetLayout(2, 32)
     sheet = draw([unit(0), unit(1)], pictures, placed)
@@ -235,7 +235,7 @@ def test_another_job_s_picture_is_not_shown(served: Http, worker: BatchPlayer, s
     batch = started(served, worker, units=[1, 2])
     worker.end(batch["id"], "succeeded")
     found = served.get(batch["links"]["visualizations"]).json()["visualizations"]
-    wrong = settings.home / "artefacts" / found[0]["id"] / "0.png"
+    wrong = settings.home / "artifacts" / found[0]["id"] / "0.png"
     wrong.write_bytes(picture("RGB"))
     sheet = served.get(batch["links"]["atlas"], params={"columns": 2})
     placed = SheetLayout(2, 64)

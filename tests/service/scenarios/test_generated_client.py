@@ -103,7 +103,7 @@ def test_lists_are_filtered(client: Any) -> None:
     assert (page.visualizations, page.links.next_) == ([], None)
 
 
-def test_a_run_is_cancelled(client: Any) -> None:
+def test_a_run_is_canceled(client: Any) -> None:
     body = question(steps=150, size_px=32, seed=7, priority=models().Priority.BATCH)
     asked = call("visualizations.create_visualization").sync(client=client, body=body)
     deadline_s = time.monotonic() + 30
@@ -112,7 +112,7 @@ def test_a_run_is_cancelled(client: Any) -> None:
         call("visualizations.cancel_visualization").sync(asked.id, client=client)
         asked = call("visualizations.read_visualization").sync(asked.id, client=client, wait=1)
     # A short run may end well before it is stopped.
-    assert asked.state in (models().State.CANCELLED, models().State.SUCCEEDED)
+    assert asked.state in (models().State.CANCELED, models().State.SUCCEEDED)
 
 
 def test_a_problem_is_an_object_with_its_code(client: Any) -> None:

@@ -48,7 +48,7 @@ def test_it_says_how_long_it_should_take_once_there_were_runs(
     assert served.ask(json=QUESTION | {"unit": 9}).json()["eta_s"] == 4.5 + 3.0
     redis.hset(job_key(job_id), mapping={"state": "running", "started_at": 1.0, "expected_at": 4e9})
     assert served.get(path).json()["eta_s"] > 1e9
-    redis.hset(job_key(job_id), mapping={"state": "cancelled", "finished_at": 2.0})
+    redis.hset(job_key(job_id), mapping={"state": "canceled", "finished_at": 2.0})
     assert served.get(path).json()["eta_s"] is None
 
 

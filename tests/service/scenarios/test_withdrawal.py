@@ -44,12 +44,12 @@ def test_a_stream_ends_for_who_withdrew_and_for_nobody_else(
         player.begin(job_id(path))
     with serving(app) as url, listening(f"{url}{path}/events", headers=header) as other:
         with listening(f"{url}{path}/events", headers=header_of(a)) as own:
-            assert httpx.post(f"{url}{path}/cancel", headers=header_of(a)).json()["state"] == "cancelled"
-            assert own.result(30).states[-1] == "cancelled"
+            assert httpx.post(f"{url}{path}/cancel", headers=header_of(a)).json()["state"] == "canceled"
+            assert own.result(30).states[-1] == "canceled"
         assert not other.done()
         player.succeed(job_id(path))
         assert other.result(30).states[-1] == "succeeded"
-        assert "cancelled" not in other.result().states
+        assert "canceled" not in other.result().states
 
 
 def test_a_wait_ends_for_who_withdrew(
@@ -65,5 +65,5 @@ def test_a_wait_ends_for_who_withdrew(
         while not redis.pubsub_numsub(events_key(job_id(path)))[0][1]:
             threading.Event().wait(0.01)
         httpx.post(f"{url}{path}/cancel", headers=header_of(a))
-        assert wait.result(60).json()["state"] == "cancelled"
+        assert wait.result(60).json()["state"] == "canceled"
     assert b.state(path) == "queued"

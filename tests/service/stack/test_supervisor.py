@@ -232,7 +232,7 @@ def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
 
 @pytest.mark.engine
 def test_an_interrupt_that_python_dropped_is_noticed(home: Path) -> None:
-    """The exception of a signal is lost when it is raised while an object is finalised; the event is not."""
+    """The exception of a signal is lost when it is raised while an object is finalized; the event is not."""
     interrupted = threading.Event()
     interrupted.set()
     environ = {**os.environ, "PROXYGRAD_HOME": str(home), "PROXYGRAD_PORT": "0"}

@@ -44,8 +44,8 @@ def test_a_range_beyond_the_end_cannot_be_had(header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("if_range", "honoured"),
+    ("if_range", "honored"),
     [('"a"', True), ('"b"', False), ('W/"a"', False), ("Sat, 29 Oct 1994 19:43:31 GMT", False)],
 )
-def test_a_range_is_for_those_who_have_the_same_bytes(if_range: str, honoured: bool) -> None:
-    assert (wanted_range("bytes=0-9", if_range, '"a"', 100) is not None) is honoured
+def test_a_range_is_for_those_who_have_the_same_bytes(if_range: str, honored: bool) -> None:
+    assert (wanted_range("bytes=0-9", if_range, '"a"', 100) is not None) is honored

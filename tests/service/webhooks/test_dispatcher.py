@@ -104,7 +104,7 @@ def test_it_arrives_signed_and_is_verified_by_the_library(redis: Redis) -> None:
 
 
 def test_a_batch_s_event_has_its_counts() -> None:
-    counts = {"total": 3, "succeeded": 2, "failed": 1, "cancelled": 0}
+    counts = {"total": 3, "succeeded": 2, "failed": 1, "canceled": 0}
     known: dict[str, str | int | float] = {
         "kind": "batch",
         "subject": "b" * 32,

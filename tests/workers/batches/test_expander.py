@@ -190,7 +190,7 @@ def test_the_deadline_counts_for_the_batch_as_a_whole(redis: Redis, store: Store
     assert after.problem.code == "deadline_exceeded"
 
 
-def test_a_cancelled_batch_lets_go_of_what_was_being_queued(
+def test_a_canceled_batch_lets_go_of_what_was_being_queued(
     redis: Redis, store: Store, batches: Batches, jobs: Jobs
 ) -> None:
     batch = ask(batches, asked({"stop": 40}), caller="me")
@@ -204,7 +204,7 @@ def test_a_cancelled_batch_lets_go_of_what_was_being_queued(
         jobs.submit(batch.about(unit, 0.0), MODEL, caller="me", flow=batch.id)
     scripts.align(batch.id, "slow", "me", [(*pair, "queued", "") for pair in pairs], [])
     assert redis.llen(QUEUE_KEY) == 0
-    assert counts(now(batches, batch)) == {"cancelled": 40}
+    assert counts(now(batches, batch)) == {"canceled": 40}
 
 
 def test_answers_of_a_long_batch_are_promised_anew(redis: Redis, store: Store, batches: Batches) -> None:

@@ -89,7 +89,7 @@ def test_a_unit_that_ended_while_its_worker_was_dead_is_not_tried_again(
     redis.delete(batch_key(batch.id) + ":claim")
     alive = idle(redis, store)
     expanded(alive)
-    assert counts(now(batches, batch)) == {"cancelled": 1, "queued": 1}
+    assert counts(now(batches, batch)) == {"canceled": 1, "queued": 1}
     assert redis.llen(QUEUE_KEY) == 1
 
 

@@ -1,4 +1,4 @@
-"""Batches as they are asked for, listed, cancelled and forgotten; nothing is computed here."""
+"""Batches as they are asked for, listed, canceled and forgotten; nothing is computed here."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def test_a_costly_checkpoint_is_written_less_often(
     assert len(written) == 1
 
 
-@pytest.mark.parametrize("outcome", ["cancelled", "failed"])
+@pytest.mark.parametrize("outcome", ["canceled", "failed"])
 def test_a_job_that_ends_without_an_answer_leaves_no_checkpoint(
     redis: Redis, store: Store, jobs: Jobs, outcome: str
 ) -> None:
@@ -183,7 +183,7 @@ def test_a_job_that_ends_without_an_answer_leaves_no_checkpoint(
     job, _ = jobs.submit(question(3, steps=4000), MODEL)
     with working(redis, store, engine):
         until(lambda: now(jobs, job).checkpoint is not None)
-        if outcome == "cancelled":
+        if outcome == "canceled":
             jobs.cancel(job.id)
         else:
             engine.tickets[0].finish()

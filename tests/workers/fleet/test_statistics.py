@@ -45,7 +45,7 @@ def test_of_nothing_there_is_nothing(censuses: FleetStatisticsReader) -> None:
         waiting={},
         oldest_s=0.0,
         running=0,
-        ended={"succeeded": 0, "failed": 0, "cancelled": 0},
+        ended={"succeeded": 0, "failed": 0, "canceled": 0},
         lost_runs=0,
         workers=0,
         slots=0,
@@ -76,17 +76,17 @@ def test_a_job_is_counted_where_it_is_and_once_where_it_ended(
     run = started(redis, jobs, leases)
     assert (censuses.take().running, censuses.take().waiting) == (1, {})
     end(leases, run, "succeeded")
-    for unit, outcome in ((1, "failed"), (2, "expired"), (3, "cancelled")):
+    for unit, outcome in ((1, "failed"), (2, "expired"), (3, "canceled")):
         job, _ = jobs.submit(question(unit), MODEL)
         run = Run(pop(redis), "e")
         take(leases, run)
-        if outcome == "cancelled":
+        if outcome == "canceled":
             jobs.cancel(job.id)
         end(leases, run, cast(Outcome, outcome))
     jobs.cancel(jobs.submit(question(4), MODEL)[0].id)
     census = censuses.take()
     assert (census.running, sum(census.waiting.values())) == (0, 1)  # what has no deadline has not expired
-    assert census.ended == {"succeeded": 1, "failed": 1, "cancelled": 2}
+    assert census.ended == {"succeeded": 1, "failed": 1, "canceled": 2}
     assert census.lost_runs == 0
 
 
@@ -101,7 +101,7 @@ def test_runs_that_were_lost_are_counted_and_the_job_that_fails_of_them(
         janitor.sweep()
         assert censuses.take().lost_runs == life + 1
     assert record(jobs, run).state == "failed"
-    assert censuses.take().ended == {"succeeded": 0, "failed": 1, "cancelled": 0}
+    assert censuses.take().ended == {"succeeded": 0, "failed": 1, "canceled": 0}
 
 
 def test_a_job_that_is_given_back_is_no_loss(
@@ -140,7 +140,7 @@ def test_a_model_is_ready_where_one_worker_could_load_it(
 def test_slots_are_those_of_which_rq_has_a_record(redis: Redis, censuses: FleetStatisticsReader) -> None:
     register = RQRegistration(redis)
     for number in range(3):
-        register.enrol(f"rq:worker:host.{number}", {"birth": STAMP, "state": "idle"})
+        register.enroll(f"rq:worker:host.{number}", {"birth": STAMP, "state": "idle"})
     assert censuses.take().slots == 3
     redis.delete("rq:worker:host.1")  # as when it was killed half a minute ago
     assert censuses.take().slots == 2

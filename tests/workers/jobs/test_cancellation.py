@@ -26,13 +26,13 @@ def expire(redis: Redis, run: Run) -> None:
     redis.zadd(queue.LEASES_KEY, {run.member: 1})
 
 
-def test_a_waiting_job_is_cancelled_at_once(redis: Redis, jobs: Jobs) -> None:
+def test_a_waiting_job_is_canceled_at_once(redis: Redis, jobs: Jobs) -> None:
     job, _ = jobs.submit(VisualizationRequest.of(question()).model_copy(update={"deadline_s": 9.0}), MODEL)
-    cancelled = jobs.cancel(job.id)
-    assert cancelled is not None
-    assert (cancelled.state, cancelled.problem) == ("cancelled", None)
-    assert cancelled.finished_at is not None
-    assert cancelled == jobs.fetch(job.id) == jobs.cancel(job.id)
+    canceled = jobs.cancel(job.id)
+    assert canceled is not None
+    assert (canceled.state, canceled.problem) == ("canceled", None)
+    assert canceled.finished_at is not None
+    assert canceled == jobs.fetch(job.id) == jobs.cancel(job.id)
     entry = RQJob.fetch(job.id, connection=redis, serializer=queue.SERIALIZER)
     assert entry.is_canceled
     assert [entry.id] == [
@@ -44,12 +44,12 @@ def test_a_waiting_job_is_cancelled_at_once(redis: Redis, jobs: Jobs) -> None:
     assert queue.FINISHED_TTL_S - 60 < redis.ttl(queue.job_key(job.id)) <= queue.FINISHED_TTL_S
 
 
-def test_a_popped_job_is_cancelled_before_it_is_taken(redis: Redis, jobs: Jobs, leases: Leases) -> None:
+def test_a_popped_job_is_canceled_before_it_is_taken(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     jobs.submit(question(), MODEL)
     run = Run(pop(redis), "e1")
     jobs.cancel(run.job_id)
     assert take(leases, run) == "elsewhere"
-    assert record(jobs, run).state == "cancelled"
+    assert record(jobs, run).state == "canceled"
     assert redis.llen(queue.POPPED_KEY) == 0
 
 
@@ -65,8 +65,8 @@ def test_the_run_of_a_job_is_asked_to_stop_and_cancels_it(redis: Redis, jobs: Jo
     assert message is not None
     assert message["data"] == run.job_id.encode()
     assert leases.beat(run, stamp=STAMP).cancel
-    assert leases.close(run, "cancelled", slot="s", stamp=STAMP) == "closed"
-    assert (record(jobs, run).state, record(jobs, run).cancel_requested) == ("cancelled", None)
+    assert leases.close(run, "canceled", slot="s", stamp=STAMP) == "closed"
+    assert (record(jobs, run).state, record(jobs, run).cancel_requested) == ("canceled", None)
     assert redis.zscore(queue.CANCELED_KEY, run.job_id) is not None
 
 
@@ -86,29 +86,29 @@ def test_asked_again_before_it_stopped_it_goes_on(redis: Redis, jobs: Jobs, leas
     jobs.cancel(run.job_id)
     jobs.submit(question(), MODEL)
     assert not leases.beat(run, stamp=STAMP).cancel
-    assert leases.close(run, "cancelled", slot="s", stamp=STAMP) == "queued"  # it had stopped already
+    assert leases.close(run, "canceled", slot="s", stamp=STAMP) == "queued"  # it had stopped already
     job = record(jobs, run)
     assert (job.state, job.step, job.checkpoint) == ("queued", 3, Checkpoint(step=3, path="x"))
     assert waiting(redis) == [run.job_id]
 
 
 @pytest.mark.parametrize("leaving", ["lost", "given back"])
-def test_a_job_whose_run_left_before_it_stopped_is_cancelled(
+def test_a_job_whose_run_left_before_it_stopped_is_canceled(
     redis: Redis, jobs: Jobs, leases: Leases, leaving: str
 ) -> None:
     run = started(redis, jobs, leases)
     jobs.cancel(run.job_id)
     if leaving == "lost":
         expire(redis, run)
-        assert Janitor(redis).sweep() == {run.job_id: "cancelled"}
+        assert Janitor(redis).sweep() == {run.job_id: "canceled"}
     else:
         assert leases.give_back(run)
-    assert record(jobs, run).state == "cancelled"
+    assert record(jobs, run).state == "canceled"
     assert waiting(redis) == []
     assert redis.zcard(queue.LEASES_KEY) == 0
 
 
-def test_nothing_is_cancelled_of_what_is_not_there(redis: Redis, jobs: Jobs) -> None:
+def test_nothing_is_canceled_of_what_is_not_there(redis: Redis, jobs: Jobs) -> None:
     assert jobs.cancel("0" * 32) is None
     assert redis.keys() == []
 
@@ -116,8 +116,8 @@ def test_nothing_is_cancelled_of_what_is_not_there(redis: Redis, jobs: Jobs) -> 
 # -- again ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", ["failed", "cancelled"])
-def test_what_failed_or_was_cancelled_is_queued_again(
+@pytest.mark.parametrize("end", ["failed", "canceled"])
+def test_what_failed_or_was_canceled_is_queued_again(
     redis: Redis, jobs: Jobs, leases: Leases, end: str
 ) -> None:
     run = started(redis, jobs, leases)
@@ -126,7 +126,7 @@ def test_what_failed_or_was_cancelled_is_queued_again(
         leases.close(run, "failed", fields={"problem": problem}, slot="s", stamp=STAMP)
     else:
         jobs.cancel(run.job_id)
-        leases.close(run, "cancelled", slot="s", stamp=STAMP)
+        leases.close(run, "canceled", slot="s", stamp=STAMP)
     answer = jobs.retry(run.job_id)
     assert answer is not None
     job, queued = answer
@@ -160,7 +160,7 @@ def test_a_full_queue_takes_nothing_again(jobs: Jobs) -> None:
         jobs.retry(job.id, limits=Limits(queued=1))
     after = jobs.fetch(job.id)
     assert after is not None
-    assert after.state == "cancelled"
+    assert after.state == "canceled"
 
 
 # -- at the same moment --------------------------------------------------------------------------------------
@@ -185,15 +185,15 @@ def at_once(*actions: Callable[[], object]) -> list[object]:
 def test_a_cancel_that_meets_a_start_wins_or_is_seen(redis_url: str, redis: Redis, store: Store) -> None:
     jobs, leases = Jobs(redis, store), Leases(redis)
     with connect(redis_url) as other:
-        cancelling = Jobs(other, store)
+        canceling = Jobs(other, store)
         for unit in range(40):
             run = Run(jobs.submit(question(unit), MODEL)[0].id, "e1")
             assert pop(redis) == run.job_id
-            taken, _ = at_once(partial(take, leases, run), partial(cancelling.cancel, run.job_id))
+            taken, _ = at_once(partial(take, leases, run), partial(canceling.cancel, run.job_id))
             if taken == "taken":
                 assert leases.beat(run, stamp=STAMP).cancel
-                assert leases.close(run, "cancelled", slot="s", stamp=STAMP) == "closed"
-            assert record(jobs, run).state == "cancelled"
+                assert leases.close(run, "canceled", slot="s", stamp=STAMP) == "closed"
+            assert record(jobs, run).state == "canceled"
             assert redis.llen(queue.POPPED_KEY) + redis.zcard(queue.LEASES_KEY) == 0
 
 

@@ -55,9 +55,9 @@ def test_a_failure_is_told_with_its_reason(redis: Redis, jobs: Jobs, leases: Lea
 def test_other_ends_are_told_too(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     waits, _ = jobs.submit(question(1), MODEL)
     jobs.cancel(waits.id)
-    assert told(redis, waits.id) == ["cancelled"]
+    assert told(redis, waits.id) == ["canceled"]
     jobs.retry(waits.id)
-    assert told(redis, waits.id) == ["cancelled", "queued"]
+    assert told(redis, waits.id) == ["canceled", "queued"]
     assert redis.ttl(queue.events_key(waits.id)) == -1
     jobs.cancel(waits.id)
     run = started(redis, jobs, leases)
@@ -139,10 +139,10 @@ def test_a_full_redis_is_written_to_all_the_same(redis: Redis, jobs: Jobs, lease
     redis.config_set("maxmemory", 1)
     try:
         leases.write(run, {"step": 1})
-        leases.close(run, "cancelled", slot="host.0", stamp=STAMP)
+        leases.close(run, "canceled", slot="host.0", stamp=STAMP)
     finally:
         redis.config_set("maxmemory", 0)
-    assert told(redis, run.job_id)[-1] in ("cancelled", "queued")
+    assert told(redis, run.job_id)[-1] in ("canceled", "queued")
 
 
 def test_a_stream_that_is_none_fails_no_change(redis: Redis, jobs: Jobs, leases: Leases) -> None:

@@ -70,7 +70,7 @@ def test_an_answer_goes_with_its_record_though_it_was_promised(
 
 
 def closed(leases: Leases, run: Run) -> None:
-    leases.close(run, "cancelled", slot="host.0", stamp=STAMP)
+    leases.close(run, "canceled", slot="host.0", stamp=STAMP)
 
 
 def lost(redis: Redis, run: Run) -> None:

@@ -21,7 +21,7 @@ def test_what_was_written_is_read_as_it_was() -> None:
 
 
 def test_what_a_newer_version_says_more_is_left_out() -> None:
-    text = json.dumps({**json.loads(specs.to_text(question(4))), "colour": "blue"})
+    text = json.dumps({**json.loads(specs.to_text(question(4))), "color": "blue"})
     assert specs.from_text(text) == question(4)
 
 

@@ -105,7 +105,7 @@ def test_an_answer_that_left_the_store_is_computed_again(
     assert waiting(redis) == [job.id]
 
 
-@pytest.mark.parametrize("state", ["failed", "cancelled"])
+@pytest.mark.parametrize("state", ["failed", "canceled"])
 def test_a_job_without_an_answer_is_queued_again_and_forgets(redis: Redis, jobs: Jobs, state: str) -> None:
     job, _ = jobs.submit(question(), MODEL)
     problem = Problem(code="worker_lost", detail="…")

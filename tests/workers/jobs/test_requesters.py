@@ -33,7 +33,7 @@ def test_each_who_asks_is_kept_and_nobody_else_has_asked(redis: Redis, jobs: Job
 def test_where_callers_are_not_told_apart_nothing_is_kept(redis: Redis, jobs: Jobs) -> None:
     job, _ = jobs.submit(question(), MODEL)
     assert not redis.exists(askers_key(job.id))
-    assert jobs.cancel(job.id).state == "cancelled"  # type: ignore[union-attr]
+    assert jobs.cancel(job.id).state == "canceled"  # type: ignore[union-attr]
 
 
 def test_who_withdraws_leaves_the_job_to_the_others(jobs: Jobs) -> None:
@@ -47,7 +47,7 @@ def test_who_withdraws_leaves_the_job_to_the_others(jobs: Jobs) -> None:
     assert asked is not None
     assert asked.withdrawn_at is not None
     assert before < asked.withdrawn_at < time.time() + 1
-    assert left.as_withdrawn(asked.withdrawn_at).state == "cancelled"
+    assert left.as_withdrawn(asked.withdrawn_at).state == "canceled"
     assert jobs.asked(job.id, "b") == Requester()
 
 
@@ -57,7 +57,7 @@ def test_the_last_who_withdraws_cancels_it(redis: Redis, jobs: Jobs) -> None:
     jobs.cancel(job.id, caller="a")
     ended = jobs.cancel(job.id, caller="b")
     assert ended is not None
-    assert ended.state == "cancelled"
+    assert ended.state == "canceled"
     assert 0 < redis.ttl(askers_key(job.id)) <= FINISHED_TTL_S
 
 

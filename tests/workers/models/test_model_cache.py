@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="networks are torch's")
 
 from proxygrad.errors import ModelError, UnknownModel
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from proxygrad.spec import Spec
 from tests.support.configured_networks import BUILT, save_weights, table
 from tests.support.model_caches import ONE, PLENTY, info, loaded, opened, problem, stocked
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 def broken(tmp_path: Path) -> ModelCache:
     (tmp_path / "broken.safetensors").write_bytes(b"not weights")
     (tmp_path / "models.toml").write_text(table("broken", weights="broken.safetensors"))
-    return ModelCache.open(Catalogue.from_file(tmp_path / "models.toml"), "cpu", PLENTY, None)
+    return ModelCache.open(Catalog.from_file(tmp_path / "models.toml"), "cpu", PLENTY, None)
 
 
 def test_the_good_one_is_served_and_the_broken_one_explained(broken: ModelCache, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_second_start_loads_nothing_and_knows_the_same(folder: Path) -> None:
 def test_a_damaged_note_is_ignored(folder: Path, damage: bytes) -> None:
     shelf = opened(folder, "a", PLENTY)
     (folder / "notes" / "a.json").write_bytes(damage)
-    again = ModelCache.open(shelf._catalogue, "cpu", PLENTY, folder / "notes")
+    again = ModelCache.open(shelf._catalog, "cpu", PLENTY, folder / "notes")
     assert BUILT == {"small": 1}
     assert info(again, "a") == info(shelf, "a")
 
@@ -91,7 +91,7 @@ def test_notes_that_cannot_be_kept_only_cost_time(folder: Path) -> None:
     (folder / "file").write_text("")
     (folder / "models.toml").write_text(table("a", weights="a.safetensors"))
     shelf = ModelCache.open(
-        Catalogue.from_file(folder / "models.toml"), "cpu", PLENTY, folder / "file" / "notes"
+        Catalog.from_file(folder / "models.toml"), "cpu", PLENTY, folder / "file" / "notes"
     )
     assert info(shelf, "a") is not None
 
@@ -99,8 +99,8 @@ def test_notes_that_cannot_be_kept_only_cost_time(folder: Path) -> None:
 def test_changed_weights_are_found_at_the_start(folder: Path) -> None:
     before = info(opened(folder, "a", PLENTY), "a")
     save_weights(folder / "a.safetensors", 99)
-    catalogue = Catalogue.from_file(folder / "models.toml")
-    after = info(ModelCache.open(catalogue, "cpu", PLENTY, folder / "notes"), "a")
+    catalog = Catalog.from_file(folder / "models.toml")
+    after = info(ModelCache.open(catalog, "cpu", PLENTY, folder / "notes"), "a")
     assert before is not None
     assert after is not None
     assert before.digest != after.digest
@@ -110,7 +110,7 @@ def test_the_first_start_stays_within_the_budget(folder: Path) -> None:
     (folder / "models.toml").write_text(
         "".join(table(name, weights=f"{name}.safetensors") for name in "abcd")
     )
-    shelf = ModelCache.open(Catalogue.from_file(folder / "models.toml"), "cpu", 2 * ONE, None)
+    shelf = ModelCache.open(Catalog.from_file(folder / "models.toml"), "cpu", 2 * ONE, None)
     assert loaded(shelf) == {"c", "d"}
 
 
@@ -118,8 +118,8 @@ def test_weights_drawn_anew_each_time_stay_and_are_never_noted(folder: Path) -> 
     (folder / "models.toml").write_text(
         table("random") + table("constant", "constant") + table("a", weights="a.safetensors")
     )
-    catalogue = Catalogue.from_file(folder / "models.toml")
-    shelf = ModelCache.open(catalogue, "cpu", ONE, folder / "notes")
+    catalog = Catalog.from_file(folder / "models.toml")
+    shelf = ModelCache.open(catalog, "cpu", ONE, folder / "notes")
     assert sorted(file.name for file in (folder / "notes").iterdir()) == [
         "a.json",
         "constant.json",
@@ -129,7 +129,7 @@ def test_weights_drawn_anew_each_time_stay_and_are_never_noted(folder: Path) -> 
     shelf.network("a")
     assert shelf.network("random") is first
     BUILT.clear()
-    assert ModelCache.open(catalogue, "cpu", ONE, folder / "notes").network("constant").info == info(
+    assert ModelCache.open(catalog, "cpu", ONE, folder / "notes").network("constant").info == info(
         shelf, "constant"
     )
     assert BUILT == {"small": 2, "constant": 1}  # twice to see that it differs; once because it was wanted
@@ -149,7 +149,7 @@ def test_weights_that_changed_fail_the_question_and_are_published(folder: Path) 
     assert before != after
     assert shelf.network("a").info == after
     BUILT.clear()
-    assert info(ModelCache.open(shelf._catalogue, "cpu", PLENTY, folder / "notes"), "a") == after
+    assert info(ModelCache.open(shelf._catalog, "cpu", PLENTY, folder / "notes"), "a") == after
     assert BUILT == {}
 
 

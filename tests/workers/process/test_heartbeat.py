@@ -208,7 +208,7 @@ def test_a_cancellation_whose_message_was_lost_is_found(redis: Redis, store: Sto
     with working(redis, store, engine):
         until(lambda: engine.tickets != [])
         redis.hset(queue.job_key(job.id), "cancel_requested", time.time())
-        assert ended(jobs, job.id).state == "cancelled"
+        assert ended(jobs, job.id).state == "canceled"
 
 
 def test_a_deadline_that_moves_is_followed(redis: Redis, store: Store, jobs: Jobs) -> None:
@@ -230,4 +230,4 @@ def test_a_lost_lease_stops_the_lane(redis: Redis, store: Store, jobs: Jobs) -> 
     with working(redis, store, engine):
         until(lambda: engine.tickets != [])
         redis.zremrangebyrank(queue.LEASES_KEY, 0, -1)
-        until(lambda: engine.tickets[0].cancelled)
+        until(lambda: engine.tickets[0].canceled)

@@ -69,7 +69,7 @@ def test_a_running_job_is_stopped(redis: Redis, store: Store, jobs: Jobs, where:
         until(lambda: runs(redis, job.id) and engine.tickets != [] and is_heard(redis))
         stops[where](job.id)
         stopped = ended(jobs, job.id)
-        assert (stopped.state, stopped.problem) == ("cancelled", None)
+        assert (stopped.state, stopped.problem) == ("canceled", None)
         assert ended(jobs, behind.id).state == "succeeded"  # the slot goes on
     assert redis.hget(queue.entry_key(job.id), "status") == b"canceled"
     assert redis.zscore(queue.CANCELED_KEY, job.id) is not None

@@ -74,7 +74,7 @@ def test_a_store_that_cannot_be_written_and_a_bad_models_file_are_named(
 ) -> None:
     (tmp_path / "file").write_text("")
     said = refused({"REDIS_URL": redis_url, "PROXYGRAD_STORE": f"file://{tmp_path}/file/x"})
-    assert said.startswith(f"error: cannot open the artefact store 'file://{tmp_path}/file/x': ")
+    assert said.startswith(f"error: cannot open the artifact store 'file://{tmp_path}/file/x': ")
     assert said.endswith(f"Not a directory: '{tmp_path}/file/x'\n")
     (tmp_path / "models.toml").write_text("models = [")
     said = refused({"REDIS_URL": redis_url, "PROXYGRAD_HOME": str(tmp_path), "PROXYGRAD_DEVICE": "cpu"})
@@ -115,8 +115,8 @@ def test_jobs_survive_workers_that_are_killed(redis_url: str, redis: Redis, stor
     assert {job.state for job in done} == {"succeeded"}
     assert max(job.losses for job in done) == 1
     assert sum(job.losses for job in done) == 8
-    artefacts = [path for path in Path(store.url.removeprefix("file://")).rglob("*") if path.is_file()]
-    assert sorted(path.relative_to(path.parents[1]).as_posix() for path in artefacts) == sorted(
+    artifacts = [path for path in Path(store.url.removeprefix("file://")).rglob("*") if path.is_file()]
+    assert sorted(path.relative_to(path.parents[1]).as_posix() for path in artifacts) == sorted(
         f"{job_id}/{name}" for job_id in ids for name in ("0.png", "result.json")
     )
     assert redis.llen(queue.QUEUE_KEY) == redis.llen(queue.POPPED_KEY) == 0
@@ -167,7 +167,7 @@ def test_a_rolling_restart_loses_a_few_steps_at_most(
             gone_on = ended(jobs, long.id)
         second.terminate()
     assert (done.state, done.losses) == ("succeeded", 0)
-    assert (gone_on.state, gone_on.losses) == ("cancelled", 0)
+    assert (gone_on.state, gone_on.losses) == ("canceled", 0)
     assert gone_on.step > stopped_at
 
 
@@ -226,7 +226,7 @@ def test_a_slot_that_hangs_does_not_hold_up_the_end(
 
 def test_a_worker_that_is_stopped_while_it_starts_ends_at_once(redis_url: str, tmp_path: Path) -> None:
     with worker("-m", "workers", REDIS_URL=redis_url, PROXYGRAD_HOME=str(tmp_path)) as process:
-        until((tmp_path / "artefacts").is_dir, 20)  # before torch is imported
+        until((tmp_path / "artifacts").is_dir, 20)  # before torch is imported
         process.terminate()
         said, _ = process.communicate(timeout=30)
         assert process.returncode in (0, -signal.SIGTERM)

@@ -29,15 +29,15 @@ def test_a_beat_does_not_bring_back_an_earlier_state(
     runtime = WorkerContext("host", redis, store, CountingEngine(), AnyModel())
     slot = SlotWorker("host.0", runtime, Dispatcher(runtime))
     slot.register_birth()
-    read, may_write, enrol = threading.Event(), threading.Event(), RQRegistration.enrol
+    read, may_write, enroll = threading.Event(), threading.Event(), RQRegistration.enroll
 
     def slowly(register: RQRegistration, key: str, fields: Mapping[str, str]) -> None:
         read.set()
         assert may_write.wait(LIMIT_S)
-        enrol(register, key, fields)
+        enroll(register, key, fields)
 
-    monkeypatch.setattr(RQRegistration, "enrol", slowly)
-    beat = threading.Thread(target=slot.enrol)
+    monkeypatch.setattr(RQRegistration, "enroll", slowly)
+    beat = threading.Thread(target=slot.enroll)
     beat.start()
     assert read.wait(LIMIT_S)
     change = threading.Thread(target=slot.set_state, args=(WorkerStatus.IDLE,))

@@ -132,7 +132,7 @@ def test_a_slot_that_lost_its_lease_stops_and_records_nothing(redis: Redis, stor
         until(lambda: engine.tickets != [])
         redis.zremrangebyrank(queue.LEASES_KEY, 0, -1)
         redis.delete(*cast(list[bytes], redis.keys("rq:execution:*")))
-        until(lambda: engine.tickets[0].cancelled)
+        until(lambda: engine.tickets[0].canceled)
         until(lambda: Worker.all(connection=redis)[0].get_state() == "idle")
     assert status(redis, job.id) == b"started"  # as it was: a janitor's or another run's to change
     assert not store.exists(image_path(job.id, 0))

@@ -73,7 +73,7 @@ def test_a_job_deleted_with_rq_is_skipped(queue: Queue, redis: Redis, jobs: Jobs
     job = jobs.fetch(job_id(gone))
     assert job is not None
     assert (job.state, job.problem) == (
-        "cancelled",
+        "canceled",
         Problem(code="removed", detail="the job was removed with a tool of RQ"),
     )
 

@@ -240,7 +240,7 @@ def test_what_was_put_back_holds_up_none_of_its_model(queue: Queue) -> None:
     assert queue.started(4, ("tiny", "other")) == ["a", "a", "c", "d"]
 
 
-def test_a_caller_who_cancelled_all_owes_nothing_for_it(queue: Queue, redis: Redis, store: Store) -> None:
+def test_a_caller_who_canceled_all_owes_nothing_for_it(queue: Queue, redis: Redis, store: Store) -> None:
     jobs = Jobs(redis, store)
     withdrawn = [queue.ask("a") for _ in range(100)]
     for _ in range(50):
@@ -252,7 +252,7 @@ def test_a_caller_who_cancelled_all_owes_nothing_for_it(queue: Queue, redis: Red
     assert queue.started(1) == ["a"]
 
 
-def test_a_cancelled_job_buys_no_better_turn(queue: Queue, redis: Redis, store: Store) -> None:
+def test_a_canceled_job_buys_no_better_turn(queue: Queue, redis: Redis, store: Store) -> None:
     jobs = Jobs(redis, store)
     queue.ask("a", cost=10.0)
     queue.pop()

@@ -60,7 +60,7 @@ def test_a_run_whose_answer_was_lost_on_the_way_may_ask_again(
 def test_a_job_that_has_ended_is_not_taken(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     jobs.submit(question(), MODEL)
     run = Run(pop(redis), "e1")
-    redis.hset(queue.job_key(run.job_id), "state", "cancelled")
+    redis.hset(queue.job_key(run.job_id), "state", "canceled")
     assert take(leases, run) == "over"
     assert redis.zcard(queue.LEASES_KEY) == 0
 
@@ -72,7 +72,7 @@ def test_a_job_whose_entry_went_after_it_was_popped_is_not_taken(
     run = Run(pop(redis), "e1")
     redis.delete(queue.entry_key(run.job_id))  # what `Job.delete` of RQ does
     assert take(leases, run) == "over"
-    assert record(jobs, run).state == "cancelled"
+    assert record(jobs, run).state == "canceled"
     assert redis.exists(queue.entry_key(run.job_id)) == redis.zcard(queue.LEASES_KEY) == 0
 
 

@@ -129,13 +129,13 @@ def test_without_the_lease_nothing_is_closed(redis: Redis, jobs: Jobs, leases: L
         leases.write(run, {"step": 1})
 
 
-@pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
+@pytest.mark.parametrize("end", ["succeeded", "failed", "canceled"])
 def test_an_end_whose_answer_was_lost_on_the_way_may_be_told_again(
     redis: Redis, jobs: Jobs, leases: Leases, worker: str, end: Outcome
 ) -> None:
     """The client sends a script again when the connection broke after Redis had run it."""
     run = started(redis, jobs, leases)
-    if end == "cancelled":
+    if end == "canceled":
         jobs.cancel(run.job_id)
     assert close(leases, run, end) == "closed"
     before = record(jobs, run), redis.hgetall(worker)

@@ -56,27 +56,27 @@ def test_requeued_with_rq_it_runs_again(redis: Redis, jobs: Jobs, leases: Leases
     assert take(leases, Run(pop(redis), "e2")) == "taken"
 
 
-def test_emptied_with_rq_the_jobs_are_cancelled(redis: Redis, jobs: Jobs, janitor: Janitor) -> None:
+def test_emptied_with_rq_the_jobs_are_canceled(redis: Redis, jobs: Jobs, janitor: Janitor) -> None:
     ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(3)]
     rq_queue(redis).empty()  # type: ignore[no-untyped-call]
     assert janitor.sweep() == dict.fromkeys(ids, "dropped")
     for name in ids:
         job = jobs.fetch(name)
         assert job is not None
-        assert job.state == "cancelled"
+        assert job.state == "canceled"
         assert job.problem is not None
         assert job.problem.code == "removed"
     assert faults(redis) == []
     assert jobs.submit(question(0), MODEL)[1]
 
 
-def test_cancelled_with_rq_it_is_cancelled(redis: Redis, jobs: Jobs, janitor: Janitor) -> None:
+def test_canceled_with_rq_it_is_canceled(redis: Redis, jobs: Jobs, janitor: Janitor) -> None:
     job, _ = jobs.submit(question(), MODEL)
     entry(redis, job.id).cancel()
     assert janitor.sweep() == {job.id: "dropped"}
     after = jobs.fetch(job.id)
     assert after is not None
-    assert after.state == "cancelled"
+    assert after.state == "canceled"
     assert redis.zcard(queue.CANCELED_KEY) == 1
     assert faults(redis) == []
 

@@ -1,4 +1,4 @@
-"""Batches that are cancelled or forgotten: what waits, what runs, what others want."""
+"""Batches that are canceled or forgotten: what waits, what runs, what others want."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_cancel_ends_what_waits_and_what_was_not_queued(
     batches.cancel(batch.id)
     assert queued(redis) == 0
     stopping = now(batches, batch)
-    assert (stopping.state, counts(stopping)) == ("running", {"succeeded": 1, "running": 1, "cancelled": 998})
+    assert (stopping.state, counts(stopping)) == ("running", {"succeeded": 1, "running": 1, "canceled": 998})
     assert leases.beat(run, stamp=STAMP).cancel
-    leases.close(run, "cancelled", slot="s", stamp=STAMP)
+    leases.close(run, "canceled", slot="s", stamp=STAMP)
     done = now(batches, batch)
-    assert (done.state, counts(done)) == ("cancelled", {"succeeded": 1, "cancelled": 999})
-    assert [each.state for each in batches.units(done, [0, 1, 2, 999])] == ["succeeded"] + ["cancelled"] * 3
+    assert (done.state, counts(done)) == ("canceled", {"succeeded": 1, "canceled": 999})
+    assert [each.state for each in batches.units(done, [0, 1, 2, 999])] == ["succeeded"] + ["canceled"] * 3
     batches.cancel(batch.id)
     assert now(batches, batch) == done
     again = ask(batches, asked({"stop": 1000}))
@@ -60,7 +60,7 @@ def test_what_runs_and_is_asked_for_again_before_it_stopped_goes_on(
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [("me", "me"), ("me", "other"), ("anonymous", "anonymous")])
-def test_what_another_batch_wants_is_not_cancelled(
+def test_what_another_batch_wants_is_not_canceled(
     redis: Redis, batches: Batches, expansion: BatchExpander, jobs: Jobs, mine: str, theirs: str
 ) -> None:
     first = ask(batches, asked({"stop": 6}), caller=mine)
@@ -70,11 +70,11 @@ def test_what_another_batch_wants_is_not_cancelled(
     assert queued(redis) == 9
     batches.cancel(first.id)
     assert queued(redis) == 6
-    assert counts(now(batches, first)) == {"cancelled": 6}
+    assert counts(now(batches, first)) == {"canceled": 6}
     assert counts(now(batches, second)) == {"queued": 6}
     for _ in range(6):
         end_next(redis)
-    assert (now(batches, first).state, now(batches, second).state) == ("cancelled", "succeeded")
+    assert (now(batches, first).state, now(batches, second).state) == ("canceled", "succeeded")
 
 
 def test_a_caller_that_withdraws_from_one_question_withdraws_it_from_its_batch(
@@ -84,10 +84,10 @@ def test_a_caller_that_withdraws_from_one_question_withdraws_it_from_its_batch(
     expansion.expand_due()
     shared, _ = jobs.submit(question(0), MODEL, caller="other")
     jobs.cancel(shared.id, caller="me")
-    assert counts(now(batches, batch)) == {"cancelled": 1, "queued": 1}
+    assert counts(now(batches, batch)) == {"canceled": 1, "queued": 1}
     assert queued(redis) == 2
     jobs.forget(batches.units(batch, [1])[0].job_id or "", caller="me")
-    assert now(batches, batch).state == "cancelled"
+    assert now(batches, batch).state == "canceled"
 
 
 def test_a_cancellation_that_its_gateway_did_not_end_is_ended_by_a_worker(
@@ -99,7 +99,7 @@ def test_a_cancellation_that_its_gateway_did_not_end_is_ended_by_a_worker(
     assert queued(redis) == 5
     expansion.look()
     assert queued(redis) == 0
-    assert now(batches, batch).state == "cancelled"
+    assert now(batches, batch).state == "canceled"
 
 
 def test_a_batch_that_is_forgotten_leaves_its_answers_alone(

@@ -104,7 +104,7 @@ def test_answers_are_promised_anew_while_the_last_units_wait(
     assert redis.ttl(pin_key(first)) > 0
 
 
-def test_a_cancelled_batch_ends_though_the_record_of_its_run_is_gone(
+def test_a_canceled_batch_ends_though_the_record_of_its_run_is_gone(
     redis: Redis, batches: Batches, expansion: BatchExpander
 ) -> None:
     batch = ask(batches, asked([0, 1]))
@@ -116,8 +116,8 @@ def test_a_cancelled_batch_ends_though_the_record_of_its_run_is_gone(
     redis.delete(job_key(run.job_id), LOOKED)
     redis.hdel(batch_key(batch.id), "compared_at")
     expansion.look()
-    assert counts(now(batches, batch)) == {"cancelled": 2}
-    assert now(batches, batch).state == "cancelled"
+    assert counts(now(batches, batch)) == {"canceled": 2}
+    assert now(batches, batch).state == "canceled"
 
 
 def test_one_look_compares_a_few_batches_and_later_ones_the_others(

@@ -31,7 +31,7 @@ def on_a_small_disk(directory: Path, *arguments: str) -> Any:
 
 def test_the_store_says_so_and_stays_whole(tmp_path: Path) -> None:
     found = on_a_small_disk(tmp_path)
-    lead = f"the artefact store file://{tmp_path} is full: no room for the 2000000 bytes of"
+    lead = f"the artifact store file://{tmp_path} is full: no room for the 2000000 bytes of"
     assert found["said"] == [f"{lead} a/large", f"{lead} a/small"]
     assert found["kept"]
     assert found["names"] == ["a", "small"]
@@ -59,5 +59,5 @@ def test_a_write_that_fails_half_way_leaves_nothing(store: Store, tmp_path: Path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not isinstance(caught.value, StorageFull)
-    assert [path for path in (tmp_path / "artefacts").rglob("*") if path.is_file()] == []
+    assert [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()] == []
     assert store.put("a/large", bytes(2_000_000))

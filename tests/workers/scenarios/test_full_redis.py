@@ -96,9 +96,9 @@ def test_what_is_there_runs_and_ends(redis: Redis, jobs: Jobs) -> None:
     assert record(jobs, again).state == "succeeded"
     second, third = ready.pop(["tiny"], 2)
     assert ready.put_back([second, third]) == 2
-    cancelled = jobs.cancel(second)
-    assert cancelled is not None
-    assert cancelled.state == "cancelled"
+    canceled = jobs.cancel(second)
+    assert canceled is not None
+    assert canceled.state == "canceled"
     with pytest.raises(QueueMemoryFull):
         jobs.retry(second)
     assert faults(redis) == []

@@ -68,7 +68,7 @@ proxygrad:askers:{id} hash
 proxygrad:attending hash
     {worker}
 proxygrad:batch:{id} hash
-    caller, cancel_pending, cancel_requested, cancelled, created_at, cursor, deadline_at, digest,
+    caller, cancel_pending, cancel_requested, canceled, created_at, cursor, deadline_at, digest,
     dropped, engine_version, failed, finished_at, held_until, layer, limits, model, pinned_at, priority,
     problem, queued, running, state, succeeded, template, total, units, window
 proxygrad:batch:{id}:again list
@@ -96,10 +96,10 @@ proxygrad:deliveries:due:{receiver} zset
 proxygrad:deliveries:of:{caller} zset
 proxygrad:deliveries:receivers zset
 proxygrad:delivery:{id} hash
-    activation, attempts, caller, cancelled, claim, created_at, ended, error, failed, kind, next_at,
+    activation, attempts, caller, canceled, claim, created_at, ended, error, failed, kind, next_at,
     problem, receiver, state, status, subject, succeeded, total, tried, tried_at, url
 proxygrad:ended hash
-    cancelled, failed, lost, succeeded
+    canceled, failed, lost, succeeded
 proxygrad:events:{id} stream
     data, event
 proxygrad:flows:batch hash
@@ -310,7 +310,7 @@ def stop_and_fail(redis: Redis, store: Store, job: Job, recorder: Recorder) -> N
     jobs.cancel(job.id, caller=OTHER)
     jobs.forget(job.id)
     recorder.look()
-    assert leases.close(run, "cancelled", slot=SLOT, stamp=STAMP) == "closed"
+    assert leases.close(run, "canceled", slot=SLOT, stamp=STAMP) == "closed"
     recorder.look()
     jobs.retry(job.id, caller=CALLER)
     run = Run(pop(redis), "f" * 32)

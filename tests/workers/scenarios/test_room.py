@@ -41,13 +41,13 @@ def test_room_is_made_before_a_model_comes(folder: Path, monkeypatch: pytest.Mon
     shelf = opened(folder, "ab", ONE)
     first = weakref.ref(shelf.network("a"))
     alive: list[bool] = []
-    load = shelf._catalogue.load
+    load = shelf._catalog.load
 
     def watched(name: str, device: str) -> Network:
         alive.append(first() is not None)
         return load(name, device)
 
-    monkeypatch.setattr(shelf._catalogue, "load", watched)
+    monkeypatch.setattr(shelf._catalog, "load", watched)
     gc.disable()
     try:
         shelf.network("b")

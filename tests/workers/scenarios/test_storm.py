@@ -30,7 +30,7 @@ THREADS, STEPS, UNITS = 5, 160, 12
 OTHER = MODEL.model_copy(update={"name": "other"})
 #: What RQ's tools raise where a job changes between their look and their write.
 RACES = (NoSuchJobError, InvalidJobOperation, ValueError)
-ENDS: tuple[Outcome, ...] = ("succeeded", "failed", "cancelled", "expired")
+ENDS: tuple[Outcome, ...] = ("succeeded", "failed", "canceled", "expired")
 
 
 class Actor:

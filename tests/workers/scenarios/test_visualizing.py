@@ -19,7 +19,7 @@ import torch
 
 from proxygrad.engine.engine import Engine
 from proxygrad.images import decode_png
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from proxygrad.networks.network import Network
 from proxygrad.spec import Spec
 from tests.support.eventually import ended, until
@@ -60,7 +60,7 @@ def test_a_killed_worker_loses_nothing_of_a_real_visualization(
     redis_url: str, redis: Redis, tmp_path: Path
 ) -> None:
     """`kill -9` in mid job, a restart that goes on from a checkpoint, and what a run without a kill gives."""
-    store = Store.from_url((tmp_path / "artefacts").as_uri())
+    store = Store.from_url((tmp_path / "artifacts").as_uri())
     jobs = Jobs(redis, store)
     with digits_worker(redis_url, redis, tmp_path) as process:
         info = catalog.served(redis)["digits"].info
@@ -83,12 +83,12 @@ def test_a_killed_worker_loses_nothing_of_a_real_visualization(
     assert (seen.state, seen.losses) == ("succeeded", 1)
     assert f"job {job.id} goes on from step {kept.step}" in said
     assert jobs.submit(asked, info) == (seen, False)
-    assert sorted(path.name for path in (tmp_path / "artefacts" / job.id).iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "artifacts" / job.id).iterdir()) == [
         "0.png",
         "result.json",
     ]
     with Engine() as engine:
-        whole = engine.submit(Catalogue.from_file().load("digits"), asked).result()
+        whole = engine.submit(Catalog.from_file().load("digits"), asked).result()
     png = store.get(image_path(job.id, 0))
     assert png is not None
     assert seen.result is not None
@@ -99,7 +99,7 @@ def test_a_killed_worker_loses_nothing_of_a_real_visualization(
 
 def test_a_real_job_stops_within_a_tenth_of_a_second(redis: Redis, store: Store, jobs: Jobs) -> None:
     """From the request to the record; the other lane is not disturbed."""
-    network = Catalogue.from_file().load("digits")
+    network = Catalog.from_file().load("digits")
     took: list[float] = []
     with Engine() as engine, working(redis, store, engine, slots=2, models=Lending(network)):
         other, _ = jobs.submit(Spec(model="digits", layer="layer1", unit=0, steps=2048), network.info)
@@ -111,7 +111,7 @@ def test_a_real_job_stops_within_a_tenth_of_a_second(redis: Redis, store: Store,
             asked_s = time.time()
             jobs.cancel(job.id)
             stopped = ended(jobs, job.id)
-            assert stopped.state == "cancelled"
+            assert stopped.state == "canceled"
             assert stopped.finished_at is not None
             took.append(stopped.finished_at - asked_s)
         assert as_it_stands(jobs, other).state in ("running", "succeeded")
@@ -123,7 +123,7 @@ def test_several_images_and_plain_ones_come_through_a_real_worker(
     redis: Redis, store: Store, jobs: Jobs
 ) -> None:
     """Each picture in the store is the one that its values are of; the engine has fewer lanes than images."""
-    network = Catalogue.from_file().load("digits")
+    network = Catalog.from_file().load("digits")
     asked = Spec(model="digits", layer="layer3", unit=7, steps=12, images=2, diversity=0.5, compare=True)
     with Engine(max_lanes=2) as engine, working(redis, store, engine, models=Lending(network)):
         job, _ = jobs.submit(asked, network.info)

@@ -153,7 +153,7 @@ def test_one_round_at_a_time_and_one_line_about_it(
     for _ in range(2):
         GarbageCollector(redis, store, NOTHING).round()
     (line,) = caplog.messages
-    assert line.startswith("the collector removed 1 answers, 0 jobs' artefacts without an answer, ")
+    assert line.startswith("the collector removed 1 answers, 0 jobs' artifacts without an answer, ")
     keep_answer(store, 1, age_s=2 * HOUR_S)
     GarbageCollector(redis, store, NOTHING).round()  # the last one is too recent
     assert store.exists(result_path(job_id(1)))

@@ -134,7 +134,7 @@ def test_a_killed_collector_leaves_nothing_wrong(redis_url: str, redis: Redis, s
 
 
 @pytest.mark.engine
-def test_a_run_waits_until_its_artefacts_have_been_removed(redis: Redis, store: Store) -> None:
+def test_a_run_waits_until_its_artifacts_have_been_removed(redis: Redis, store: Store) -> None:
     """A collector that stands still in mid removal: the image it will remove is not the new one."""
     pytest.importorskip("torch", reason="a slot computes with torch")
     from tests.support.counting_engine import CountingEngine

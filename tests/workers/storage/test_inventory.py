@@ -17,7 +17,7 @@ def inventory(store: Store, most: int = 100) -> Inventory:
     return Inventory.of(holdings(store, lambda: None), time.time() - HOUR_S, most)
 
 
-def test_whose_an_artefact_is() -> None:
+def test_whose_an_artifact_is() -> None:
     mine = job_id(0)
     assert owner(Stored(f"{mine}/0.png", 1, 0.0)) == mine
     for foreign in ("notes.txt", f"{mine}", f"{mine}/a/b", "0123/0.png", f"x/{mine}/0.png", f"{mine}0/0.png"):

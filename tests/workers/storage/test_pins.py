@@ -80,7 +80,7 @@ def test_the_record_of_an_answer_goes_with_the_claim(claims: ArtifactPins, redis
     assert redis.keys("*") == [claim_key(job_id(1)).encode()]
 
 
-@pytest.mark.parametrize("state", ["failed", "cancelled"])
+@pytest.mark.parametrize("state", ["failed", "canceled"])
 def test_the_record_of_a_job_without_an_answer_stays(claims: ArtifactPins, redis: Redis, state: str) -> None:
     redis.hset(queue.job_key("a"), "state", state)
     redis.hset(queue.entry_key("a"), "status", "failed")

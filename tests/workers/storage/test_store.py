@@ -1,4 +1,4 @@
-"""Artefacts are written once and whole, or not at all."""
+"""Artifacts are written once and whole, or not at all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_checkpoint_is_replaced_in_place(store: Store, tmp_path: Path) -> None
     store.replace("a/checkpoint", b"first")
     store.replace("a/checkpoint", b"second")
     assert store.get("a/checkpoint") == b"second"
-    assert [path.name for path in (tmp_path / "artefacts" / "a").iterdir()] == ["checkpoint"]
+    assert [path.name for path in (tmp_path / "artifacts" / "a").iterdir()] == ["checkpoint"]
 
 
 def test_readers_of_what_is_replaced_see_it_whole(store: Store) -> None:
@@ -106,9 +106,9 @@ def test_an_emptied_folder_goes_too(store: Store, tmp_path: Path) -> None:
     store.put("a/0.png", b"png")
     store.put("a/1.png", b"png")
     store.delete("a/0.png")
-    assert (tmp_path / "artefacts" / "a").is_dir()
+    assert (tmp_path / "artifacts" / "a").is_dir()
     store.delete("a/1.png")
-    assert list((tmp_path / "artefacts").iterdir()) == []
+    assert list((tmp_path / "artifacts").iterdir()) == []
 
 
 def test_writers_and_removers_of_one_folder_do_not_disturb_each_other(store: Store) -> None:
@@ -201,7 +201,7 @@ def test_a_directory_is_made(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"Not a directory: .*/file"):
-        Store.from_url((tmp_path / "file" / "artefacts").as_uri())
+        Store.from_url((tmp_path / "file" / "artifacts").as_uri())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -211,14 +211,14 @@ def test_an_unwritable_directory_is_named(tmp_path: Path) -> None:
         Store.from_url(tmp_path.as_uri())
 
 
-@pytest.mark.parametrize("url", ["ftp://host/x", "artefacts"])
+@pytest.mark.parametrize("url", ["ftp://host/x", "artifacts"])
 def test_an_url_nobody_knows_is_named(url: str) -> None:
-    with pytest.raises(StorageError, match=f"cannot open the artefact store '{url}'"):
+    with pytest.raises(StorageError, match=f"cannot open the artifact store '{url}'"):
         Store.from_url(url)
 
 
 def test_a_failed_write_is_a_storage_error_in_one_line(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "artefacts" / "a").write_text("in the way")
+    (tmp_path / "artifacts" / "a").write_text("in the way")
     with pytest.raises(StorageError, match=r"cannot write a/0\.png") as caught:
         store.put("a/0.png", b"")
     assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from proxygrad.errors import BuilderError, ModelError, UnknownModel, WeightsError
-from proxygrad.models import Catalogue
+from proxygrad.models import Catalog
 from proxygrad.models.builders import build
 from proxygrad.models.torchvision_compat import import_torchvision
 from proxygrad.models.weights import download, load_into, read_state_dict
@@ -26,10 +26,10 @@ def state() -> dict[str, Tensor]:
     return Small().state_dict()
 
 
-def catalogue(folder: Path, content: str) -> Catalogue:
+def catalog(folder: Path, content: str) -> Catalog:
     path = folder / "models.toml"
     path.write_text(content)
-    return Catalogue.from_file(path)
+    return Catalog.from_file(path)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested.pt"])
@@ -39,7 +39,7 @@ def test_a_model_of_ones_own_from_each_kind_of_file(suffix: str, tmp_path: Path)
         save_file(state(), path)
     else:
         torch.save({"state_dict": state()} if "nested" in suffix else state(), path)
-    models = catalogue(
+    models = catalog(
         tmp_path,
         f"""
         [models.mine]
@@ -59,7 +59,7 @@ def test_a_model_of_ones_own_from_each_kind_of_file(suffix: str, tmp_path: Path)
 
 
 def test_the_bundled_model_needs_no_file() -> None:
-    network = Catalogue.from_file(None).load("digits")
+    network = Catalog.from_file(None).load("digits")
     assert network.input_shape == (1, 32, 32)
     assert network.info.layer("fc").kind == "logits"
     assert network.info.classes == tuple("0123456789")
@@ -67,7 +67,7 @@ def test_the_bundled_model_needs_no_file() -> None:
 
 def test_class_names_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("één\nzwei\n")
-    models = catalogue(
+    models = catalog(
         tmp_path, f'[models.m]\nbuilder="{BUILDER}"\ninput_shape=[3,16,16]\nclasses="names.txt"\n'
     )
     assert models.load("m").info.classes == ("één", "zwei")
@@ -85,17 +85,17 @@ def test_class_names_from_a_file(tmp_path: Path) -> None:
 )
 def test_a_bad_models_file_is_named_with_the_place(content: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=message):
-        catalogue(tmp_path, content)
+        catalog(tmp_path, content)
 
 
 def test_a_models_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"nowhere.toml cannot be read: No such file"):
-        Catalogue.from_file(tmp_path / "nowhere.toml")
+        Catalog.from_file(tmp_path / "nowhere.toml")
 
 
 def test_an_unknown_model_names_near_ones() -> None:
     with pytest.raises(UnknownModel, match="unknown model 'digitz'; near names: digits"):
-        Catalogue.from_file(None).load("digitz")
+        Catalog.from_file(None).load("digitz")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_file_of_something_else_is_named(name: str, content: bytes, tmp_path: 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    models = catalogue(tmp_path, f'[models.m]\nbuilder="{BUILDER}"\nweights="absent.safetensors"\n')
+    models = catalog(tmp_path, f'[models.m]\nbuilder="{BUILDER}"\nweights="absent.safetensors"\n')
     with pytest.raises(WeightsError, match=r"absent.safetensors does not exist"):
         models.load("m")
 

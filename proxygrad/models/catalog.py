@@ -90,7 +90,7 @@ class _ModelsFile(BaseModel):
     models: dict[Name, ModelEntry] = Field(default_factory=dict)
 
 
-class Catalogue:
+class Catalog:
     """Models by name; each is loaded when it is asked for.
 
     ``entries``: the operator's models; one named ``digits`` replaces the bundled one. ``folder``: where
