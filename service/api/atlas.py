@@ -6,26 +6,19 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from service.api.batches import PREFIX, BatchId, visible
+from proxygrad.protocol.addresses import BATCHES
+from proxygrad.protocol.batches import DEFAULT_CELL_PX, MAX_CELL_PX, MAX_COLUMNS, MIN_CELL_PX, most_columns
+from proxygrad.protocol.problems import FieldError
+from service.api.batches import BatchId, visible
 from service.api.images import KEEP_S, sharing
 from service.backend.gateway import GatewayDep
-from service.images.contact_sheet import (
-    DEFAULT_CELL_PX,
-    MAX_CELL_PX,
-    MAX_COLUMNS,
-    MIN_CELL_PX,
-    SheetFormat,
-    SheetLayout,
-    entity_tag,
-    layout,
-    most_columns,
-)
-from service.problems import FieldError, ProblemError, problem_responses
+from service.images.contact_sheet import SheetFormat, SheetLayout, entity_tag, layout
+from service.problems import ProblemError, problem_responses
 from service.web.conditional import matches
 from service.web.negotiation import MEDIA_TYPES, negotiated
 from workers.batches.repository import Batch
 
-router = APIRouter(prefix=PREFIX, tags=["batches"])
+router = APIRouter(prefix=BATCHES, tags=["batches"])
 
 Columns = Annotated[
     int | None,

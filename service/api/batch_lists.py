@@ -6,21 +6,22 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
-from service.api import visualizations
-from service.api.batches import PREFIX, BatchId, visible
+from proxygrad.protocol.addresses import BATCHES
+from proxygrad.protocol.batches import BatchPage, BatchState, BatchUnitPage
+from proxygrad.protocol.pagination import DEFAULT_LIMIT, MAX_SCANNED
+from proxygrad.protocol.visualizations import State as JobState
+from service.api.batches import BatchId, visible
+from service.backend import documents
 from service.backend.gateway import GatewayDep
 from service.problems import problem_responses
-from service.schemas.batches import Batch, BatchPage, BatchUnit, BatchUnitPage
-from service.schemas.pagination import PageLinks
-from service.web.pagination import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, cursor_of, entry_of, only
+from service.web.pagination import Cursor, Limit, cursor_of, entry_of, only, page_links
 from workers.batches import repository as batches
-from workers.batches.repository import BatchState, Unit
+from workers.batches.repository import Unit
 from workers.jobs.repository import IndexEntry
-from workers.jobs.repository import State as JobState
 
 DEFAULT_UNITS, MAX_UNITS = 100, 1000
 
-router = APIRouter(prefix=PREFIX, tags=["batches"])
+router = APIRouter(prefix=BATCHES, tags=["batches"])
 
 State = Annotated[
     list[Literal["waiting", JobState]],  # one list of values, so that a flaw names them all
@@ -52,14 +53,14 @@ async def list_batches(
 
     def look() -> tuple[list[batches.Batch], IndexEntry | None]:
         caller = None if gateway.caller.sees_all else gateway.caller.name
-        return gateway.batches.recent(last, limit, MOST_LOOKED_AT, fits, caller=caller)
+        return gateway.batches.recent(last, limit, MAX_SCANNED, fits, caller=caller)
 
     found, end = await gateway.call(look)
     asked = [("model", each) for each in model] + [("layer", each) for each in layer]
     query = [*asked, *(("state", each) for each in state), ("limit", str(limit))]
     response.headers["Cache-Control"] = "no-store"
-    links = PageLinks.of(PREFIX, query, cursor, None if end is None else cursor_of(end))
-    return BatchPage(batches=[Batch.of(each, PREFIX, briefly=True) for each in found], links=links)
+    links = page_links(BATCHES, query, cursor, None if end is None else cursor_of(end))
+    return BatchPage(batches=[documents.batch(each, brief=True) for each in found], links=links)
 
 
 @router.get(
@@ -87,9 +88,9 @@ async def list_batch_visualizations(
     response.headers["Cache-Control"] = "no-store"
     here = [*(("state", each) for each in state), ("limit", str(limit))]
     return BatchUnitPage(
-        visualizations=[BatchUnit.of(unit, visualizations.router.prefix) for unit in found],
-        links=PageLinks.of(
-            f"{PREFIX}/{batch_id}/visualizations",
+        visualizations=[documents.batch_unit(unit) for unit in found],
+        links=page_links(
+            f"{BATCHES}/{batch_id}/visualizations",
             here,
             str(cursor) if cursor else None,
             None if following is None else str(following),

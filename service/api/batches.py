@@ -8,7 +8,12 @@ import fastapi
 from fastapi import APIRouter, Depends, Request, Response
 
 from proxygrad.errors import InvalidRequest, UnitOutOfRange
+from proxygrad.protocol.addresses import BATCHES
+from proxygrad.protocol.batches import Batch
+from proxygrad.protocol.problems import FieldError
+from proxygrad.protocol.requests import BatchRequest
 from service.api.ids import PathId
+from service.backend import documents
 from service.backend.gateway import Gateway, GatewayDep
 from service.backend.long_polling import (
     PREFERENCE_APPLIED,
@@ -20,16 +25,13 @@ from service.backend.long_polling import (
     preferred_wait_s,
     until_ended,
 )
-from service.problems import FieldError, ProblemError, problem_responses
-from service.schemas.batches import Batch
+from service.problems import ProblemError, problem_responses
 from service.web.exception_handlers import refusal_of
 from service.web.json_body import json_body, parsed, tellable, within_limits
 from workers.batches import repository as batches
-from workers.batches.repository import BatchRequest, ResolvedBatch
+from workers.batches.repository import ResolvedBatch
 
-PREFIX = "/v1/batches"
-
-router = APIRouter(prefix=PREFIX, tags=["batches"])
+router = APIRouter(prefix=BATCHES, tags=["batches"])
 
 BatchId = PathId
 
@@ -120,7 +122,7 @@ async def create_batch(
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
         batch = await _ended(batch, gateway, wait_s, request)
-    response.headers["Location"] = f"{PREFIX}/{batch.id}"
+    response.headers["Location"] = f"{BATCHES}/{batch.id}"
     response.status_code = 200 if batch.ended else 202
     return _answered(batch, response)
 
@@ -218,7 +220,7 @@ def _answered(batch: batches.Batch, response: Response) -> Batch:
     response.headers["Cache-Control"] = "no-store"
     if not batch.ended:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
-    return Batch.of(batch, PREFIX)
+    return documents.batch(batch)
 
 
 async def _ended(batch: batches.Batch, gateway: Gateway, wait_s: float, request: Request) -> batches.Batch:

@@ -11,27 +11,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.types import Receive, Scope, Send
 
+from proxygrad.protocol.addresses import VISUALIZATIONS
+from proxygrad.protocol.events import EVENTS
+from proxygrad.protocol.problems import FieldError
 from service.api.visualizations import JobId
 from service.backend.event_hub import MISSED, RETRY_S, Subscription
 from service.backend.gateway import Gateway, GatewayDep
-from service.problems import FieldError, ProblemError, problem_responses
-from service.schemas.visualizations import Progress
-from workers.jobs.repository import (
-    Event,
-    Job,
-    Problem,
-    State,
-    is_after,
-    is_event_id,
-    progress_event,
-    state_event,
-)
+from service.problems import ProblemError, problem_responses
+from workers.jobs.repository import Event, Job, is_after, is_event_id, progress_event, state_event
 
-router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
+router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
 #: A comment is sent after so many seconds without an event, so that proxies keep the connection.
 HEARTBEAT_S = 15.0
@@ -43,22 +36,8 @@ _HEADERS = {"Cache-Control": "no-cache, no-store", "X-Accel-Buffering": "no"}
 _SCHEMAS = "#/components/schemas/"
 _DESCRIPTION = """\
 Events until the end. `state` (`StateEvent`): the last one says `succeeded`, `failed` or `canceled`.
-`progress` (`Progress`): four a second at most. `preview` (`PreviewEvent`): one a second at most, no id."""
-
-
-class StateEvent(BaseModel):
-    """The data of an event `state`."""
-
-    state: State = Field(description="`queued`, `running`, `succeeded`, `failed` or `canceled`.")
-    problem: Problem | None = Field(description="Why there is no result; `null` unless failed or canceled.")
-
-
-class PreviewEvent(BaseModel):
-    """The data of an event `preview`: the image as it is now."""
-
-    step: int = Field(description="Gradient steps done.")
-    media_type: str = Field(description="Form of the picture: `image/png`.")
-    data: str = Field(description="The picture in base64, at most 128 px wide and high.")
+`progress` (`ProgressEvent`): at most four a second. `preview` (`PreviewEvent`): at most one a second, without
+id."""
 
 
 def _event(kind: str, data: type[BaseModel]) -> dict[str, Any]:
@@ -72,7 +51,7 @@ def _event(kind: str, data: type[BaseModel]) -> dict[str, Any]:
 
 #: As OpenAPI 3.2 has it, whose `itemSchema` is of one event; `schema` would be of them all.
 _EVENT = {
-    "oneOf": [_event("state", StateEvent), _event("progress", Progress), _event("preview", PreviewEvent)],
+    "oneOf": [_event(kind, data) for kind, data in EVENTS.items()],
 }
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": _DESCRIPTION, "content": {"text/event-stream": {"itemSchema": _EVENT}}},

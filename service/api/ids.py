@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Path
 from pydantic import StringConstraints
 
-ID_PATTERN = "^[0-9a-f]{32}$"
+from proxygrad.protocol.base import ID_PATTERN
 
 #: In a path.
 PathId = Annotated[

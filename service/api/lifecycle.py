@@ -6,13 +6,14 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from proxygrad.protocol.addresses import VISUALIZATIONS
+from proxygrad.protocol.visualizations import Visualization
 from service.api.visualizations import JobId, answered
 from service.backend.gateway import GatewayDep
 from service.problems import ProblemError, problem_responses
-from service.schemas.visualizations import Visualization
 from workers.jobs.repository import Job
 
-router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
+router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
 _CHANGED = problem_responses(
     *("unknown_visualization", "visualization_ended", "invalid_request"),

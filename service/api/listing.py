@@ -9,26 +9,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
 
+from proxygrad.protocol.addresses import VISUALIZATIONS
+from proxygrad.protocol.pagination import DEFAULT_LIMIT, MAX_SCANNED
+from proxygrad.protocol.visualizations import State, VisualizationPage
+from service.backend.documents import visualization_summary
 from service.backend.gateway import GatewayDep
 from service.problems import problem_responses
-from service.schemas.pagination import PageLinks
-from service.schemas.visualizations import Summary
-from service.web.pagination import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, cursor_of, entry_of, only
-from workers.jobs.repository import IndexEntry, Job, State
+from service.web.pagination import Cursor, Limit, cursor_of, entry_of, only, page_links
+from workers.jobs.repository import IndexEntry, Job
 
-router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
-
-
-class VisualizationPage(BaseModel):
-    """Some of what was asked, the newest first."""
-
-    visualizations: list[Summary] = Field(
-        description=f"At most `limit`. A page looks at {MOST_LOOKED_AT} records at most, so with filters it "
-        "may be shorter, even empty, and still have a next one."
-    )
-    links: PageLinks = Field(description="Where to go on.")
+router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
 
 @router.get(
@@ -58,11 +49,11 @@ async def list_visualizations(
             )
 
         own = None if gateway.caller.sees_all else gateway.caller.name
-        return gateway.jobs.recent(last, limit, MOST_LOOKED_AT, fits, caller=own)
+        return gateway.jobs.recent(last, limit, MAX_SCANNED, fits, caller=own)
 
     jobs, end = await gateway.call(look)
     asked = [("model", each) for each in model] + [("layer", each) for each in layer]
     query = [*asked, *(("state", each) for each in state), ("limit", str(limit))]
     response.headers["Cache-Control"] = "no-store"
-    links = PageLinks.of(router.prefix, query, cursor, None if end is None else cursor_of(end))
-    return VisualizationPage(visualizations=[Summary.of(job, router.prefix) for job in jobs], links=links)
+    links = page_links(VISUALIZATIONS, query, cursor, None if end is None else cursor_of(end))
+    return VisualizationPage(visualizations=[visualization_summary(job) for job in jobs], links=links)

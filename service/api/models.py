@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query
 
+from proxygrad.protocol.addresses import MODELS
+from proxygrad.protocol.models import Layer, LayerList, Model, ModelList
 from proxygrad.spec import LayerKind, Stage
+from service.backend import documents
 from service.backend.gateway import GatewayDep
 from service.problems import problem_responses
-from service.schemas.visualizations import LayerAnswer, LayersAnswer, ModelAnswer, ModelsAnswer
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix=MODELS, tags=["models"])
 
 ModelName = Annotated[str, Path(description="Name of a served model.", examples=["digits"])]
 LayerName = Annotated[str, Path(description="Dotted name of a layer.", examples=["layer3"])]
@@ -38,16 +39,16 @@ def _filter(what: str) -> Any:
 
 
 @router.get("", summary="List models", responses=_AWAY)
-async def list_models(gateway: GatewayDep) -> ModelsAnswer:
+async def list_models(gateway: GatewayDep) -> ModelList:
     """Every model of every live worker; one that could not be loaded is listed with its problem."""
     served = await gateway.served()
-    return ModelsAnswer(models=[ModelAnswer.of(served[name], _path(name)) for name in sorted(served)])
+    return ModelList(models=[documents.model(served[name]) for name in sorted(served)])
 
 
 @router.get("/{model}", summary="One model", responses=_UNKNOWN_MODEL)
-async def read_model(model: ModelName, gateway: GatewayDep) -> ModelAnswer:
+async def read_model(model: ModelName, gateway: GatewayDep) -> Model:
     """One model, ready or not."""
-    return ModelAnswer.of(await gateway.served_model(model), _path(model))
+    return documents.model(await gateway.served_model(model))
 
 
 @router.get("/{model}/layers", summary="Layers of a model", responses=_NOT_READY)
@@ -56,23 +57,19 @@ async def list_layers(
     gateway: GatewayDep,
     kind: Annotated[list[LayerKind], _filter("kinds")],
     stage: Annotated[list[Stage], _filter("stages")],
-) -> LayersAnswer:
+) -> LayerList:
     """Its layers with their unit counts and shapes, and which of them rectifiers made or take."""
     info = await gateway.model(model)
     layers = [
-        LayerAnswer.of(layer)
+        documents.layer(layer)
         for layer in info.layers
         if (not kind or layer.kind in kind) and (not stage or layer.stage in stage)
     ]
-    return LayersAnswer(model=model, layers=layers)
+    return LayerList(model=model, layers=layers)
 
 
 @router.get("/{model}/layers/{layer}", summary="One layer", responses=_UNKNOWN_LAYER)
-async def read_layer(model: ModelName, layer: LayerName, gateway: GatewayDep) -> LayerAnswer:
+async def read_layer(model: ModelName, layer: LayerName, gateway: GatewayDep) -> Layer:
     """One layer: its kind, shape, how many units it has and which objectives apply."""
     info = await gateway.model(model)
-    return LayerAnswer.of(info.layer(layer))
-
-
-def _path(name: str) -> str:
-    return f"{router.prefix}/{quote(name, safe='')}"
+    return documents.layer(info.layer(layer))

@@ -10,7 +10,8 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from proxygrad.errors import near
-from service.problems import FieldError, ProblemError
+from proxygrad.protocol.problems import FieldError
+from service.problems import ProblemError
 from service.web.validation import SHOWN_CHARACTERS
 
 

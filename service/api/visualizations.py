@@ -8,7 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from proxygrad.errors import InvalidRequest
+from proxygrad.protocol.addresses import VISUALIZATIONS
+from proxygrad.protocol.requests import VisualizationRequest as AskedFor
+from proxygrad.protocol.visualizations import Visualization
 from service.api.ids import PathId
+from service.backend.documents import visualization
 from service.backend.gateway import Gateway, GatewayDep
 from service.backend.idempotency import PARAMETER as IDEMPOTENCY_KEY
 from service.backend.idempotency import key_of
@@ -21,14 +25,12 @@ from service.backend.long_polling import (
     preferred_wait_s,
 )
 from service.problems import problem_responses
-from service.schemas.visualizations import Visualization, visualization
 from service.web.exception_handlers import refusal_of
 from service.web.json_body import OPENAPI_BODY, json_body, tellable, within_limits
 from workers.fleet import catalog
 from workers.jobs.repository import Job
-from workers.jobs.repository import VisualizationRequest as AskedFor
 
-router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
+router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
 JobId = PathId
 
@@ -129,7 +131,7 @@ async def _sent(job: Job, gateway: Gateway, status: int, headers: dict[str, str]
     """The same document, ready to be sent: that of one that succeeded is made once."""
     headers |= _headers(job)
     if job.state == "succeeded":
-        content = gateway.renderings(job, router.prefix)
+        content = gateway.renderings(job)
     else:
         content = (await _document(job, gateway)).model_dump_json().encode()
     return Response(content, status, headers, media_type="application/json")
@@ -148,7 +150,7 @@ async def _document(job: Job, gateway: Gateway) -> Visualization:
         blocked = (
             None if job.place.taken else await gateway.call(catalog.obstacle, gateway.redis, job.spec.model)
         )
-    return visualization(job, position, blocked, router.prefix, time.time())
+    return visualization(job, position, blocked, time.time())
 
 
 def _headers(job: Job) -> dict[str, str]:

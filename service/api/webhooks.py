@@ -2,87 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
 
+from proxygrad.protocol.addresses import DELIVERIES
+from proxygrad.protocol.pagination import DEFAULT_LIMIT, MAX_SCANNED
+from proxygrad.protocol.webhooks import Delivery, DeliveryPage, DeliveryState
 from service.api.ids import FilterId, PathId
+from service.backend import documents
 from service.backend.gateway import Gateway, GatewayDep
 from service.problems import ProblemError, problem_responses
-from service.schemas.pagination import PageLinks
-from service.web.pagination import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, cursor_of, entry_of, only
+from service.web.pagination import Cursor, Limit, cursor_of, entry_of, only, page_links
 from workers.queue import deliveries
-from workers.queue.deliveries import DeliveryState
 
-router = APIRouter(prefix="/v1/webhooks/deliveries", tags=["webhooks"])
+router = APIRouter(prefix=DELIVERIES, tags=["webhooks"])
 
 DeliveryId = PathId
-
-
-class DeliveryLinks(BaseModel):
-    """References relative to this server."""
-
-    self: str = Field(description="This delivery.")
-    subject: str = Field(description="What it is about: a visualization or a batch.")
-    retry: str = Field(description="POST there to have it tried again at once.")
-
-
-class Delivery(BaseModel):
-    """One event for one URL, and how far it came."""
-
-    id: str = Field(description="32 hex digits: the `webhook-id`, the same at every attempt.")
-    type: str = Field(description="Type of the event.", examples=["visualization.succeeded"])
-    url: str = Field(description="Where it goes.")
-    state: DeliveryState = Field(
-        description="`pending`: to be tried, or tried again; `delivered`: answered with 2xx; `exhausted`: "
-        "failed at every attempt; `gone`: the receiver answered 410 and wants no more."
-    )
-    created_at: datetime = Field(description="When the event happened, UTC.")
-    attempts: int = Field(description="How many attempts were begun.")
-    last_attempt_at: datetime | None = Field(
-        description="When the last attempt ended, UTC; `null` before the first."
-    )
-    last_status: int | None = Field(
-        description="HTTP status of the last answer; `null` where there was none."
-    )
-    last_error: str | None = Field(
-        description="What was wrong with the last attempt, where it got no answer."
-    )
-    next_attempt_at: datetime | None = Field(
-        description="When it is tried next, UTC; `null` while it is being tried, and when it will not be."
-    )
-    links: DeliveryLinks = Field(description="Where to go on.")
-
-    @classmethod
-    def of(cls, kept: deliveries.Delivery) -> Self:
-        """As it is shown."""
-        kind = "batches" if kept.kind == "batch" else "visualizations"
-        path = f"{router.prefix}/{kept.id}"
-        return cls(
-            id=kept.id,
-            type=kept.type,
-            url=kept.url,
-            state=kept.state,
-            created_at=datetime.fromtimestamp(kept.created_at, UTC),
-            attempts=kept.attempts,
-            last_attempt_at=_time(kept.tried_at),
-            last_status=kept.status,
-            last_error=kept.error,
-            next_attempt_at=_time(kept.next_at),
-            links=DeliveryLinks(self=path, subject=f"/v1/{kind}/{kept.subject}", retry=f"{path}/retry"),
-        )
-
-
-class DeliveryPage(BaseModel):
-    """Some deliveries, the newest first."""
-
-    deliveries: list[Delivery] = Field(
-        description=f"At most `limit`. A page looks at {MOST_LOOKED_AT} at most, so with filters it may be "
-        "shorter, even empty, and still have a next one."
-    )
-    links: PageLinks = Field(description="Where to go on.")
 
 
 @router.get(
@@ -110,15 +46,15 @@ async def list_webhook_deliveries(
 
     def look() -> Any:
         own = None if gateway.caller.operates else gateway.caller.name
-        return gateway.deliveries.recent(last, limit, MOST_LOOKED_AT, fits, caller=own)
+        return gateway.deliveries.recent(last, limit, MAX_SCANNED, fits, caller=own)
 
     found, end = await gateway.call(look)
     query: list[tuple[str, str]] = [("state", each) for each in state]
     query += [("visualization", each) for each in visualization] + [("batch", each) for each in batch]
     query.append(("limit", str(limit)))
     response.headers["Cache-Control"] = "no-store"
-    links = PageLinks.of(router.prefix, query, cursor, None if end is None else cursor_of(end))
-    return DeliveryPage(deliveries=[Delivery.of(each) for each in found], links=links)
+    links = page_links(DELIVERIES, query, cursor, None if end is None else cursor_of(end))
+    return DeliveryPage(deliveries=[documents.delivery(each) for each in found], links=links)
 
 
 _ONE = problem_responses("unknown_delivery", "invalid_request", "redis_unavailable")
@@ -128,7 +64,7 @@ _ONE = problem_responses("unknown_delivery", "invalid_request", "redis_unavailab
 async def read_webhook_delivery(delivery_id: DeliveryId, gateway: GatewayDep, response: Response) -> Delivery:
     """How far it came."""
     response.headers["Cache-Control"] = "no-store"
-    return Delivery.of(await _own(delivery_id, gateway))
+    return documents.delivery(await _own(delivery_id, gateway))
 
 
 @router.post("/{delivery_id}/retry", summary="Deliver again", status_code=202, responses=_ONE)
@@ -142,7 +78,7 @@ async def retry_webhook_delivery(
     await _own(delivery_id, gateway)
     await gateway.call(gateway.deliveries.retry, delivery_id)
     response.headers["Cache-Control"] = "no-store"
-    return Delivery.of(await _own(delivery_id, gateway))
+    return documents.delivery(await _own(delivery_id, gateway))
 
 
 async def _own(delivery_id: str, gateway: Gateway) -> deliveries.Delivery:
@@ -151,7 +87,3 @@ async def _own(delivery_id: str, gateway: Gateway) -> deliveries.Delivery:
     if found is None or not (gateway.caller.operates or found.caller == gateway.caller.name):
         raise ProblemError("unknown_delivery", f"there is no delivery {delivery_id!r}")
     return found
-
-
-def _time(at: float | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.schemas.visualizations import visualization
+from service.backend.documents import visualization
 from workers.jobs.repository import Job
 from workers.latest import Latest
 
@@ -16,13 +16,13 @@ class ResponseCache:
     def __init__(self) -> None:
         self._kept: Latest[str, tuple[Job, bytes]] = Latest(MOST_KEPT)
 
-    def __call__(self, job: Job, base: str) -> bytes:
-        """The document of ``job``; ``base`` is the path of all visualizations.
+    def __call__(self, job: Job) -> bytes:
+        """The document of ``job``.
 
         Made once for one object: whoever reads a job that has changed, or is seen otherwise, has another.
         """
         kept = self._kept.get(job.id)
         if kept is None or kept[0] is not job:
-            kept = job, visualization(job, None, None, base, job.created_at).model_dump_json().encode()
+            kept = job, visualization(job, None, None, job.created_at).model_dump_json().encode()
             self._kept.put(job.id, kept)
         return kept[1]

@@ -21,8 +21,8 @@ from redis import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from proxygrad.errors import UnknownModel
+from proxygrad.protocol.base import ID_PATTERN
 from proxygrad.spec import ModelInfo
-from service.api.ids import ID_PATTERN
 from service.api.queries import check_names
 from service.auth.callers import ANYBODY, STATE, Caller
 from service.backend.caches import ResponseCache

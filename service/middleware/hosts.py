@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.problems import FieldError, ProblemError
-from service.settings import Settings, is_loopback
+from proxygrad.protocol.addresses import is_loopback
+from proxygrad.protocol.problems import FieldError
+from service.problems import ProblemError
+from service.settings import Settings
 from service.web.exception_handlers import respond
 
 #: Probes come by whatever address the machine has.

@@ -15,11 +15,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from proxygrad.errors import ProxyGradError
+from proxygrad.protocol.addresses import is_loopback
 from service.app import create_app
 from service.backend.gateway import Gateway
 from service.middleware.hosts import PROBES, SCRAPED
 from service.server.protocol import MAX_INCOMPLETE_BYTES, BoundedH11Protocol
-from service.settings import Settings, is_loopback
+from service.settings import Settings
 from service.stack.supervisor import address, listen
 
 #: Short requests end in well under a second, long waits let go at once; what is left after this is cut off.

@@ -24,14 +24,15 @@ from proxygrad.errors import (
     UnknownLayer,
     UnknownModel,
 )
-from service.problems import MEDIA_TYPE, Code, FieldError, ProblemError
+from proxygrad.protocol.problems import MEDIA_TYPE, FieldError, ProblemCode
+from service.problems import ProblemError
 from service.web.validation import flaws, shown, summary
 from workers.errors import QueueFull, QueueMemoryFull, StorageError, TooManyWebhooks
 
 log = logging.getLogger(__name__)
 
-_CODES: frozenset[str] = frozenset(get_args(Code))
-_ROUTING: dict[int, Code] = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_CODES: frozenset[str] = frozenset(get_args(ProblemCode))
+_ROUTING: dict[int, ProblemCode] = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 #: The value of a request that each error of the science is about.
 _NAMES: dict[type[InvalidRequest], str] = {
@@ -62,7 +63,7 @@ def refusal_of(
     error: InvalidRequest, part: Literal["body", "path"], values: Mapping[str, object]
 ) -> ProblemError:
     """The refusal for what the science said of `values`, which came in that part of the request."""
-    code: Code = error.code if error.code in _CODES else "bad_request"  # type: ignore[assignment]
+    code: ProblemCode = error.code if error.code in _CODES else "bad_request"  # type: ignore[assignment]
     name = _NAMES.get(type(error))
     if name is None:
         return ProblemError(code, str(error))
@@ -127,7 +128,7 @@ def allowed_methods(app: FastAPI, path: str) -> set[str]:
 
 async def _queue_full(request: Request, error: Exception) -> Response:
     assert isinstance(error, QueueFull)
-    code: Code = error.code if error.code in _CODES else "queue_full"  # type: ignore[assignment]
+    code: ProblemCode = error.code if error.code in _CODES else "queue_full"  # type: ignore[assignment]
     return respond(ProblemError(code, f"{error}; nothing was queued", retry_after_s=error.retry_after_s))
 
 

@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 import fastapi
 from pydantic import BaseModel, ValidationError
 
+from proxygrad.protocol.problems import FieldError
+from proxygrad.protocol.requests import JobOptions, VisualizationRequest
 from proxygrad.spec import ModelInfo, Spec
 from service.middleware.limits import check_depth
-from service.problems import FieldError, ProblemError
+from service.problems import ProblemError
 from service.settings import Settings
 from service.web.validation import flaws, summary
 from service.webhooks.urls import AllowedHosts
-from workers.jobs.repository import JobOptions, Submission, VisualizationRequest
+from workers.jobs.repository import Submission
 from workers.latest import Latest
 
 Asked = TypeVar("Asked", bound=BaseModel)

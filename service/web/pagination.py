@@ -9,18 +9,19 @@ import base64
 import binascii
 import json
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import Query
 
-from service.problems import FieldError, ProblemError
+from proxygrad.protocol.pagination import MAX_LIMIT, PageLinks
+from proxygrad.protocol.problems import FieldError
+from service.problems import ProblemError
 from workers.jobs.repository import IndexEntry
 
-DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 #: Values of one filter.
 MAX_CHOICES = 50
-#: Records looked at for one page: with filters that fit few of them a page is shorter than asked for.
-MOST_LOOKED_AT = 1000
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most of one page.")]
 Cursor = Annotated[
@@ -31,6 +32,17 @@ Cursor = Annotated[
 def only(what: str, most: int = MAX_CHOICES) -> Any:
     """A filter: a query parameter of up to ``most`` values, any of which fits ``what`` is listed."""
     return Query(default_factory=list, max_length=most, description=f"Only {what}; repeatable.")
+
+
+def page_links(
+    path: str, query: Sequence[tuple[str, str]], cursor: str | None, next_cursor: str | None
+) -> PageLinks:
+    """The links of the page at ``cursor``; ``query``: its other parameters."""
+
+    def at(start: str | None) -> str:
+        return f"{path}?{urlencode(query if start is None else [*query, ('cursor', start)])}"
+
+    return PageLinks(self=at(cursor), next=None if next_cursor is None else at(next_cursor))
 
 
 def cursor_of(entry: IndexEntry) -> str:

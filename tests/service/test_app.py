@@ -10,8 +10,9 @@ from typing import Any, get_args
 import pytest
 from fastapi import FastAPI
 
+from proxygrad.protocol.problems import MEDIA_TYPE, ProblemCode
 from service.app import create_app
-from service.problems import KINDS, MEDIA_TYPE, Code
+from service.problems import KINDS
 from service.settings import Settings
 from tests.service.conftest import Http
 from workers.errors import SettingsError, StorageError
@@ -75,7 +76,7 @@ def test_every_error_is_a_problem_of_the_one_schema(document: dict[str, Any]) ->
                 schema = response["content"][MEDIA_TYPE]["schema"]
                 assert schema == {"$ref": "#/components/schemas/ProblemDetails"}, (name, status)
                 said += response["description"]
-    assert {code for code in get_args(Code) if f"`{code}`" not in said} == EVERYWHERE
+    assert {code for code in get_args(ProblemCode) if f"`{code}`" not in said} == EVERYWHERE
 
 
 def test_every_reference_leads_to_a_schema(document: dict[str, Any]) -> None:
@@ -96,7 +97,7 @@ def test_every_reference_leads_to_a_schema(document: dict[str, Any]) -> None:
         "Visualization",
         "ProblemDetails",
         "FieldError",
-        "LayerAnswer",
+        "Layer",
     } <= set(schemas)
     assert not [name for name in schemas if "__" in name], "two models share a name"
 
@@ -114,7 +115,7 @@ def test_every_field_of_an_answer_is_described(document: dict[str, Any]) -> None
     schemas = document["components"]["schemas"]
     plain = [
         f"{schema}.{name}"
-        for schema in ("Visualization", "Progress", "ModelAnswer", "ProblemDetails", "FieldError")
+        for schema in ("Visualization", "Progress", "Model", "ProblemDetails", "FieldError")
         for name, field in schemas[schema]["properties"].items()
         if "description" not in field and "$ref" not in field and name not in ("name", "links")
     ]
@@ -178,12 +179,13 @@ class Refuse:
             raise ModuleNotFoundError(f"{name} was imported", name=name)
 
 sys.meta_path.insert(0, Refuse())
-import service
+import service, workers
 names = [m.name for m in pkgutil.walk_packages(service.__path__, "service.")]
-names += ["workers." + name for name in ("jobs", "fleet.catalog", "fleet.statistics", "storage", "settings",
-"errors")] for name in names:
+free = {"batches", "broker", "errors", "fleet", "jobs", "latest", "queue", "settings", "storage"}
+names += [m.name for m in pkgutil.walk_packages(workers.__path__, "workers.") if m.name.split(".")[1] in free]
+for name in names:
     importlib.import_module(name)
-assert "service.app" in names and "service.cli.demo" in names, names
+assert {"service.app", "service.cli.demo", "workers.jobs.repository"} <= set(names), names
 assert not {"torch", "numpy"} & set(sys.modules)
 print("imported", len(names))
 """
