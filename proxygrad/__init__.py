@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from proxygrad.version import __version__
 
 if TYPE_CHECKING:
+    from proxygrad.client import AsyncClient, Client
     from proxygrad.engine.checkpoint import Checkpoint
     from proxygrad.engine.engine import Engine
     from proxygrad.engine.future import RenderFuture
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from proxygrad.spec.settings import AscentSettings
 
 _HOMES = {
+    "AsyncClient": "client",
     "Catalog": "models.catalog",
     "Channel": "objectives.units",
     "Checkpoint": "engine.checkpoint",
+    "Client": "client",
     "Direction": "objectives.units",
     "Energy": "objectives.units",
     "Engine": "engine.engine",
@@ -52,9 +55,11 @@ _HOMES = {
 
 __all__ = [
     "AscentSettings",
+    "AsyncClient",
     "Catalog",
     "Channel",
     "Checkpoint",
+    "Client",
     "Direction",
     "Energy",
     "Engine",

@@ -9,7 +9,7 @@ from proxygrad.models.catalog import ModelEntry
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/configuration.md").read_text()
-_READERS = ("proxygrad/paths.py", "service/client/config.py", "service/settings.py", "workers/settings.py")
+_READERS = ("proxygrad/paths.py", "proxygrad/client/config.py", "service/settings.py", "workers/settings.py")
 SETTINGS = [ROOT / name for name in _READERS]
 
 

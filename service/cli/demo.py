@@ -17,7 +17,7 @@ from proxygrad.spec import Result
 from service.cli.serve import interruptible
 
 if TYPE_CHECKING:
-    from service.client import Client, Visualization
+    from proxygrad.client import Client, Visualization
 
 HELP = "start everything, make one picture over HTTP, stop everything"
 
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the method beside plain activation maximization, for the same unit and budget."""
-    from service.client import Client
+    from proxygrad.client import Client
 
     with interruptible() as interrupted, _service(interrupted) as url, Client(url) as client, _told_of_keys():
         showings = [
@@ -95,13 +95,13 @@ def _service(interrupted: threading.Event) -> Iterator[str]:
 @contextmanager
 def _told_of_keys() -> Iterator[None]:
     """Say where a key belongs: the demo has no argument for it. Of a wrong one the server says enough."""
-    from service.client import Unauthorized
-    from service.client.config import Account
+    from proxygrad.client import Unauthorized
+    from proxygrad.client.config import ClientConfig
 
     try:
         yield
     except Unauthorized as error:
-        if Account.of(None, None, os.environ).key is not None:
+        if ClientConfig.of(None, None, os.environ).key is not None:
             raise
         raise NeedsKey(
             "the service asks for a key, and none was given: set PROXYGRAD_API_KEY "
@@ -110,13 +110,13 @@ def _told_of_keys() -> Iterator[None]:
 
 
 def _shown(client: Client, title: str, changes: dict[str, Any], folder: Path) -> Showing:
-    from service.client import Bar
+    from proxygrad.client import ProgressBar
 
     asked = client.visualize(**QUESTION, **changes)
-    if asked.answered_at_once:
+    if asked.cached:
         _say(f"{title}: answered before, so the answer comes from the store at once; nothing is computed")
-    with Bar(f"{title:<9}") as bar:
-        asked.wait(progress=False if asked.answered_at_once else bar)
+    with ProgressBar(f"{title:<9}") as bar:
+        asked.wait(progress=False if asked.cached else bar)
     picture = folder / f"{'-'.join(str(part) for part in QUESTION.values())}-{title.lower()}.png"
     return Showing(title, asked, asked.save(picture))
 
@@ -129,11 +129,11 @@ def table(showings: Sequence[Showing]) -> str:
         ("start activation", *(f"{shown.result.start_activation:.4g}" for shown in showings)),
         ("stuck", *("yes" if shown.result.stuck else "no" for shown in showings)),
         ("steps", *(str(shown.result.steps_done) for shown in showings)),
-        ("waited", *(f"{shown.asked.answer.waited_s:.2f} s" for shown in showings)),
-        ("ran", *(f"{shown.asked.answer.ran_s or 0.0:.2f} s" for shown in showings)),
+        ("waited", *(f"{shown.asked.snapshot.waited_s:.2f} s" for shown in showings)),
+        ("ran", *(f"{shown.asked.snapshot.ran_s or 0.0:.2f} s" for shown in showings)),
         (
             "answered",
-            *("from the store" if shown.asked.answered_at_once else "computed now" for shown in showings),
+            *("from the store" if shown.asked.cached else "computed now" for shown in showings),
         ),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -12,9 +12,9 @@ from typing import Protocol
 from redis import Redis
 from redis.exceptions import RedisError
 
+from proxygrad.client import Client, Refused, ServiceUnreachable
 from proxygrad.errors import ProxyGradError
 from proxygrad.spec import ModelInfo
-from service.client import Client, Refused, ServiceUnreachable
 from tests.chaos.book import Book
 from tests.chaos.plan import Question
 from workers.broker import queue

@@ -16,8 +16,8 @@ from types import FrameType
 from redis import Redis
 from redis.exceptions import RedisError
 
+from proxygrad.client import Client
 from proxygrad.spec import ModelInfo
-from service.client import Client
 from tests.chaos import report
 from tests.chaos.book import Book
 from tests.chaos.callers import AtTheQueue, Caller, Desk, OverHttp

@@ -9,9 +9,9 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
+from proxygrad.client import Unauthorized
 from service.auth.keys import Keys
 from service.cli import demo
-from service.client import Unauthorized
 from service.stack.data_directory import claimed
 from tests.support.http_server import serving
 

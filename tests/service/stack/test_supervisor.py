@@ -14,12 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.client import Client, ProgressEvent, Question
+from proxygrad.client import Client, ProgressEvent, VisualizationParameters
 from service.settings import Settings
 from service.stack.supervisor import PortInUse, Stack, StackError, address, listen
 from tests.support.command_processes import Running, all_gone, descendants, run
 
-QUESTION: Question = {"model": "digits", "layer": "layer3", "unit": 7, "steps": 16}
+QUESTION: VisualizationParameters = {"model": "digits", "layer": "layer3", "unit": 7, "steps": 16}
 
 needs_proc = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="finds processes in /proc, which Linux has"
@@ -56,7 +56,7 @@ def test_an_answer_is_made_and_is_there_again_after_a_restart(
         assert answer.result.achieved_activation > answer.result.start_activation
         png = answer.image()
         again = client.visualize(**QUESTION)
-        assert (again.id, again.answered_at_once, again.image()) == (answer.id, True, png)
+        assert (again.id, again.cached, again.image()) == (answer.id, True, png)
     family = descendants(first.process.pid)
     assert len(family) == 3, family
     first.process.terminate()
@@ -68,7 +68,7 @@ def test_an_answer_is_made_and_is_there_again_after_a_restart(
     with Client(second.url()) as client:
         found = client.get(answer.id)
         assert (found.state, found.result, found.image()) == ("succeeded", answer.result, png)
-        assert client.visualize(**QUESTION).answered_at_once
+        assert client.visualize(**QUESTION).cached
     family = descendants(second.process.pid)
     second.process.kill()
     second.process.wait()

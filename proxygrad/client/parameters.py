@@ -1,0 +1,151 @@
+"""Arguments of the client as what is sent: keywords of a request, and their conversion to JSON.
+
+`VisualizationParameters` and `TemplateParameters` type the keywords of `Client.visualize` and `Client.batch`
+for editors and mypy; `proxygrad.spec.Spec` describes each. The functions raise `InvalidArgument`, which names
+the value.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Required, TypedDict
+from urllib.parse import quote
+
+from proxygrad.client.errors import InvalidArgument
+from proxygrad.protocol.pagination import MAX_LIMIT
+from proxygrad.protocol.requests import Priority
+from proxygrad.spec import ObjectiveKind
+from proxygrad.spec.settings import GafName, ParameterizationName, Preset, Proxy, UpdateName
+
+#: Items of one page of a list.
+PAGE_SIZE = MAX_LIMIT
+
+#: The units of a batch: all of the layer, a range, or a list.
+Units = Literal["all"] | Iterable[int]
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+
+
+class TemplateParameters(TypedDict, total=False):
+    """The fields of a request except the unit. Those not given have the service's defaults."""
+
+    model: Required[str]
+    layer: Required[str]
+    objective: ObjectiveKind | None
+    position: Sequence[int] | None
+    images: int
+    diversity: float
+    compare: bool
+    preset: Preset
+    proxy: Proxy
+    slope: float
+    slope_end: float | None
+    spread_max_pool: float
+    parameterization: ParameterizationName
+    update: UpdateName
+    gaf: GafName
+    robustness: Literal["none", "standard"]
+    total_variation: float
+    l2: float
+    blur_px: float
+    steps: int
+    step_size: float
+    start_noise: float
+    size_px: int | None
+    seed: int
+    solo: bool
+    priority: Priority
+    deadline_s: float | None
+    webhook: str | None
+
+
+class VisualizationParameters(TemplateParameters, total=False):
+    """The fields of a request."""
+
+    unit: Required[int]
+
+
+def body(fields: Mapping[str, object]) -> dict[str, Any]:
+    """The fields of a request as JSON values, NumPy's numbers and arrays included."""
+    return {name: json_value(name, value) for name, value in fields.items()}
+
+
+def json_value(name: str, value: Any) -> Any:
+    """A plain value: None, a bool, an int, a finite float, a string, or a list of those."""
+    if hasattr(value, "tolist"):  # NumPy's numbers and arrays, and what behaves like them
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _encodable(name, value)
+    if hasattr(value, "__index__"):
+        return operator.index(value)
+    if hasattr(value, "__float__"):
+        number = float(value)
+        if not math.isfinite(number):
+            raise InvalidArgument(f"{name}={value!r} is not a finite number")
+        return number
+    if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray | Mapping):
+        return [json_value(name, item) for item in value]
+    raise InvalidArgument(f"{name}={value!r} cannot be sent; valid: a number, a string, or a list of them")
+
+
+def unit_selection(units: object) -> Any:
+    """The field `units` of a batch request."""
+    if isinstance(units, str):
+        return _encodable("units", units)
+    if isinstance(units, range) and units.step > 0:
+        return {"start": units.start, "stop": units.stop, "step": units.step}
+    numbers = None if isinstance(units, bytes | bytearray | Mapping) else json_value("units", units)
+    if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
+        raise InvalidArgument(f'units={units!r} are no units; valid: "all", a range, or a list of integers')
+    return numbers
+
+
+def path_segment(name: str, value: object) -> str:
+    """One segment of a path, such as an id, percent-encoded."""
+    if not isinstance(value, str) or value in ("", ".", ".."):
+        raise InvalidArgument(f"{name}={value!r} is not a name; valid: a non-empty string")
+    return quote(_encodable(name, value), safe="")
+
+
+def idempotency_headers(key: object) -> dict[str, str]:
+    """The header of an idempotency key; none without a key."""
+    if key is None:
+        return {}
+    if not isinstance(key, str) or not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidArgument(
+            f"idempotency_key={key!r} cannot be sent; valid: printable ASCII, no space at the ends"
+        )
+    return {"Idempotency-Key": key}
+
+
+def seconds(name: str, value: float) -> float:
+    """A number of seconds."""
+    number = json_value(name, value)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise InvalidArgument(f"{name}={value!r} is not a number of seconds")
+    return number
+
+
+def filters(**values: str | Sequence[str] | None) -> dict[str, list[str]]:
+    """Query parameters of a list, each with one value or several."""
+    return {name: _strings(name, value) for name, value in values.items() if value is not None}
+
+
+def _strings(name: str, values: str | Sequence[str]) -> list[str]:
+    strings = [values] if isinstance(values, str) else json_value(name, values)
+    if not isinstance(strings, list) or not all(isinstance(item, str) for item in strings):
+        raise InvalidArgument(f"{name}={values!r} is not a filter; valid: a string, or several")
+    return [_encodable(name, item) for item in strings]
+
+
+def _encodable(name: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{name}={text!r} cannot be encoded: {error.reason}") from error
+    return text

@@ -1,4 +1,0 @@
-"""The asynchronous client.
-
-May import `service.client`. Read `client` first.
-"""

@@ -1,4 +1,0 @@
-"""The blocking client.
-
-May import `service.client`. Read `client` first.
-"""

@@ -1,0 +1,32 @@
+"""The keywords are the fields of a request, by name, type and need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Required, get_args, get_origin, get_type_hints
+
+import pytest
+
+from proxygrad.client.parameters import TemplateParameters, VisualizationParameters
+from proxygrad.protocol.requests import VisualizationRequest
+
+
+def kept(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Required else hint
+
+
+@pytest.mark.parametrize("name", VisualizationRequest.model_fields)
+def test_each_field_of_a_request_is_a_keyword_of_its_type(name: str) -> None:
+    hints = get_type_hints(VisualizationParameters, include_extras=True)
+    assert name in hints
+    field = VisualizationRequest.model_fields[name]
+    assert (get_origin(hints[name]) is Required) is field.is_required()
+    if name != "position":
+        assert kept(hints[name]) == field.annotation
+    else:  # a list will do for a tuple
+        assert kept(hints[name]) == Sequence[int] | None
+
+
+def test_no_keyword_is_no_field() -> None:
+    assert set(get_type_hints(VisualizationParameters)) == set(VisualizationRequest.model_fields)
+    assert set(get_type_hints(TemplateParameters)) == set(VisualizationRequest.model_fields) - {"unit"}
