@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ _PATH = re.compile(rf"`((?:{_PLACES})/[\w./-]*)`")
 _MODULE = re.compile(r"`((?:proxygrad|workers|service|benchmarks)(?:\.\w+)+)`")
 _BENCHMARK = re.compile(r"python (?:-m )?(benchmarks[./]\w+)")
 _PAGE_IN_CODE = re.compile(r"\bdocs/[\w/-]+\.md\b")
+_SOURCES = (".py", ".lua", ".toml", ".yml", ".yaml")
 
 
 def _prose(page: Path) -> Iterator[str]:
@@ -89,16 +89,11 @@ def test_lines_are_short(page: Path) -> None:
 
 
 def test_pages_that_the_code_names_exist() -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    places = re.compile(
-        rf"(?:{_PLACES})/.*\.(?:py|lua|yml|yaml|toml)|[^/]*\.(?:yml|toml)|Makefile|Dockerfile"
-    )
-    files = [ROOT / name for name in listed.splitlines() if places.fullmatch(name)]
-    assert files
-    named = {
-        (_name(path), page)
-        for path in files
-        if path.is_file()
-        for page in _PAGE_IN_CODE.findall(path.read_text())
-    }
+    folders = [ROOT / place for place in _PLACES.split("|") if place != "docs"]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in _SOURCES]
+    files += [
+        path for path in ROOT.iterdir() if path.suffix in _SOURCES or path.name in ("Makefile", "Dockerfile")
+    ]
+    named = {(_name(path), page) for path in files for page in _PAGE_IN_CODE.findall(path.read_text())}
+    assert named
     assert [(name, page) for name, page in sorted(named) if not (ROOT / page).exists()] == []
