@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from proxygrad.maximization import Visualization, maximize
     from proxygrad.models.catalog import Catalog
     from proxygrad.networks.network import Network
-    from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, Objective, margin
+    from proxygrad.objectives.base import Objective
+    from proxygrad.objectives.directions import Direction, Energy
+    from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
     from proxygrad.parameterizations import spectrum
     from proxygrad.spec import Result, Spec
     from proxygrad.spec.robustness import Robustness
@@ -33,13 +35,14 @@ _HOMES = {
     "Channel": "objectives.units",
     "Checkpoint": "engine.checkpoint",
     "Client": "client",
-    "Direction": "objectives.units",
-    "Energy": "objectives.units",
+    "Direction": "objectives.directions",
+    "Energy": "objectives.directions",
     "Engine": "engine.engine",
     "Logit": "objectives.units",
+    "Margin": "objectives.units",
     "Network": "networks.network",
     "Neuron": "objectives.units",
-    "Objective": "objectives.units",
+    "Objective": "objectives.base",
     "Visualization": "maximization",
     "Rendering": "engine.rendering",
     "Result": "spec",
@@ -47,7 +50,6 @@ _HOMES = {
     "AscentSettings": "spec.settings",
     "Spec": "spec",
     "RenderFuture": "engine.future",
-    "margin": "objectives.units",
     "maximize": "maximization",
     "spectrum": "parameterizations",
     "tile": "images",
@@ -64,6 +66,7 @@ __all__ = [
     "Energy",
     "Engine",
     "Logit",
+    "Margin",
     "Network",
     "Neuron",
     "Objective",
@@ -74,7 +77,6 @@ __all__ = [
     "Spec",
     "Visualization",
     "__version__",
-    "margin",
     "maximize",
     "spectrum",
     "tile",

@@ -19,7 +19,7 @@ from proxygrad.protocol.events import EVENTS
 from proxygrad.protocol.problems import ProblemCode, ProblemDetails
 from proxygrad.protocol.requests import BatchRequest, Priority, VisualizationRequest
 from proxygrad.protocol.visualizations import State
-from proxygrad.spec import settings, spec
+from proxygrad.spec import LayerKind, ObjectiveKind, Role, VisualizationTemplate, settings
 from proxygrad.version import __version__
 from service.web.openapi_security import describe_keys
 
@@ -62,10 +62,10 @@ ENUMS: dict[str, Any] = {
     "Parameterization": settings.ParameterizationName,
     "Update": settings.UpdateName,
     "Gaf": settings.GafName,
-    "Robustness": spec.VisualizationTemplate.model_fields["robustness"].annotation,
-    "ObjectiveKind": spec.ObjectiveKind,
-    "LayerKind": spec.LayerKind,
-    "Role": spec.Role,
+    "Robustness": VisualizationTemplate.model_fields["robustness"].annotation,
+    "ObjectiveKind": ObjectiveKind,
+    "LayerKind": LayerKind,
+    "Role": Role,
     "ProblemCode": ProblemCode,
 }
 
