@@ -1,24 +1,22 @@
-"""`/v1/models`: what live workers serve, and the layers that can be asked about."""
+"""`/v1/models`: the models of live workers, and their layers."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 
 from proxygrad.spec import LayerKind, Stage
-from service.backend.gateway import GatewayDep
+from service.api.dependencies import BackendDep
 from service.problems import problem_responses
 from service.schemas.visualizations import LayerAnswer, LayersAnswer, ModelAnswer, ModelsAnswer
+from service.web.pagination import only
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 ModelName = Annotated[str, Path(description="Name of a served model.", examples=["digits"])]
 LayerName = Annotated[str, Path(description="Dotted name of a layer.", examples=["layer3"])]
-
-#: Values of one filter.
-MAX_CHOICES = 50
 
 _AWAY = problem_responses("invalid_request", "no_worker", "redis_unavailable")
 _UNKNOWN_MODEL = problem_responses("invalid_request", "unknown_model", "no_worker", "redis_unavailable")
@@ -31,34 +29,28 @@ _UNKNOWN_LAYER = problem_responses(
 )
 
 
-def _filter(what: str) -> Any:
-    return Query(
-        default_factory=list, max_length=MAX_CHOICES, description=f"Only of these {what}; repeatable."
-    )
-
-
 @router.get("", summary="List models", responses=_AWAY)
-async def list_models(gateway: GatewayDep) -> ModelsAnswer:
+async def list_models(backend: BackendDep) -> ModelsAnswer:
     """Every model of every live worker; one that could not be loaded is listed with its problem."""
-    served = await gateway.served()
-    return ModelsAnswer(models=[ModelAnswer.of(served[name], _path(name)) for name in sorted(served)])
+    models = await backend.models.all()
+    return ModelsAnswer(models=[ModelAnswer.of(models[name], _path(name)) for name in sorted(models)])
 
 
-@router.get("/{model}", summary="One model", responses=_UNKNOWN_MODEL)
-async def read_model(model: ModelName, gateway: GatewayDep) -> ModelAnswer:
+@router.get("/{model}", summary="Read a model", responses=_UNKNOWN_MODEL)
+async def read_model(model: ModelName, backend: BackendDep) -> ModelAnswer:
     """One model, ready or not."""
-    return ModelAnswer.of(await gateway.served_model(model), _path(model))
+    return ModelAnswer.of(await backend.models.find(model), _path(model))
 
 
-@router.get("/{model}/layers", summary="Layers of a model", responses=_NOT_READY)
+@router.get("/{model}/layers", summary="List the layers of a model", responses=_NOT_READY)
 async def list_layers(
     model: ModelName,
-    gateway: GatewayDep,
-    kind: Annotated[list[LayerKind], _filter("kinds")],
-    stage: Annotated[list[Stage], _filter("stages")],
+    backend: BackendDep,
+    kind: Annotated[list[LayerKind], only("of these kinds")],
+    stage: Annotated[list[Stage], only("of these stages")],
 ) -> LayersAnswer:
-    """Its layers with their unit counts and shapes, and which of them rectifiers made or take."""
-    info = await gateway.model(model)
+    """Its layers: unit counts, shapes, and whether a rectifier comes before or after."""
+    info = await backend.models.info(model)
     layers = [
         LayerAnswer.of(layer)
         for layer in info.layers
@@ -67,10 +59,10 @@ async def list_layers(
     return LayersAnswer(model=model, layers=layers)
 
 
-@router.get("/{model}/layers/{layer}", summary="One layer", responses=_UNKNOWN_LAYER)
-async def read_layer(model: ModelName, layer: LayerName, gateway: GatewayDep) -> LayerAnswer:
+@router.get("/{model}/layers/{layer}", summary="Read a layer", responses=_UNKNOWN_LAYER)
+async def read_layer(model: ModelName, layer: LayerName, backend: BackendDep) -> LayerAnswer:
     """One layer: its kind, shape, how many units it has and which objectives apply."""
-    info = await gateway.model(model)
+    info = await backend.models.info(model)
     return LayerAnswer.of(info.layer(layer))
 
 

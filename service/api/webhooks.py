@@ -1,18 +1,17 @@
-"""`/v1/webhooks/deliveries`: what was sent to whom, and what came of it."""
+"""`/v1/webhooks/deliveries`: the deliveries of webhooks, and the outcome of their attempts."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from service.api.ids import FilterId, PathId
-from service.backend.gateway import Gateway, GatewayDep
-from service.problems import ProblemError, problem_responses
+from service.api.dependencies import FilterId, PathId, SessionDep
+from service.problems import problem_responses
 from service.schemas.pagination import PageLinks
-from service.web.pagination import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, cursor_of, entry_of, only
+from service.web.pagination import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, entry_of, only, page
 from workers.queue import deliveries
 from workers.queue.deliveries import DeliveryState
 
@@ -56,22 +55,22 @@ class Delivery(BaseModel):
     links: DeliveryLinks = Field(description="Where to go on.")
 
     @classmethod
-    def of(cls, kept: deliveries.Delivery) -> Self:
-        """As it is shown."""
-        kind = "batches" if kept.kind == "batch" else "visualizations"
-        path = f"{router.prefix}/{kept.id}"
+    def of(cls, delivery: deliveries.Delivery, base: str) -> Self:
+        """The document of ``delivery``; ``base`` is the path of all deliveries."""
+        kind = "batches" if delivery.kind == "batch" else "visualizations"
+        path = f"{base}/{delivery.id}"
         return cls(
-            id=kept.id,
-            type=kept.type,
-            url=kept.url,
-            state=kept.state,
-            created_at=datetime.fromtimestamp(kept.created_at, UTC),
-            attempts=kept.attempts,
-            last_attempt_at=_time(kept.tried_at),
-            last_status=kept.status,
-            last_error=kept.error,
-            next_attempt_at=_time(kept.next_at),
-            links=DeliveryLinks(self=path, subject=f"/v1/{kind}/{kept.subject}", retry=f"{path}/retry"),
+            id=delivery.id,
+            type=delivery.type,
+            url=delivery.url,
+            state=delivery.state,
+            created_at=datetime.fromtimestamp(delivery.created_at, UTC),
+            attempts=delivery.attempts,
+            last_attempt_at=_time(delivery.tried_at),
+            last_status=delivery.status,
+            last_error=delivery.error,
+            next_attempt_at=_time(delivery.next_at),
+            links=DeliveryLinks(self=path, subject=f"/v1/{kind}/{delivery.subject}", retry=f"{path}/retry"),
         )
 
 
@@ -91,7 +90,7 @@ class DeliveryPage(BaseModel):
     responses=problem_responses("invalid_request", "redis_unavailable"),
 )
 async def list_webhook_deliveries(
-    gateway: GatewayDep,
+    session: SessionDep,
     response: Response,
     state: Annotated[list[DeliveryState], only("those in these states")],
     visualization: Annotated[list[FilterId], only("those about visualizations of these ids")],
@@ -100,7 +99,6 @@ async def list_webhook_deliveries(
     cursor: Cursor = None,
 ) -> DeliveryPage:
     """Of the last week, the caller's newest ten thousand; a key with the scope `admin` sees all."""
-    last = None if cursor is None else entry_of(cursor)
     subjects = {("visualization", each) for each in visualization} | {("batch", each) for each in batch}
 
     def fits(delivery: deliveries.Delivery) -> bool:
@@ -108,49 +106,38 @@ async def list_webhook_deliveries(
             not subjects or (delivery.kind, delivery.subject) in subjects
         )
 
-    def look() -> Any:
-        own = None if gateway.caller.operates else gateway.caller.name
-        return gateway.deliveries.recent(last, limit, MOST_LOOKED_AT, fits, caller=own)
-
-    found, end = await gateway.call(look)
-    query: list[tuple[str, str]] = [("state", each) for each in state]
-    query += [("visualization", each) for each in visualization] + [("batch", each) for each in batch]
-    query.append(("limit", str(limit)))
-    response.headers["Cache-Control"] = "no-store"
-    links = PageLinks.of(router.prefix, query, cursor, None if end is None else cursor_of(end))
-    return DeliveryPage(deliveries=[Delivery.of(each) for each in found], links=links)
+    listed, end = await session.list_deliveries(entry_of(cursor), limit, fits)
+    links = page(
+        response,
+        router.prefix,
+        {"state": state, "visualization": visualization, "batch": batch},
+        limit=limit,
+        cursor=cursor,
+        end=end,
+    )
+    return DeliveryPage(deliveries=[Delivery.of(each, router.prefix) for each in listed], links=links)
 
 
 _ONE = problem_responses("unknown_delivery", "invalid_request", "redis_unavailable")
 
 
-@router.get("/{delivery_id}", summary="One delivery", responses=_ONE)
-async def read_webhook_delivery(delivery_id: DeliveryId, gateway: GatewayDep, response: Response) -> Delivery:
-    """How far it came."""
+@router.get("/{delivery_id}", summary="Read a delivery", responses=_ONE)
+async def read_webhook_delivery(delivery_id: DeliveryId, session: SessionDep, response: Response) -> Delivery:
+    """Its state, and the outcome of the last attempt."""
     response.headers["Cache-Control"] = "no-store"
-    return Delivery.of(await _own(delivery_id, gateway))
+    return Delivery.of(await session.delivery(delivery_id), router.prefix)
 
 
 @router.post("/{delivery_id}/retry", summary="Deliver again", status_code=202, responses=_ONE)
 async def retry_webhook_delivery(
-    delivery_id: DeliveryId, gateway: GatewayDep, response: Response
+    delivery_id: DeliveryId, session: SessionDep, response: Response
 ) -> Delivery:
-    """Have it tried within a second or two, whatever its state, and from the first interval on if that fails.
+    """Try again within a second or two, whatever the state; the intervals begin anew if that fails.
 
-    The event is the same, with the same `webhook-id`. One that is being tried is left to that.
+    The event is the same, with the same `webhook-id`. A delivery that is being tried is left to that attempt.
     """
-    await _own(delivery_id, gateway)
-    await gateway.call(gateway.deliveries.retry, delivery_id)
     response.headers["Cache-Control"] = "no-store"
-    return Delivery.of(await _own(delivery_id, gateway))
-
-
-async def _own(delivery_id: str, gateway: Gateway) -> deliveries.Delivery:
-    """The delivery of that id; refuses with `unknown_delivery`, also where it is another caller's."""
-    found = await gateway.call(gateway.deliveries.fetch, delivery_id)
-    if found is None or not (gateway.caller.operates or found.caller == gateway.caller.name):
-        raise ProblemError("unknown_delivery", f"there is no delivery {delivery_id!r}")
-    return found
+    return Delivery.of(await session.retry_delivery(delivery_id), router.prefix)
 
 
 def _time(at: float | None) -> datetime | None:

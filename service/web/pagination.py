@@ -1,4 +1,4 @@
-"""What the query of every list may say: where a page begins, how long it is, what is on it.
+"""Pages of lists: the query parameters that every list has, cursors, and the links of a page.
 
 A cursor names the last entry of the page before; it has no meaning for callers.
 """
@@ -9,17 +9,19 @@ import base64
 import binascii
 import json
 import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import Query
+from fastapi import Query, Response
 
 from service.problems import FieldError, ProblemError
+from service.schemas.pagination import PageLinks
 from workers.jobs.repository import IndexEntry
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
-#: Values of one filter.
+#: Most values of one filter.
 MAX_CHOICES = 50
-#: Records looked at for one page: with filters that fit few of them a page is shorter than asked for.
+#: Most records read for one page: with filters that few of them match, a page is shorter than its limit.
 MOST_LOOKED_AT = 1000
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most of one page.")]
@@ -29,18 +31,41 @@ Cursor = Annotated[
 
 
 def only(what: str, most: int = MAX_CHOICES) -> Any:
-    """A filter: a query parameter of up to ``most`` values, any of which fits ``what`` is listed."""
+    """A filter: a query parameter with up to ``most`` values, one of which an item must match."""
     return Query(default_factory=list, max_length=most, description=f"Only {what}; repeatable.")
 
 
+def page(
+    response: Response,
+    path: str,
+    filters: Mapping[str, Sequence[str]],
+    *,
+    limit: int,
+    cursor: str | int | None,
+    end: IndexEntry | int | None,
+) -> PageLinks:
+    """The links of a page of the list at ``path``; forbids caches to keep the response.
+
+    ``cursor``: where the page begins, None at the beginning of the list. ``end``: where it ends; None: it is
+    the last page.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    query = [(name, value) for name, values in filters.items() for value in values]
+    following = cursor_of(end) if isinstance(end, IndexEntry) else None if end is None else str(end)
+    begin = str(cursor) if cursor else None
+    return PageLinks.of(path, [*query, ("limit", str(limit))], begin, following)
+
+
 def cursor_of(entry: IndexEntry) -> str:
-    """The cursor of a page that goes on behind ``entry``."""
+    """The cursor of the page that begins after ``entry``."""
     text = json.dumps([entry.created_at, entry.job_id], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def entry_of(cursor: str) -> IndexEntry:
-    """Where a page begins. Refuses what is no cursor of ours."""
+def entry_of(cursor: str | None) -> IndexEntry | None:
+    """The entry after which a page begins; None without a cursor. Raises `ProblemError` for a bad one."""
+    if cursor is None:
+        return None
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         created_at, job_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
@@ -48,7 +73,7 @@ def entry_of(cursor: str) -> IndexEntry:
             return IndexEntry(created_at, job_id)
     except (ValueError, binascii.Error, RecursionError):
         pass
-    flaw = FieldError(location=["query", "cursor"], detail="not one of a `next` link", value=cursor)
+    flaw = FieldError(location=["query", "cursor"], detail="not from a `next` link", value=cursor)
     raise ProblemError(
         "invalid_request", f"query.cursor: {cursor!r} comes from no `next` link of a page", [flaw]
     )

@@ -103,7 +103,7 @@ def app(settings: Settings) -> Iterator[FastAPI]:
     """The gateway."""
     app = create_app(settings)
     yield app
-    app.state.gateway.redis.close()
+    app.state.backend.redis.close()
 
 
 @pytest.fixture

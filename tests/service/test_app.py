@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 
-from service.app import create_app
+from service.app import create_app, mount_flat
 from service.problems import KINDS, MEDIA_TYPE, Code
 from service.settings import Settings
 from tests.service.conftest import Http
@@ -213,3 +214,21 @@ def test_importing_the_application_does_no_work(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_routes_are_mounted_flat() -> None:
+    """Each route of a router stands in the application's own table, and answers there."""
+    router = APIRouter(prefix="/things", tags=["things"])
+
+    @router.get("/{number}")
+    async def read(number: int) -> int:
+        return number
+
+    app = FastAPI()
+    before = len(app.router.routes)
+    mount_flat(app, [router])
+    assert [route.path for route in app.router.routes[before:] if isinstance(route, APIRoute)] == [
+        "/things/{number}"
+    ]
+    assert Http(app).get("/things/7").json() == 7
+    assert app.openapi()["paths"]["/things/{number}"]["get"]["tags"] == ["things"]

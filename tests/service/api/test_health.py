@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.settings import Settings
 from service.stack.valkey import EmbeddedValkey
-from tests.service.backend.test_gateway import lone_app, lone_valkey  # noqa: F401 - fixtures
+from tests.service.backend.test_backend import lone_app, lone_valkey  # noqa: F401 - fixtures
 from tests.service.conftest import Http
 
 

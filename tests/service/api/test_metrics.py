@@ -17,8 +17,8 @@ from fastapi import FastAPI
 from proxygrad.spec import ModelInfo
 from proxygrad.version import ENGINE_VERSION, __version__
 from service.app import create_app
+from service.auth import key_ring
 from service.auth.keys import Keys
-from service.middleware import authentication
 from service.settings import Settings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http
@@ -35,7 +35,7 @@ ONE = "/v1/visualizations/{job_id}"
 
 @pytest.fixture(autouse=True)
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(key_ring, "MAX_AGE_S", 0.0)
 
 
 # -- requests ------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def lone(tmp_path: Path, info: ModelInfo) -> Iterator[tuple[EmbeddedValkey, Fast
             catalog.publish(redis, "worker-1", [ServedModel(name="digits", info=info)], ttl_s=600)
         app = create_app(Settings.from_env({"REDIS_URL": valkey.url, "PROXYGRAD_HOME": str(tmp_path)}))
         yield valkey, app
-        app.state.gateway.redis.close()
+        app.state.backend.redis.close()
 
 
 def check_away(found: Mapping[str, Mapping[Labels, float]]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
+from service.auth import key_ring
 from service.auth.keys import Keys
 from service.client import (
     Client,
@@ -24,7 +25,6 @@ from service.client import (
 )
 from service.client._async import client as asynchronous
 from service.client._sync import client as blocking
-from service.middleware import authentication
 from tests.service.client.conftest import QUESTION, Connect
 from tests.support.http_server import serving
 
@@ -43,7 +43,7 @@ def test_what_is_refused_says_what_would_be_valid(client: Any) -> None:
 def test_with_a_key(
     url: str, connect: Connect, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(key_ring, "MAX_AGE_S", 0.0)
     _, key = Keys(redis).create("of a test")
     for wrong in (None, key[:-8] + "0" * 8):
         with pytest.raises(Unauthorized) as refused:

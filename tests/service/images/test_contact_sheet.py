@@ -23,7 +23,7 @@ from service.images.contact_sheet import (
     SheetLayout,
     draw,
     entity_tag,
-    layout,
+    layout_of,
     most_columns,
 )
 from service.settings import Settings
@@ -93,7 +93,7 @@ def test_one_colored_picture_makes_the_sheet_colored() -> None:
 @pytest.mark.parametrize("columns", [None, 1, 7, MAX_COLUMNS])
 @pytest.mark.parametrize("count", [1, 5, 64, 10_000])
 def test_a_sheet_of_any_layout_is_bounded(cell_px: int, columns: int | None, count: int) -> None:
-    placed = layout(count, columns, cell_px)
+    placed = layout_of(count, columns, cell_px)
     rows = -(-min(count, placed.most_cells) // placed.columns)
     width_px, height_px = placed.width_px, placed.height_px(rows)
     assert placed.columns <= most_columns(cell_px)
@@ -162,7 +162,7 @@ def test_the_sheet_grows_with_the_batch_and_is_kept_when_that_has_succeeded(
     empty = served.get(path)
     assert empty.headers["Content-Type"] == "image/png"
     assert empty.headers["Cache-Control"] == "public, no-cache"
-    placed = layout(20, None, 64)
+    placed = layout_of(20, None, 64)
     assert opened(empty.content).size == (placed.width_px, placed.height_px(2))
     tag = empty.headers["ETag"]
     assert not tag.startswith("W/")
@@ -207,7 +207,7 @@ def test_columns_and_width_are_chosen_within_bounds(served: Http, worker: BatchP
 def test_a_batch_that_does_not_fit_has_pages(served: Http, worker: BatchPlayer) -> None:
     batch = started(served, worker, units="all")
     path = batch["links"]["atlas"]
-    placed = layout(64, 1, 256)
+    placed = layout_of(64, 1, 256)
     assert placed.most_cells == 29
     first = served.get(path, params={"columns": 1, "width": 256})
     assert first.headers["Link"] == f'<{path}?columns=1&width=256&page=1>; rel="next"'

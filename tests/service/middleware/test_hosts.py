@@ -9,7 +9,7 @@ import redis as redis_client
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.middleware import authentication
+from service.auth import key_ring
 from service.settings import Settings
 from tests.service.conftest import Http
 from tests.service.middleware.test_authentication import QUESTION, made, refused
@@ -17,7 +17,7 @@ from tests.service.middleware.test_authentication import QUESTION, made, refused
 
 @pytest.fixture(autouse=True)
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(key_ring, "MAX_AGE_S", 0.0)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST.", "127.9.9.9"])

@@ -144,7 +144,7 @@ ELSEWHERE: dict[Code, str] = {
     "internal_error": "test_app.py::test_a_failure_of_the_server_is_a_problem",
     "no_worker": "api/test_visualizations.py::test_without_a_worker_a_question_is_refused_for_now",
     "redis_unavailable": "api/test_health.py::test_a_missing_redis_is_named_and_does_not_touch_liveness",
-    "queue_memory_full": "backend/test_gateway.py::test_redis_that_refuses_to_write_is_a_problem_of_redis",
+    "queue_memory_full": "backend/test_backend.py::test_redis_that_refuses_to_write_is_a_problem_of_redis",
     "storage_unavailable": "api/test_visualizations.py::test_a_store_that_cannot_be_read",
 }
 

@@ -87,7 +87,7 @@ def test_a_full_queue_takes_nothing_new_and_answers_the_rest(
 def test_a_job_that_no_live_worker_can_take_says_why(
     http: Http, redis: redis_client.Redis, info: ModelInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_registry, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(model_registry, "MAX_AGE_S", 0.0)
 
     def reason() -> str | None:
         blocked = http.get(f"/v1/visualizations/{job_id}").json()["blocked"]

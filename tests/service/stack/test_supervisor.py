@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from service.client import Client, ProgressEvent, Question
+from service.server.sockets import PortInUse, address, listen
 from service.settings import Settings
-from service.stack.supervisor import PortInUse, Stack, StackError, address, listen
+from service.stack.supervisor import Stack, StackError
 from tests.support.command_processes import Running, all_gone, descendants, run
 
 QUESTION: Question = {"model": "digits", "layer": "layer3", "unit": 7, "steps": 16}
@@ -226,7 +227,7 @@ def test_an_answer_does_not_wait_until_its_header_is_acknowledged() -> None:
 
 
 def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
-    with pytest.raises(StackError, match=r"192\.0\.2\.1"):
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1"):
         listen("192.0.2.1", 0)
 
 
