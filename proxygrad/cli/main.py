@@ -1,6 +1,6 @@
 """``proxygrad``: one command line whose subcommands come from wherever they belong.
 
-Each subcommand is a module named in the entry-point group ``proxygrad.cli``, with ``HELP``,
+Each subcommand is a module named in the entry-point group ``proxygrad.commands``, with ``HELP``,
 ``add_arguments(parser)`` and ``run(arguments) -> int``. So this package does not import the service that adds
 ``serve`` and ``submit``, and an installation without the service still offers ``render``.
 """

@@ -204,9 +204,9 @@ def test_a_worker_whose_engine_hangs_ends_and_its_job_goes_on_elsewhere(
 
 STUCK = """
 import sys, time
-from tests.workers import counting
-counting.AnyModel.lent = lambda *_: time.sleep(1000)
-sys.exit(counting.main(*sys.argv[1:]))
+from tests.support import counting_engine
+counting_engine.AnyModel.lent = lambda *_: time.sleep(1000)
+sys.exit(counting_engine.main(*sys.argv[1:]))
 """
 
 

@@ -110,8 +110,8 @@ def slow(store, path):
     delete(store, path)
     time.sleep(0.005)  # so that it is killed on the way, however late
 Store.delete = slow
-print(GarbageCollector(connect(sys.argv[1]), Store.from_url(sys.argv[2]),
-RetentionPolicy(gigabytes=0.0)).collect())
+redis, store = connect(sys.argv[1]), Store.from_url(sys.argv[2])
+print(GarbageCollector(redis, store, RetentionPolicy(gigabytes=0.0)).collect())
 """
 
 
