@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from service.client import Client, ProgressEvent, Question
-from service.server.sockets import PortInUse, address, listen
+from service.server.sockets import ListenError, PortInUse, address, listen
 from service.settings import Settings
-from service.stack.supervisor import Stack, StackError
+from service.stack.supervisor import Stack
 from tests.support.command_processes import Running, all_gone, descendants, run
 
 QUESTION: Question = {"model": "digits", "layer": "layer3", "unit": 7, "steps": 16}
