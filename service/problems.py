@@ -1,6 +1,6 @@
 """Every way this service says no: one table of codes, and the RFC 9457 document that carries them.
 
-`Code` is the whole vocabulary; `KINDS` gives each code its status, title and retry time.
+`ProblemCode` is the whole vocabulary; `KINDS` gives each code its status, title and retry time.
 Handlers raise `ProblemError`; `service.web.exception_handlers` turns it, and foreign errors, into a response.
 """
 
@@ -8,57 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, JsonValue
-
-Code = Literal[
-    "bad_request",
-    "invalid_json",
-    "json_too_deep",
-    "unauthorized",
-    "forbidden",
-    "unknown_model",
-    "unknown_layer",
-    "unknown_visualization",
-    "unknown_batch",
-    "unknown_delivery",
-    "image_not_ready",
-    "no_image",
-    "not_found",
-    "method_not_allowed",
-    "not_acceptable",
-    "visualization_ended",
-    "batch_ended",
-    "request_timeout",
-    "idempotency_key_reused",
-    "body_too_large",
-    "unsupported_media_type",
-    "range_not_satisfiable",
-    "invalid_request",
-    "unit_out_of_range",
-    "position_out_of_range",
-    "objective_mismatch",
-    "limit_exceeded",
-    "cost_too_high",
-    "webhook_refused",
-    "unknown_host",
-    "queue_full",
-    "caller_queue_full",
-    "too_many_in_flight",
-    "too_many_batches",
-    "too_many_webhooks",
-    "rate_limited",
-    "headers_too_large",
-    "internal_error",
-    "model_unavailable",
-    "no_worker",
-    "redis_unavailable",
-    "queue_memory_full",
-    "storage_unavailable",
-]
-
-MEDIA_TYPE = "application/problem+json"
+from proxygrad.protocol.problems import MEDIA_TYPE, FieldError, ProblemCode, ProblemDetails
 
 
 @dataclass(frozen=True)
@@ -70,7 +22,7 @@ class ProblemType:
     retry_after_s: int | None = None
 
 
-KINDS: Mapping[Code, ProblemType] = {
+KINDS: Mapping[ProblemCode, ProblemType] = {
     "bad_request": ProblemType(400, "The request cannot be understood"),
     "invalid_json": ProblemType(400, "The body is not JSON"),
     "json_too_deep": ProblemType(400, "The body is nested too deeply"),
@@ -117,44 +69,6 @@ KINDS: Mapping[Code, ProblemType] = {
 }
 
 
-class FieldError(BaseModel):
-    """One thing wrong with a request: where, the value found there, and what would be valid."""
-
-    location: list[str | int] = Field(
-        description="Path to the value, beginning with `body`, `query`, `path` or `header`.",
-        examples=[["body", "unit"]],
-    )
-    detail: str = Field(description="What is wrong with it.")
-    value: JsonValue = Field(default=None, description="The offending value, shortened where it is long.")
-    minimum: float | int | None = Field(
-        default=None, description="The least valid value, where there is one."
-    )
-    maximum: float | int | None = Field(
-        default=None, description="The greatest valid value, where there is one."
-    )
-    choices: list[str] | None = Field(default=None, description="Valid values, or near names.")
-
-
-class ProblemDetails(BaseModel):
-    """An error, as RFC 9457 has it. Programs branch on `code`; people read `detail`."""
-
-    type: str = Field(
-        description="Identifies the kind of problem.", examples=["urn:proxygrad:problem:unknown_layer"]
-    )
-    title: str = Field(description="The kind of problem in words; the same for every occurrence.")
-    status: int = Field(description="The HTTP status, repeated.")
-    detail: str = Field(
-        description="What happened this time, with the offending value and the valid choices."
-    )
-    code: Code = Field(description="Stable name of the kind of problem.")
-    errors: list[FieldError] = Field(
-        default=[], description="What is wrong with the request, value by value."
-    )
-    state: str | None = Field(
-        default=None, description="State of the visualization, where that is what is in the way."
-    )
-
-
 class ProblemError(Exception):
     """Ends a request with the problem `code`; `retry_after_s` where it is known better than by the code.
 
@@ -163,7 +77,7 @@ class ProblemError(Exception):
 
     def __init__(
         self,
-        code: Code,
+        code: ProblemCode,
         detail: str,
         flaws: Sequence[FieldError] = (),
         *,
@@ -175,7 +89,7 @@ class ProblemError(Exception):
         self._retry_after_s = retry_after_s
         self._headers = dict(headers or {})
         self.state = state
-        self.code: Code = code
+        self.code: ProblemCode = code
         self.detail = detail
         self.flaws = list(flaws)
 
@@ -204,15 +118,15 @@ class ProblemError(Exception):
         return self._headers | when
 
 
-def problem_responses(*codes: Code) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*codes: ProblemCode) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for these codes, one for each status, with the codes in its description."""
-    by_status: dict[int, list[Code]] = {}
+    by_status: dict[int, list[ProblemCode]] = {}
     for code in codes:
         by_status.setdefault(KINDS[code].status, []).append(code)
     return {status: _documented_status(status, by_status[status]) for status in sorted(by_status)}
 
 
-def _documented_status(status: int, codes: list[Code]) -> dict[str, Any]:
+def _documented_status(status: int, codes: list[ProblemCode]) -> dict[str, Any]:
     listed = "; ".join(f"`{code}`: {KINDS[code].title.lower()}" for code in codes)
     schema = {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"}
     response: dict[str, Any] = {"description": listed, "content": {MEDIA_TYPE: {"schema": schema}}}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from ipaddress import ip_address
 from typing import Self
 
+from proxygrad.protocol.addresses import is_loopback
 from proxygrad.spec.settings import MAX_SIZE_PX, MAX_STEPS, MIN_SIZE_PX
 from service.addresses import networks
 from service.webhooks.signing import Signer
@@ -150,17 +149,6 @@ class Settings(workers_settings.Settings):
     def limits(self) -> Limits:
         """What the queue may hold."""
         return Limits(queued=self.max_queued, queued_per_caller=self.max_queued_per_caller)
-
-
-@lru_cache(256)
-def is_loopback(host: str) -> bool:
-    """Whether `host` can be reached from this machine alone; of names, only `localhost` is known to be."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _within(name: str, value: int, least: int, greatest: int) -> None:

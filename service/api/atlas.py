@@ -6,26 +6,19 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from service.api.batches import PREFIX, BatchId
+from proxygrad.protocol.addresses import BATCHES
+from proxygrad.protocol.batches import DEFAULT_CELL_PX, MAX_CELL_PX, MAX_COLUMNS, MIN_CELL_PX, most_columns
+from proxygrad.protocol.problems import FieldError
+from service.api.batches import BatchId
 from service.api.dependencies import SessionDep
 from service.api.images import MAX_AGE_S, cache_scope
-from service.images.contact_sheet import (
-    DEFAULT_CELL_PX,
-    MAX_CELL_PX,
-    MAX_COLUMNS,
-    MIN_CELL_PX,
-    SheetFormat,
-    SheetLayout,
-    entity_tag,
-    layout_of,
-    most_columns,
-)
-from service.problems import FieldError, ProblemError, problem_responses
+from service.images.contact_sheet import SheetFormat, SheetLayout, entity_tag, layout_of
+from service.problems import ProblemError, problem_responses
 from service.web.conditional import matches
 from service.web.negotiation import MEDIA_TYPES, negotiated
 from workers.batches.repository import Batch
 
-router = APIRouter(prefix=PREFIX, tags=["batches"])
+router = APIRouter(prefix=BATCHES, tags=["batches"])
 
 Columns = Annotated[
     int | None,

@@ -7,10 +7,14 @@ from typing import Annotated, Any, Literal
 import fastapi
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from service.api import visualizations
+from proxygrad.protocol.addresses import BATCHES
+from proxygrad.protocol.batches import Batch, BatchPage, BatchState, BatchUnitPage
+from proxygrad.protocol.pagination import DEFAULT_LIMIT
+from proxygrad.protocol.requests import BatchRequest
+from proxygrad.protocol.visualizations import State as JobState
 from service.api.dependencies import PathId, SessionDep
 from service.api.examples import BATCH_BODY
-from service.backend import admission
+from service.backend import admission, documents
 from service.backend.long_polling import (
     PREFERENCE_APPLIED,
     RETRY_AFTER,
@@ -20,17 +24,14 @@ from service.backend.long_polling import (
     preferred_wait_s,
 )
 from service.problems import ProblemError, problem_responses
-from service.schemas.batches import Batch, BatchPage, BatchUnit, BatchUnitPage
 from service.web.json_body import json_body, parsed
-from service.web.pagination import DEFAULT_LIMIT, Cursor, Limit, entry_of, only, page
+from service.web.pagination import Cursor, Limit, entry_of, only, page
 from workers.batches import repository as batches
-from workers.batches.repository import BatchRequest, BatchState, Unit
-from workers.jobs.repository import State as JobState
+from workers.batches.repository import Unit
 
-PREFIX = "/v1/batches"
 DEFAULT_UNITS, MAX_UNITS = 100, 1000
 
-router = APIRouter(prefix=PREFIX, tags=["batches"])
+router = APIRouter(prefix=BATCHES, tags=["batches"])
 
 BatchId = PathId
 UnitStates = Annotated[
@@ -95,7 +96,7 @@ async def create_batch(
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
         batch = await session.wait_for_batch(batch, wait_s, request)
-    response.headers["Location"] = f"{PREFIX}/{batch.id}"
+    response.headers["Location"] = f"{BATCHES}/{batch.id}"
     response.status_code = 200 if batch.ended else 202
     return _document(batch, response)
 
@@ -126,13 +127,13 @@ async def list_batches(
     listed, end = await session.list_batches(entry_of(cursor), limit, fits)
     links = page(
         response,
-        PREFIX,
+        BATCHES,
         {"model": model, "layer": layer, "state": state},
         limit=limit,
         cursor=cursor,
         end=end,
     )
-    return BatchPage(batches=[Batch.of(each, PREFIX, briefly=True) for each in listed], links=links)
+    return BatchPage(batches=[documents.batch(each, brief=True) for each in listed], links=links)
 
 
 @router.get("/{batch_id}", summary="Read a batch", responses=_READ_RESPONSES)
@@ -166,10 +167,9 @@ async def list_batch_visualizations(
         return not state or unit.state in state
 
     units, end = await session.list_units(batch, cursor, limit, fits)
-    path = f"{PREFIX}/{batch_id}/visualizations"
+    path = f"{BATCHES}/{batch_id}/visualizations"
     links = page(response, path, {"state": state}, limit=limit, cursor=cursor, end=end)
-    base = visualizations.router.prefix
-    return BatchUnitPage(visualizations=[BatchUnit.of(unit, base) for unit in units], links=links)
+    return BatchUnitPage(visualizations=[documents.batch_unit(unit) for unit in units], links=links)
 
 
 @router.post(
@@ -209,4 +209,4 @@ def _document(batch: batches.Batch, response: Response) -> Batch:
     response.headers["Cache-Control"] = "no-store"
     if not batch.ended:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
-    return Batch.of(batch, PREFIX)
+    return documents.batch(batch)

@@ -12,13 +12,14 @@ from fastapi.routing import APIRoute
 from pydantic import StringConstraints
 
 from proxygrad.errors import near
+from proxygrad.protocol.base import ID_PATTERN
+from proxygrad.protocol.problems import FieldError
 from service.auth.callers import STATE, Caller
 from service.backend.backend import Backend
 from service.backend.session import CallerSession
-from service.problems import FieldError, ProblemError
+from service.problems import ProblemError
 from service.web.validation import SHOWN_CHARACTERS
 
-ID_PATTERN = "^[0-9a-f]{32}$"
 _ID = re.compile(ID_PATTERN)
 
 #: The id of a visualization, a batch or a delivery, in a path.

@@ -7,18 +7,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
+from proxygrad.protocol.addresses import VISUALIZATIONS
+from proxygrad.protocol.events import EVENTS
+from proxygrad.protocol.problems import FieldError
 from service.api.dependencies import SessionDep
 from service.api.visualizations import JobId
 from service.backend.event_hub import Subscription
 from service.backend.event_stream import EventStream
-from service.problems import FieldError, ProblemError, problem_responses
-from service.schemas.visualizations import Progress
-from workers.jobs.repository import Problem, State, is_event_id
+from service.problems import ProblemError, problem_responses
+from workers.jobs.repository import is_event_id
 
-router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
+router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
 #: Kinds of events that end up in the stream.
 KINDS = frozenset({"state", "progress", "preview", "withdrawn"})
@@ -27,22 +29,8 @@ _HEADERS = {"Cache-Control": "no-cache, no-store", "X-Accel-Buffering": "no"}
 _SCHEMAS = "#/components/schemas/"
 _DESCRIPTION = """\
 Events until the end. `state` (`StateEvent`): the last one says `succeeded`, `failed` or `canceled`.
-`progress` (`Progress`): four a second at most. `preview` (`PreviewEvent`): one a second at most, no id."""
-
-
-class StateEvent(BaseModel):
-    """The data of an event `state`."""
-
-    state: State = Field(description="`queued`, `running`, `succeeded`, `failed` or `canceled`.")
-    problem: Problem | None = Field(description="Why there is no result; `null` unless failed or canceled.")
-
-
-class PreviewEvent(BaseModel):
-    """The data of an event `preview`: the image as it is now."""
-
-    step: int = Field(description="Gradient steps done.")
-    media_type: str = Field(description="Form of the picture: `image/png`.")
-    data: str = Field(description="The picture in base64, at most 128 px wide and high.")
+`progress` (`ProgressEvent`): at most four a second. `preview` (`PreviewEvent`): at most one a second, without
+id."""
 
 
 def _event(kind: str, data: type[BaseModel]) -> dict[str, Any]:
@@ -55,9 +43,7 @@ def _event(kind: str, data: type[BaseModel]) -> dict[str, Any]:
 
 
 #: As OpenAPI 3.2 has it, whose `itemSchema` is of one event; `schema` would be of them all.
-_EVENT = {
-    "oneOf": [_event("state", StateEvent), _event("progress", Progress), _event("preview", PreviewEvent)],
-}
+_EVENT = {"oneOf": [_event(kind, data) for kind, data in EVENTS.items()]}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": _DESCRIPTION, "content": {"text/event-stream": {"itemSchema": _EVENT}}},
     204: {"description": "It has ended, and the caller knows: do not connect again."},

@@ -10,8 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from workers.batches.repository import BatchRequest
-from workers.jobs.repository import VisualizationRequest
+from proxygrad.protocol.requests import BatchRequest, VisualizationRequest
 
 VISUALIZATIONS: dict[str, Any] = {
     "smallest": {

@@ -12,16 +12,18 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
+from proxygrad.protocol.addresses import VISUALIZATIONS
+from proxygrad.protocol.problems import FieldError
 from service.api.dependencies import SessionDep
 from service.api.visualizations import JobId
 from service.auth.callers import Caller
 from service.images.conversion import ENCODER, Form
-from service.problems import FieldError, ProblemError, problem_responses
+from service.problems import ProblemError, problem_responses
 from service.web.conditional import Unsatisfiable, matches, requested_range
 from service.web.negotiation import MEDIA_TYPES, Format, negotiated
 from workers.jobs.repository import Job
 
-router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
+router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
 #: Bounds of `width`, in pixels.
 MIN_WIDTH_PX, MAX_WIDTH_PX = 32, 512

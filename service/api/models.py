@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, Path
 
+from proxygrad.protocol.addresses import MODELS
+from proxygrad.protocol.models import Layer, LayerList, Model, ModelList
 from proxygrad.spec import LayerKind, Stage
 from service.api.dependencies import BackendDep
+from service.backend import documents
 from service.problems import problem_responses
-from service.schemas.visualizations import LayerAnswer, LayersAnswer, ModelAnswer, ModelsAnswer
 from service.web.pagination import only
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix=MODELS, tags=["models"])
 
 ModelName = Annotated[str, Path(description="Name of a served model.", examples=["digits"])]
 LayerName = Annotated[str, Path(description="Dotted name of a layer.", examples=["layer3"])]
@@ -30,16 +31,16 @@ _UNKNOWN_LAYER = problem_responses(
 
 
 @router.get("", summary="List models", responses=_AWAY)
-async def list_models(backend: BackendDep) -> ModelsAnswer:
+async def list_models(backend: BackendDep) -> ModelList:
     """Every model of every live worker; one that could not be loaded is listed with its problem."""
     models = await backend.models.all()
-    return ModelsAnswer(models=[ModelAnswer.of(models[name], _path(name)) for name in sorted(models)])
+    return ModelList(models=[documents.model(models[name]) for name in sorted(models)])
 
 
 @router.get("/{model}", summary="Read a model", responses=_UNKNOWN_MODEL)
-async def read_model(model: ModelName, backend: BackendDep) -> ModelAnswer:
+async def read_model(model: ModelName, backend: BackendDep) -> Model:
     """One model, ready or not."""
-    return ModelAnswer.of(await backend.models.find(model), _path(model))
+    return documents.model(await backend.models.find(model))
 
 
 @router.get("/{model}/layers", summary="List the layers of a model", responses=_NOT_READY)
@@ -48,23 +49,19 @@ async def list_layers(
     backend: BackendDep,
     kind: Annotated[list[LayerKind], only("of these kinds")],
     stage: Annotated[list[Stage], only("of these stages")],
-) -> LayersAnswer:
+) -> LayerList:
     """Its layers: unit counts, shapes, and whether a rectifier comes before or after."""
     info = await backend.models.info(model)
     layers = [
-        LayerAnswer.of(layer)
+        documents.layer(layer)
         for layer in info.layers
         if (not kind or layer.kind in kind) and (not stage or layer.stage in stage)
     ]
-    return LayersAnswer(model=model, layers=layers)
+    return LayerList(model=model, layers=layers)
 
 
 @router.get("/{model}/layers/{layer}", summary="Read a layer", responses=_UNKNOWN_LAYER)
-async def read_layer(model: ModelName, layer: LayerName, backend: BackendDep) -> LayerAnswer:
+async def read_layer(model: ModelName, layer: LayerName, backend: BackendDep) -> Layer:
     """One layer: its kind, shape, how many units it has and which objectives apply."""
     info = await backend.models.info(model)
-    return LayerAnswer.of(info.layer(layer))
-
-
-def _path(name: str) -> str:
-    return f"{router.prefix}/{quote(name, safe='')}"
+    return documents.layer(info.layer(layer))

@@ -6,11 +6,13 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
 
+from proxygrad.protocol.addresses import VISUALIZATIONS
+from proxygrad.protocol.pagination import DEFAULT_LIMIT
+from proxygrad.protocol.visualizations import State, Visualization, VisualizationPage
 from service.api.dependencies import PathId, SessionDep
 from service.api.examples import VISUALIZATION_BODY
-from service.backend import admission
+from service.backend import admission, documents
 from service.backend.idempotency import PARAMETER as IDEMPOTENCY_KEY
 from service.backend.idempotency import key_of
 from service.backend.long_polling import (
@@ -23,14 +25,12 @@ from service.backend.long_polling import (
 )
 from service.backend.session import CallerSession
 from service.problems import ProblemError, problem_responses
-from service.schemas.pagination import PageLinks
-from service.schemas.visualizations import Summary, Visualization, visualization
 from service.web.json_body import json_body
-from service.web.pagination import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, entry_of, only, page
+from service.web.pagination import Cursor, Limit, entry_of, only, page
 from workers.fleet import catalog
-from workers.jobs.repository import Job, State
+from workers.jobs.repository import Job
 
-router = APIRouter(prefix="/v1/visualizations", tags=["visualizations"])
+router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
 JobId = PathId
 
@@ -83,16 +83,6 @@ _DELETE_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-class VisualizationPage(BaseModel):
-    """Some of the visualizations, the newest first."""
-
-    visualizations: list[Summary] = Field(
-        description=f"At most `limit`. A page reads at most {MOST_LOOKED_AT} records, so with filters it "
-        "may be shorter, even empty, and still have a next one."
-    )
-    links: PageLinks = Field(description="Where to go on.")
-
-
 @router.post(
     "",
     summary="Request a visualization",
@@ -114,7 +104,7 @@ async def create_visualization(session: SessionDep, request: Request) -> Respons
     if wait_s is not None:
         headers["Preference-Applied"] = f"wait={wait_s}"
         job = await session.wait_for_job(job.id, wait_s, request) if not job.ended else job
-    headers["Location"] = f"{router.prefix}/{job.id}"
+    headers["Location"] = f"{VISUALIZATIONS}/{job.id}"
     return await _response(job, session, 200 if job.ended else 202, headers)
 
 
@@ -147,13 +137,15 @@ async def list_visualizations(
     jobs, end = await session.list_jobs(entry_of(cursor), limit, fits)
     links = page(
         response,
-        router.prefix,
+        VISUALIZATIONS,
         {"model": model, "layer": layer, "state": state},
         limit=limit,
         cursor=cursor,
         end=end,
     )
-    return VisualizationPage(visualizations=[Summary.of(job, router.prefix) for job in jobs], links=links)
+    return VisualizationPage(
+        visualizations=[documents.visualization_summary(job) for job in jobs], links=links
+    )
 
 
 @router.get(
@@ -226,7 +218,7 @@ async def _response(job: Job, session: CallerSession, status: int, headers: dict
     if not job.ended:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if job.state == "succeeded":
-        content = session.backend.responses.document(job, router.prefix)
+        content = session.backend.responses.document(job)
     else:
         content = (await _document(job, session)).model_dump_json().encode()
     return Response(content, status, headers, media_type="application/json")
@@ -239,7 +231,7 @@ async def _document(job: Job, session: CallerSession) -> Visualization:
         if not job.place.taken:
             backend = session.backend
             blocked = await backend.call(catalog.obstacle, backend.redis, job.spec.model)
-    return visualization(job, position, blocked, router.prefix, time.time())
+    return documents.visualization(job, position, blocked, time.time())
 
 
 def _has_ended(job: Job, consequence: str) -> ProblemError:

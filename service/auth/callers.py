@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from proxygrad.protocol.requests import ANONYMOUS
 from service.auth.keys import SCOPES, Key, Scope
-from workers.jobs.repository import ANONYMOUS
 
 #: Where the caller stands in the ASGI scope's state.
 STATE = "caller"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TypeVar
 
 from proxygrad.errors import UnitOutOfRange
+from proxygrad.protocol.problems import FieldError
+from proxygrad.protocol.requests import JobOptions
 from proxygrad.spec import ModelInfo, Spec
-from service.problems import FieldError, ProblemError
+from service.problems import ProblemError
 from service.settings import Settings
 from service.webhooks.urls import AllowedHosts
-from workers.jobs.repository import JobOptions
 
 Options = TypeVar("Options", bound=JobOptions)
 

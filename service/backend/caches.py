@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from proxygrad.protocol.requests import VisualizationRequest
 from proxygrad.spec import ModelInfo
-from service.schemas.visualizations import visualization
+from service.backend.documents import visualization
 from service.web.json_body import parsed
-from workers.jobs.repository import Job, Submission, VisualizationRequest
+from workers.jobs.repository import Job, Submission
 from workers.latest import Latest
 
 #: Entries of each cache. A parsed request takes a few KB, a response 4 to 60 KB. As many responses as
@@ -49,13 +50,13 @@ class ResponseCache:
     def __init__(self) -> None:
         self._documents: Latest[str, tuple[Job, bytes]] = Latest(MAX_ENTRIES)
 
-    def document(self, job: Job, base: str) -> bytes:
-        """The document of ``job``; ``base`` is the path of all visualizations.
+    def document(self, job: Job) -> bytes:
+        """The document of ``job``.
 
         Made once for one object: a job that was read anew because it changed gets a new document.
         """
         entry = self._documents.get(job.id)
         if entry is None or entry[0] is not job:
-            entry = job, visualization(job, None, None, base, job.created_at).model_dump_json().encode()
+            entry = job, visualization(job, None, None, job.created_at).model_dump_json().encode()
             self._documents.put(job.id, entry)
         return entry[1]

@@ -13,10 +13,11 @@ from typing import Any, cast
 import fastapi
 from redis import Redis
 
+from proxygrad.protocol.problems import FieldError
+from proxygrad.protocol.requests import VisualizationRequest
 from service.backend.long_polling import header_parameter
-from service.problems import FieldError, ProblemError
+from service.problems import ProblemError
 from service.web.validation import shown
-from workers.jobs.repository import VisualizationRequest
 
 KEPT_S = 24 * 3600
 MAX_LENGTH = 255

@@ -14,15 +14,16 @@ from anyio import to_thread
 from fastapi import Request
 
 from proxygrad.errors import InvalidRequest, UnitOutOfRange
+from proxygrad.protocol.pagination import MAX_SCANNED
+from proxygrad.protocol.requests import BatchRequest, VisualizationRequest
 from service.auth.callers import Caller
 from service.backend import admission
 from service.backend.backend import Backend
 from service.backend.long_polling import Wake, until_ended
 from service.problems import ProblemError
 from service.web.exception_handlers import refusal_of
-from service.web.pagination import MOST_LOOKED_AT
-from workers.batches.repository import Batch, BatchRequest, ResolvedBatch, Unit
-from workers.jobs.repository import Event, IndexEntry, Job, Limits, Requester, VisualizationRequest
+from workers.batches.repository import Batch, ResolvedBatch, Unit
+from workers.jobs.repository import Event, IndexEntry, Job, Limits, Requester
 from workers.queue.deliveries import Delivery
 
 
@@ -180,7 +181,7 @@ class CallerSession:
         """A page of jobs, the newest first, and where the next one begins."""
 
         def read() -> tuple[list[Job], IndexEntry | None]:
-            return self.backend.jobs.recent(after, limit, MOST_LOOKED_AT, fits, caller=self._visible)
+            return self.backend.jobs.recent(after, limit, MAX_SCANNED, fits, caller=self._visible)
 
         return await self.backend.call(read)
 
@@ -261,7 +262,7 @@ class CallerSession:
         """A page of batches, the newest first, and where the next one begins."""
 
         def read() -> tuple[list[Batch], IndexEntry | None]:
-            return self.backend.batches.recent(after, limit, MOST_LOOKED_AT, fits, caller=self._visible)
+            return self.backend.batches.recent(after, limit, MAX_SCANNED, fits, caller=self._visible)
 
         return await self.backend.call(read)
 
@@ -295,7 +296,7 @@ class CallerSession:
 
         def read() -> tuple[list[Delivery], IndexEntry | None]:
             own = None if self.caller.operates else self.caller.name
-            return self.backend.deliveries.recent(after, limit, MOST_LOOKED_AT, fits, caller=own)
+            return self.backend.deliveries.recent(after, limit, MAX_SCANNED, fits, caller=own)
 
         return await self.backend.call(read)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxygrad.cli.arguments import add_template, template_from
 from proxygrad.errors import InvalidRequest
+from proxygrad.protocol.batches import DEFAULT_CELL_PX, MAX_CELL_PX, MIN_CELL_PX, most_columns
 from service.cli.client_options import add_following, asking, going_on
 
 if TYPE_CHECKING:
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     from service.client._async.batches import Units
 
 HELP = "ask a running service for pictures of many units of a layer"
-
-#: Bounds of a contact sheet as in `service.images.contact_sheet`, which needs Pillow: pixels that a picture
-#: is wide, pictures side by side, pixels of all of them, and between two.
-CELL_PX, DEFAULT_CELL_PX, MAX_COLUMNS, MAX_SIDE_PX, GAP_PX = range(32, 257), 64, 128, 8192, 4
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
@@ -91,14 +88,9 @@ def _failed(batch: Batch, most: int = 10) -> list[tuple[int, str]]:
     return found
 
 
-def most_columns(cell_px: int) -> int:
-    """Pictures of that width beside each other on the widest sheet."""
-    return min(MAX_COLUMNS, (MAX_SIDE_PX - GAP_PX) // (cell_px + GAP_PX))
-
-
 def _check_sheet(columns: int | None, cell_px: int | None) -> None:
     """Raises `InvalidRequest`, before anything is computed."""
-    _within("width", cell_px, CELL_PX)
+    _within("width", cell_px, range(MIN_CELL_PX, MAX_CELL_PX + 1))
     _within("columns", columns, range(1, most_columns(cell_px or DEFAULT_CELL_PX) + 1))
 
 

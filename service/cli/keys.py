@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proxygrad.protocol.requests import ANONYMOUS
 from service.cli.serve import add_home, overridden
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ HELP = "make, list and revoke API keys"
 
 #: Repeated from `service.auth.keys`, which needs Redis' client: this module is imported by every `proxygrad`.
 SCOPES = ("read", "submit", "read_all", "admin")
-#: From `workers.broker.queue`, likewise: the caller where none is told apart.
-ANONYMOUS = "anonymous"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from proxygrad.protocol.addresses import is_loopback
 from service.client.errors import BadAddress
-from service.settings import is_loopback
 from workers.errors import SettingsError
 
 DEFAULT_URL = "http://127.0.0.1:8000"

@@ -37,8 +37,7 @@ import httpx
 from pydantic import ValidationError
 
 from proxygrad.errors import ProxyGradError
-from service.problems import ProblemDetails
-from workers.jobs.repository import Problem
+from proxygrad.protocol.problems import Problem, ProblemDetails
 
 
 class ServiceError(ProxyGradError):

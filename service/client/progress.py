@@ -9,8 +9,8 @@ from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from service.schemas import batches
-from service.schemas.visualizations import Visualization
+from proxygrad.protocol import batches
+from proxygrad.protocol.visualizations import Visualization
 
 Seen = TypeVar("Seen", Visualization, batches.Batch)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Required, TypedDict
 
+from proxygrad.protocol.requests import Priority
 from proxygrad.spec import ObjectiveKind
 from proxygrad.spec.settings import GafName, ParameterizationName, Preset, Proxy, UpdateName
-from workers.jobs.repository import Priority
 
 
 class TemplateFields(TypedDict, total=False):

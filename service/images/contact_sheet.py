@@ -19,15 +19,13 @@ from typing import Literal
 from anyio import to_thread
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
+from proxygrad.protocol.batches import DEFAULT_COLUMNS, GAP_PX, MAX_SIDE_PX, most_columns
 from service.images.conversion import ENCODER
 from service.kept import Kept
 from workers.batches.repository import Unit
 
-#: Bounds of one cell's picture, and of the cells in a row.
-MIN_CELL_PX, MAX_CELL_PX, DEFAULT_CELL_PX = 32, 256, 64
-MAX_COLUMNS, DEFAULT_COLUMNS = 128, 16
-#: Longest side of a sheet, and all its pixels: in memory three bytes each while it is drawn.
-MAX_SIDE_PX, MAX_PIXELS = 8192, 8_000_000
+#: Pixels of a sheet: in memory three bytes each while it is drawn.
+MAX_PIXELS = 8_000_000
 #: Units of one sheet: as many objects are read from the store for the first one.
 MAX_CELLS = 1024
 #: Sheets that are drawn at once; and objects that one reads at once.
@@ -35,7 +33,7 @@ DRAWN_AT_ONCE, READ_AT_ONCE = 2, 8
 #: Memory for thumbnails, and for sheets.
 KEPT_THUMBNAILS_BYTES = KEPT_SHEETS_BYTES = 32 * 2**20
 
-_GAP_PX, _LABEL_PX, _FONT_PX = 4, 14, 11
+_LABEL_PX, _FONT_PX = 14, 11
 _PAPER, _EMPTY, _INK, _STROKE = (236, 236, 236), (212, 212, 212), (40, 40, 40), (150, 150, 150)
 #: Of how sheets look: with another one the same pictures make another sheet.
 _STYLE = "1"
@@ -53,16 +51,16 @@ class SheetLayout:
     @property
     def width_px(self) -> int:
         """Of the sheet."""
-        return self.columns * (self.cell_px + _GAP_PX) + _GAP_PX
+        return self.columns * (self.cell_px + GAP_PX) + GAP_PX
 
     def height_px(self, rows: int) -> int:
         """Of a sheet with so many rows."""
-        return rows * (self.cell_px + _LABEL_PX + _GAP_PX) + _GAP_PX
+        return rows * (self.cell_px + _LABEL_PX + GAP_PX) + GAP_PX
 
     @property
     def most_cells(self) -> int:
         """Units of one sheet: whole rows, within all bounds, at least one."""
-        row_px = self.cell_px + _LABEL_PX + _GAP_PX
+        row_px = self.cell_px + _LABEL_PX + GAP_PX
         rows = min(MAX_SIDE_PX // row_px, MAX_PIXELS // (self.width_px * row_px), MAX_CELLS // self.columns)
         return max(1, rows) * self.columns
 
@@ -70,8 +68,8 @@ class SheetLayout:
         """Left and upper edge of a cell's picture."""
         row, column = divmod(index, self.columns)
         return (
-            _GAP_PX + column * (self.cell_px + _GAP_PX),
-            _GAP_PX + row * (self.cell_px + _LABEL_PX + _GAP_PX),
+            GAP_PX + column * (self.cell_px + GAP_PX),
+            GAP_PX + row * (self.cell_px + _LABEL_PX + GAP_PX),
         )
 
 
@@ -79,11 +77,6 @@ def layout_of(count: int, columns: int | None, cell_px: int) -> SheetLayout:
     """For so many units: by default as many columns as there is room for, up to `DEFAULT_COLUMNS`."""
     widest = most_columns(cell_px)
     return SheetLayout(min(columns or min(DEFAULT_COLUMNS, max(1, count)), widest), cell_px)
-
-
-def most_columns(cell_px: int) -> int:
-    """Cells of that width beside each other on the widest sheet."""
-    return min(MAX_COLUMNS, (MAX_SIDE_PX - _GAP_PX) // (cell_px + _GAP_PX))
 
 
 @dataclass(frozen=True)

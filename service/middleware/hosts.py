@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from proxygrad.protocol.addresses import is_loopback
+from proxygrad.protocol.problems import FieldError
 from service.middleware.base import HttpMiddleware
-from service.problems import FieldError, ProblemError
-from service.settings import Settings, is_loopback
+from service.problems import ProblemError
+from service.settings import Settings
 from service.web.exception_handlers import respond
 from service.web.paths import PROBES, READING, SCRAPED
 
@@ -73,11 +75,15 @@ class HostFilter(HttpMiddleware):
 
     def _answers_to(self, name: str) -> bool:
         if self._loopback_only:
-            return is_loopback(name)
+            return _is_loopback(name)
         return not self._allowed or is_among(name, self._allowed)
 
     def _may_come_from(self, origin: str, host: str) -> bool:
         return origin in self._origins or origin.partition("://")[2].lower() == host.lower()
+
+
+#: Hosts come from callers, the same few again and again.
+_is_loopback = lru_cache(256)(is_loopback)
 
 
 @lru_cache(256)

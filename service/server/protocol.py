@@ -12,7 +12,8 @@ import sys
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from service.problems import MEDIA_TYPE, Code, ProblemError
+from proxygrad.protocol.problems import MEDIA_TYPE, ProblemCode
+from service.problems import ProblemError
 
 #: From the first byte of a request, or from the connection where none came yet, to the end of its header.
 HEADER_S = 10.0
@@ -75,7 +76,7 @@ class BoundedH11Protocol(H11Protocol):
         if not self.transport.is_closing():
             self._end("request_timeout", f"the header of the request did not come within {HEADER_S:g} s")
 
-    def _end(self, code: Code, detail: str) -> None:
+    def _end(self, code: ProblemCode, detail: str) -> None:
         """Answer with the problem, where nothing has been answered yet, and close."""
         refusal = ProblemError(code, detail)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):

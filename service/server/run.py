@@ -15,11 +15,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from proxygrad.errors import ProxyGradError
+from proxygrad.protocol.addresses import is_loopback
 from service.app import create_app
 from service.backend.backend import Backend
 from service.server.protocol import MAX_INCOMPLETE_BYTES, BoundedH11Protocol
 from service.server.sockets import address, listen
-from service.settings import Settings, is_loopback
+from service.settings import Settings
 from service.web.paths import PROBES, SCRAPED
 
 #: Short requests end in well under a second, long waits let go at once; what is left after this is cut off.

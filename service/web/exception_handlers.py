@@ -24,14 +24,15 @@ from proxygrad.errors import (
     UnknownLayer,
     UnknownModel,
 )
-from service.problems import MEDIA_TYPE, Code, FieldError, ProblemError
+from proxygrad.protocol.problems import MEDIA_TYPE, FieldError, ProblemCode
+from service.problems import ProblemError
 from service.web.validation import flaws, shown, summary
 from workers.errors import QueueFull, QueueMemoryFull, StorageError, TooManyWebhooks
 
 log = logging.getLogger(__name__)
 
-_CODES: frozenset[str] = frozenset(get_args(Code))
-_ROUTING: dict[int, Code] = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_CODES: frozenset[str] = frozenset(get_args(ProblemCode))
+_ROUTING: dict[int, ProblemCode] = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 #: The field of a request that each error of the library is about.
 _NAMES: dict[type[InvalidRequest], str] = {
@@ -62,7 +63,7 @@ def refusal_of(
     error: InvalidRequest, part: Literal["body", "path"], values: Mapping[str, object]
 ) -> ProblemError:
     """The problem for an error of the library about ``values``, which came in that part of the request."""
-    code: Code = error.code if error.code in _CODES else "bad_request"  # type: ignore[assignment]
+    code: ProblemCode = error.code if error.code in _CODES else "bad_request"  # type: ignore[assignment]
     name = _NAMES.get(type(error))
     if name is None:
         return ProblemError(code, str(error))
@@ -126,7 +127,7 @@ async def _http(request: Request, error: HTTPException) -> Response:
 
 
 async def _queue_full(request: Request, error: QueueFull) -> Response:
-    code: Code = error.code if error.code in _CODES else "queue_full"  # type: ignore[assignment]
+    code: ProblemCode = error.code if error.code in _CODES else "queue_full"  # type: ignore[assignment]
     return respond(ProblemError(code, f"{error}; nothing was queued", retry_after_s=error.retry_after_s))
 
 

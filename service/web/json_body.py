@@ -8,7 +8,8 @@ from typing import TypeVar
 import fastapi
 from pydantic import BaseModel, ValidationError
 
-from service.problems import FieldError, ProblemError
+from proxygrad.protocol.problems import FieldError
+from service.problems import ProblemError
 from service.web.validation import flaws, summary
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -15,13 +15,13 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from proxygrad.protocol.events import EVENTS
+from proxygrad.protocol.problems import ProblemCode, ProblemDetails
+from proxygrad.protocol.requests import BatchRequest, Priority, VisualizationRequest
+from proxygrad.protocol.visualizations import State
 from proxygrad.spec import settings, spec
 from proxygrad.version import __version__
-from service.api.events import PreviewEvent, StateEvent
-from service.problems import Code, ProblemDetails
 from service.web.openapi_security import describe_keys
-from workers.batches.repository import BatchRequest
-from workers.jobs.repository import Priority, State, VisualizationRequest
 
 DESCRIPTION = """\
 Ask what a unit of a neural network responds to; get the picture, and the activation that it truly achieves.
@@ -51,7 +51,7 @@ SERVERS = (
 #: Bodies that routes read by themselves, so that what is not JSON, too large or too deep is told apart.
 BODIES: tuple[type[BaseModel], ...] = (VisualizationRequest, BatchRequest)
 #: Schemas that only `problems.problem_responses` and the like name.
-ANSWERS: tuple[type[BaseModel], ...] = (ProblemDetails, StateEvent, PreviewEvent)
+ANSWERS: tuple[type[BaseModel], ...] = (ProblemDetails, *EVENTS.values())
 
 #: Values that several schemas share have one name, so that clients have one type for them.
 ENUMS: dict[str, Any] = {
@@ -66,7 +66,7 @@ ENUMS: dict[str, Any] = {
     "ObjectiveKind": spec.ObjectiveKind,
     "LayerKind": spec.LayerKind,
     "Role": spec.Role,
-    "ProblemCode": Code,
+    "ProblemCode": ProblemCode,
 }
 
 #: What a link gives for the second parameter of a path, as the number of a picture.

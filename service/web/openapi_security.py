@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.problems import Code, problem_responses
+from proxygrad.protocol.problems import ProblemCode
+from service.problems import problem_responses
 from service.web.paths import OPEN_PATHS
 
-_EVERYWHERE: tuple[Code, ...] = ("unknown_host", "headers_too_large", "request_timeout")
-_WITH_KEYS: tuple[Code, ...] = ("unauthorized", "forbidden", "rate_limited", "redis_unavailable")
+_EVERYWHERE: tuple[ProblemCode, ...] = ("unknown_host", "headers_too_large", "request_timeout")
+_WITH_KEYS: tuple[ProblemCode, ...] = ("unauthorized", "forbidden", "rate_limited", "redis_unavailable")
 _SCHEME = {
     "type": "http",
     "scheme": "bearer",
@@ -35,7 +36,7 @@ def describe_keys(document: dict[str, Any]) -> None:
                     limited[name] = {"description": about, "schema": {"type": "string"}}
 
 
-def _answers_also(responses: dict[str, Any], codes: tuple[Code, ...]) -> None:
+def _answers_also(responses: dict[str, Any], codes: tuple[ProblemCode, ...]) -> None:
     for status, response in problem_responses(*codes).items():
         known = responses.setdefault(str(status), response)
         for said in response["description"].split("; "):

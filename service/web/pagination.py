@@ -11,18 +11,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import Query, Response
 
-from service.problems import FieldError, ProblemError
-from service.schemas.pagination import PageLinks
+from proxygrad.protocol.pagination import MAX_LIMIT, PageLinks
+from proxygrad.protocol.problems import FieldError
+from service.problems import ProblemError
 from workers.jobs.repository import IndexEntry
 
-DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 #: Most values of one filter.
 MAX_CHOICES = 50
-#: Most records read for one page: with filters that few of them match, a page is shorter than its limit.
-MOST_LOOKED_AT = 1000
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most of one page.")]
 Cursor = Annotated[
@@ -51,9 +50,13 @@ def page(
     """
     response.headers["Cache-Control"] = "no-store"
     query = [(name, value) for name, values in filters.items() for value in values]
-    following = cursor_of(end) if isinstance(end, IndexEntry) else None if end is None else str(end)
-    begin = str(cursor) if cursor else None
-    return PageLinks.of(path, [*query, ("limit", str(limit))], begin, following)
+    query.append(("limit", str(limit)))
+
+    def link(begin: str | int | None) -> str:
+        return f"{path}?{urlencode([*query, ('cursor', str(begin))] if begin else query)}"
+
+    following = cursor_of(end) if isinstance(end, IndexEntry) else end
+    return PageLinks(self=link(cursor), next=None if following is None else link(following))
 
 
 def cursor_of(entry: IndexEntry) -> str:

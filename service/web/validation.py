@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, JsonValue
 
 from proxygrad.errors import near
-from service.problems import FieldError
+from proxygrad.protocol.problems import FieldError
 
 #: Longest offending value that is repeated to the caller, in characters: enough to recognize it.
 SHOWN_CHARACTERS = 200

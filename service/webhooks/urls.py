@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Self
 
-from service.problems import FieldError, ProblemError
-from workers.jobs.repository import MAX_URL_LENGTH
+from proxygrad.protocol.problems import FieldError
+from proxygrad.protocol.requests import MAX_URL_LENGTH
+from service.problems import ProblemError
 
 _LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from proxygrad.protocol.requests import VisualizationRequest
 from proxygrad.spec import ModelInfo
-from workers.jobs.repository import VisualizationRequest
 
 #: What is to become of a question.
 #:

@@ -16,6 +16,8 @@ import redis as redis_client
 from fastapi import FastAPI
 from PIL import Image
 
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.visualizations import ImageInfo
 from proxygrad.spec import ImageResult, LayerInfo, ModelInfo, Result
 from service.app import create_app
 from service.backend import event_hub
@@ -25,7 +27,7 @@ from workers.broker.queue import entry_key, job_key
 from workers.broker.scripts import Script
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import ImageInfo, Job, Jobs, Problem, image_path, result_path
+from workers.jobs.repository import Job, Jobs, image_path, result_path
 from workers.storage.store import Store
 
 

@@ -11,8 +11,9 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
+from proxygrad.protocol.problems import MEDIA_TYPE, ProblemCode
 from service.app import create_app, mount_flat
-from service.problems import KINDS, MEDIA_TYPE, Code
+from service.problems import KINDS
 from service.settings import Settings
 from tests.service.conftest import Http
 from workers.errors import SettingsError, StorageError
@@ -76,7 +77,7 @@ def test_every_error_is_a_problem_of_the_one_schema(document: dict[str, Any]) ->
                 schema = response["content"][MEDIA_TYPE]["schema"]
                 assert schema == {"$ref": "#/components/schemas/ProblemDetails"}, (name, status)
                 said += response["description"]
-    assert {code for code in get_args(Code) if f"`{code}`" not in said} == EVERYWHERE
+    assert {code for code in get_args(ProblemCode) if f"`{code}`" not in said} == EVERYWHERE
 
 
 def test_every_reference_leads_to_a_schema(document: dict[str, Any]) -> None:
@@ -97,7 +98,7 @@ def test_every_reference_leads_to_a_schema(document: dict[str, Any]) -> None:
         "Visualization",
         "ProblemDetails",
         "FieldError",
-        "LayerAnswer",
+        "Layer",
     } <= set(schemas)
     assert not [name for name in schemas if "__" in name], "two models share a name"
 
@@ -115,7 +116,7 @@ def test_every_field_of_an_answer_is_described(document: dict[str, Any]) -> None
     schemas = document["components"]["schemas"]
     plain = [
         f"{schema}.{name}"
-        for schema in ("Visualization", "Progress", "ModelAnswer", "ProblemDetails", "FieldError")
+        for schema in ("Visualization", "Progress", "Model", "ProblemDetails", "FieldError")
         for name, field in schemas[schema]["properties"].items()
         if "description" not in field and "$ref" not in field and name not in ("name", "links")
     ]

@@ -8,17 +8,18 @@ from typing import get_args
 
 import pytest
 
-from service.problems import KINDS, MEDIA_TYPE, Code, ProblemError, problem_responses
+from proxygrad.protocol.problems import MEDIA_TYPE, ProblemCode
+from service.problems import KINDS, ProblemError, problem_responses
 
 PAGE = Path(__file__).parents[2] / "docs/problems.md"
 
 
 def test_every_code_has_a_kind_and_no_kind_is_without_a_code() -> None:
-    assert set(get_args(Code)) == set(KINDS)
+    assert set(get_args(ProblemCode)) == set(KINDS)
 
 
-@pytest.mark.parametrize("code", get_args(Code))
-def test_a_problem_repeats_what_its_code_means(code: Code) -> None:
+@pytest.mark.parametrize("code", get_args(ProblemCode))
+def test_a_problem_repeats_what_its_code_means(code: ProblemCode) -> None:
     details = ProblemError(code, "what happened").details()
     kind = KINDS[code]
     assert 400 <= kind.status < 600
@@ -27,7 +28,7 @@ def test_a_problem_repeats_what_its_code_means(code: Code) -> None:
 
 
 @pytest.mark.parametrize("code", [code for code, kind in KINDS.items() if kind.status == 503])
-def test_what_passes_by_itself_says_when_to_try_again(code: Code) -> None:
+def test_what_passes_by_itself_says_when_to_try_again(code: ProblemCode) -> None:
     # A model that could not be loaded needs its operator: trying again does not help.
     assert ("Retry-After" in ProblemError(code, "").headers()) == (code != "model_unavailable")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, is_loopback
+from proxygrad.protocol.addresses import is_loopback
+from service.settings import Settings
 from workers.errors import SettingsError
 
 

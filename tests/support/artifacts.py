@@ -8,9 +8,10 @@ from pathlib import Path
 
 from redis import Redis
 
+from proxygrad.protocol.visualizations import ImageInfo
 from tests.support.model_on_paper import MODEL, outcome, question
 from workers.broker import queue
-from workers.jobs.repository import ImageInfo, Job, image_path, result_path
+from workers.jobs.repository import Job, image_path, result_path
 from workers.storage.store import Store
 
 IMAGE = ImageInfo(sha256="0" * 64, size_bytes=1000, media_type="image/png", width_px=8, height_px=8)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import redis as redis_client
 
+from proxygrad.protocol.visualizations import State
 from proxygrad.spec import ModelInfo
 from workers.batches.expander import BatchExpander
 from workers.batches.repository import Batches
 from workers.execution.context import WorkerContext
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import State
 from workers.storage.store import Store
 
 if TYPE_CHECKING:

@@ -6,17 +6,18 @@ from typing import Any
 
 from redis import Redis
 
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.requests import ANONYMOUS, BatchRequest
 from proxygrad.spec import ModelInfo
 from tests.support.eventually import LIMIT_S, until
 from tests.support.model_on_paper import MODEL
 from tests.support.slot_steps import STAMP, pop
 from workers.batches.expander import BatchExpander
-from workers.batches.repository import Batch, Batches, BatchRequest, ResolvedBatch
+from workers.batches.repository import Batch, Batches, ResolvedBatch
 from workers.broker.queue import QUEUE_KEY
 from workers.execution.context import WorkerContext
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Problem
-from workers.jobs.submission import ANONYMOUS, Limits
+from workers.jobs.submission import Limits
 from workers.queue.leases import Leases, Outcome, Run
 from workers.storage.store import Store
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proxygrad.models import Catalog
+from proxygrad.protocol.problems import Problem
 from proxygrad.spec import ModelInfo
 from tests.support.configured_networks import BUILT, WEIGHTS_BYTES, save_weights, table
-from workers.jobs.repository import Problem
 from workers.models.model_cache import ModelCache
 
 #: What one of the small networks counts for.

@@ -9,7 +9,8 @@ from contextlib import ExitStack, suppress
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from service.problems import KINDS, MEDIA_TYPE
+from proxygrad.protocol.problems import MEDIA_TYPE
+from service.problems import KINDS
 
 ID = b"5f0c6a4b7d8e9f00112233445566778a"
 BODY = b'{"model": "digits", "layer": "layer3", "unit": 7}'

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from redis import Redis
 
+from proxygrad.protocol.requests import Priority
 from proxygrad.spec import Spec
 from workers.broker.pipeline import run_blocking
 from workers.jobs.repository import Limits
-from workers.jobs.submission import Priority, Submission, Submit
+from workers.jobs.submission import Submission, Submit
 from workers.queue.fair_queue import FairQueue
 
 PLENTY = Limits(10**6, 10**6)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.requests import VisualizationRequest
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import STAMP, pop, take
 from workers.broker import queue
 from workers.errors import QueueFull, TooManyWebhooks
-from workers.jobs.repository import Job, Jobs, Limits, Problem, VisualizationRequest
+from workers.jobs.repository import Job, Jobs, Limits
 from workers.queue import hooks
 from workers.queue.deliveries import Deliveries, Delivery
 from workers.queue.leases import MAX_LOSSES, Leases, Outcome, Run

@@ -6,50 +6,22 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
-from pydantic import Field
-
+from proxygrad.protocol.batches import BatchState, UnitState
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.requests import (
+    BatchRequest,
+    Priority,
+    VisualizationRequest,
+)
+from proxygrad.protocol.visualizations import State
 from proxygrad.spec import ModelInfo, Spec, VisualizationTemplate
 from workers.batches import units
 from workers.batches.batching import LETTERS
-from workers.batches.units import Wanted
-from workers.jobs.records import Problem, State
-from workers.jobs.submission import MAX_DEADLINE_S, JobOptions, Limits, Priority, VisualizationRequest
-
-BatchState = Literal["running", "succeeded", "failed", "canceled"]
-UnitState = Literal["waiting"] | State
+from workers.jobs.submission import Limits
 
 COUNTED: tuple[State, ...] = ("queued", "running", "succeeded", "failed", "canceled")
-
-
-class BatchRequest(VisualizationTemplate, JobOptions):
-    """The same question about many units of a layer, and how soon the answers are wanted."""
-
-    units: Wanted = Field(
-        default="all",
-        description="`all` units of the layer, a list of them, each once, or a range: "
-        '`{"start": 0, "stop": 64, "step": 1}`.',
-        examples=["all", [3, 5, 8], {"start": 0, "stop": 64}],
-    )
-    priority: Priority = Field(
-        default="batch",
-        description="`interactive` goes before `batch`, always. No part of the id.",
-    )
-    deadline_s: float | None = Field(
-        default=None,
-        gt=0,
-        le=MAX_DEADLINE_S,
-        description="Seconds from now after which no answer is of use: what has not ended then fails. No "
-        "part of the id.",
-    )
-
-    def about(self, unit: int) -> Spec:
-        """What is asked of one unit; what was given and what was not is kept apart as it was."""
-        names = VisualizationTemplate.model_fields.keys()
-        values = {name: getattr(self, name) for name in names}
-        given = (self.model_fields_set & names) | {"unit"}
-        return Spec.model_construct(_fields_set=given, **values, unit=unit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +39,7 @@ class ResolvedBatch:
     def of(cls, request: BatchRequest, model: ModelInfo) -> Self:
         """Raises what `Spec.resolve` raises."""
         found = units.chosen(request.units, model.layer(request.layer))
-        return cls(first=request.about(found[0]).resolve(model), units=found, model=model)
+        return cls(first=request.spec_of(found[0]).resolve(model), units=found, model=model)
 
     def identity(self, caller: str) -> str:
         """The batch's id: 32 hex digits over what is asked, of which weights, and by whom."""

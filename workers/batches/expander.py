@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from proxygrad.errors import InvalidRequest
+from proxygrad.protocol.problems import Problem
 from proxygrad.spec import ModelInfo
 from workers.batches.batch import Batch
 from workers.batches.batching import LETTERS, due_key, units_key
@@ -27,7 +28,7 @@ from workers.batches.repository import Batches
 from workers.errors import QueueFull, QueueMemoryFull, StorageError
 from workers.execution.context import WorkerContext
 from workers.fleet import catalog
-from workers.jobs.repository import Job, Limits, Problem
+from workers.jobs.repository import Job, Limits
 
 #: Every worker looks this often for batches that may go on, in case it was not told.
 LOOK_S = 1.0

@@ -17,26 +17,23 @@ from typing import Literal, cast
 
 import redis
 
-from workers.batches.batch import Batch, BatchRequest, BatchState, ResolvedBatch, Unit, UnitState, limits_json
+from proxygrad.protocol.requests import ANONYMOUS, JobOptions
+from workers.batches.batch import Batch, ResolvedBatch, Unit, limits_json
 from workers.batches.batch_scripts import ASK, FORGET, STOP, WITHDRAW
 from workers.batches.batching import ALL_KEY, WANTED_ELSEWHERE, batch_key, listed_key, open_key, units_key
-from workers.broker.queue import ANONYMOUS
 from workers.broker.scripts import Script
 from workers.errors import TooManyBatches, TooManyWebhooks
 from workers.jobs.cancellation import WITHDRAWING
 from workers.jobs.recent import IndexEntry, older
-from workers.jobs.submission import JobOptions, Limits
+from workers.jobs.submission import Limits
 from workers.queue.hooks import MOST_HOOKS, hooks_key
 from workers.storage.pins import PIN_S
 
 __all__ = [
     "Batch",
-    "BatchRequest",
-    "BatchState",
     "Batches",
     "ResolvedBatch",
     "Unit",
-    "UnitState",
 ]
 
 #: Units of one batch that wait in the queue at a time: enough that a process of 256 slots finds its next job

@@ -4,67 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from proxygrad.errors import UnitOutOfRange
+from proxygrad.protocol.requests import UnitRange
 from proxygrad.spec import LayerInfo
-
-#: Beyond any layer, and within what every reader of JSON takes as a whole number.
-_BEYOND = 2**31
-
-UnitNumber = Annotated[int, Field(ge=0, lt=_BEYOND)]
-
-
-class UnitRange(BaseModel):
-    """Units from ``start`` up to, and without, ``stop``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    start: UnitNumber = Field(default=0, description="First unit.")
-    stop: Annotated[int, Field(ge=1, le=_BEYOND)] | None = Field(
-        default=None, description="One beyond the last unit, at most; `null`: the end of the layer."
-    )
-    step: Annotated[int, Field(ge=1, le=_BEYOND)] = Field(
-        default=1, description="From one unit to the next; 2: every other one."
-    )
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if self.stop is not None and self.start >= self.stop:
-            raise ValueError(f"the range is empty: start {self.start} is not below stop {self.stop}")
-        return self
-
-
-def _each_once(units: list[int]) -> list[int]:
-    seen: set[int] = set()
-    for unit in units:
-        if unit in seen:
-            raise ValueError(f"unit {unit} is listed twice")
-        seen.add(unit)
-    return units
-
-
-def _kind(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "all" if value == "all" else None
-    if isinstance(value, list | tuple):
-        return "list"
-    return "range" if isinstance(value, dict | UnitRange) else None
-
-
-#: As it is asked for.
-Wanted = Annotated[
-    Annotated[Literal["all"], Tag("all")]
-    | Annotated[list[UnitNumber], Field(min_length=1), AfterValidator(_each_once), Tag("list")]
-    | Annotated[UnitRange, Tag("range")],
-    Discriminator(
-        _kind,
-        custom_error_type="units_form",
-        custom_error_message="should be 'all', a list of units, or a range with start, stop and step",
-    ),
-]
 
 
 def chosen(wanted: str | list[int] | UnitRange, layer: LayerInfo) -> Sequence[int]:

@@ -48,8 +48,6 @@ PACE_KEY = "proxygrad:pace"
 #: How many jobs ended in each state, and under `lost` how many runs were: a hash, since Redis began.
 ENDED_KEY = "proxygrad:ended"
 
-#: Who asks where nobody is told apart.
-ANONYMOUS = "anonymous"
 
 #: Names of workers, scored by when their word ends (`workers.fleet.catalog`).
 WORKERS_KEY = "proxygrad:workers"

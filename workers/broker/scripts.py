@@ -16,6 +16,7 @@ from typing import Any, Literal
 import redis
 from rq.utils import utcformat
 
+from proxygrad.protocol.requests import ANONYMOUS
 from workers.batches.batching import FOLLOWING
 from workers.broker import queue
 from workers.broker.fairness import TURNS
@@ -31,7 +32,7 @@ local FINISHED, FAILED, CANCELED = '{queue.FINISHED_KEY}', '{queue.FAILED_KEY}',
 local DEADLINES, CALLERS, RATE = 'proxygrad:deadlines', 'proxygrad:callers', 'proxygrad:rate'
 local PACE = '{queue.PACE_KEY}'
 local JOBS, FORGOTTEN, ENDED = '{queue.JOBS_KEY}', '{queue.FORGOTTEN_KEY}', '{queue.ENDED_KEY}'
-local ANONYMOUS, MOST_ASKED = '{queue.ANONYMOUS}', {queue.MOST_ASKED}
+local ANONYMOUS, MOST_ASKED = '{ANONYMOUS}', {queue.MOST_ASKED}
 local RUNNING = 'proxygrad:running' -- what should have a lease: other hands may take that away
 local WAKE, CANCEL = '{queue.WAKE_CHANNEL}', '{queue.CANCEL_CHANNEL}'
 local STAMP, KEEP_S = ARGV[1], ARGV[2]

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from proxygrad.errors import Canceled, DeadlineExceeded, ProxyGradError
-from workers.jobs.repository import Job, Problem
+from proxygrad.protocol.problems import Problem
+from workers.jobs.repository import Job
 from workers.queue.leases import Outcome
 
 _log = logging.getLogger(__name__)

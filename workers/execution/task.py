@@ -13,12 +13,13 @@ import logging
 from dataclasses import dataclass
 
 from proxygrad.images import annotate_png, read_whole
+from proxygrad.protocol.visualizations import ImageInfo
 from proxygrad.spec import Result
 from workers.execution import run as assignments
 from workers.execution.compute import PROGRESS_S, compute
 from workers.execution.context import Rendering
 from workers.execution.run import JobRun
-from workers.jobs.repository import ImageInfo, Job, image_path, result_path
+from workers.jobs.repository import Job, image_path, result_path
 
 _log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Self, cast
 import redis
 from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 
+from proxygrad.protocol.problems import Problem
 from proxygrad.spec import ModelInfo
 from workers.broker import queue
-from workers.jobs.repository import Problem
 
 #: Renewed every 3 s and gone after 10 s: three renewals may be late before a live worker looks dead, and a
 #: killed one stops being offered within 10 s.

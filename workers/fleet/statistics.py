@@ -13,9 +13,10 @@ from typing import Any, Self, get_args
 
 import redis
 
+from proxygrad.protocol.requests import Priority
+from proxygrad.protocol.visualizations import State
 from workers.broker import queue
 from workers.broker.scripts import Script
-from workers.jobs.repository import Priority, State
 
 #: The states in which jobs end.
 ENDS: tuple[State, ...] = ("succeeded", "failed", "canceled")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from proxygrad.protocol.base import Record
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.requests import ANONYMOUS, Priority
+from proxygrad.protocol.visualizations import ImageInfo, State
 from proxygrad.spec import Result, StoredSpec
 from workers.jobs import specs
-from workers.jobs.submission import ANONYMOUS, Priority
-
-State = Literal["queued", "running", "succeeded", "failed", "canceled"]
-
 
 #: How the fields of the record that hold JSON are read; the others are plain text.
 _READ: Mapping[str, Callable[[str], object]] = {
@@ -23,34 +22,11 @@ _READ: Mapping[str, Callable[[str], object]] = {
 }
 
 
-class _Record(BaseModel):
-    """What a newer version may have written: what it says more is left out; the schema stays exact."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, json_schema_extra={"additionalProperties": False})
-
-
-class Problem(_Record):
-    """Why a job failed, or a model is not served: a stable code and a sentence for people."""
-
-    code: str = Field(description="Stable name of what went wrong; programs branch on it.")
-    detail: str = Field(description="What happened, for people.")
-
-
-class Checkpoint(_Record):
+class Checkpoint(Record):
     """Where the store keeps the state of a run after ``step`` steps, for another run to go on from."""
 
     step: int
     path: str
-
-
-class ImageInfo(_Record):
-    """One stored image; the digest is of the stored bytes."""
-
-    sha256: str = Field(description="SHA-256 of the stored bytes, 64 hex digits.")
-    size_bytes: int = Field(description="How many bytes are stored.")
-    media_type: str = Field(description="Form of what is stored: `image/png`.")
-    width_px: int = Field(description="Width in pixels.")
-    height_px: int = Field(description="Height in pixels.")
 
 
 @dataclass(frozen=True)
@@ -66,7 +42,7 @@ class QueuePlace:
     eta_s: float | None = field(default=None, compare=False)
 
 
-class Job(_Record):
+class Job(Record):
     """One question and where its answer stands. Times are seconds since 1970, UTC.
 
     ``step`` of ``steps`` are done, with ``activation`` at that step; ``worker`` computes it or did;

@@ -20,6 +20,7 @@ from typing import cast
 
 import redis
 
+from proxygrad.protocol.requests import ANONYMOUS, VisualizationRequest
 from proxygrad.spec import ModelInfo, Spec
 from workers.broker import queue
 from workers.broker.pipeline import Operation, RedisCommand, run_blocking
@@ -29,41 +30,23 @@ from workers.jobs.events import Event, Events, is_after, is_event_id, progress_e
 from workers.jobs.forgetting import Forget
 from workers.jobs.looks import StatusQuery
 from workers.jobs.recent import ASKED_FIELD, IndexEntry, JobIndex
-from workers.jobs.records import Checkpoint, ImageInfo, Job, Problem, State
+from workers.jobs.records import Checkpoint, Job
 from workers.jobs.results import Answers, image_path, result_path
-from workers.jobs.submission import (
-    ANONYMOUS,
-    MAX_URL_LENGTH,
-    JobOptions,
-    Limits,
-    Mode,
-    Priority,
-    Submission,
-    Submit,
-    VisualizationRequest,
-)
+from workers.jobs.submission import Limits, Mode, Submission, Submit
 from workers.queue.deliveries import Deliveries
 from workers.queue.fair_queue import FairQueue
 from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
 
 __all__ = [
-    "ANONYMOUS",
-    "MAX_URL_LENGTH",
     "Checkpoint",
     "Event",
-    "ImageInfo",
     "IndexEntry",
     "Job",
-    "JobOptions",
     "Jobs",
     "Limits",
-    "Priority",
-    "Problem",
     "Requester",
-    "State",
     "Submission",
-    "VisualizationRequest",
     "events_channel",
     "image_path",
     "is_after",

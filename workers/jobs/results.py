@@ -18,12 +18,13 @@ from typing import TypeVar
 import redis
 from pydantic import BaseModel, ValidationError
 
+from proxygrad.protocol.requests import ANONYMOUS
+from proxygrad.protocol.visualizations import ImageInfo
 from workers.broker.pipeline import Operation
-from workers.broker.queue import ANONYMOUS
 from workers.errors import StorageError
 from workers.jobs.askers import Requesters
 from workers.jobs.looks import MOST_KEPT
-from workers.jobs.records import ImageInfo, Job
+from workers.jobs.records import Job
 from workers.latest import Latest
 from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 
 import redis
-from pydantic import BaseModel, Field
 from redis.exceptions import OutOfMemoryError
 
+from proxygrad.protocol.requests import ANONYMOUS, Priority, VisualizationRequest
 from proxygrad.spec import ModelInfo, Spec
 from workers.broker import queue
 from workers.broker.pipeline import Operation, RedisCommand
@@ -21,56 +21,9 @@ from workers.queue.fair_queue import POSITION
 from workers.queue.hooks import MOST_HOOKS
 from workers.storage.pins import PIN_S, claim_key, pin_key
 
-Priority = Literal["interactive", "batch"]
-
-ANONYMOUS = queue.ANONYMOUS
-MAX_DEADLINE_S = 86_400.0
-MAX_URL_LENGTH = 2000
-
 #: What a caller is told who finds the queue full and nothing has ended within the last minutes.
 RETRY_UNKNOWN_S = 30
 RETRY_MAX_S = 60
-
-
-class JobOptions(BaseModel):
-    """How soon an answer is wanted, which is no part of its identity."""
-
-    priority: Priority = Field(
-        default="interactive",
-        description="`interactive` goes before `batch`, always. Not part of the id: asked with both, it is "
-        "`interactive`.",
-    )
-    deadline_s: float | None = Field(
-        default=None,
-        gt=0,
-        le=MAX_DEADLINE_S,
-        description="Seconds from now after which the answer is of no use: the job fails then, waiting or "
-        "running. Not part of the id: of several deadlines the latest counts, and none is later than any.",
-    )
-    webhook: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=MAX_URL_LENGTH,
-        description="URL that is told of the end, with a signature, at a host that the operator has allowed. "
-        "Not part of the id; asked with several, each is told.",
-        examples=["https://hooks.example.org/proxygrad"],
-    )
-
-
-class VisualizationRequest(Spec, JobOptions):
-    """A question, and how soon its answer is wanted."""
-
-    @classmethod
-    def of(cls, spec: Spec) -> Self:
-        """``spec`` as somebody asks it who says nothing about when."""
-        return cls.model_construct(_fields_set=set(spec.model_fields_set), **dict(spec))
-
-    @property
-    def spec(self) -> Spec:
-        """The question alone; what was given and what was not is kept apart as it was."""
-        fields = Spec.model_fields
-        values = {name: getattr(self, name) for name in fields}
-        return Spec.model_construct(_fields_set=self.model_fields_set & fields.keys(), **values)
 
 
 @dataclass(frozen=True)

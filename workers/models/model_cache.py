@@ -22,9 +22,10 @@ from pydantic import JsonValue
 from proxygrad.errors import ModelError, UnknownModel
 from proxygrad.models import Catalog
 from proxygrad.networks.network import Network
+from proxygrad.protocol.problems import Problem
 from proxygrad.spec import ModelInfo
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Job, Problem
+from workers.jobs.repository import Job
 from workers.models.memory_budget import CacheEntry, MemoryBudget
 from workers.models.metadata_cache import MetadataCache, ModelMetadata
 

@@ -16,14 +16,11 @@ from typing import Any, Literal, Self, cast
 import redis
 from pydantic import BaseModel, ConfigDict
 
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.webhooks import DeliveryState
 from workers.broker.scripts import Script
 from workers.jobs.recent import IndexEntry, older
-from workers.jobs.records import Problem
 from workers.queue.hooks import LOG_KEY, delivery_key, log_key
-
-__all__ = ["Deliveries", "Delivery", "DeliveryState"]
-
-DeliveryState = Literal["pending", "delivered", "exhausted", "gone"]
 
 _log = logging.getLogger(__name__)
 

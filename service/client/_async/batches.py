@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from proxygrad.protocol.batches import Batch, BatchUnit, BatchUnitPage, UnitState
 from service.client import values
 from service.client._async.pages import paged
 from service.client._async.resource import Resource
@@ -15,8 +16,6 @@ from service.client.errors import Canceled, Failed, StillRunning
 from service.client.files import AtlasFormat, save, sheet_format_of
 from service.client.progress import showing
 from service.client.retries import Call
-from service.schemas.batches import Batch, BatchUnit, BatchUnitPage
-from workers.batches.repository import UnitState
 
 BASE = "/v1/batches"
 

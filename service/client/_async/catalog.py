@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 
+from proxygrad.protocol.batches import BatchPage, BatchState
+from proxygrad.protocol.models import Layer, LayerList, Model, ModelList
+from proxygrad.protocol.visualizations import State, VisualizationPage, VisualizationSummary
 from service.client import values
 from service.client._async import batches as of_batches
 from service.client._async import events
 from service.client._async.batches import AskedBatch
-from service.client._async.pages import VisualizationPage, paged
+from service.client._async.pages import paged
 from service.client._async.transport import Wire
 from service.client.retries import Call
-from service.schemas.batches import BatchPage
-from service.schemas.visualizations import LayerAnswer, LayersAnswer, ModelAnswer, ModelsAnswer, Summary
-from workers.batches.repository import BatchState
-from workers.jobs.repository import State
 
 MODELS = "/v1/models"
 #: The longest page that the service gives.
@@ -26,7 +25,7 @@ def visualizations(
     model: str | Sequence[str] | None,
     layer: str | Sequence[str] | None,
     state: State | Sequence[State] | None,
-) -> AsyncGenerator[Summary, None]:
+) -> AsyncGenerator[VisualizationSummary, None]:
     """What was asked within a week, the newest first."""
     return paged(
         wire,
@@ -60,23 +59,23 @@ async def batches(
         await found.aclose()
 
 
-async def models(wire: Wire) -> list[ModelAnswer]:
+async def models(wire: Wire) -> list[Model]:
     """All."""
-    return (await wire.read(Call("GET", MODELS), ModelsAnswer)).models
+    return (await wire.read(Call("GET", MODELS), ModelList)).models
 
 
-async def model(wire: Wire, name: str) -> ModelAnswer:
+async def model(wire: Wire, name: str) -> Model:
     """One."""
-    return await wire.read(Call("GET", f"{MODELS}/{values.segment('name', name)}"), ModelAnswer)
+    return await wire.read(Call("GET", f"{MODELS}/{values.segment('name', name)}"), Model)
 
 
-async def layers(wire: Wire, name: str) -> list[LayerAnswer]:
+async def layers(wire: Wire, name: str) -> list[Layer]:
     """Those of the model of that name."""
-    found = await wire.read(Call("GET", f"{MODELS}/{values.segment('model', name)}/layers"), LayersAnswer)
+    found = await wire.read(Call("GET", f"{MODELS}/{values.segment('model', name)}/layers"), LayerList)
     return found.layers
 
 
-async def layer(wire: Wire, model_name: str, name: str) -> LayerAnswer:
+async def layer(wire: Wire, model_name: str, name: str) -> Layer:
     """One of the model of that name."""
     path = f"{MODELS}/{values.segment('model', model_name)}/layers/{values.segment('name', name)}"
-    return await wire.read(Call("GET", path), LayerAnswer)
+    return await wire.read(Call("GET", path), Layer)

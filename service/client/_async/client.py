@@ -10,6 +10,9 @@ from typing import Self, Unpack
 
 import anyio
 
+from proxygrad.protocol.batches import BatchState, BatchUnit, UnitState
+from proxygrad.protocol.models import Layer, Model
+from proxygrad.protocol.visualizations import State, VisualizationSummary
 from proxygrad.spec import Role
 from service.client._async import catalog
 from service.client._async.batches import AskedBatch, BatchShown, Units
@@ -21,10 +24,6 @@ from service.client.config import Account
 from service.client.files import AtlasFormat, ImageFormat
 from service.client.questions import Question, TemplateFields
 from service.client.retries import Patience
-from service.schemas.batches import BatchUnit
-from service.schemas.visualizations import LayerAnswer, ModelAnswer, Summary
-from workers.batches.repository import BatchState, UnitState
-from workers.jobs.repository import State
 
 
 class AsyncVisualization(KnownVisualization):
@@ -221,7 +220,7 @@ class AsyncClient:
         model: str | Sequence[str] | None = None,
         layer: str | Sequence[str] | None = None,
         state: State | Sequence[State] | None = None,
-    ) -> AsyncGenerator[Summary, None]:
+    ) -> AsyncGenerator[VisualizationSummary, None]:
         """What was asked within a week, the newest first, page by page as it is gone through."""
         return catalog.visualizations(self._wire, model, layer, state)
 
@@ -244,18 +243,18 @@ class AsyncClient:
         found = catalog.batches(self._wire, model, layer, state)
         return (AsyncBatch(asked) async for asked in found)
 
-    async def models(self) -> list[ModelAnswer]:
+    async def models(self) -> list[Model]:
         """Every model that the service knows, ready or not."""
         return await catalog.models(self._wire)
 
-    async def model(self, name: str) -> ModelAnswer:
+    async def model(self, name: str) -> Model:
         """One model, ready or not."""
         return await catalog.model(self._wire, name)
 
-    async def layers(self, model: str) -> list[LayerAnswer]:
+    async def layers(self, model: str) -> list[Layer]:
         """The layers of a model, with their unit counts."""
         return await catalog.layers(self._wire, model)
 
-    async def layer(self, model: str, name: str) -> LayerAnswer:
+    async def layer(self, model: str, name: str) -> Layer:
         """One layer of a model."""
         return await catalog.layer(self._wire, model, name)

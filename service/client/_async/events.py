@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.visualizations import State, Visualization
 from service.client._async.transport import Wire
 from service.client.errors import ServiceUnreachable, unreadable
 from service.client.retries import JITTER, Call
 from service.client.sse import Decoder, Frame
-from service.schemas.visualizations import Visualization
-from workers.jobs.repository import Problem, State
 
 BASE = "/v1/visualizations"
 

@@ -8,11 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel
 
+from proxygrad.protocol.pagination import PageLinks
+from proxygrad.protocol.visualizations import VisualizationSummary
 from service.client._async.transport import Wire
 from service.client.errors import unreadable
 from service.client.retries import Call
-from service.schemas.pagination import PageLinks
-from service.schemas.visualizations import Summary
 
 Item = TypeVar("Item")
 
@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 class VisualizationPage(BaseModel):
     """Some of what was asked, the newest first; `service.api.listing` has the whole document."""
 
-    visualizations: list[Summary]
+    visualizations: list[VisualizationSummary]
     links: PageLinks
 
 

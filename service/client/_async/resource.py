@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Generic, TypeVar
 
+from proxygrad.protocol.batches import Batch
+from proxygrad.protocol.visualizations import Visualization
 from service.client._async.events import waiting
 from service.client._async.transport import Wire
 from service.client.retries import Call
-from service.schemas.batches import Batch
-from service.schemas.visualizations import Visualization
 
 Answer = TypeVar("Answer", bound=Visualization | Batch)
 

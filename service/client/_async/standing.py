@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from proxygrad.protocol import batches
+from proxygrad.protocol import visualizations as answers
+from proxygrad.protocol.batches import BatchCounts, BatchState
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.visualizations import State
 from proxygrad.spec import Result, Spec, VisualizationTemplate
 from service.client._async.batches import AskedBatch
 from service.client._async.visualizations import Asked
-from service.schemas import batches
-from service.schemas import visualizations as answers
-from service.schemas.batches import BatchCounts
-from workers.batches.repository import BatchState
-from workers.jobs.repository import Problem, State
 
 
 class KnownVisualization:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from proxygrad.protocol.visualizations import Progress, Visualization
 from proxygrad.spec import Role
 from service.client import values
 from service.client._async.events import BASE, Event, ProgressEvent, StateEvent, followed, look
@@ -18,7 +19,6 @@ from service.client.errors import Canceled, Failed, StillRunning
 from service.client.files import ImageFormat, format_of, save
 from service.client.progress import showing
 from service.client.retries import Call
-from service.schemas.visualizations import Progress, Visualization
 
 #: What `wait` takes: whether to show a bar, or what to call with the visualization as it stands.
 Shown = bool | Callable[[Visualization], object]

@@ -9,6 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
+from proxygrad.protocol.batches import BatchState, BatchUnit, UnitState
+from proxygrad.protocol.models import Layer, Model
+from proxygrad.protocol.visualizations import State, VisualizationSummary
 from proxygrad.spec import Role
 from service.client._async import catalog
 from service.client._async.batches import AskedBatch, BatchShown, Units
@@ -20,10 +23,6 @@ from service.client.config import Account
 from service.client.files import AtlasFormat, ImageFormat
 from service.client.questions import Question, TemplateFields
 from service.client.retries import Patience
-from service.schemas.batches import BatchUnit
-from service.schemas.visualizations import LayerAnswer, ModelAnswer, Summary
-from workers.batches.repository import BatchState, UnitState
-from workers.jobs.repository import State
 
 
 class Visualization(KnownVisualization):
@@ -211,7 +210,7 @@ class Client:
         model: str | Sequence[str] | None = None,
         layer: str | Sequence[str] | None = None,
         state: State | Sequence[State] | None = None,
-    ) -> Iterator[Summary]:
+    ) -> Iterator[VisualizationSummary]:
         """What was asked within a week, the newest first, page by page as it is gone through."""
         return each(catalog.visualizations(self._wire, model, layer, state))
 
@@ -233,18 +232,18 @@ class Client:
         """Those of this key, the newest first."""
         return (Batch(asked) for asked in each(catalog.batches(self._wire, model, layer, state)))
 
-    def models(self) -> list[ModelAnswer]:
+    def models(self) -> list[Model]:
         """Every model that the service knows, ready or not."""
         return run(catalog.models(self._wire))
 
-    def model(self, name: str) -> ModelAnswer:
+    def model(self, name: str) -> Model:
         """One model, ready or not."""
         return run(catalog.model(self._wire, name))
 
-    def layers(self, model: str) -> list[LayerAnswer]:
+    def layers(self, model: str) -> list[Layer]:
         """The layers of a model, with their unit counts."""
         return run(catalog.layers(self._wire, model))
 
-    def layer(self, model: str, name: str) -> LayerAnswer:
+    def layer(self, model: str, name: str) -> Layer:
         """One layer of a model."""
         return run(catalog.layer(self._wire, model, name))

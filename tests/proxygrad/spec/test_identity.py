@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from proxygrad.models import Catalog
+from proxygrad.protocol.requests import BatchRequest
 from proxygrad.spec import ModelInfo, Spec
-from workers.batches.repository import BatchRequest, ResolvedBatch
+from workers.batches.repository import ResolvedBatch
 
 DIGEST = "9de742fa86c0009b8c8aa64a3ad09e82b6b84faec89e005ce6663d76a6a1a64e"
 

@@ -14,7 +14,6 @@ from fastapi import FastAPI
 from proxygrad.errors import InvalidRequest
 from service.cli import batch
 from service.client import Batch, CannotSave, Client, Invalid
-from service.images import contact_sheet
 from tests.service.conftest import Http
 from tests.support.http_server import serving
 
@@ -103,13 +102,6 @@ def test_what_cannot_be_is_refused(url: str, tmp_path: Path) -> None:
 def test_a_sheet_out_of_bounds_is_refused_before_anything_is_asked(words: list[str], valid: str) -> None:
     with pytest.raises(InvalidRequest, match=valid):
         batch.run(typed(*WORDS, *words, "--url", "http://127.0.0.1:1"))
-
-
-def test_the_bounds_of_a_sheet_are_those_of_the_service() -> None:
-    assert (batch.CELL_PX[0], batch.CELL_PX[-1]) == (contact_sheet.MIN_CELL_PX, contact_sheet.MAX_CELL_PX)
-    assert batch.DEFAULT_CELL_PX == contact_sheet.DEFAULT_CELL_PX
-    for cell_px in batch.CELL_PX:
-        assert batch.most_columns(cell_px) == contact_sheet.most_columns(cell_px)
 
 
 def test_ctrl_c_says_what_goes_on(

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from proxygrad.protocol.batches import Batch
 from service.cli import batch as command
 from service.cli import submit
 from service.client import Canceled, CannotSave, Client, Invalid, NotFound, StillRunning
-from service.schemas.batches import Batch
 from tests.service.client.conftest import Connect
 from tests.support.command_processes import Running
 

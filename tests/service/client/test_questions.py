@@ -7,8 +7,8 @@ from typing import Any, Required, get_args, get_origin, get_type_hints
 
 import pytest
 
+from proxygrad.protocol.requests import VisualizationRequest
 from service.client.questions import Question, TemplateFields
-from workers.jobs.repository import VisualizationRequest
 
 
 def kept(hint: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from proxygrad.protocol import visualizations as answers
 from service.client import (
     AsyncClient,
     Canceled,
@@ -25,7 +26,6 @@ from service.client import (
     StillRunning,
 )
 from service.client._async import events
-from service.schemas import visualizations as answers
 from tests.service.client.conftest import QUESTION
 from tests.service.conftest import PNG, Player
 

@@ -12,24 +12,22 @@ import pytest
 from anyio import to_thread
 from PIL import Image
 
+from proxygrad.protocol.batches import MAX_COLUMNS, MAX_SIDE_PX, UnitState, most_columns
 from service.images.contact_sheet import (
     DRAWN_AT_ONCE,
     MAX_CELLS,
-    MAX_COLUMNS,
     MAX_PIXELS,
-    MAX_SIDE_PX,
     ContactSheets,
     Sheet,
     SheetLayout,
     draw,
     entity_tag,
     layout_of,
-    most_columns,
 )
 from service.settings import Settings
 from tests.service.conftest import Http, picture
 from tests.support.batch_player import BatchPlayer
-from workers.batches.repository import Unit, UnitState
+from workers.batches.repository import Unit
 from workers.jobs.repository import image_path
 from workers.storage.store import Store
 

@@ -16,9 +16,10 @@ import httpx
 import pytest
 import redis as redis_client
 
+from proxygrad.protocol.problems import MEDIA_TYPE, ProblemCode
 from service.app import create_app
 from service.auth.keys import Keys
-from service.problems import KINDS, MEDIA_TYPE, Code
+from service.problems import KINDS
 from service.settings import Settings
 from tests.service.conftest import Http, Player
 from tests.support.batch_player import BatchPlayer
@@ -94,7 +95,7 @@ def _ended_batch(scene: Scene) -> httpx.Response:
     return scene.http("POST", f"{path}/cancel")
 
 
-ASKED: dict[Code, Callable[[Scene], httpx.Response]] = {
+ASKED: dict[ProblemCode, Callable[[Scene], httpx.Response]] = {
     "invalid_json": lambda scene: scene.http.ask(content=b"{", headers=JSON),
     "json_too_deep": lambda scene: scene.http.ask(content=b"[" * 33, headers=JSON),
     "unauthorized": lambda scene: scene.limited(require_keys=True).get("/v1/models"),
@@ -132,8 +133,8 @@ ASKED: dict[Code, Callable[[Scene], httpx.Response]] = {
     "model_unavailable": lambda scene: scene.ask(model="broken"),
 }
 
-#: Code → file and beginning of the name of the test that produces it with a request.
-ELSEWHERE: dict[Code, str] = {
+#: ProblemCode → file and beginning of the name of the test that produces it with a request.
+ELSEWHERE: dict[ProblemCode, str] = {
     "bad_request": "server/test_protocol.py::test_what_is_no_request_is_answered_with_a_problem",
     "request_timeout": "middleware/test_limits.py::test_a_body_that_does_not_come_is_not_waited_for",
     "too_many_in_flight": "middleware/test_authentication.py::test_a_key_has_so_many_jobs_in_flight",
@@ -157,7 +158,7 @@ def scene(
 
 
 @pytest.mark.parametrize("code", ASKED)
-def test_a_request_is_answered_with_the_code(scene: Scene, code: Code) -> None:
+def test_a_request_is_answered_with_the_code(scene: Scene, code: ProblemCode) -> None:
     response = ASKED[code](scene)
     kind = KINDS[code]
     assert (response.status_code, response.json()["code"]) == (kind.status, code), response.text
@@ -168,7 +169,7 @@ def test_a_request_is_answered_with_the_code(scene: Scene, code: Code) -> None:
 
 
 @pytest.mark.parametrize("code", ELSEWHERE)
-def test_the_test_that_is_named_for_a_code_is_there_and_about_it(code: Code) -> None:
+def test_the_test_that_is_named_for_a_code_is_there_and_about_it(code: ProblemCode) -> None:
     file, _, name = ELSEWHERE[code].partition("::")
     text = (TESTS / file).read_text()
     named = [
@@ -181,6 +182,6 @@ def test_the_test_that_is_named_for_a_code_is_there_and_about_it(code: Code) -> 
 
 
 def test_every_code_is_produced_here_or_there() -> None:
-    assert sorted([*ASKED, *ELSEWHERE]) == sorted(get_args(Code)), (
+    assert sorted([*ASKED, *ELSEWHERE]) == sorted(get_args(ProblemCode)), (
         "a new code needs a request that produces it, in ASKED, or the test that does, in ELSEWHERE"
     )

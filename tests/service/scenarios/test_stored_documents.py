@@ -10,11 +10,13 @@ from typing import Any, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.visualizations import ImageInfo
 from proxygrad.spec import ClassProbability, ModelInfo, Result, RobustActivation, Spec
 from service.auth.keys import Key
 from tests.support.model_on_paper import MODEL, outcome, question
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Checkpoint, ImageInfo, Job, Problem
+from workers.jobs.repository import Checkpoint, Job
 from workers.queue.deliveries import Delivery
 
 PROBLEM = Problem(code="out_of_memory", detail="no room")

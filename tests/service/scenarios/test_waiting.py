@@ -7,6 +7,7 @@ from datetime import datetime
 import pytest
 import redis as redis_client
 
+from proxygrad.protocol.problems import Problem
 from proxygrad.spec import ModelInfo
 from service.app import create_app
 from service.backend import model_registry
@@ -16,7 +17,6 @@ from tests.service.conftest import Http, Player
 from workers.broker.queue import PACE_KEY, QUEUE_KEY, WORKERS_KEYS, job_key
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Problem
 
 
 def test_how_soon_it_is_wanted_is_no_part_of_the_question(served: Http) -> None:

@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from service.problems import MEDIA_TYPE
+from proxygrad.protocol.problems import MEDIA_TYPE
 from service.server import protocol
 from service.server.protocol import MAX_INCOMPLETE_BYTES
 from tests.support.http_server import serving

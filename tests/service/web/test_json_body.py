@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from proxygrad.protocol.requests import BatchRequest, VisualizationRequest
 from proxygrad.spec.settings import MAX_STEPS
 from service.api import examples
 from service.problems import ProblemError
 from service.web.json_body import parsed
 from service.web.validation import MAX_REPORTED
 from tests.service.conftest import Http
-from workers.batches.repository import BatchRequest
-from workers.jobs.repository import VisualizationRequest
 
 JSON = {"Content-Type": "application/json"}
 

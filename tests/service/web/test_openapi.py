@@ -10,9 +10,10 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from proxygrad.protocol.problems import MEDIA_TYPE, ProblemCode
 from proxygrad.spec.settings import PRESETS
 from service.app import routed
-from service.problems import KINDS, MEDIA_TYPE, Code
+from service.problems import KINDS
 from service.web import openapi
 from service.web.openapi import BODIES, codes, operations
 from service.web.paths import OPEN_PATHS
@@ -250,8 +251,8 @@ def test_every_problem_has_the_one_schema_and_lists_its_codes(document: dict[str
             assert ("Retry-After" in response.get("headers", {})) == retry, (method, path, status)
 
 
-def _known(found: tuple[str, ...]) -> list[Code]:
-    return [code for code in get_args(Code) if code in found]
+def _known(found: tuple[str, ...]) -> list[ProblemCode]:
+    return [code for code in get_args(ProblemCode) if code in found]
 
 
 def test_every_code_is_listed_by_an_operation(document: dict[str, Any]) -> None:
@@ -261,5 +262,5 @@ def test_every_code_is_listed_by_an_operation(document: dict[str, Any]) -> None:
         for response in operation["responses"].values()
         for code in codes(response)
     }
-    assert set(get_args(Code)) - listed == EVERYWHERE
+    assert set(get_args(ProblemCode)) - listed == EVERYWHERE
     assert all(f"`{code}`" in openapi.DESCRIPTION for code in EVERYWHERE)

@@ -8,7 +8,7 @@ import math
 import pytest
 from pydantic import JsonValue
 
-from service.problems import FieldError
+from proxygrad.protocol.problems import FieldError
 from service.web.validation import SHOWN_CHARACTERS, shown, summary
 
 

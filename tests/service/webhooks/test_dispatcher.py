@@ -17,6 +17,7 @@ import pytest
 from redis import Redis
 from standardwebhooks import Webhook
 
+from proxygrad.protocol.webhooks import DeliveryState
 from service.addresses import networks
 from service.webhooks.dispatcher import MOST_EACH, SCHEDULE_S, Deliverer, delivering, payload
 from service.webhooks.sender import Sender
@@ -25,7 +26,7 @@ from service.webhooks.urls import AllowedHosts
 from tests.service.server.test_run import gateway
 from tests.support.eventually import until
 from tests.support.webhook_receiver import Receiver, receiving
-from workers.queue.deliveries import Deliveries, Delivery, DeliveryState
+from workers.queue.deliveries import Deliveries, Delivery
 from workers.queue.hooks import RECEIVERS_KEY, due_key
 
 SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"

@@ -13,6 +13,7 @@ from redis import Redis
 pytest.importorskip("torch", reason="a worker computes with torch")
 
 from proxygrad.errors import LaneError
+from proxygrad.protocol.requests import VisualizationRequest
 from tests.support.counting_engine import CountingEngine
 from tests.support.eventually import until
 from tests.support.expanded_batches import ask, asked, counts, drained, ended, expanded, idle, now
@@ -26,7 +27,7 @@ from workers.broker.queue import FINISHED_KEY, QUEUE_KEY, job_key
 from workers.execution.context import Engine, WorkerContext
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Jobs, Limits, VisualizationRequest
+from workers.jobs.repository import Jobs, Limits
 from workers.process.periodic import PeriodicThread
 from workers.storage.pins import pin_key
 from workers.storage.store import Store

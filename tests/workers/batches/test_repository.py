@@ -8,6 +8,7 @@ import pytest
 from redis import Redis
 
 from proxygrad.errors import UnitOutOfRange
+from proxygrad.protocol.problems import Problem
 from tests.support.expanded_batches import ask, asked, counts, end_next, now, queued
 from tests.support.model_on_paper import MODEL
 from tests.support.slot_steps import STAMP, pop
@@ -17,7 +18,7 @@ from workers.batches.repository import MOST_RUNNING, WINDOW, Batches, ResolvedBa
 from workers.broker.queue import FINISHED_TTL_S
 from workers.errors import TooManyBatches, TooManyWebhooks
 from workers.jobs.recent import IndexEntry
-from workers.jobs.repository import Jobs, Limits, Problem
+from workers.jobs.repository import Jobs, Limits
 from workers.queue.hooks import LOG_KEY, MOST_HOOKS, delivery_key, hooks_key
 from workers.queue.leases import Leases, Run
 

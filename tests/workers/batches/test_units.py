@@ -8,11 +8,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from proxygrad.errors import UnitOutOfRange
+from proxygrad.protocol.requests import UnitSelection
 from proxygrad.spec import LayerInfo
-from workers.batches.units import Wanted, chosen, from_json, to_json
+from workers.batches.units import chosen, from_json, to_json
 
 LAYER = LayerInfo(name="conv", kind="feature_map", type="Conv2d", shape=(8, 4, 4), units=8)
-WANTED: TypeAdapter[Any] = TypeAdapter(Wanted)
+WANTED: TypeAdapter[Any] = TypeAdapter(UnitSelection)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,13 @@ pytest.importorskip("torch", reason="the task reads PNGs with the engine's code"
 
 from proxygrad.errors import InvalidRequest, LaneError, ProxyGradError, WeightsError
 from proxygrad.images import annotate_png, decode_png, encode_png, read_text
+from proxygrad.protocol.problems import Problem
 from proxygrad.spec import Spec
 from tests.support.counting_engine import CountingEngine, CountingTicket
 from tests.support.eventually import ended, until
 from tests.support.model_on_paper import MODEL, outcome, question
 from tests.support.worker_in_process import working
-from workers.jobs.repository import Job, Jobs, Problem, image_path, result_path
+from workers.jobs.repository import Job, Jobs, image_path, result_path
 from workers.storage.store import StorageError, Store
 
 pytestmark = pytest.mark.engine

@@ -6,11 +6,11 @@ import pytest
 from pydantic import ValidationError
 from redis import Redis
 
+from proxygrad.protocol.problems import Problem
 from tests.support.eventually import until
 from tests.support.model_on_paper import MODEL
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Problem
 
 READY = ServedModel(name="tiny", info=MODEL)
 BROKEN = ServedModel(name="tiny", problem=Problem(code="model_unavailable", detail="truncated"))

@@ -7,6 +7,8 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.requests import VisualizationRequest
 from tests.support.expanded_batches import ask, asked
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import STAMP, pop, record, started, take
@@ -16,7 +18,7 @@ from workers.broker import queue
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 from workers.fleet.statistics import FleetStatistics, FleetStatisticsReader
-from workers.jobs.repository import Jobs, Problem, VisualizationRequest
+from workers.jobs.repository import Jobs
 from workers.process.rq_registration import RQRegistration
 from workers.queue.leases import MAX_LOSSES, Leases, Outcome, Run
 from workers.queue.recovery import Janitor

@@ -11,11 +11,12 @@ import pytest
 from redis import Redis
 from rq.job import Job as RQJob
 
+from proxygrad.protocol.requests import VisualizationRequest
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import STAMP, pop, record, started, take, waiting
 from workers.broker import queue
 from workers.errors import QueueFull
-from workers.jobs.repository import Checkpoint, Jobs, Limits, VisualizationRequest
+from workers.jobs.repository import Checkpoint, Jobs, Limits
 from workers.queue.leases import Leases, Run
 from workers.queue.recovery import Janitor
 from workers.settings import connect

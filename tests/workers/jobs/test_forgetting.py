@@ -8,11 +8,12 @@ from typing import cast
 import pytest
 from redis import Redis
 
+from proxygrad.protocol.visualizations import ImageInfo
 from tests.support.model_on_paper import MODEL, outcome, question
 from tests.support.queue_invariants import faults
 from tests.support.slot_steps import STAMP, pop, record, started, take
 from workers.broker import queue
-from workers.jobs.repository import ImageInfo, Job, Jobs, image_path, result_path
+from workers.jobs.repository import Job, Jobs, image_path, result_path
 from workers.queue.leases import Leases, Run
 from workers.queue.recovery import Janitor
 from workers.storage.pins import claim_key

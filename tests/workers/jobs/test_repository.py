@@ -11,10 +11,11 @@ from rq import Queue
 from rq.job import Job as RQJob
 
 from proxygrad.errors import UnitOutOfRange
+from proxygrad.protocol.problems import Problem
 from tests.support.model_on_paper import MODEL, UNITS, outcome, question
 from tests.support.slot_steps import waiting
 from workers.broker import queue
-from workers.jobs.repository import Job, Jobs, Problem, result_path
+from workers.jobs.repository import Job, Jobs, result_path
 from workers.settings import connect
 from workers.storage.store import Store
 

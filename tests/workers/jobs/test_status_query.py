@@ -7,13 +7,14 @@ from collections.abc import Callable
 import pytest
 from redis import Redis
 
+from proxygrad.protocol.problems import Problem
 from tests.support.model_on_paper import MODEL, question
 from workers.broker.pipeline import run_blocking
 from workers.broker.queue import FORGOTTEN_KEY, job_key
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 from workers.jobs.looks import StatusQuery
-from workers.jobs.repository import Job, Jobs, Problem, Requester
+from workers.jobs.repository import Job, Jobs, Requester
 from workers.storage.pins import claim_key, pin_key
 
 Look = Callable[[str], tuple[Job | None, bool]]

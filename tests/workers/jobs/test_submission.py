@@ -9,12 +9,13 @@ import pytest
 from pydantic import ValidationError
 from redis import Redis
 
+from proxygrad.protocol.requests import VisualizationRequest
 from proxygrad.spec import Spec
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import STAMP, pop, started, waiting
 from workers.broker import queue
 from workers.errors import QueueFull
-from workers.jobs.repository import Jobs, Limits, VisualizationRequest
+from workers.jobs.repository import Jobs, Limits
 from workers.jobs.submission import RETRY_UNKNOWN_S
 from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run

@@ -10,13 +10,14 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 
+from proxygrad.protocol.problems import Problem
 from tests.support.eventually import until
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import waiting
 from workers.broker import queue
 from workers.execution.context import WorkerContext
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Jobs, Problem
+from workers.jobs.repository import Jobs
 from workers.process import dispatcher as module
 from workers.process.dispatcher import SUSPENDED_KEY, Dispatcher
 from workers.queue.fair_queue import FairQueue

@@ -20,6 +20,7 @@ pytest.importorskip("torch", reason="slots run the task, which needs torch")
 from rq import Queue, SimpleWorker, Worker
 
 from proxygrad.errors import LaneError
+from proxygrad.protocol.requests import VisualizationRequest
 from service.stack.valkey import EmbeddedValkey
 from tests.support.counting_engine import CountingEngine
 from tests.support.eventually import ended, until
@@ -29,7 +30,7 @@ from tests.support.slot_steps import waiting
 from tests.support.worker_in_process import working
 from workers.broker import queue
 from workers.errors import QueueMemoryFull
-from workers.jobs.repository import Jobs, VisualizationRequest, image_path, result_path
+from workers.jobs.repository import Jobs, image_path, result_path
 from workers.process.periodic import PeriodicThread
 from workers.process.slot import SlotWorker
 from workers.queue.fair_queue import FairQueue

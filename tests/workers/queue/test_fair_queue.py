@@ -10,10 +10,11 @@ from redis import Redis
 from rq import Queue as RQQueue
 from rq.job import Job as RQJob
 
+from proxygrad.protocol.problems import Problem
 from tests.support.slot_steps import waiting
 from tests.support.waiting_jobs import Queue, job_id
 from workers.broker import queue as keys
-from workers.jobs.repository import Jobs, Problem
+from workers.jobs.repository import Jobs
 from workers.queue.fair_queue import FairQueue
 from workers.queue.recovery import Janitor
 

@@ -11,10 +11,11 @@ from typing import cast
 import pytest
 from redis import Redis
 
+from proxygrad.protocol.problems import Problem
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import STAMP, pop, record, started, take, waiting
 from workers.broker import queue
-from workers.jobs.repository import Jobs, Problem
+from workers.jobs.repository import Jobs
 from workers.queue.leases import BEAT_S, LEASE_S, MAX_LOSSES, Leases, Run
 from workers.queue.recovery import Janitor
 from workers.settings import connect

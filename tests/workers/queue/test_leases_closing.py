@@ -11,11 +11,13 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.results import Result as RQResult
 
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.requests import VisualizationRequest
 from tests.support.model_on_paper import MODEL, outcome, question
 from tests.support.slot_steps import STAMP, pop, record, started, take, waiting
 from workers.broker import queue
 from workers.errors import LeaseLost
-from workers.jobs.repository import Checkpoint, Job, Jobs, Problem, VisualizationRequest
+from workers.jobs.repository import Checkpoint, Job, Jobs
 from workers.queue.leases import Leases, Outcome, Run
 from workers.queue.recovery import Janitor
 

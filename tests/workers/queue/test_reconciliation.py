@@ -8,12 +8,13 @@ from redis import Redis
 from rq import Queue as RQQueue
 from rq.job import Job as RQJob
 
+from proxygrad.protocol.problems import Problem
 from tests.support.model_on_paper import MODEL, question
 from tests.support.queue_invariants import faults
 from tests.support.slot_steps import STAMP, pop, record, started, take, waiting
 from tests.support.waiting_jobs import Queue, job_id
 from workers.broker import queue
-from workers.jobs.repository import Jobs, Problem
+from workers.jobs.repository import Jobs
 from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run
 from workers.queue.recovery import Janitor

@@ -9,6 +9,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
+from proxygrad.protocol.requests import VisualizationRequest
 from service.stack.valkey import EmbeddedValkey
 from tests.support.model_on_paper import MODEL, question
 from tests.support.queue_invariants import faults
@@ -18,7 +19,7 @@ from workers.broker import queue
 from workers.errors import QueueMemoryFull
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Jobs, VisualizationRequest
+from workers.jobs.repository import Jobs
 from workers.process.rq_registration import RQRegistration
 from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run

@@ -17,6 +17,8 @@ from redis import Redis
 pytest.importorskip("torch", reason="a slot runs the task, which needs torch")
 
 from proxygrad.errors import LaneError
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.requests import VisualizationRequest
 from tests.support.counting_engine import CountingEngine
 from tests.support.eventually import until
 from tests.support.expanded_batches import ask, asked, drained, end_next, idle
@@ -30,7 +32,7 @@ from workers.batches.repository import Batch, Batches
 from workers.execution import checkpoints
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Job, Jobs, Problem, VisualizationRequest
+from workers.jobs.repository import Job, Jobs
 from workers.queue.attendance import Presence
 from workers.queue.deliveries import Deliveries
 from workers.queue.leases import Leases, Run

@@ -14,12 +14,14 @@ from rq import Queue as RQQueue
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job as RQJob
 
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.requests import VisualizationRequest
 from tests.support.model_on_paper import MODEL, question
 from tests.support.queue_invariants import faults
 from tests.support.slot_steps import STAMP
 from workers.broker import queue
 from workers.errors import LeaseLost, QueueFull
-from workers.jobs.repository import Checkpoint, Jobs, Limits, Problem, VisualizationRequest
+from workers.jobs.repository import Checkpoint, Jobs, Limits
 from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Outcome, Run
 from workers.queue.recovery import Janitor

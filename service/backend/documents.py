@@ -1,0 +1,179 @@
+"""Makes the documents of the protocol from jobs, batches, models and deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from proxygrad.protocol.addresses import BATCHES, DELIVERIES, MODELS, VISUALIZATIONS
+from proxygrad.protocol.base import utc_time
+from proxygrad.protocol.batches import Batch, BatchCounts, BatchLinks, BatchUnit, BatchUnits
+from proxygrad.protocol.models import Layer, Model, ModelLinks
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.visualizations import (
+    Image,
+    Progress,
+    Visualization,
+    VisualizationLinks,
+    VisualizationSummary,
+)
+from proxygrad.protocol.webhooks import Delivery, DeliveryLinks
+from proxygrad.spec import OBJECTIVES, LayerInfo
+from workers.batches import repository as batches
+from workers.fleet.catalog import ServedModel
+from workers.jobs.repository import Job
+from workers.queue import deliveries
+
+
+def visualization(
+    job: Job, queue_position: int | None, blocked: Problem | None, now_s: float
+) -> Visualization:
+    """The document of ``job`` at the time ``now_s``, in seconds since 1970."""
+    path = f"{VISUALIZATIONS}/{job.id}"
+    images, eta_s = _images(job, path), job.eta_s(now_s)
+    until_s = job.finished_at or now_s
+    return Visualization(
+        id=job.id,
+        state=job.state,
+        progress=_progress(job),
+        queue_position=queue_position if job.state == "queued" else None,
+        eta_s=None if eta_s is None else round(eta_s, 3),
+        spec=job.spec,
+        result=job.result,
+        images=images,
+        problem=job.problem,
+        priority=None if job.ended else job.priority,
+        blocked=blocked,
+        deadline_at=None if job.ended else utc_time(job.deadline_at),
+        created_at=utc_time(job.created_at),
+        started_at=utc_time(job.started_at),
+        finished_at=utc_time(job.finished_at),
+        waited_s=max(0.0, (job.started_at or until_s) - job.created_at),
+        ran_s=None if job.started_at is None else max(0.0, until_s - job.started_at),
+        links=VisualizationLinks(self=path, image=images[job.best].href if images else None),
+    )
+
+
+def visualization_summary(job: Job) -> VisualizationSummary:
+    """The document of ``job`` in a list."""
+    path = f"{VISUALIZATIONS}/{job.id}"
+    image = f"{path}/images/{job.best}" if job.state == "succeeded" else None
+    return VisualizationSummary(
+        id=job.id,
+        state=job.state,
+        progress=_progress(job),
+        spec=job.spec,
+        problem=job.problem,
+        priority=None if job.ended else job.priority,
+        created_at=utc_time(job.created_at),
+        started_at=utc_time(job.started_at),
+        finished_at=utc_time(job.finished_at),
+        links=VisualizationLinks(self=path, image=image),
+    )
+
+
+def _progress(job: Job) -> Progress:
+    return Progress(step=job.step, steps=job.steps, activation=job.activation)
+
+
+def _images(job: Job, path: str) -> list[Image]:
+    """The images of ``job``, which is at ``path``."""
+    if job.result is None:
+        return []
+    measured = [job.result.image(number) for number in range(len(job.images))]
+    return [
+        Image(
+            **image.model_dump(),
+            href=f"{path}/images/{number}",
+            role=own.role,
+            seed=own.seed,
+            achieved_activation=own.achieved_activation,
+        )
+        for number, (image, own) in enumerate(zip(job.images, measured, strict=True))
+    ]
+
+
+def batch(record: batches.Batch, *, brief: bool = False) -> Batch:
+    """The document of a batch; ``brief``: without a long list of units."""
+    path = f"{BATCHES}/{record.id}"
+    return Batch(
+        id=record.id,
+        state=record.state,
+        model=record.template.model,
+        layer=record.template.layer,
+        template=record.template,
+        units=_units(record.units, brief=brief),
+        counts=BatchCounts.model_validate({"waiting": record.waiting, **record.counts}),
+        priority=record.priority,
+        deadline_at=utc_time(record.deadline_at),
+        created_at=utc_time(record.created_at),
+        finished_at=utc_time(record.finished_at),
+        problem=record.problem,
+        links=BatchLinks(
+            self=path,
+            visualizations=f"{path}/visualizations",
+            atlas=f"{path}/atlas",
+            cancel=f"{path}/cancel",
+        ),
+    )
+
+
+def _units(units: Sequence[int], *, brief: bool) -> BatchUnits:
+    if isinstance(units, range):
+        return BatchUnits(total=len(units), start=units.start, stop=units.stop, step=units.step, numbers=None)
+    numbers = None if brief else list(units)
+    return BatchUnits(total=len(units), start=None, stop=None, step=None, numbers=numbers)
+
+
+def batch_unit(unit: batches.Unit) -> BatchUnit:
+    """The document of one unit of a batch."""
+    href = None if unit.job_id is None else f"{VISUALIZATIONS}/{unit.job_id}"
+    return BatchUnit(
+        unit=unit.number,
+        id=unit.job_id,
+        state=unit.state,
+        achieved_activation=unit.activation,
+        problem=unit.problem,
+        href=href,
+        image=f"{href}/images/{unit.best}" if unit.state == "succeeded" else None,
+    )
+
+
+def layer(info: LayerInfo) -> Layer:
+    """The document of one layer."""
+    return Layer(**info.model_dump(), objectives=OBJECTIVES[info.kind])
+
+
+def model(served: ServedModel) -> Model:
+    """The document of one model."""
+    info, path = served.info, f"{MODELS}/{quote(served.name, safe='')}"
+    return Model(
+        name=served.name,
+        ready=info is not None,
+        problem=served.problem,
+        input_shape=info.input_shape if info else None,
+        classes=info.classes if info else None,
+        digest=info.digest if info else None,
+        engine_version=info.engine_version if info else None,
+        layer_count=len(info.layers) if info else 0,
+        links=ModelLinks(self=path, layers=f"{path}/layers"),
+    )
+
+
+def delivery(record: deliveries.Delivery) -> Delivery:
+    """The document of one webhook delivery."""
+    subjects = BATCHES if record.kind == "batch" else VISUALIZATIONS
+    path = f"{DELIVERIES}/{record.id}"
+    return Delivery(
+        id=record.id,
+        type=record.type,
+        url=record.url,
+        state=record.state,
+        created_at=utc_time(record.created_at),
+        attempts=record.attempts,
+        last_attempt_at=utc_time(record.tried_at),
+        last_status=record.status,
+        last_error=record.error,
+        next_attempt_at=utc_time(record.next_at),
+        links=DeliveryLinks(self=path, subject=f"{subjects}/{record.subject}", retry=f"{path}/retry"),
+    )

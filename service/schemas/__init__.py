@@ -1,4 +1,0 @@
-"""What the JSON of responses looks like.
-
-May import `problems`; domain types of `workers` and `proxygrad.spec`. Read `visualizations` first.
-"""
