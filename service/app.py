@@ -20,7 +20,7 @@ from service.middleware.hosts import CORS, HostFilter
 from service.middleware.instrumentation import Instrumentation
 from service.middleware.limits import RequestLimits
 from service.pages import reference
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.telemetry.requests import RequestMetrics
 from service.web import openapi
 from service.web.exception_handlers import install
@@ -37,7 +37,7 @@ REDIS_RETRIES = 0
 REDIS_TIMEOUT_S = 2.0
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: ServiceSettings) -> FastAPI:
     """The ASGI application. Opens the store; connects to Redis with the first request that needs it.
 
     Raises `SettingsError` when no Redis is named and `StorageError` when the store cannot be used.

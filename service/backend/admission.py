@@ -9,7 +9,7 @@ from proxygrad.protocol.problems import FieldError
 from proxygrad.protocol.requests import JobOptions
 from proxygrad.spec import ModelInfo, Spec
 from service.problems import ProblemError
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.webhooks.urls import AllowedHosts
 
 Options = TypeVar("Options", bound=JobOptions)
@@ -22,7 +22,7 @@ def check_webhook(request: Options, allowed: AllowedHosts) -> Options:
     return request.model_copy(update={"webhook": allowed.check(request.webhook)})
 
 
-def check_limits(spec: Spec, model: ModelInfo, settings: Settings) -> None:
+def check_limits(spec: Spec, model: ModelInfo, settings: ServiceSettings) -> None:
     """Check the resolved ``spec`` against the limits; raises `limit_exceeded` or `cost_too_high`."""
     size_px = spec.size_px or max(model.input_shape[1:])
     _check_limit("steps", spec.steps, settings.max_steps, "PROXYGRAD_MAX_STEPS")
@@ -41,7 +41,7 @@ def check_limits(spec: Spec, model: ModelInfo, settings: Settings) -> None:
         raise ProblemError("cost_too_high", detail, [flaw])
 
 
-def check_batch_size(count: int, settings: Settings) -> None:
+def check_batch_size(count: int, settings: ServiceSettings) -> None:
     """Check the number of units of a batch; raises `limit_exceeded`."""
     limit = settings.max_batch_units
     if count > limit:

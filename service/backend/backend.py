@@ -20,7 +20,7 @@ from service.backend.idempotency import Idempotency
 from service.backend.model_registry import ModelRegistry
 from service.images.contact_sheet import ContactSheets
 from service.images.conversion import Conversions
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.webhooks.urls import AllowedHosts
 from workers.batches.repository import Batches
 from workers.broker.pipeline import Operation, RedisCommand, execute_together
@@ -36,7 +36,7 @@ Ts = TypeVarTuple("Ts")
 class Backend:
     """The resources of a gateway process, in ``app.state.backend``. Whatever blocks is run by `call`."""
 
-    def __init__(self, settings: Settings, redis: Redis, store: Store) -> None:
+    def __init__(self, settings: ServiceSettings, redis: Redis, store: Store) -> None:
         self.settings = settings
         self.redis = redis
         self.store = store

@@ -19,7 +19,7 @@ from proxygrad.protocol.addresses import is_loopback
 from proxygrad.protocol.problems import FieldError
 from service.middleware.base import HttpMiddleware
 from service.problems import ProblemError
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.web.exception_handlers import respond
 from service.web.paths import PROBES, READING, SCRAPED
 
@@ -41,7 +41,7 @@ CORS: dict[str, Any] = {
 class HostFilter(HttpMiddleware):
     """ASGI middleware: answers requests for other hosts with 421, those from other sites' pages with 403."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
         super().__init__(app)
         self._allowed = settings.allowed_hosts
         self._loopback_only = not settings.allowed_hosts and not settings.keys_required

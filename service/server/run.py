@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import sys
-from dataclasses import replace
 from types import FrameType
 
 import uvicorn
@@ -20,7 +19,7 @@ from service.app import create_app
 from service.backend.backend import Backend
 from service.server.protocol import MAX_INCOMPLETE_BYTES, BoundedH11Protocol
 from service.server.sockets import address, listen
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.web.paths import PROBES, SCRAPED
 
 #: Short requests end in well under a second, long waits let go at once; what is left after this is cut off.
@@ -59,12 +58,12 @@ def server_config(app: FastAPI) -> uvicorn.Config:
     )
 
 
-def _as_reachable(settings: Settings, listener: socket.socket) -> Settings:
+def _as_reachable(settings: ServiceSettings, listener: socket.socket) -> ServiceSettings:
     """The settings for this socket, wherever it came from: keys are required unless it is on loopback."""
     bound = listener.getsockname()
     if isinstance(bound, tuple) and is_loopback(bound[0]):
         return settings
-    return replace(settings, require_keys=True)
+    return settings.model_copy(update={"require_keys": True})
 
 
 def main(arguments: list[str]) -> int:
@@ -75,7 +74,7 @@ def main(arguments: list[str]) -> int:
     )
     fd = parser.parse_args(arguments).fd
     try:
-        settings = Settings.from_env(os.environ)
+        settings = ServiceSettings.from_env(os.environ)
         listener = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
         app = create_app(_as_reachable(settings, listener))
     except ProxyGradError as error:

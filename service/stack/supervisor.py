@@ -23,12 +23,12 @@ import httpx
 from proxygrad.errors import ProxyGradError
 from service.auth.keys import Keys
 from service.server.sockets import address, listen
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.stack.child_process import Backoff, Child
 from service.stack.data_directory import claimed
 from service.stack.valkey import EmbeddedValkey
 from workers.fleet import catalog
-from workers.settings import connect, require_redis
+from workers.settings import WorkerSettings, connect, require_redis
 from workers.storage.store import Store
 
 #: Longest time from the start of the children until the service answers. The worker imports torch and loads
@@ -66,7 +66,7 @@ class Stack:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ServiceSettings,
         environ: Mapping[str, str],
         log_directory: Path | None = None,
         say: Callable[[str], None] = print,
@@ -115,7 +115,9 @@ class Stack:
         listener = self._parts.enter_context(listen(self.settings.host, self.settings.port))
         self.url = address(listener)
         claim.announce(self.url)
-        Store.from_url(self.settings.store_url)  # Better said here than by a child, after a start.
+        # Errors of a child's settings are better reported here than by the child, after a start.
+        WorkerSettings.from_env(self._environ)
+        Store.from_url(self.settings.store_url)
         if self._log_directory is not None:
             self._log_directory.mkdir(parents=True, exist_ok=True)
         redis_url = self._redis_url()
@@ -195,7 +197,7 @@ def _seconds(text: str) -> float:
     return WORKER_GRACE_S
 
 
-def _require_key(settings: Settings, redis_url: str, *, named_home: bool) -> None:
+def _require_key(settings: ServiceSettings, redis_url: str, *, named_home: bool) -> None:
     """Where every request needs a key somebody must have one, or nobody could ask anything.
 
     ``named_home``: the keys are in a data directory that another command finds only when it is told.

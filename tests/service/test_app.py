@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from proxygrad.protocol.problems import MEDIA_TYPE, ProblemCode
 from service.app import create_app, mount_flat
 from service.problems import KINDS
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.service.conftest import Http
 from workers.errors import SettingsError, StorageError
 
@@ -161,14 +161,14 @@ def test_every_status_is_one_that_its_kind_documents() -> None:
 
 def test_without_redis_named_the_application_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="REDIS_URL"):
-        create_app(Settings.from_env({"PROXYGRAD_HOME": str(tmp_path)}))
+        create_app(ServiceSettings.from_env({"PROXYGRAD_HOME": str(tmp_path)}))
 
 
 def test_a_store_that_cannot_be_used_is_found_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     environ = {"REDIS_URL": "redis://127.0.0.1:1", "PROXYGRAD_STORE": (tmp_path / "file/store").as_uri()}
     with pytest.raises(StorageError, match="file/store"):
-        create_app(Settings.from_env(environ | {"PROXYGRAD_HOME": str(tmp_path)}))
+        create_app(ServiceSettings.from_env(environ | {"PROXYGRAD_HOME": str(tmp_path)}))
 
 
 _WITHOUT_TORCH = """

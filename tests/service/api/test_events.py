@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from service.api import events
 from service.app import create_app
 from service.backend import event_hub, event_stream
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
 from tests.service.backend.test_backend import lone_app, lone_valkey  # noqa: F401 - fixtures
@@ -250,7 +250,7 @@ def test_what_happened_while_the_connection_was_broken_is_told_once(
 
 
 def test_one_who_does_not_read_holds_a_handful_of_events(
-    served: Http, settings: Settings, redis: redis_client.Redis
+    served: Http, settings: ServiceSettings, redis: redis_client.Redis
 ) -> None:
     job_id = asked(served)
     slot = Slot(redis)
@@ -278,7 +278,7 @@ def test_one_who_does_not_read_holds_a_handful_of_events(
 
 
 def test_a_silent_redis_is_given_up(
-    served: Http, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    served: Http, settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_hub, "PING_S", 60.0)
     monkeypatch.setattr(event_hub, "SILENCE_S", 0.2)

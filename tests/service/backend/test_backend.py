@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from proxygrad.spec import ModelInfo
 from service.app import create_app
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import PNG, Http, Player
 from tests.support.http_server import serving
@@ -121,7 +121,9 @@ def lone_app(lone_valkey: EmbeddedValkey, tmp_path: Path, info: ModelInfo) -> It
     """A gateway on that server, with a worker that published `digits`."""
     with connect(lone_valkey.url) as redis:
         catalog.publish(redis, "worker-1", [ServedModel(name="digits", info=info)], ttl_s=600)
-    app = create_app(Settings.from_env({"REDIS_URL": lone_valkey.url, "PROXYGRAD_HOME": str(tmp_path)}))
+    app = create_app(
+        ServiceSettings.from_env({"REDIS_URL": lone_valkey.url, "PROXYGRAD_HOME": str(tmp_path)})
+    )
     yield app
     app.state.backend.redis.close()
 

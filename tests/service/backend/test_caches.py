@@ -12,7 +12,7 @@ from proxygrad.spec import ModelInfo
 from service.app import create_app
 from service.backend import caches
 from service.backend.caches import RequestCache
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
 from tests.service.conftest import Http, Player
 from workers.broker.queue import job_key
@@ -42,7 +42,9 @@ def test_what_the_store_alone_has_is_the_same_document(served: Http, path: str, 
     assert served.get(path).json() == first.json()
 
 
-def test_what_another_gateway_deleted_is_not_there(served: Http, path: str, settings: Settings) -> None:
+def test_what_another_gateway_deleted_is_not_there(
+    served: Http, path: str, settings: ServiceSettings
+) -> None:
     other = create_app(settings)
     assert Http(other)("DELETE", path).status_code == 204
     other.state.backend.redis.close()

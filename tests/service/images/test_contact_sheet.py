@@ -24,7 +24,7 @@ from service.images.contact_sheet import (
     entity_tag,
     layout_of,
 )
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.service.conftest import Http, picture
 from tests.support.batch_player import BatchPlayer
 from workers.batches.repository import Unit
@@ -217,7 +217,7 @@ def test_a_batch_that_does_not_fit_has_pages(served: Http, worker: BatchPlayer) 
 
 
 def test_a_sheet_that_lacks_a_picture_is_not_kept(
-    served: Http, worker: BatchPlayer, settings: Settings
+    served: Http, worker: BatchPlayer, settings: ServiceSettings
 ) -> None:
     batch = started(served, worker, units=[1, 2])
     worker.end(batch["id"], "succeeded")
@@ -229,7 +229,9 @@ def test_a_sheet_that_lacks_a_picture_is_not_kept(
     assert sheet.headers["Cache-Control"] == "no-store"
 
 
-def test_another_job_s_picture_is_not_shown(served: Http, worker: BatchPlayer, settings: Settings) -> None:
+def test_another_job_s_picture_is_not_shown(
+    served: Http, worker: BatchPlayer, settings: ServiceSettings
+) -> None:
     batch = started(served, worker, units=[1, 2])
     worker.end(batch["id"], "succeeded")
     found = served.get(batch["links"]["visualizations"]).json()["visualizations"]
@@ -261,7 +263,7 @@ class SlowSheets(ContactSheets):
         return sheet
 
 
-def test_sheets_that_wait_leave_threads_to_others_and_are_not_drawn_again(settings: Settings) -> None:
+def test_sheets_that_wait_leave_threads_to_others_and_are_not_drawn_again(settings: ServiceSettings) -> None:
     sheets = SlowSheets(Store.from_url(settings.store_url))
 
     async def ask_for_many() -> list[Sheet]:

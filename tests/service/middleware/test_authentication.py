@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,7 +11,7 @@ import redis as redis_client
 from service.app import create_app
 from service.auth import key_ring
 from service.auth.keys import Keys, Scope
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http
 from workers.settings import connect
@@ -131,9 +130,9 @@ def test_a_missing_scope_is_named(
 
 
 def test_where_others_reach_it_a_key_is_needed_even_when_there_is_none(
-    settings: Settings, redis: redis_client.Redis
+    settings: ServiceSettings, redis: redis_client.Redis
 ) -> None:
-    http = Http(create_app(replace(settings, host="0.0.0.0")))
+    http = Http(create_app(settings.model_copy(update={"host": "0.0.0.0"})))
     assert "proxygrad keys create" in refused(http.get("/v1/models"), 401, "unauthorized")
     assert http.get("/livez").status_code == 200
     refused(http.get("/v1/models", headers=made(redis)), 503, "no_worker")
@@ -149,7 +148,7 @@ def test_a_flushed_redis_opens_nothing(served: Http, redis: redis_client.Redis) 
 
 def test_without_redis_nobody_is_let_in(tmp_path: Path) -> None:
     with EmbeddedValkey(tmp_path / "valkey") as valkey:
-        settings = Settings.from_env({"REDIS_URL": valkey.url, "PROXYGRAD_HOME": str(tmp_path)})
+        settings = ServiceSettings.from_env({"REDIS_URL": valkey.url, "PROXYGRAD_HOME": str(tmp_path)})
         http = Http(create_app(settings))
         with connect(valkey.url) as redis:
             header = made(redis)

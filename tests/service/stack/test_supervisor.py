@@ -16,7 +16,7 @@ import pytest
 
 from service.client import Client, ProgressEvent, Question
 from service.server.sockets import ListenError, PortInUse, address, listen
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.stack.supervisor import Stack
 from tests.support.command_processes import Running, all_gone, descendants, run
 
@@ -238,6 +238,6 @@ def test_an_interrupt_that_python_dropped_is_noticed(home: Path) -> None:
     interrupted.set()
     environ = {**os.environ, "PROXYGRAD_HOME": str(home), "PROXYGRAD_PORT": "0"}
     environ.pop("REDIS_URL", None)
-    stack = Stack(Settings.from_env(environ), environ, home / "logs", interrupted=interrupted)
+    stack = Stack(ServiceSettings.from_env(environ), environ, home / "logs", interrupted=interrupted)
     with pytest.raises(KeyboardInterrupt), stack:
         pytest.fail("the stack came up")
