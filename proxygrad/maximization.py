@@ -11,7 +11,7 @@ from torch import Tensor
 
 from proxygrad.engine.capacity import DEFAULT_MAX_LANES
 from proxygrad.engine.group import Group, GroupKey
-from proxygrad.engine.lane import DiversityGroup, Lane
+from proxygrad.engine.lane import DiversityGroup, Lane, MethodOverrides
 from proxygrad.engine.rendering import first_image, is_stuck, measure
 from proxygrad.errors import InvalidRequest, ProxyGradError
 from proxygrad.networks.network import Network
@@ -88,9 +88,9 @@ def maximize(  # noqa: PLR0913, each of them named
         for lane in _lanes(network, objective, own, images, diversity, start)
     ]
     if magnitude is not None:
-        maco = _maco(network, lanes[0].settings, start, magnitude)
+        overrides = MethodOverrides(_maco(network, lanes[0].settings, start, magnitude))
         for lane in lanes:
-            lane.maco = maco
+            lane.overrides = overrides
     _run(network, lanes, on_step, max_lanes, precision)
     return [_outcome(network, lane) for lane in lanes]
 
@@ -143,11 +143,13 @@ def _run(
     total = sum(lane.settings.steps for lane in lanes)
     while waiting or groups:
         kin: DiversityGroup | None = None  # of one family all join at the same step
-        while waiting and (_running(groups) < max_lanes or (kin is not None and waiting[0].family is kin)):
+        while waiting and (
+            _running(groups) < max_lanes or (kin is not None and waiting[0].diversity_group is kin)
+        ):
             lane = waiting.pop(0)
             key = GroupKey.of(network, lane, _size(network, lane.settings, lane.start), precision)
             groups.setdefault(key, Group(key)).join(lane)
-            kin = lane.family
+            kin = lane.diversity_group
         for group in list(groups.values()):
             group.step()
             if not group.lanes:
@@ -165,6 +167,7 @@ def _outcome(network: Network, lane: Lane) -> Visualization:
         raise lane.error
     if lane.image is None:
         raise ProxyGradError("a lane that ended without an error has an image")
+    own = lane.overrides.parameterization
     achieved = measure(network, lane.objective, lane.image)
     start = measure(network, lane.objective, first_image(network, lane))
     return Visualization(
@@ -176,5 +179,5 @@ def _outcome(network: Network, lane: Lane) -> Visualization:
         settings=lane.settings,
         objective=lane.objective,
         dtype=lane.dtype,
-        magnitude=None if lane.maco is None else lane.maco.magnitude.cpu(),
+        magnitude=own.magnitude.cpu() if isinstance(own, Maco) else None,
     )

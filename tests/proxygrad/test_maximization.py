@@ -13,7 +13,7 @@ from proxygrad.maximization import Visualization, maximize
 from proxygrad.networks.network import Network
 from proxygrad.objectives.directions import Direction, Energy
 from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
-from proxygrad.optim.diversity import similarity
+from proxygrad.optim.regularizers import similarity
 from proxygrad.parameterizations import spectrum
 from tests.support.networks import Small, small
 
