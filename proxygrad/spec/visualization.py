@@ -22,7 +22,7 @@ class VisualizationTemplate(AscentSettings):
     """A question but for the unit: what is asked of each, and how the images are to be made."""
 
     robustness: RobustnessName = Field(  # by name alone: `AscentSettings` takes more
-        default="none",
+        default="standard",
         description="`standard`: each step sees the image a little shifted, scaled and turned.",
     )
     model: str = Field(
