@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from proxygrad import Catalog, Network, Objective, Result, Spec, Visualization
-from proxygrad.objectives.units import from_spec
+from proxygrad.engine.request import requested_objective
 from proxygrad.spec import ObjectiveKind
 
 
@@ -36,7 +36,7 @@ def network_of(arguments: argparse.Namespace) -> Network:
 def question(network: Network, layer: str, unit: int, objective: ObjectiveKind | None = None) -> Objective:
     """What a request for this unit asks for; ``objective`` None: what it gets if it names none."""
     spec = Spec(model=network.name, layer=layer, unit=unit, objective=objective)
-    return from_spec(spec.resolve(network.info))
+    return requested_objective(spec.resolve(network.info))
 
 
 def ratios(found: Sequence[Visualization | Result], base: Sequence[Visualization | Result]) -> list[float]:

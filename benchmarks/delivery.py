@@ -28,10 +28,10 @@ QUESTIONS: tuple[tuple[str, Objective], ...] = (
     ("squeezenet1_0", Channel("features.5", 20)),
     ("squeezenet1_0", Channel("features.7", 20)),
     ("squeezenet1_0", Neuron("features.12", 20, (6, 6))),
-    ("squeezenet1_0", Logit(20)),
+    ("squeezenet1_0", Logit("output", 20)),
     ("resnet18", Channel("layer2", 20)),
     ("resnet18", Channel("layer4", 20)),
-    ("resnet18", Logit(20)),
+    ("resnet18", Logit("output", 20)),
 )
 
 

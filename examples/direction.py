@@ -16,11 +16,11 @@ def main(output: Path = Path("direction.png"), steps: int = 128) -> None:
     network = Catalog.from_file().load("digits")
     both = tuple(1.0 if unit in (3, 8) else 0.0 for unit in range(10))
     objectives = {
-        "3": Logit(3, "fc"),
-        "8": Logit(8, "fc"),
+        "3": Logit("fc", 3),
+        "8": Logit("fc", 8),
         "3 and 8": Direction("fc", both),
-        "3, not 8": Logit(3, "fc") - 0.5 * Logit(8, "fc"),
-        "8, not 3": Logit(8, "fc") - 0.5 * Logit(3, "fc"),
+        "3, not 8": Logit("fc", 3) - 0.5 * Logit("fc", 8),
+        "8, not 3": Logit("fc", 8) - 0.5 * Logit("fc", 3),
     }
     outcomes = maximize(network, list(objectives.values()), steps=steps)
     for name, outcome in zip(objectives, outcomes, strict=True):

@@ -46,7 +46,7 @@ def main() -> None:
     asked = {
         "first_call": Channel("loop", 5),
         "second_call": Neuron("loop@2", 5, (10, 20)),
-        "logit": Logit(3),
+        "logit": Logit("output", 3),
     }
     for name, outcome in zip(asked, maximize(network, list(asked.values()), steps=32), strict=True):
         path = Path(f"own_{name}.png")

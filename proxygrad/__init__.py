@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from proxygrad.maximization import Visualization, maximize
     from proxygrad.models.catalog import Catalog
     from proxygrad.networks.network import Network
-    from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, Objective, margin
+    from proxygrad.objectives.base import Objective
+    from proxygrad.objectives.directions import Direction, Energy
+    from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
     from proxygrad.parameterizations import spectrum
     from proxygrad.spec import Result, Spec
     from proxygrad.spec.robustness import Robustness
@@ -30,13 +32,14 @@ _HOMES = {
     "Catalog": "models.catalog",
     "Channel": "objectives.units",
     "Checkpoint": "engine.checkpoint",
-    "Direction": "objectives.units",
-    "Energy": "objectives.units",
+    "Direction": "objectives.directions",
+    "Energy": "objectives.directions",
     "Engine": "engine.engine",
     "Logit": "objectives.units",
+    "Margin": "objectives.units",
     "Network": "networks.network",
     "Neuron": "objectives.units",
-    "Objective": "objectives.units",
+    "Objective": "objectives.base",
     "Visualization": "maximization",
     "Rendering": "engine.rendering",
     "Result": "spec",
@@ -44,7 +47,6 @@ _HOMES = {
     "AscentSettings": "spec.settings",
     "Spec": "spec",
     "RenderFuture": "engine.future",
-    "margin": "objectives.units",
     "maximize": "maximization",
     "spectrum": "parameterizations",
     "tile": "images",
@@ -59,6 +61,7 @@ __all__ = [
     "Energy",
     "Engine",
     "Logit",
+    "Margin",
     "Network",
     "Neuron",
     "Objective",
@@ -69,7 +72,6 @@ __all__ = [
     "Spec",
     "Visualization",
     "__version__",
-    "margin",
     "maximize",
     "spectrum",
     "tile",

@@ -15,7 +15,7 @@ from proxygrad.engine.lane import DiversityGroup, Lane
 from proxygrad.engine.rendering import first_image, is_stuck, measure
 from proxygrad.errors import InvalidRequest, ProxyGradError
 from proxygrad.networks.network import Network
-from proxygrad.objectives.units import Objective
+from proxygrad.objectives.base import Objective
 from proxygrad.parameterizations import Maco
 from proxygrad.precision import Arithmetic, Precision
 from proxygrad.questions import check_images, check_magnitude, check_start, objectives_of, slopes_of

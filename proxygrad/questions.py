@@ -1,7 +1,7 @@
 """What `proxygrad.maximize` is asked, checked before anything runs.
 
 Every refusal is an `InvalidRequest` that names the value and what is valid. Layers, units, positions and
-sizes are checked by `proxygrad.networks.network` and `proxygrad.objectives.units`, numbers by
+sizes are checked by `proxygrad.networks.network` and `proxygrad.objectives`, numbers by
 `proxygrad.spec.settings`.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from proxygrad.errors import InvalidRequest
-from proxygrad.objectives.units import Objective
+from proxygrad.objectives.base import Objective
 from proxygrad.spec.settings import MAX_SEED, AscentSettings, ParameterizationName
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from proxygrad.networks.network import Network
-from proxygrad.objectives.units import Channel, Logit, Neuron, Objective
+from proxygrad.objectives.base import Objective
 from proxygrad.spec import ClassProbability, RobustActivation
 
 #: Random shifts of the image, and how far each goes at most in each direction: a part of the side, but at
@@ -94,20 +94,12 @@ def _read(network: Network, images: Tensor, layers: Sequence[str]) -> dict[str, 
 
 def _rank(objective: Objective, read: dict[str, Tensor]) -> tuple[int | None, int | None]:
     """The unit's place among all units of its layer on the first image, 1 for the most active."""
-    if not isinstance(objective, Channel | Neuron | Logit) or objective.layer not in read:
+    if objective.unit is None or not read.keys() >= set(objective.layers):
         return None, None
-    units = _all_units(objective, read[objective.layer][:1])[0]  # (N,)
-    return 1 + int((units > units[objective.unit]).sum()), len(units)
-
-
-def _all_units(objective: Channel | Neuron | Logit, activation: Tensor) -> Tensor:
-    """What the objective is for each unit of the layer: ``(B, …)`` → ``(B, N)``."""
-    if activation.ndim == 2:
-        return activation
-    if isinstance(objective, Neuron) and objective.position is not None:
-        at = objective.position
-        return activation[:, at[0]] if activation.ndim == 3 else activation[:, :, at[0], at[1]]
-    return activation.mean(dim=1) if activation.ndim == 3 else activation.mean(dim=(-2, -1))
+    values = objective.per_unit({layer: read[layer][:1] for layer in objective.layers})  # (1, units)
+    if values is None:
+        return None, None
+    return 1 + int((values[0] > values[0, objective.unit]).sum()), values.shape[1]
 
 
 def _probabilities(logits: Tensor, names: Sequence[str] | None) -> tuple[ClassProbability, ...] | None:

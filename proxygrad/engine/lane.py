@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from proxygrad.errors import CheckpointMismatch, LaneError, ProxyGradError
-from proxygrad.objectives.units import Objective
+from proxygrad.objectives.base import Objective
 from proxygrad.optim import update_rules
 from proxygrad.parameterizations import Maco, Parameterization
 from proxygrad.precision import Arithmetic

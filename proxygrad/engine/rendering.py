@@ -16,7 +16,7 @@ from proxygrad.engine.evaluation import evaluate
 from proxygrad.engine.lane import Lane
 from proxygrad.images import decode_png, encode_png
 from proxygrad.networks.network import Network
-from proxygrad.objectives.units import Channel, Logit, Neuron, Objective
+from proxygrad.objectives.base import Objective
 from proxygrad.parameterizations import parameterization
 from proxygrad.spec import ImageResult, Measured, Result, Role, Spec
 
@@ -68,8 +68,7 @@ def is_stuck(lane: Lane, start: float, best: float) -> bool:
     """
     if best - start <= ROUNDING * max(abs(start), abs(best)):
         return True
-    single = isinstance(lane.objective, (Channel, Neuron, Logit))
-    return single and best <= 0 and lane.steepest <= FADED * lane.steepest_ever
+    return lane.objective.unit is not None and best <= 0 and lane.steepest <= FADED * lane.steepest_ever
 
 
 def render(
@@ -131,5 +130,4 @@ def _delivered(network: Network, lane: Lane, role: Role) -> tuple[bytes, ImageRe
 
 
 def _as_used(spec: Spec, objective: Objective) -> Spec:
-    position = objective.position if isinstance(objective, Neuron) else None
-    return spec.model_copy(update={"position": position})
+    return spec.model_copy(update={"position": objective.position})

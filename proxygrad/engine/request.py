@@ -14,7 +14,8 @@ from proxygrad.engine.group import GroupKey
 from proxygrad.engine.lane import DiversityGroup, Lane
 from proxygrad.errors import InvalidRequest, ProxyGradError
 from proxygrad.networks.network import Network
-from proxygrad.objectives.units import Objective, from_spec
+from proxygrad.objectives.base import Objective
+from proxygrad.objectives.units import UNIT_OBJECTIVES
 from proxygrad.precision import Precision
 from proxygrad.spec import Role, Spec
 
@@ -32,7 +33,7 @@ class RenderRequest:
         """What ``spec``, which is resolved, asks for. Raises `InvalidRequest` errors."""
         _, height, width = network.input_shape
         size = (spec.size_px, spec.size_px) if spec.size_px else (height, width)
-        objective = from_spec(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
+        objective = requested_objective(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
         if spec.diversity > 0 and not network.batch_first:
             raise InvalidRequest(
                 f"diversity {spec.diversity:g} needs images in one batch, which layers of model "
@@ -65,6 +66,14 @@ class RenderRequest:
             named.__cause__ = lane.error.__cause__
             return named
         return None
+
+
+def requested_objective(spec: Spec) -> Objective:
+    """The objective of a resolved `Spec`."""
+    if spec.objective is None:
+        raise ValueError("the request is not resolved: it has no objective")
+    position = {} if spec.position is None else {"position": spec.position}
+    return UNIT_OBJECTIVES[spec.objective](layer=spec.layer, unit=spec.unit, **position)
 
 
 def _lanes(spec: Spec, objective: Objective, together: object) -> Iterator[Lane]:

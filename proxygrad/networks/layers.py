@@ -33,8 +33,7 @@ from torch import Tensor, nn
 
 from proxygrad.networks.activation_stage import ActivationTracer, Value
 from proxygrad.networks.capture import first_tensor
-from proxygrad.objectives.units import OUTPUT
-from proxygrad.spec import LayerInfo, LayerKind
+from proxygrad.spec.models import OUTPUT, LayerInfo, LayerKind
 
 _UNITS_FIRST = (
     *(nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d),

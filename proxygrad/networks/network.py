@@ -16,9 +16,8 @@ from proxygrad.networks.layer_reader import LayerReader, prepare
 from proxygrad.networks.layers import Survey, discover_layers
 from proxygrad.networks.module_copy import private_copy
 from proxygrad.networks.variants import Variant, VariantFactory
-from proxygrad.objectives.units import OUTPUT
 from proxygrad.precision import Precision, arithmetic
-from proxygrad.spec import LayerInfo, ModelInfo
+from proxygrad.spec.models import OUTPUT, LayerInfo, ModelInfo
 from proxygrad.version import ENGINE_VERSION
 
 

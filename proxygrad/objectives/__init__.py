@@ -1,4 +1,4 @@
 """Objectives: the scalar of a network's activations that an image maximizes.
 
-May import `proxygrad.spec` and `proxygrad.errors`. Read `units` first.
+May import `proxygrad.spec` and `proxygrad.errors`. Read `base` first.
 """

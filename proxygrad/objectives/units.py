@@ -1,131 +1,65 @@
-"""What is to be made large: one number per image, read from the activations of one or more layers.
+"""Objectives of one unit of a layer: `Channel`, `Neuron`, `Logit` and `Margin`.
 
-An objective is a small value. ``objective.layers`` names what it reads; ``objective(activations) → (B,)``
-takes ``{layer: (B, …)}`` and gives one number for each image; ``objective.at(shapes)`` checks it against
-layers of known shape and completes it, so that what was used can be reported. Objectives add, subtract
-and scale: ``Channel("a", 1) - 0.5 * Channel("a", 2)`` wants channel 1 and no channel 2, ``-Logit(3)`` a low
-logit.
+A new one is a class here, listed in `UNIT_OBJECTIVES`, and its name in `proxygrad.spec.models`. Then the
+library, the command line and HTTP all have it, with its rank and its checks.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any, Literal, Self, get_args
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from proxygrad.errors import InvalidRequest, ObjectiveMismatch
-from proxygrad.objectives.base import check_position, check_unit, grid, kind, units
-from proxygrad.spec import Spec
+from proxygrad.errors import InvalidRequest
+from proxygrad.objectives.base import (
+    Activations,
+    LayerObjective,
+    Objective,
+    Position,
+    Shapes,
+    as_tuple,
+    check_objective,
+    check_unit,
+    checked_position,
+    grid,
+    unit_count,
+)
+from proxygrad.spec.models import ObjectiveKind
 
-#: The network's own output, for networks whose last module does not produce it.
-OUTPUT = "output"
 
-Measure = Literal["dot", "cosine"]
-Activations = Mapping[str, Tensor]
-Shapes = Mapping[str, tuple[int, ...]]
+@dataclass(frozen=True)
+class UnitObjective(LayerObjective):
+    """Base of the objectives of unit ``unit`` of layer ``layer``, in that order.
 
+    Subclasses have the name under which requests ask for them, and define `value` and `values`.
+    """
 
-class Objective:
-    """Base of all objectives; subclasses are frozen dataclasses."""
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers that are read, without repeats."""
-        raise NotImplementedError
+    unit: int = field()
+    name: ClassVar[ObjectiveKind]
 
     def at(self, shapes: Shapes) -> Self:
-        """The same with everything filled in that depends on the layers' shapes, without the batch.
-
-        Raises `UnitOutOfRange`, `PositionOutOfRange`, `ObjectiveMismatch` or another `InvalidRequest` when a
-        layer of that shape has no such unit, place or direction.
-        """
+        """The objective, for a layer whose kind offers it and which has the unit."""
+        check_objective(self.name, shapes[self.layer], self.layer)
+        check_unit(self.unit, shapes[self.layer], self.layer)
         return self
 
-    def __call__(self, activations: Activations) -> Tensor:
-        """``{layer: (B, …)}`` → ``(B,)``."""
-        raise NotImplementedError
+    def per_unit(self, activations: Activations) -> Tensor:
+        """The same objective of every unit of the layer: ``{layer: (B, …)}`` → ``(B, units)``."""
+        return self.values(activations[self.layer])
 
-    def __add__(self, other: Objective) -> Sum:
-        return Sum((*_terms(self), *_terms(other)))
-
-    def __sub__(self, other: Objective) -> Sum:
-        return self + (-1.0) * other
-
-    def __mul__(self, weight: float) -> Sum:
-        return Sum(tuple((weight * own, objective) for own, objective in _terms(self)))
-
-    __rmul__ = __mul__
-
-    def __neg__(self) -> Sum:
-        return self * -1.0
-
-
-@dataclass(frozen=True)
-class Sum(Objective):
-    """A weighted sum of objectives, of any layers."""
-
-    terms: tuple[tuple[float, Objective], ...]
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Those of all terms."""
-        return tuple(dict.fromkeys(layer for _, objective in self.terms for layer in objective.layers))
-
-    def at(self, shapes: Shapes) -> Sum:
-        """Each term completed. Raises `InvalidRequest` for a weight that is not finite, or without terms."""
-        if not self.terms or not all(math.isfinite(weight) for weight, _ in self.terms):
-            raise InvalidRequest(
-                f"weights {[weight for weight, _ in self.terms]} must be finite, one or more"
-            )
-        return Sum(tuple((weight, objective.at(shapes)) for weight, objective in self.terms))
-
-    def __call__(self, activations: Activations) -> Tensor:
-        """The weighted sum, ``(B,)``."""
-        return torch.stack([weight * objective(activations) for weight, objective in self.terms]).sum(0)
-
-
-def _terms(objective: Objective) -> tuple[tuple[float, Objective], ...]:
-    return objective.terms if isinstance(objective, Sum) else ((1.0, objective),)
-
-
-@dataclass(frozen=True)
-class _OfLayer(Objective):
-    """An objective that reads one layer."""
-
-    layer: str
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The one layer."""
-        return (self.layer,)
-
-    def __call__(self, activations: Activations) -> Tensor:
-        """``(B,)``."""
-        return self.value(activations[self.layer])
-
-    def value(self, activation: Tensor) -> Tensor:
-        """From the layer's own activation ``(B, …)``."""
+    def values(self, activation: Tensor) -> Tensor:
+        """The objective of every unit: ``(B, …)`` → ``(B, units)``."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Channel(_OfLayer):
-    """The mean of unit ``unit`` over all positions of a feature map, or over all tokens of a sequence."""
+class Channel(UnitObjective):
+    """The mean of a unit over all positions of a feature map, or over all tokens of a sequence."""
 
-    unit: int
-
-    def at(self, shapes: Shapes) -> Channel:
-        """The same, for a layer ``(C, H, W)`` or ``(T, D)`` that has the unit."""
-        shape = shapes[self.layer]
-        if not grid(shape):
-            raise ObjectiveMismatch("channel", self.layer, kind(shape), ("neuron", "logit"))
-        check_unit(self.unit, shape, self.layer)
-        return self
+    name: ClassVar[ObjectiveKind] = "channel"
 
     def value(self, activation: Tensor) -> Tensor:
         """``(B, C, H, W)`` or ``(B, T, D)`` → ``(B,)``."""
@@ -133,145 +67,110 @@ class Channel(_OfLayer):
             return activation[:, :, self.unit].mean(dim=1)
         return activation[:, self.unit].mean(dim=(-2, -1))
 
+    def values(self, activation: Tensor) -> Tensor:
+        """``(B, C, H, W)`` → ``(B, C)``, ``(B, T, D)`` → ``(B, D)``."""
+        return activation.mean(dim=1) if activation.ndim == 3 else activation.mean(dim=(-2, -1))
+
 
 @dataclass(frozen=True)
-class Neuron(_OfLayer):
-    """One unit at one place: of a feature map at ``position`` (row, column), default the center; of a token
-    sequence at ``position`` (token,), default the first, which is the class token where there is one; or one
-    entry of a vector.
+class Neuron(UnitObjective):
+    """One unit at one position.
+
+    ``position``: (row, column) in a feature map, default the center, row ``H // 2`` and column ``W // 2``;
+    (token,), or its number, in a sequence, default the first, which is the class token where there is one.
+    An entry of a vector has none.
     """
 
-    unit: int
-    position: tuple[int, ...] | None = None
+    position: Position | None = None
+    name: ClassVar[ObjectiveKind] = "neuron"
 
-    def at(self, shapes: Shapes) -> Neuron:
-        """With its position filled in, for a layer ``(C, H, W)``, ``(T, D)`` or ``(N,)``.
-
-        The center is row ``H // 2``, column ``W // 2``.
-        """
+    def at(self, shapes: Shapes) -> Self:
+        """With its position filled in, for a layer ``(C, H, W)``, ``(T, D)`` or ``(N,)``."""
         shape = shapes[self.layer]
-        check_unit(self.unit, shape, self.layer)
+        super().at(shapes)
         if self.position is not None:
-            check_position(self.position, shape, self.layer, "neuron")
-            return self
+            return replace(self, position=checked_position(self.position, shape, self.layer, "neuron"))
         sides = grid(shape)
         default = tuple(side // 2 for side in sides) if len(sides) == 2 else (0,)
         return replace(self, position=default if sides else None)
 
     def value(self, activation: Tensor) -> Tensor:
         """``(B, C, H, W)``, ``(B, T, D)`` or ``(B, N)`` → ``(B,)``; needs the position that `at` fills in."""
-        if activation.ndim == 2 or self.position is None:
+        position = as_tuple(self.position)
+        if activation.ndim == 2 or position is None:
             return activation[:, self.unit]
         if activation.ndim == 3:
-            return activation[:, self.position[0], self.unit]
-        return activation[:, self.unit, self.position[0], self.position[1]]
+            return activation[:, position[0], self.unit]
+        return activation[:, self.unit, position[0], position[1]]
+
+    def values(self, activation: Tensor) -> Tensor:
+        """``(B, C, H, W)``, ``(B, T, D)`` or ``(B, N)`` → ``(B, units)``."""
+        position = as_tuple(self.position)
+        if activation.ndim == 2 or position is None:
+            return activation
+        return (
+            activation[:, position[0]] if activation.ndim == 3 else activation[:, :, position[0], position[1]]
+        )
 
 
 @dataclass(frozen=True)
-class Logit(_OfLayer):
-    """One output of a classifier, before softmax."""
+class Logit(UnitObjective):
+    """One output of a classifier, before softmax; ``Logit("output", 3)`` reads the network's own output."""
 
-    unit: int
-
-    def __init__(self, unit: int, layer: str = OUTPUT) -> None:
-        object.__setattr__(self, "unit", unit)
-        object.__setattr__(self, "layer", layer)
-
-    def at(self, shapes: Shapes) -> Logit:
-        """The same, for a layer ``(N,)`` that has the unit."""
-        shape = shapes[self.layer]
-        if grid(shape):
-            raise ObjectiveMismatch("logit", self.layer, kind(shape), ("channel", "neuron"))
-        check_unit(self.unit, shape, self.layer)
-        return self
+    name: ClassVar[ObjectiveKind] = "logit"
 
     def value(self, activation: Tensor) -> Tensor:
         """``(B, N)`` → ``(B,)``."""
         return activation[:, self.unit]
 
+    def values(self, activation: Tensor) -> Tensor:
+        """``(B, N)``, the logits themselves."""
+        return activation
+
 
 @dataclass(frozen=True)
-class Direction(_OfLayer):
-    """The activation along a direction in the space of a layer's units, averaged over its positions.
+class Margin(UnitObjective):
+    """How far one output of a classifier is above another, before softmax.
 
-    ``vector``: one number per unit; only its direction counts. ``measure``: ``dot`` is the length along it;
-    ``cosine`` is that times the cosine to the power ``cosine_power``, which prefers activations that point
-    that way over large ones (lucid's ``direction``, optvis/objectives.py). ``position``: one place only.
+    ``against``: the other; default the highest of all others, so that a positive margin means that the
+    network's answer is ``unit``. Where several are the highest, each takes an equal part of the gradient.
     """
 
-    vector: tuple[float, ...]
-    measure: Measure = "dot"
-    position: tuple[int, ...] | None = None
-    cosine_power: float = 2.0
+    against: int | None = None
+    name: ClassVar[ObjectiveKind] = "margin"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "vector", tuple(map(float, self.vector)))  # an array or a tensor will do
-
-    def at(self, shapes: Shapes) -> Direction:
-        """The same, for a layer with as many units as ``vector`` has numbers.
-
-        Raises `InvalidRequest` for a vector of another length, not finite or zero, and for an unknown
-        measure.
-        """
+    def at(self, shapes: Shapes) -> Self:
+        """The objective, for a layer ``(N,)`` with both units. Raises `InvalidRequest` where N is 1."""
+        super().at(shapes)
         shape = shapes[self.layer]
-        if len(self.vector) != units(shape):
+        if self.against is not None:
+            check_unit(self.against, shape, self.layer)
+        if unit_count(shape) < 2 or self.against == self.unit:
             raise InvalidRequest(
-                f"direction of {len(self.vector)} numbers: layer {self.layer!r} has {units(shape)} units"
+                f"objective 'margin' of unit {self.unit} at layer {self.layer!r} ({unit_count(shape)} "
+                "unit(s)) needs another unit to be above"
             )
-        if not all(map(math.isfinite, self.vector)) or not any(self.vector):
-            raise InvalidRequest(
-                f"direction {list(self.vector)[:8]} at layer {self.layer!r} must be finite, not zero"
-            )
-        if self.measure not in get_args(Measure):
-            raise InvalidRequest(f"measure {self.measure!r}; there are {', '.join(get_args(Measure))}")
-        if self.cosine_power < 0 or not math.isfinite(self.cosine_power):
-            raise InvalidRequest(f"cosine_power {self.cosine_power} must be finite and not negative")
-        if self.position is not None:
-            check_position(self.position, shape, self.layer, "direction")
         return self
 
     def value(self, activation: Tensor) -> Tensor:
-        """``(B, C, H, W)``, ``(B, T, D)`` or ``(B, N)`` → ``(B,)``."""
-        units_last = activation.movedim(1, -1) if activation.ndim == 4 else activation  # (B, …, units)
-        along = units_last @ _unit_vector(self.vector, activation.dtype, activation.device)  # (B, …)
-        if self.measure == "cosine":
-            cosine = along / units_last.norm(dim=-1).clamp(min=1e-12)
-            along = along * cosine.clamp(min=0.1) ** self.cosine_power  # 0.1: lucid keeps a gradient at 0 so
-        if self.position is not None and along.ndim > 1:
-            at: tuple[Any, ...] = (slice(None), *self.position)
-            along = along[at]
-        result: Tensor = along.flatten(1).mean(dim=1) if along.ndim > 1 else along
-        return result
+        """``(B, N)`` → ``(B,)``."""
+        own = activation[:, self.unit]
+        if self.against is not None:
+            return own - activation[:, self.against]
+        others = torch.cat([activation[:, : self.unit], activation[:, self.unit + 1 :]], dim=1)  # (B, N - 1)
+        return own - others.amax(dim=1)
+
+    def values(self, activation: Tensor) -> Tensor:
+        """``(B, N)`` → ``(B, N)``."""
+        if self.against is not None:
+            return activation - activation[:, self.against, None]
+        (first, second), best = activation.topk(2, dim=1).values.unbind(1), activation.argmax(dim=1)
+        others = first.unsqueeze(1).expand_as(activation).scatter(1, best[:, None], second[:, None])
+        return activation - others
 
 
-@lru_cache(maxsize=64)
-def _unit_vector(vector: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``vector`` at length 1, ``(units,)``: made once for all steps."""
-    with torch.inference_mode(False):  # kept beyond a caller's block
-        values = torch.tensor(vector, dtype=torch.float64)
-        values = values / values.abs().amax()  # squares of small or large numbers would leave the range
-        unit: Tensor = (values / values.norm()).to(device, dtype)
-    return unit
-
-
-@dataclass(frozen=True)
-class Energy(_OfLayer):
-    """The mean square of a whole layer: what deep dream makes large."""
-
-    def value(self, activation: Tensor) -> Tensor:
-        """``(B, …)`` → ``(B,)``."""
-        return activation.square().flatten(1).mean(dim=1)
-
-
-def margin(unit: int, against: int, layer: str = OUTPUT) -> Sum:
-    """How far one logit is above another."""
-    return Logit(unit, layer) - Logit(against, layer)
-
-
-def from_spec(spec: Spec) -> Objective:
-    """The objective that a resolved `Spec` asks for."""
-    if spec.objective == "channel":
-        return Channel(spec.layer, spec.unit)
-    if spec.objective == "logit":
-        return Logit(spec.unit, spec.layer)
-    return Neuron(spec.layer, spec.unit, spec.position)
+#: The objective of each name in a request: called with ``layer``, ``unit`` and, where it takes one,
+#: ``position``.
+UNIT_OBJECTIVES: dict[ObjectiveKind, Callable[..., Objective]] = {
+    each.name: each for each in (Channel, Neuron, Logit, Margin)
+}

@@ -1,10 +1,10 @@
 """The request and its result as plain data, shared by library, queue and HTTP. Needs pydantic alone.
 
-May import `proxygrad.errors` and `proxygrad.version`. Read `spec` first.
+May import `proxygrad.errors` and `proxygrad.version`. Read `visualization` first.
 """
 
 from proxygrad.spec.models import OBJECTIVES, LayerInfo, LayerKind, ModelInfo, ObjectiveKind, Stage
-from proxygrad.spec.spec import (
+from proxygrad.spec.results import (
     BaselineResult,
     ClassProbability,
     ImageResult,
@@ -12,10 +12,8 @@ from proxygrad.spec.spec import (
     Result,
     RobustActivation,
     Role,
-    Spec,
-    StoredSpec,
 )
-from proxygrad.spec.visualization import VisualizationTemplate
+from proxygrad.spec.visualization import Spec, StoredSpec, VisualizationTemplate
 
 __all__ = [
     "OBJECTIVES",

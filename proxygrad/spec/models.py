@@ -1,40 +1,49 @@
-"""What a process that serves a model says about it: its layers, their units, and what can be asked of them.
+"""Metadata of a served model: its layers, their units, and the objectives that each layer offers.
 
-With it a question is checked and completed without the network at hand (`proxygrad.spec.spec.Spec.resolve`).
+A worker publishes it. With it a request is checked and completed without the network at hand
+(`proxygrad.spec.visualization.Spec.resolve`).
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from proxygrad.errors import UnknownLayer
+from proxygrad.spec.base import Frozen, Tolerant
 
-ObjectiveKind = Literal["channel", "neuron", "logit"]
+#: Name of the network's own output, for networks whose last module does not produce it.
+OUTPUT = "output"
+
 LayerKind = Literal["feature_map", "tokens", "vector", "logits"]
 Stage = Literal["pre_activation", "post_activation"]
 
-#: What can be asked of each kind of layer; the first is what a request without `objective` gets.
+#: Every objective that a request can name. `proxygrad.objectives.units.UNIT_OBJECTIVES` has a class for each.
+ObjectiveKind = Literal["channel", "neuron", "logit", "margin"]
+
+#: What each objective maximizes, for the API reference.
+OBJECTIVE_DESCRIPTIONS: dict[ObjectiveKind, str] = {
+    "channel": "mean over all positions",
+    "neuron": "one position (default the center)",
+    "logit": "one output before softmax",
+    "margin": "one output before softmax minus the highest of the others",
+}
+
+#: The objectives of each kind of layer; the first is the default.
 OBJECTIVES: dict[LayerKind, tuple[ObjectiveKind, ...]] = {
     "feature_map": ("channel", "neuron"),
     "tokens": ("channel", "neuron"),
     "vector": ("neuron",),
-    "logits": ("logit", "neuron"),
+    "logits": ("logit", "neuron", "margin"),
 }
 
-
-class Frozen(BaseModel):
-    """A value: exact about its fields, and never changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+#: The objectives that take a position.
+POSITIONED: frozenset[ObjectiveKind] = frozenset({"neuron"})
 
 
-class LayerInfo(Frozen):
+class LayerInfo(Tolerant):
     """One addressable layer: the output of one module at the model's own input size."""
-
-    # Published by a worker, which may be newer and know more.
-    model_config = ConfigDict(extra="ignore", json_schema_extra={"additionalProperties": False})
 
     name: str = Field(
         description="The module's dotted name, as in `named_modules()`; `name@2` is its second call."
@@ -67,7 +76,7 @@ class LayerInfo(Frozen):
 class ModelInfo(Frozen):
     """One model as a worker serves it."""
 
-    model_config = ConfigDict(extra="ignore")  # as with its layers
+    model_config = ConfigDict(extra="ignore")  # a newer worker may publish more
 
     name: str
     input_shape: tuple[int, int, int] = Field(description="(channels, height, width) the model was made for.")

@@ -1,6 +1,6 @@
-"""Robustness: how far each step's view of the image may be from the image. `proxygrad.transforms` draws it.
+"""Robustness: the random transforms that each step applies to its image, as a setting.
 
-No torch: a setting among `proxygrad.spec.settings`.
+`proxygrad.transforms` draws and applies them. No torch here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Robustness:
-    """How far each step's view of the image may be from the image; each lane draws its own.
+    """The random transforms between the image and what a step sees; each lane draws its own.
 
     ``jitter_px``: shift in each direction, uniform in ±, and at most ``jitter_part`` of the shorter side.
     ``scale``: magnification, uniform between the two. ``rotate_deg``: uniform in ±. ``pad_px``: the view
@@ -77,7 +77,7 @@ ROBUSTNESS: dict[RobustnessName, Robustness | None] = {
 }
 
 
-def resolved(asked: RobustnessName | Robustness) -> Robustness | None:
-    """What a setting stands for; None where every step sees the image itself."""
-    own = asked if isinstance(asked, Robustness) else ROBUSTNESS[asked]
+def resolved(setting: RobustnessName | Robustness) -> Robustness | None:
+    """The transforms that a setting stands for; None where every step sees the image itself."""
+    own = setting if isinstance(setting, Robustness) else ROBUSTNESS[setting]
     return own if own is not None and (own.moves or own.noise > 0) else None

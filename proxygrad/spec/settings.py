@@ -1,4 +1,4 @@
-"""How an image is made: the settings of an ascent, and the presets that choose several of them at once.
+"""The settings of a gradient ascent, and the presets that choose several of them at once.
 
 No torch: the gateway checks and completes requests with the same definition that the engine works on.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from proxygrad.spec.base import Frozen
 from proxygrad.spec.robustness import Robustness, RobustnessName
 
 Preset = Literal["natural", "max", "fast"]
@@ -61,10 +62,8 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 }
 
 
-class AscentSettings(BaseModel):
+class AscentSettings(Frozen):
     """The settings of one ascent. The defaults are those of preset `natural`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     preset: Preset = Field(
         default="natural",

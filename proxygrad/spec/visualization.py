@@ -1,25 +1,37 @@
-"""A question but for the unit: the settings of an ascent, and what is asked of each unit of a layer."""
+"""The request for a visualization: `Spec`, and `VisualizationTemplate`, which is all of it but the unit.
+
+`Spec` is the only definition of a request; HTTP, queue and engine share it. `Spec.resolve` checks it against
+the `ModelInfo` of a model and fills in what depends on that, without the network at hand. No torch here.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
-from proxygrad.spec.models import ObjectiveKind
+from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange
+from proxygrad.spec import identity
+from proxygrad.spec.models import (
+    OBJECTIVE_DESCRIPTIONS,
+    OBJECTIVES,
+    POSITIONED,
+    LayerInfo,
+    ModelInfo,
+    ObjectiveKind,
+)
 from proxygrad.spec.robustness import RobustnessName
 from proxygrad.spec.settings import MAX_SEED, AscentSettings
 
-#: Most images of one question.
+#: Most images of one request.
 MAX_IMAGES = 16
-#: Weight of being different beside the activation: at 1 both count alike.
+#: Largest weight of being different beside the activation; at 1 both count alike.
 MAX_DIVERSITY = 10.0
-#: Fields that questions did not always have; at their default they are no part of the id.
-_LATER = ("images", "diversity", "compare")
+_DESCRIBED = "; ".join(f"`{name}`: {text}" for name, text in OBJECTIVE_DESCRIPTIONS.items())
 
 
 class VisualizationTemplate(AscentSettings):
-    """A question but for the unit: what is asked of each, and how the images are to be made."""
+    """A request but for the unit: model, layer and objective, and how the images are to be made."""
 
     robustness: RobustnessName = Field(  # by name alone: `AscentSettings` takes more
         default="standard",
@@ -33,8 +45,7 @@ class VisualizationTemplate(AscentSettings):
     )
     objective: ObjectiveKind | None = Field(
         default=None,
-        description="`channel`: mean over all positions; `neuron`: one position (default the center); "
-        "`logit`: one output before softmax. Default by the layer's kind.",
+        description=f"{_DESCRIBED}. Default by the layer's kind.",
     )
     position: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2)] | None = Field(
         default=None,
@@ -93,10 +104,77 @@ class VisualizationTemplate(AscentSettings):
         return self.model_copy(update={"slope": 0.0, "slope_end": None})
 
     def canonical(self) -> dict[str, Any]:
-        """What it asks, as JSON has it: without the preset, once that is spelled out (`completed`), and
-        without what came later and is not used, so that questions from before keep their id.
+        """The canonical form of a completed request (`proxygrad.spec.identity.canonical`)."""
+        return identity.canonical(self)
+
+
+class Spec(VisualizationTemplate):
+    """A request for a visualization of one unit of a model.
+
+    The smallest one names model, layer and unit; everything else has a default. `resolve` fills in what is
+    `None` from the model. What changes the picture belongs to the id.
+    """
+
+    unit: int = Field(
+        ge=0, description="Channel of a feature map, or index in a vector, from 0.", examples=[7]
+    )
+
+    def resolve(self, model: ModelInfo) -> Spec:
+        """The request checked against `model`, with what depends on the model filled in.
+
+        Raises `UnknownLayer`, `UnitOutOfRange`, `ObjectiveMismatch` or `PositionOutOfRange`.
+        A position is checked here only at the model's own size, where the layer's shape is known.
         """
-        later = {
-            name for name in _LATER if getattr(self, name) == VisualizationTemplate.model_fields[name].default
-        }
-        return self.model_dump(mode="json", exclude={"preset", *later})
+        layer = model.layer(self.layer)
+        if self.unit >= layer.units:
+            raise UnitOutOfRange(self.unit, layer.units, layer.name)
+        choices = OBJECTIVES[layer.kind]
+        objective = self.objective or choices[0]
+        if objective not in choices:
+            raise ObjectiveMismatch(objective, layer.name, layer.kind, choices)
+        if self.position is not None:
+            self._check_position(self.position, objective, layer, model)
+        _, height, width = model.input_shape
+        size_px = self.size_px or (height if height == width else None)
+        return self.completed().model_copy(update={"objective": objective, "size_px": size_px})
+
+    def _check_position(
+        self, position: tuple[int, ...], objective: ObjectiveKind, layer: LayerInfo, model: ModelInfo
+    ) -> None:
+        if objective not in POSITIONED or not layer.grid:
+            raise ObjectiveMismatch(
+                f"{objective} with a position", layer.name, layer.kind, OBJECTIVES[layer.kind]
+            )
+        own_size = self.size_px in (None, model.input_shape[1])
+        outside = own_size and any(at >= side for at, side in zip(position, layer.grid, strict=False))
+        if outside or len(position) != len(layer.grid):
+            raise PositionOutOfRange(position, layer.grid, layer.name)
+
+    def cost(self, model: ModelInfo) -> float:
+        """The cost in megapixel steps, by which the queue shares turns fairly.
+
+        steps x height x width x `lanes` / 10^6: 128 steps of one image of 224 x 224 pixels cost 6.4. The
+        network is left out: costs compare exactly between jobs of one model, and roughly between models.
+        """
+        _, height, width = model.input_shape
+        pixels = self.size_px**2 if self.size_px else height * width
+        return self.completed().steps * pixels * self.lanes / 1e6
+
+    def identity(self, model: ModelInfo) -> str:
+        """The id of the result (`proxygrad.spec.identity.identity`), 32 hex digits."""
+        return self.resolve(model).resolved_identity(model)
+
+    def resolved_identity(self, model: ModelInfo) -> str:
+        """`identity` of a request that `resolve` returned."""
+        return identity.identity(self, model)
+
+
+def _known_fields(given: object) -> object:
+    """A stored request without the fields that only a newer version knows."""
+    if not isinstance(given, dict):
+        return given
+    return {name: value for name, value in given.items() if name in Spec.model_fields}
+
+
+#: A request as it is read back from where a newer version may have written it.
+StoredSpec = Annotated[Spec, BeforeValidator(_known_fields)]

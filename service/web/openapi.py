@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from proxygrad.spec import settings, spec
+from proxygrad.spec import LayerKind, ObjectiveKind, Role, VisualizationTemplate, settings
 from proxygrad.version import __version__
 from service.api.events import PreviewEvent, StateEvent
 from service.problems import Code, ProblemDetails
@@ -62,10 +62,10 @@ ENUMS: dict[str, Any] = {
     "Parameterization": settings.ParameterizationName,
     "Update": settings.UpdateName,
     "Gaf": settings.GafName,
-    "Robustness": spec.VisualizationTemplate.model_fields["robustness"].annotation,
-    "ObjectiveKind": spec.ObjectiveKind,
-    "LayerKind": spec.LayerKind,
-    "Role": spec.Role,
+    "Robustness": VisualizationTemplate.model_fields["robustness"].annotation,
+    "ObjectiveKind": ObjectiveKind,
+    "LayerKind": LayerKind,
+    "Role": Role,
     "ProblemCode": Code,
 }
 

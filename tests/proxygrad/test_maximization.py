@@ -11,7 +11,8 @@ from torch import Tensor
 from proxygrad.errors import InvalidRequest, LaneError, PositionOutOfRange, UnknownLayer
 from proxygrad.maximization import Visualization, maximize
 from proxygrad.networks.network import Network
-from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, margin
+from proxygrad.objectives.directions import Direction, Energy
+from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
 from proxygrad.optim.diversity import similarity
 from proxygrad.parameterizations import spectrum
 from tests.support.networks import Small, small
@@ -27,12 +28,12 @@ def test_each_objective_gets_its_image_and_rises() -> None:
     asked = [
         Channel("conv2", 1),
         Neuron("conv2", 3),
-        Logit(2),
+        Logit("output", 2),
         Direction("conv2", (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)),
         Energy("conv2"),
-        Channel("conv2", 1) - 0.5 * Logit(2),
-        margin(2, 1),
-        -Logit(0),
+        Channel("conv2", 1) - 0.5 * Logit("output", 2),
+        Margin("output", 2, against=1),
+        -Logit("output", 0),
     ]
     outcomes = maximize(network, asked, steps=12, seed=3)
     assert [outcome.objective.layers for outcome in outcomes][:3] == [("conv2",), ("conv2",), ("output",)]
@@ -179,7 +180,7 @@ def test_a_magnitude_of_ones_own_is_kept_by_every_image(size: tuple[int, int]) -
     network, start = small(), torch.rand((3, *size), generator=torch.Generator().manual_seed(1))
     magnitude = spectrum(torch.rand((64, 3, *size), generator=torch.Generator().manual_seed(0)))
     given: dict[str, Any] = {"parameterization": "maco", "steps": 8, "step_size": 0.1, "images": 2}
-    asked = [Channel("conv2", 1), Logit(2)]
+    asked = [Channel("conv2", 1), Logit("output", 2)]
 
     def distance(outcome: Visualization) -> float:
         found, wanted = spectrum(outcome.image.unsqueeze(0)), magnitude.clone()
@@ -249,4 +250,4 @@ def test_a_lane_that_leaves_finite_numbers_is_named() -> None:
             return super().forward(x) * 1e30 * x.amax() ** 1000 * 1e30
 
     with pytest.raises(LaneError, match=r"unit=2.*step \d"):
-        maximize(Network(Overflow(), (3, 16, 16)), Logit(2), steps=20)
+        maximize(Network(Overflow(), (3, 16, 16)), Logit("output", 2), steps=20)

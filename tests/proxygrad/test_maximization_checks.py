@@ -22,7 +22,9 @@ from proxygrad.errors import (
 )
 from proxygrad.maximization import maximize
 from proxygrad.networks.network import Network
-from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, Objective
+from proxygrad.objectives.base import Objective
+from proxygrad.objectives.directions import Direction, Energy
+from proxygrad.objectives.units import Channel, Logit, Neuron
 from tests.support.networks import small
 
 UNIT = Channel("conv2", 0)
@@ -45,17 +47,21 @@ def start(*shape: int, fill: float = 0.5) -> Tensor:
         (Neuron("conv2", 0, (1.5, 0)), InvalidRequest, r"position \[1.5, 0\] .* no whole number"),  # type: ignore[arg-type]
         (Neuron("conv2", 6), UnitOutOfRange, r"unit 6 .* units 0 to 5"),
         (Neuron("fc", 4), UnitOutOfRange, r"unit 4 .* layer 'fc' has units 0 to 3"),
-        (Logit(4), UnitOutOfRange, r"unit 4 .* layer 'output' has units 0 to 3"),
-        (Logit(-1), UnitOutOfRange, r"unit -1 .* units 0 to 3"),
-        (Logit(1) - Logit(9), UnitOutOfRange, r"unit 9 .* units 0 to 3"),
+        (Logit("output", 4), UnitOutOfRange, r"unit 4 .* layer 'output' has units 0 to 3"),
+        (Logit("output", -1), UnitOutOfRange, r"unit -1 .* units 0 to 3"),
+        (Logit("output", 1) - Logit("output", 9), UnitOutOfRange, r"unit 9 .* units 0 to 3"),
         (Neuron("conv2", 0, (8, 0)), PositionOutOfRange, r"\[8, 0\] .* rows 0 to 7 and columns 0 to 7"),
         (Neuron("conv2", 0, (0, -1)), PositionOutOfRange, r"\[0, -1\] .* columns 0 to 7"),
         (Neuron("conv2", 0, (3,)), PositionOutOfRange, r"position \[3\] .* rows 0 to 7 and columns"),
         (Neuron("conv2", 0, ()), PositionOutOfRange, r"position \[\] .* rows 0 to 7 and columns"),
         (Neuron("fc", 0, (1,)), ObjectiveMismatch, r"'neuron with a position' .* 'fc' \(a vector\)"),
-        (Channel("fc", 0), ObjectiveMismatch, r"'channel' .* 'fc' \(a vector\); valid: neuron, logit"),
         (
-            Logit(0, "conv2"),
+            Channel("fc", 0),
+            ObjectiveMismatch,
+            r"'channel' .* 'fc' \(a vector\); valid: neuron, logit, margin",
+        ),
+        (
+            Logit("conv2", 0),
             ObjectiveMismatch,
             r"'logit' .* 'conv2' \(a feature_map\); valid: channel, neuron",
         ),
@@ -184,7 +190,7 @@ def test_a_start_too_small_for_the_network_is_named() -> None:
 def test_a_network_without_a_classifier_has_no_logits() -> None:
     network = Network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (3, 16, 16))
     with pytest.raises(ObjectiveMismatch, match=r"'logit' .* 'output' \(a feature_map\); valid: channel"):
-        maximize(network, Logit(0))
+        maximize(network, Logit("output", 0))
 
 
 def test_a_layer_that_does_not_depend_on_the_image_is_named() -> None:

@@ -14,9 +14,9 @@ from proxygrad.engine import checkpoint as checkpoint_module
 from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import Lane
+from proxygrad.engine.request import requested_objective
 from proxygrad.errors import CheckpointMismatch
 from proxygrad.networks.network import Network
-from proxygrad.objectives.units import from_spec
 from proxygrad.precision import Precision
 from proxygrad.spec import Spec
 from proxygrad.spec.settings import PRESETS
@@ -42,7 +42,7 @@ def begin(
     network: Network, spec: Spec, checkpoint: Checkpoint | None = None, precision: Precision = "float32"
 ) -> tuple[Group, Lane]:
     size = (spec.size_px, spec.size_px) if spec.size_px else (network.input_shape[1], network.input_shape[2])
-    lane = Lane(spec, from_spec(spec).at({spec.layer: network.layer_shape(spec.layer, size)}))
+    lane = Lane(spec, requested_objective(spec).at({spec.layer: network.layer_shape(spec.layer, size)}))
     group = Group(GroupKey.of(network, lane, size, precision))
     group.join(lane, checkpoint.states[0] if checkpoint else None)
     return group, lane
@@ -216,7 +216,7 @@ def test_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_other_shapes_are_refused_before_anything_joins() -> None:
     spec, taken = half_way()
-    lane = Lane(spec, from_spec(spec))
+    lane = Lane(spec, requested_objective(spec))
     group = Group(GroupKey.of(NETWORK, lane, (24, 24)))
     with pytest.raises(CheckpointMismatch, match=r"holds .*\(3, 16, 16\).*needs .*\(3, 24, 24\)"):
         group.join(lane, taken.states[0])

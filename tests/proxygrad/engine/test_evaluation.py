@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from proxygrad.engine.evaluation import SHIFTS, evaluate, shifted
 from proxygrad.models import Catalog
 from proxygrad.networks.network import Network
-from proxygrad.objectives.units import Channel, Energy, Logit, Neuron, Objective
+from proxygrad.objectives.base import Activations, Objective
+from proxygrad.objectives.directions import Energy
+from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
 from proxygrad.spec import Result, Spec
 from tests.support.networks import small
 
@@ -35,6 +37,12 @@ def test_the_rank_is_among_all_units_by_the_same_objective(unit: int) -> None:
         order = values.argsort(descending=True).tolist()
         found = evaluate(network, objective, IMAGE, seed=0)
         assert (found.rank, found.rank_of) == (order.index(unit) + 1, 6)
+
+
+@pytest.mark.parametrize("unit", range(4))
+def test_the_rank_of_a_margin_is_that_of_its_logit(unit: int) -> None:
+    own, plain = (evaluate(small(), kind("output", unit), IMAGE, seed=0) for kind in (Margin, Logit))
+    assert (own.rank, own.rank_of) == (plain.rank, 4)
 
 
 def test_units_that_are_equally_active_are_all_first() -> None:
@@ -193,8 +201,27 @@ def test_what_is_not_finite_is_left_out() -> None:
             logits: Tensor = self.fc(x.mean(dim=(2, 3))) / 0
             return logits
 
-    found = evaluate(Network(Infinite(), (3, 32, 20)), Logit(0), IMAGE, seed=0)
+    found = evaluate(Network(Infinite(), (3, 32, 20)), Logit("output", 0), IMAGE, seed=0)
     assert (found.class_probabilities, found.robust_activation) == (None, None)
+
+
+class Peak(Objective):
+    """An objective of one's own: the highest value of a channel of ``conv2``."""
+
+    unit = 2
+    layers = ("conv2",)
+
+    def __call__(self, activations: Activations) -> Tensor:
+        return self.per_unit(activations)[:, self.unit]
+
+    def per_unit(self, activations: Activations) -> Tensor:
+        return activations["conv2"].amax(dim=(2, 3))
+
+
+def test_an_objective_of_ones_own_has_the_rank_that_it_tells() -> None:
+    peaks = units(small(), "conv2").amax(dim=(1, 2))
+    found = evaluate(small(), Peak(), IMAGE, seed=0)
+    assert (found.rank, found.rank_of) == (1 + int((peaks > peaks[2]).sum()), len(peaks))
 
 
 def test_what_has_no_unit_has_no_rank() -> None:

@@ -9,10 +9,10 @@ from torch import Tensor
 from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import Lane
 from proxygrad.engine.rendering import first_image, is_stuck, measure
+from proxygrad.engine.request import requested_objective
 from proxygrad.errors import LaneError, NetworkError
 from proxygrad.images import start_image
 from proxygrad.networks.network import Network
-from proxygrad.objectives.units import from_spec
 from proxygrad.parameterizations import Maco
 from proxygrad.spec import Spec
 from tests.support.networks import Dead, Peak, Small, small
@@ -22,7 +22,8 @@ def lane(network: Network, **settings: object) -> Lane:
     spec = Spec.model_validate({"model": "small", "layer": "conv2", "unit": 0, "steps": 12, **settings})
     spec = spec.resolve(network.info)
     return Lane(
-        spec, from_spec(spec).at({spec.layer: network.layer_shape(spec.layer, network.input_shape[1:])})
+        spec,
+        requested_objective(spec).at({spec.layer: network.layer_shape(spec.layer, network.input_shape[1:])}),
     )
 
 

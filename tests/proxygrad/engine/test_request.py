@@ -54,6 +54,17 @@ def test_images_are_those_of_the_seeds_and_the_best_of_them_is_the_result(digits
     assert (result.baseline, result.baseline_activation) == (None, None)
 
 
+def test_a_request_for_a_margin_lifts_its_logit_above_the_others(digits: Network) -> None:
+    spec = Spec(model="digits", layer="fc", unit=3, objective="margin", steps=16)
+    with Engine() as engine:
+        rendering = engine.submit(digits, spec).result(60)
+    logits = digits.read(decode_png(rendering.png).unsqueeze(0), ["fc"])["fc"][0].tolist()
+    result = rendering.result
+    assert result.achieved_activation == pytest.approx(logits[3] - max(logits[:3] + logits[4:]), rel=1e-6)
+    assert result.achieved_activation > 0 > result.start_activation
+    assert (result.rank, result.rank_of, result.spec.objective) == (1, 10, "margin")
+
+
 def test_diversity_leads_images_away_from_each_other(digits: Network) -> None:
     def alike(diversity: float) -> float:
         spec = Spec(model="digits", layer="layer3", unit=7, steps=32, images=4, diversity=diversity)

@@ -1,21 +1,22 @@
-"""Each objective against plain indexing in float64, its completion for a shape, and their arithmetic."""
+"""Each objective of one unit against plain indexing in float64."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from inspect import signature
+from typing import get_args
 
 import pytest
 import torch
 
-from proxygrad.errors import PositionOutOfRange
-from proxygrad.objectives.units import Channel, Direction, Energy, Logit, Neuron, from_spec, margin
-from proxygrad.spec import Spec
-
-MAP = torch.arange(2 * 3 * 4 * 5, dtype=torch.float64).view(2, 3, 4, 5)
-TOKENS = torch.arange(2 * 4 * 3, dtype=torch.float64).view(2, 4, 3) - 7
-VECTOR = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
-READ = {"map": MAP, "tokens": TOKENS, "vector": VECTOR}
-SHAPES = {name: tuple(value.shape[1:]) for name, value in READ.items()}
+from proxygrad.errors import InvalidRequest, ObjectiveMismatch
+from proxygrad.objectives.base import unit_count
+from proxygrad.objectives.units import UNIT_OBJECTIVES, Channel, Logit, Margin, Neuron, UnitObjective
+from proxygrad.spec.models import OBJECTIVE_DESCRIPTIONS, OBJECTIVES, POSITIONED, ObjectiveKind
+from tests.proxygrad.objectives.arrays import MAP, READ, SHAPES, TOKENS
 
 
 def test_a_channel_is_its_mean() -> None:
@@ -34,83 +35,84 @@ def test_a_neuron_is_one_value_and_the_center_unless_told() -> None:
 
 def test_vectors_have_neurons_and_logits() -> None:
     assert Neuron("vector", 1).at(SHAPES)(READ).tolist() == [2.0, 4.0]
-    assert Logit(0, "vector")(READ).tolist() == [1.0, 3.0]
-    assert Logit(3).layers == ("output",)
+    assert Logit("vector", 0)(READ).tolist() == [1.0, 3.0]
+    assert Logit("output", 3).layers == ("output",)
+
+
+def test_a_margin_is_above_the_best_of_the_others() -> None:
+    logits = torch.tensor([[1.0, 5.0, 3.0], [4.0, -2.0, 4.0]], dtype=torch.float64)
+    read = {"fc": logits}
+    assert Margin("fc", 1)(read).tolist() == [5.0 - 3.0, -2.0 - 4.0]
+    assert Margin("fc", 0)(read).tolist() == [1.0 - 5.0, 0.0]
+    assert Margin("fc", 1, against=0)(read).tolist() == [5.0 - 1.0, -2.0 - 4.0]
+
+
+def test_equal_rivals_share_the_gradient_of_a_margin() -> None:
+    """None is preferred by its place in the layer."""
+    logits = torch.tensor([[2.0, 1.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(Margin("fc", 0)({"fc": logits}).sum(), logits)
+    assert gradient.tolist() == [[1.0, -0.5, -0.5]]
 
 
 @pytest.mark.parametrize(
     ("objective", "message"),
     [
-        (Neuron("map", 0, (4, 0)), r"position \[4, 0\] .* rows 0 to 3 and columns 0 to 4"),
-        (Neuron("map", 0, (0, 5)), r"columns 0 to 4"),
-        (Neuron("map", 0, (1,)), r"position \[1\] .* rows 0 to 3"),
-        (Neuron("tokens", 0, (4,)), r"position \[4\] .* tokens 0 to 3"),
+        (Margin("one", 0), r"unit 0 at layer 'one' \(1 unit\(s\)\) needs another unit"),
+        (Margin("vector", 1, against=1), r"unit 1 at layer 'vector' \(2 unit\(s\)\) needs another unit"),
+        (Margin("vector", 1, against=2), "unit 2 is out of range: layer 'vector' has units 0 to 1"),
     ],
 )
-def test_a_position_outside_the_layer_names_the_range(objective: Neuron, message: str) -> None:
-    with pytest.raises(PositionOutOfRange, match=message):
-        objective.at(SHAPES)
+def test_a_margin_needs_another_unit(objective: Margin, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        objective.at({"one": (1,), "vector": (2,)})
 
 
-@pytest.mark.parametrize("layer", ["map", "tokens", "vector"])
-def test_a_direction_is_the_length_along_it(layer: str) -> None:
-    values = READ[layer].movedim(1, -1) if layer == "map" else READ[layer]
-    units = values.shape[-1]
-    vector = [float(unit + 1) for unit in range(units)]
-    norm = sum(each**2 for each in vector) ** 0.5
-    rows = values.reshape(2, -1, units).tolist()
-    expected = [
-        sum(sum(v * a for v, a in zip(vector, place, strict=True)) / norm for place in image) / len(image)
-        for image in rows
-    ]
-    assert Direction(layer, tuple(vector))(READ).tolist() == pytest.approx(expected)
-    doubled = Direction(layer, tuple(2 * each for each in vector))
-    assert doubled(READ).tolist() == pytest.approx(expected)
+@pytest.mark.parametrize(
+    ("objective", "layer"),
+    [
+        *((Channel, layer) for layer in ("map", "tokens")),
+        *((Neuron, layer) for layer in ("map", "tokens", "vector")),
+        (partial(Neuron, position=(3, 4)), "map"),
+        (partial(Neuron, position=2), "tokens"),
+        (Logit, "vector"),
+        (Margin, "vector"),
+        (partial(Margin, against=1), "vector"),
+    ],
+)
+def test_per_unit_is_the_objective_of_each_unit(objective: Callable[..., UnitObjective], layer: str) -> None:
+    """The rank of a unit compares it with what a request for each other unit would maximize."""
+    found = objective(layer, 0).at(SHAPES).per_unit(READ)
+    for unit in range(unit_count(SHAPES[layer])):
+        own = replace(objective(layer, 0), unit=unit)
+        expected = torch.zeros(2) if getattr(own, "against", None) == unit else own.at(SHAPES)(READ)
+        torch.testing.assert_close(found[:, unit], expected.double(), rtol=1e-12, atol=0)
 
 
-def test_cosine_prefers_what_points_the_same_way() -> None:
-    read = {"l": torch.tensor([[3.0, 0.0], [3.0, 9.0]], dtype=torch.float64)}
-    assert Direction("l", (1.0, 0.0))(read).tolist() == [3.0, 3.0]
-    cosine = 3 / 90**0.5
-    assert Direction("l", (1.0, 0.0), "cosine")(read).tolist() == pytest.approx([3.0, 3.0 * cosine**2])
+def test_a_token_may_be_given_as_its_number() -> None:
+    assert Neuron("tokens", 1, 3).at(SHAPES) == Neuron("tokens", 1, (3,))
+    assert Neuron("tokens", 1, 3)(READ).tolist() == Neuron("tokens", 1, (3,))(READ).tolist()
 
 
-def test_a_direction_at_one_place() -> None:
-    assert Direction("map", (0.0, 0.0, 2.0), position=(1, 2))(READ).tolist() == [
-        MAP[0, 2, 1, 2],
-        MAP[1, 2, 1, 2],
-    ]
+def test_every_objective_of_a_request_has_its_class() -> None:
+    """Names, descriptions and classes are of the same objectives, each valid for some layer."""
+    names = set(get_args(ObjectiveKind))
+    assert set(UNIT_OBJECTIVES) == set(OBJECTIVE_DESCRIPTIONS) == names
+    assert {name for each in OBJECTIVES.values() for name in each} == names
+    assert {
+        name for name, made in UNIT_OBJECTIVES.items() if "position" in signature(made).parameters
+    } == POSITIONED
 
 
-def test_energy_is_the_mean_square() -> None:
-    expected = [sum(v * v for v in MAP[image].flatten().tolist()) / 60 for image in range(2)]
-    assert Energy("map")(READ).tolist() == pytest.approx(expected)
-
-
-def test_objectives_add_subtract_and_scale() -> None:
-    both = Channel("map", 1) - 0.5 * Logit(0, "vector") + Neuron("tokens", 1)
-    assert both.layers == ("map", "vector", "tokens")
-    expected = Channel("map", 1)(READ) - 0.5 * VECTOR[:, 0] + TOKENS[:, 0, 1]
-    assert torch.equal(both.at(SHAPES)(READ), expected)
-    assert torch.equal((-Logit(1, "vector"))(READ), -VECTOR[:, 1])
-    assert torch.equal(margin(1, 0, "vector")(READ), VECTOR[:, 1] - VECTOR[:, 0])
-
-
-def test_from_spec() -> None:
-    spec = Spec(model="m", layer="l", unit=3, objective="neuron", position=(1, 2))
-    assert from_spec(spec) == Neuron("l", 3, (1, 2))
-    assert from_spec(spec.model_copy(update={"objective": "channel"})) == Channel("l", 3)
-    assert from_spec(spec.model_copy(update={"objective": "logit"})) == Logit(3, "l")
-
-
-def test_a_direction_first_read_without_gradients_has_gradients_later() -> None:
-    """Its unit vector is kept between steps, also from a block that makes tensors autograd cannot save."""
-    wanted = Direction("vector", (0.25, -0.75))
-    with torch.inference_mode():
-        before = wanted(READ).tolist()
-    values = VECTOR.clone().requires_grad_()
-    found = wanted({"vector": values})
-    assert found.tolist() == before
-    (gradient,) = torch.autograd.grad(found.sum(), values)
-    length = math.hypot(0.25, 0.75)
-    assert gradient[0].tolist() == pytest.approx([0.25 / length, -0.75 / length])
+def test_a_layer_takes_what_its_kind_offers_and_no_more() -> None:
+    """What a request may name for a kind of layer is what the classes accept for its shape."""
+    shapes = {"feature_map": (3, 4, 5), "tokens": (4, 3), "vector": (3,), "logits": (3,)}
+    for kind in ("feature_map", "tokens"):
+        offered = set[str]()
+        for name, made in UNIT_OBJECTIVES.items():
+            with suppress(ObjectiveMismatch):
+                made(layer=kind, unit=1).at(shapes)
+                offered.add(name)
+        assert offered == set(OBJECTIVES[kind])
+    for kind, names in OBJECTIVES.items():
+        for name in names:
+            UNIT_OBJECTIVES[name](layer=kind, unit=1).at(shapes)

@@ -85,7 +85,7 @@ def test_a_unit_of_the_middle_and_a_logit_can_be_maximized(family: str) -> None:
     maps = [layer for layer in network.units() if math.prod(layer.grid) > 1]
     assert len(maps) >= 10
     assert network.layer("output").kind == "logits"
-    asked = [Channel(maps[len(maps) // 2].name, 1), Logit(2)]
+    asked = [Channel(maps[len(maps) // 2].name, 1), Logit("output", 2)]
     for outcome in maximize(network, asked, steps=3):
         assert len(outcome.curve) == 4
         assert all(map(math.isfinite, (*outcome.curve, outcome.achieved_activation)))

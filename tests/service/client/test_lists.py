@@ -16,7 +16,7 @@ def test_models_and_layers(client: Any) -> None:
     assert {model.name: model.ready for model in client.models()} == {"broken": False, "digits": True}
     assert client.model("digits").layer_count == 3
     assert [layer.units for layer in client.layers("digits")] == [32, 64, 10]
-    assert client.layer("digits", "fc").objectives == ("logit", "neuron")
+    assert client.layer("digits", "fc").objectives == ("logit", "neuron", "margin")
     with pytest.raises(NotFound, match="layer3"):
         client.layer("digits", "layer 3")
 

@@ -1,121 +1,15 @@
-"""What is asked and what came out: plain data that HTTP, queue and engine share.
-
-`Spec` is the only definition of a request. `ModelInfo` is what a process that serves a model says
-about it; with it a `Spec` is checked and completed without the network at hand (`Spec.resolve`).
-`Result` is what came out. This module needs pydantic and nothing else: the gateway runs without torch.
-"""
+"""The result of a visualization: what was measured of each image, and how it was made."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
-from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange
-from proxygrad.spec.models import OBJECTIVES, Frozen, LayerInfo, LayerKind, ModelInfo, ObjectiveKind, Stage
-from proxygrad.spec.visualization import VisualizationTemplate
-
-__all__ = [
-    "OBJECTIVES",
-    "BaselineResult",
-    "ClassProbability",
-    "ImageResult",
-    "LayerInfo",
-    "LayerKind",
-    "Measured",
-    "ModelInfo",
-    "ObjectiveKind",
-    "Result",
-    "RobustActivation",
-    "Role",
-    "Spec",
-    "Stage",
-    "StoredSpec",
-    "VisualizationTemplate",
-]
+from proxygrad.spec.base import Tolerant
+from proxygrad.spec.visualization import StoredSpec
 
 Role = Literal["proxygrad", "baseline"]
-
-
-class Spec(VisualizationTemplate):
-    """The question: what does this unit of this model respond to, and how is the image to be made?
-
-    The smallest one names model, layer and unit; everything else has a default. What is `None` is
-    filled in by `resolve` from the model. What changes the picture belongs to the id.
-    """
-
-    unit: int = Field(
-        ge=0, description="Channel of a feature map, or index in a vector, from 0.", examples=[7]
-    )
-
-    def resolve(self, model: ModelInfo) -> Spec:
-        """Check this question against `model` and fill in what depends on it.
-
-        Raises `UnknownLayer`, `UnitOutOfRange`, `ObjectiveMismatch` or `PositionOutOfRange`.
-        A position is checked here only at the model's own size, where the layer's shape is known.
-        """
-        layer = model.layer(self.layer)
-        if self.unit >= layer.units:
-            raise UnitOutOfRange(self.unit, layer.units, layer.name)
-        choices = OBJECTIVES[layer.kind]
-        objective = self.objective or choices[0]
-        if objective not in choices:
-            raise ObjectiveMismatch(objective, layer.name, layer.kind, choices)
-        if self.position is not None:
-            self._check_position(self.position, objective, layer, model)
-        _, height, width = model.input_shape
-        size_px = self.size_px or (height if height == width else None)
-        return self.completed().model_copy(update={"objective": objective, "size_px": size_px})
-
-    def _check_position(
-        self, position: tuple[int, ...], objective: ObjectiveKind, layer: LayerInfo, model: ModelInfo
-    ) -> None:
-        if objective != "neuron" or not layer.grid:
-            raise ObjectiveMismatch(
-                f"{objective} with a position", layer.name, layer.kind, OBJECTIVES[layer.kind]
-            )
-        own_size = self.size_px in (None, model.input_shape[1])
-        outside = own_size and any(at >= side for at, side in zip(position, layer.grid, strict=False))
-        if outside or len(position) != len(layer.grid):
-            raise PositionOutOfRange(position, layer.grid, layer.name)
-
-    def cost(self, model: ModelInfo) -> float:
-        """What answering costs, by which turns in the queue are shared, in megapixel steps.
-
-        steps x height x width x `lanes` / 10^6: 128 steps of one image of 224 x 224 pixels cost 6.4. The
-        network is left out: which of two jobs of one model costs more is exact, of different models a guess.
-        """
-        _, height, width = model.input_shape
-        pixels = self.size_px**2 if self.size_px else height * width
-        return self.completed().steps * pixels * self.lanes / 1e6
-
-    def identity(self, model: ModelInfo) -> str:
-        """The id of the answer: 32 hex digits over the resolved question, the weights and the method.
-
-        The same question about the same weights has the same id, on any machine.
-        """
-        return self.resolve(model).resolved_identity(model)
-
-    def resolved_identity(self, model: ModelInfo) -> str:
-        """`identity` of a question that `resolve` returned."""
-        content = {
-            "spec": self.canonical(),
-            "digest": model.digest,
-            "engine_version": model.engine_version,
-        }
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
-
-
-class Tolerant(Frozen):
-    """What is read back where a newer version may have written it: what it says more is left out.
-
-    The schema stays as exact as that of the others.
-    """
-
-    model_config = ConfigDict(extra="ignore", json_schema_extra={"additionalProperties": False})
 
 
 class RobustActivation(Tolerant):
@@ -126,7 +20,7 @@ class RobustActivation(Tolerant):
 
 
 class ClassProbability(Tolerant):
-    """One class, as the model sees it in the delivered image."""
+    """The probability that the model gives to one class on the delivered image."""
 
     index: int = Field(description="Number of its logit, from 0.")
     name: str | None = Field(default=None, description="Its name, where known.")
@@ -134,7 +28,7 @@ class ClassProbability(Tolerant):
 
 
 class Measured(Tolerant):
-    """What is measured of one image. The unit's activation is in its own scale throughout."""
+    """The measurements of one image. The unit's activation is in its own scale throughout."""
 
     achieved_activation: float = Field(
         description="The unit's activation on the delivered image: the PNG decoded again, the original "
@@ -173,7 +67,7 @@ class Measured(Tolerant):
 
 
 class ImageResult(Measured):
-    """One of the images: where it came from, and what is measured of it."""
+    """One of several images: its role, its seed and its measurements."""
 
     role: Role = Field(
         description="`proxygrad`: made as was asked; `baseline`: by plain activation maximization, beside it."
@@ -182,7 +76,7 @@ class ImageResult(Measured):
 
 
 class BaselineResult(Tolerant):
-    """Plain activation maximization from the same starts: the best of its images."""
+    """The best image of plain activation maximization from the same starts."""
 
     image: int = Field(description="Its number among `images`, from 0.")
     achieved_activation: float = Field(description="The unit's activation on that image.")
@@ -190,21 +84,10 @@ class BaselineResult(Tolerant):
     stuck: bool = Field(description="True when plain ascent got nowhere.")
 
 
-def _known(given: object) -> object:
-    """A stored question without the fields that only a newer version knows."""
-    if not isinstance(given, dict):
-        return given
-    return {name: value for name, value in given.items() if name in Spec.model_fields}
-
-
-#: A question as it is read back from where a newer version may have written it.
-StoredSpec = Annotated[Spec, BeforeValidator(_known)]
-
-
 class Result(Measured):
-    """What came out. Every value is of what was done, none is repeated from the request.
+    """The result of a visualization. Every value is of what was done; none is repeated from the request.
 
-    Of several images, what is measured is that of the one with the highest achieved activation, `best`.
+    Of several images, the measurements are those of the one with the highest achieved activation, `best`.
     """
 
     spec: StoredSpec = Field(description="The settings as used, with nothing left to default.")
@@ -239,7 +122,7 @@ class Result(Measured):
     steps_per_s: float = Field(description="Gradient steps a second, each of all images at once.")
 
     def of(self, images: tuple[ImageResult, ...]) -> Result:
-        """The same of these images: the best of them, and of the plain ones, is found anew."""
+        """The result with these images, and the best of each role found anew."""
         best, plain = (_highest(images, role) for role in ("proxygrad", "baseline"))
         baseline = None
         if plain is not None:
@@ -262,7 +145,7 @@ class Result(Measured):
         )
 
     def image(self, number: int) -> ImageResult:
-        """What is measured of one image, also where there is but one."""
+        """The measurements of one image, also where there is only one."""
         if self.images:
             return self.images[number]
         values = {name: getattr(self, name) for name in Measured.model_fields}

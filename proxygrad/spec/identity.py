@@ -1,0 +1,41 @@
+"""The canonical form of a request, and the id of its result: a hash of request, weights and method.
+
+The same request for the same weights has the same id on any machine. Links, the store and Redis name a result
+by it, so a change here gives every result another id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from proxygrad.spec.models import ModelInfo
+
+#: Fields that requests did not always have. At their default they are no part of the id, so that requests
+#: from before keep theirs.
+LATER_FIELDS = ("images", "diversity", "compare")
+#: Fields that the others spell out.
+DERIVED_FIELDS = ("preset",)
+
+
+def canonical(request: BaseModel) -> dict[str, Any]:
+    """What a completed request asks for, as JSON has it: without the preset, whose values stand in the other
+    fields, and without `LATER_FIELDS` that are not used.
+    """
+    fields = type(request).model_fields
+    unused = {name for name in LATER_FIELDS if getattr(request, name) == fields[name].default}
+    return request.model_dump(mode="json", exclude={*DERIVED_FIELDS, *unused})
+
+
+def identity(resolved: BaseModel, model: ModelInfo) -> str:
+    """The id of the result of a resolved request: 32 hex digits, of a SHA-256."""
+    content = {
+        "spec": canonical(resolved),
+        "digest": model.digest,
+        "engine_version": model.engine_version,
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
