@@ -1,5 +1,17 @@
 """ProxyGrad: see what a unit of a network responds to.
 
+::
+
+    import proxygrad as pg
+
+    network = pg.load("digits")
+    images = pg.maximize(network, [f"fc:{unit}" for unit in range(10)])
+    pg.grid(images).save("digits.png")
+
+    with pg.surrogate(slope=0.05):  # the method alone, in a loop of one's own
+        loss = model(x)[0, 3]
+    loss.backward()
+
 Public names are imported on first use, so that ``import proxygrad`` stays light and the parts without
 torch (`proxygrad.spec`, `proxygrad.errors`) can be used where torch is not installed.
 """
@@ -12,13 +24,16 @@ from typing import TYPE_CHECKING, Any
 from proxygrad.version import __version__
 
 if TYPE_CHECKING:
+    from proxygrad.backward.surrogate import surrogate
     from proxygrad.engine.checkpoint import Checkpoint
     from proxygrad.engine.engine import Engine
     from proxygrad.engine.future import RenderFuture
     from proxygrad.engine.rendering import Rendering
-    from proxygrad.images import tile
-    from proxygrad.maximization import Visualization, maximize
+    from proxygrad.images import grid
+    from proxygrad.maximization.ascent import maximize
+    from proxygrad.maximization.visualization import Visualization, VisualizationList
     from proxygrad.models.catalog import Catalog
+    from proxygrad.models.loading import load
     from proxygrad.networks.network import Network
     from proxygrad.objectives.base import Objective
     from proxygrad.objectives.directions import Direction, Energy
@@ -28,7 +43,9 @@ if TYPE_CHECKING:
     from proxygrad.spec.robustness import Robustness
     from proxygrad.spec.settings import AscentSettings
 
+#: Where each public name is defined.
 _HOMES = {
+    "AscentSettings": "spec.settings",
     "Catalog": "models.catalog",
     "Channel": "objectives.units",
     "Checkpoint": "engine.checkpoint",
@@ -40,16 +57,18 @@ _HOMES = {
     "Network": "networks.network",
     "Neuron": "objectives.units",
     "Objective": "objectives.base",
-    "Visualization": "maximization",
+    "RenderFuture": "engine.future",
     "Rendering": "engine.rendering",
     "Result": "spec",
     "Robustness": "spec.robustness",
-    "AscentSettings": "spec.settings",
     "Spec": "spec",
-    "RenderFuture": "engine.future",
-    "maximize": "maximization",
+    "Visualization": "maximization.visualization",
+    "VisualizationList": "maximization.visualization",
+    "grid": "images",
+    "load": "models.loading",
+    "maximize": "maximization.ascent",
     "spectrum": "parameterizations",
-    "tile": "images",
+    "surrogate": "backward.surrogate",
 }
 
 __all__ = [
@@ -71,10 +90,13 @@ __all__ = [
     "Robustness",
     "Spec",
     "Visualization",
+    "VisualizationList",
     "__version__",
+    "grid",
+    "load",
     "maximize",
     "spectrum",
-    "tile",
+    "surrogate",
 ]
 
 
@@ -84,3 +106,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
