@@ -2,8 +2,8 @@
 
     python examples/own_network.py
 
-Nothing is traced and nothing is rewritten; the module itself stays as it is. Prints the layers, then makes one
-image for each of three objectives and writes them into the current directory.
+Nothing is traced and nothing is rewritten; the module itself stays as it is. Prints the layers, then makes
+one image for each of three objectives and writes them into the current directory.
 """
 
 from __future__ import annotations
