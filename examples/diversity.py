@@ -14,7 +14,7 @@ import proxygrad as pg
 
 def main(output: Path = Path("diversity.png"), steps: int = 128) -> None:
     network = pg.load("digits")
-    rows = []
+    rows: list[pg.Visualization] = []
     for diversity in (0.0, 0.5):
         images = pg.maximize(network, "layer2:9", images=4, diversity=diversity, steps=steps)
         activations = ", ".join(f"{image.activation:.2f}" for image in images)

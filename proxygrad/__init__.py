@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     from proxygrad.objectives.base import Objective
     from proxygrad.objectives.directions import Direction, Energy
     from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
-    from proxygrad.parameterizations import spectrum
+    from proxygrad.optim.update_rules import StepContext, UpdateRule
+    from proxygrad.parameterizations import Parameterization, spectrum
     from proxygrad.spec import Result, Spec
     from proxygrad.spec.robustness import Robustness
     from proxygrad.spec.settings import AscentSettings
+    from proxygrad.transforms import Transform
 
 #: Where each public name is defined.
 _HOMES = {
@@ -57,11 +59,15 @@ _HOMES = {
     "Network": "networks.network",
     "Neuron": "objectives.units",
     "Objective": "objectives.base",
+    "Parameterization": "parameterizations",
     "RenderFuture": "engine.future",
     "Rendering": "engine.rendering",
     "Result": "spec",
     "Robustness": "spec.robustness",
     "Spec": "spec",
+    "StepContext": "optim.update_rules",
+    "Transform": "transforms",
+    "UpdateRule": "optim.update_rules",
     "Visualization": "maximization.visualization",
     "VisualizationList": "maximization.visualization",
     "grid": "images",
@@ -84,11 +90,15 @@ __all__ = [
     "Network",
     "Neuron",
     "Objective",
+    "Parameterization",
     "RenderFuture",
     "Rendering",
     "Result",
     "Robustness",
     "Spec",
+    "StepContext",
+    "Transform",
+    "UpdateRule",
     "Visualization",
     "VisualizationList",
     "__version__",

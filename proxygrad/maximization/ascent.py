@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -12,18 +13,18 @@ from torch import Tensor, nn
 
 from proxygrad.engine.capacity import DEFAULT_MAX_LANES
 from proxygrad.engine.group import Group, GroupKey
-from proxygrad.engine.lane import DiversityGroup, Lane
+from proxygrad.engine.lane import DiversityGroup, Lane, MethodOverrides
 from proxygrad.engine.rendering import first_image, is_stuck, measure
-from proxygrad.errors import InvalidRequest, ProxyGradError
+from proxygrad.errors import InvalidRequest
 from proxygrad.maximization.arguments import (
     check_diversity,
-    check_magnitude,
     check_start,
     seeds_of,
     settings_of,
     slopes_of,
     starts_of,
 )
+from proxygrad.maximization.own_parts import OwnParts, ParameterizationLike, UpdateLike, split_parts
 from proxygrad.maximization.parsing import ObjectiveLike, as_objectives, is_single
 from proxygrad.maximization.progress import OnStep, progress_bar
 from proxygrad.maximization.visualization import Visualization, VisualizationList
@@ -33,6 +34,7 @@ from proxygrad.objectives.base import Objective
 from proxygrad.parameterizations import Maco
 from proxygrad.precision import Precision
 from proxygrad.spec.settings import AscentSettings
+from proxygrad.transforms import Transform
 
 Start = Tensor | np.ndarray[Any, Any]
 
@@ -46,6 +48,9 @@ def maximize(
     images: Literal[1] = 1,
     seed: int = 0,
     start: Start | None = None,
+    parameterization: ParameterizationLike | None = None,
+    update: UpdateLike | None = None,
+    transform: Transform | None = None,
     magnitude: Tensor | None = None,
     progress: bool | None = None,
     on_step: OnStep | None = None,
@@ -65,6 +70,9 @@ def maximize(
     seed: int | Sequence[int] = 0,
     diversity: float = 0.0,
     start: Start | Sequence[Start] | None = None,
+    parameterization: ParameterizationLike | None = None,
+    update: UpdateLike | None = None,
+    transform: Transform | None = None,
     magnitude: Tensor | None = None,
     progress: bool | None = None,
     on_step: OnStep | None = None,
@@ -83,6 +91,9 @@ def maximize(  # noqa: PLR0913, each of them named
     seed: int | Sequence[int] = 0,
     diversity: float = 0.0,
     start: Start | Sequence[Start] | None = None,
+    parameterization: ParameterizationLike | None = None,
+    update: UpdateLike | None = None,
+    transform: Transform | None = None,
     magnitude: Tensor | None = None,
     progress: bool | None = None,
     on_step: OnStep | None = None,
@@ -105,13 +116,18 @@ def maximize(  # noqa: PLR0913, each of them named
         diversity: leads the images of one objective away from each other; 0.5 shows.
         start: an image ``(C, H, W)`` in [0, 1] to begin with, a tensor or an array, instead of noise; or one
             for each objective. Its size is kept: leave ``size_px`` out.
+        parameterization: ``"fourier"``, ``"pixels"``, ``"maco"``, or one of your own: a `Parameterization`
+            for images of this shape, or a class or function that makes one of ``(shape, device)``.
+        update: ``"normalized"``, ``"sgd"``, ``"adam"``, or an `UpdateRule` of your own.
+        transform: what each step sees in place of the image, a `Transform` of your own; it replaces
+            ``robustness``.
         magnitude: for ``parameterization="maco"``, the Fourier magnitude ``(C, H, W // 2 + 1)`` of all images
             (`proxygrad.spectrum`); only its shape over frequencies counts. Default 1/f.
         progress: True shows a progress bar, False none; by default a terminal and a notebook show one.
         on_step: called as ``on_step(done, total)`` after each step, with the steps of all images.
         max_lanes: how many images are stepped at once.
         precision: what the steps compute in (`proxygrad.precision.chosen`); what is reported is float32.
-        **settings: the fields of `AscentSettings`: ``preset``, ``steps``, ``parameterization``, …
+        **settings: the other fields of `AscentSettings`: ``preset``, ``steps``, ``step_size``, ``size_px``, …
 
     Raises:
         InvalidRequest: the network has no such layer, unit or position, or an argument is out of its limits.
@@ -125,22 +141,20 @@ def maximize(  # noqa: PLR0913, each of them named
     """
     network = _network(network)
     asked = as_objectives(objectives, network)
-    slopes, starts = slopes_of(slope, len(asked)), starts_of(start, len(asked))
     if max_lanes < 1:
         raise InvalidRequest(f"max_lanes {max_lanes} must be at least 1")
-    seeds = seeds_of(seed, images)
+    named, own = split_parts(parameterization, update)
+    chosen = [_settings({**settings, **named}, each) for each in slopes_of(slope, len(asked))]
+    starts, seeds = starts_of(start, len(asked)), seeds_of(seed, images)
     check_diversity(diversity, len(seeds))
-    chosen = [_settings(settings, own) for own in slopes]
-    for own, image in zip(chosen, starts, strict=True):
-        if image is not None:
-            check_start(image, network.input_shape, own)
     lanes = [
         lane
-        for objective, own, image in zip(asked, chosen, starts, strict=True)
-        for lane in _lanes(network, objective, own, seeds, diversity, image)
+        for objective, each, image in zip(asked, chosen, starts, strict=True)
+        for lane in _lanes(network, objective, each, seeds, diversity, image)
     ]
-    if magnitude is not None:
-        _share_magnitude(network, lanes, magnitude)
+    own = replace(own, transform=transform, magnitude=magnitude)
+    if not own.empty:
+        _give(own, network, lanes)
     total = sum(lane.settings.steps for lane in lanes)
     with progress_bar(progress, len(lanes), total, on_step) as moved:
         _run(network, lanes, moved, max_lanes, precision)
@@ -180,6 +194,8 @@ def _lanes(
     start: Tensor | None,
 ) -> list[Lane]:
     """One lane for each seed."""
+    if start is not None:
+        check_start(start, network.input_shape, settings)
     size = _size(network, settings, start)
     completed = objective.at({layer: network.layer_shape(layer, size) for layer in objective.layers})
     family = DiversityGroup(diversity) if diversity > 0 else None
@@ -197,16 +213,15 @@ def _size(network: Network, settings: AscentSettings, start: Tensor | None) -> t
     return (settings.size_px, settings.size_px) if settings.size_px else (height, width)
 
 
-def _share_magnitude(network: Network, lanes: Sequence[Lane], magnitude: Any) -> None:
-    """Lanes of one size get one parameterization, or they could not be stepped together."""
-    made = dict[tuple[int, int], Maco]()
+def _give(own: OwnParts, network: Network, lanes: Sequence[Lane]) -> None:
+    """Give own parts to all lanes: one instance for each image size, since lanes of a batch share it."""
+    made = dict[tuple[int, int], MethodOverrides]()
     for lane in lanes:
         size = _size(network, lane.settings, lane.start)
         if size not in made:
             shape = (network.input_shape[0], *size)
-            check_magnitude(magnitude, shape, lane.settings.parameterization)
-            made[size] = Maco(shape, network.device, magnitude.detach().cpu())
-        lane.maco = made[size]
+            made[size] = own.overrides(shape, lane.settings.parameterization, network.device)
+        lane.overrides = made[size]
 
 
 def _run(
@@ -221,11 +236,13 @@ def _run(
     total = sum(lane.settings.steps for lane in lanes)
     while waiting or groups:
         kin: DiversityGroup | None = None  # of one diversity group all join at the same step
-        while waiting and (_running(groups) < max_lanes or (kin is not None and waiting[0].family is kin)):
+        while waiting and (
+            _running(groups) < max_lanes or (kin is not None and waiting[0].diversity_group is kin)
+        ):
             lane = waiting.pop(0)
             key = GroupKey.of(network, lane, _size(network, lane.settings, lane.start), precision)
             groups.setdefault(key, Group(key)).join(lane)
-            kin = lane.family
+            kin = lane.diversity_group
         for group in list(groups.values()):
             group.step()
             if not group.lanes:
@@ -238,14 +255,11 @@ def _running(groups: dict[GroupKey, Group]) -> int:
 
 
 def _visualization(network: Network, lane: Lane) -> Visualization:
-    if lane.error is not None:
-        raise lane.error
-    if lane.image is None:
-        raise ProxyGradError("a lane that ended without an error has an image")
-    achieved = measure(network, lane.objective, lane.image)
+    image, own = lane.finished_image, lane.overrides.parameterization
+    achieved = measure(network, lane.objective, image)
     start = measure(network, lane.objective, first_image(network, lane))
     return Visualization(
-        image=lane.image.to("cpu", torch.float32),
+        image=image.to("cpu", torch.float32),
         activation=achieved,
         start_activation=start,
         curve=tuple(lane.curve),
@@ -253,5 +267,5 @@ def _visualization(network: Network, lane: Lane) -> Visualization:
         objective=lane.objective,
         settings=lane.settings,
         dtype=lane.dtype,
-        magnitude=None if lane.maco is None else lane.maco.magnitude.cpu(),
+        magnitude=own.magnitude.cpu() if isinstance(own, Maco) else None,
     )

@@ -14,8 +14,9 @@ from proxygrad.maximization.visualization import Visualization, VisualizationLis
 from proxygrad.networks.network import Network
 from proxygrad.objectives.directions import Direction, Energy
 from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
-from proxygrad.optim.diversity import similarity
+from proxygrad.optim.regularizers import similarity
 from proxygrad.parameterizations import spectrum
+from proxygrad.spec.settings import ParameterizationName, UpdateName
 from tests.support.networks import Small, small
 
 
@@ -49,7 +50,9 @@ def test_each_objective_gets_its_image_and_rises() -> None:
 
 @pytest.mark.parametrize("parameterization", ["pixels", "fourier", "maco"])
 @pytest.mark.parametrize("update", ["normalized", "sgd", "adam"])
-def test_every_parameterization_rises_with_every_update(parameterization: str, update: str) -> None:
+def test_every_parameterization_rises_with_every_update(
+    parameterization: ParameterizationName, update: UpdateName
+) -> None:
     outcome = maximize(
         small(),
         Channel("conv2", 1),
@@ -206,9 +209,9 @@ def test_a_magnitude_of_ones_own_is_kept_by_every_image(size: tuple[int, int]) -
 @pytest.mark.parametrize(("name", "amount"), [("total_variation", 1.0), ("l2", 5.0), ("blur_px", 1.0)])
 def test_regularizers_do_what_they_are_for(name: str, amount: float) -> None:
     network = small()
-    given: dict[str, Any] = {"preset": "max", "steps": 16}
-    without = maximize(network, Channel("conv2", 1), **given).image
-    with_it = maximize(network, Channel("conv2", 1), **given, **{name: amount}).image
+    weights: dict[str, Any] = {name: amount}
+    without = maximize(network, Channel("conv2", 1), preset="max", steps=16).image
+    with_it = maximize(network, Channel("conv2", 1), preset="max", steps=16, **weights).image
 
     def roughness(image: Tensor) -> float:
         return float((image[:, 1:] - image[:, :-1]).abs().mean())
