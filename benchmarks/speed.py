@@ -186,8 +186,8 @@ def race(arguments: argparse.Namespace) -> None:
             count *= 2
             fresh = Network(module, (3, SIDE_PX, SIDE_PX), *NORMALIZATION)  # preparing it counts
             began = time.perf_counter()
-            (outcome,) = maximize(fresh, objective, steps=count, preset=arguments.preset)
-            ours_s, achieved = time.perf_counter() - began, outcome.achieved_activation
+            outcome = maximize(fresh, objective, steps=count, preset=arguments.preset)
+            ours_s, achieved = time.perf_counter() - began, outcome.activation
         print(
             f"{channel:>7} {theirs_s:>9.1f} {theirs:>9.3f} {ours_s:>8.2f} {count:>6} {achieved:>9.3f} "
             f"{theirs_s / ours_s:>5.0f}x",

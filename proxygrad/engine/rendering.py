@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -38,6 +39,42 @@ class Rendering:
     def png(self) -> bytes:
         """The best image."""
         return self.images[self.result.best]
+
+    @property
+    def activation(self) -> float:
+        """Of the best image, as decoded from its PNG: `Result.achieved_activation`."""
+        return self.result.achieved_activation
+
+    @property
+    def start_activation(self) -> float:
+        """Of the image that the best one started from."""
+        return self.result.start_activation
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """The activation before each step and after the last one, as the steps saw it."""
+        return self.result.curve
+
+    @property
+    def stuck(self) -> bool:
+        """Whether ascent got nowhere (`is_stuck`)."""
+        return self.result.stuck
+
+    def save(self, path: str | Path) -> None:
+        """Write the PNG of the best image."""
+        Path(path).write_bytes(self.png)
+
+    def __repr__(self) -> str:
+        spec, found = self.result.spec, self.result
+        stuck = ", stuck" if found.stuck else ""
+        return (
+            f"Rendering('{spec.layer}:{spec.unit}', activation {found.start_activation:.4g} → "
+            f"{found.achieved_activation:.4g}{stuck}, {found.width_px}x{found.height_px} px)"
+        )
+
+    def _repr_png_(self) -> bytes:
+        """For IPython: the best image."""
+        return self.png
 
 
 def measure(network: Network, objective: Objective, image: Tensor) -> float:

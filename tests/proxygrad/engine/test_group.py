@@ -19,7 +19,9 @@ from tests.support.networks import Dead, Peak, Small, small
 
 
 def lane(network: Network, **settings: object) -> Lane:
-    spec = Spec.model_validate({"model": "small", "layer": "conv2", "unit": 0, "steps": 12, **settings})
+    spec = Spec.model_validate(
+        {"model": "small", "layer": "conv2", "unit": 0, "preset": "max", "steps": 12, **settings}
+    )
     spec = spec.resolve(network.info)
     return Lane(
         spec,
