@@ -190,9 +190,9 @@ async def _own(batch_id: str, gateway: Gateway, what: str) -> batches.Batch:
 
 def _ask(
     gateway: Gateway, question: ResolvedBatch, asked: BatchRequest
-) -> tuple[batches.Batch, batches.Asked]:
+) -> tuple[batches.Batch, batches.Novelty]:
     caller = gateway.caller.name
-    return gateway.batches.ask(question, asked, caller=caller, limits=gateway.limits)
+    return gateway.batches.submit(question, asked, caller=caller, limits=gateway.limits)
 
 
 def _check_size(question: ResolvedBatch, gateway: Gateway) -> None:

@@ -13,8 +13,8 @@ from service.backend.gateway import Gateway, GatewayDep
 from service.problems import ProblemError, problem_responses
 from service.schemas.pagination import PageLinks
 from service.web.pagination import DEFAULT_LIMIT, MOST_LOOKED_AT, Cursor, Limit, cursor_of, entry_of, only
-from workers.queue import deliveries
-from workers.queue.deliveries import DeliveryState
+from workers import webhooks
+from workers.webhooks import DeliveryState
 
 router = APIRouter(prefix="/v1/webhooks/deliveries", tags=["webhooks"])
 
@@ -56,7 +56,7 @@ class Delivery(BaseModel):
     links: DeliveryLinks = Field(description="Where to go on.")
 
     @classmethod
-    def of(cls, kept: deliveries.Delivery) -> Self:
+    def of(cls, kept: webhooks.Delivery) -> Self:
         """As it is shown."""
         kind = "batches" if kept.kind == "batch" else "visualizations"
         path = f"{router.prefix}/{kept.id}"
@@ -103,7 +103,7 @@ async def list_webhook_deliveries(
     last = None if cursor is None else entry_of(cursor)
     subjects = {("visualization", each) for each in visualization} | {("batch", each) for each in batch}
 
-    def fits(delivery: deliveries.Delivery) -> bool:
+    def fits(delivery: webhooks.Delivery) -> bool:
         return (not state or delivery.state in state) and (
             not subjects or (delivery.kind, delivery.subject) in subjects
         )
@@ -145,7 +145,7 @@ async def retry_webhook_delivery(
     return Delivery.of(await _own(delivery_id, gateway))
 
 
-async def _own(delivery_id: str, gateway: Gateway) -> deliveries.Delivery:
+async def _own(delivery_id: str, gateway: Gateway) -> webhooks.Delivery:
     """The delivery of that id; refuses with `unknown_delivery`, also where it is another caller's."""
     found = await gateway.call(gateway.deliveries.fetch, delivery_id)
     if found is None or not (gateway.caller.operates or found.caller == gateway.caller.name):

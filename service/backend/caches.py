@@ -6,7 +6,7 @@ from service.schemas.visualizations import visualization
 from workers.jobs.repository import Job
 from workers.latest import Latest
 
-#: Answers that are kept, those sent last; one takes 4 to 60 KB. As many as `workers.jobs.looks` keeps.
+#: Answers that are kept, those sent last; one takes 4 to 60 KB. As many as `workers.jobs.queries` keeps.
 MOST_KEPT = 256
 
 

@@ -21,7 +21,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from workers.jobs.repository import Event, events_channel
+from workers.broker.keys import events_key
+from workers.jobs.repository import Event
 
 #: Something may have been missed: read the stream.
 MISSED: Literal["gap"] = "gap"
@@ -117,7 +118,7 @@ class EventSubscriber:
 
     async def follow(self, job_id: str, kinds: Collection[str]) -> Subscription:
         """A mailbox that hears of everything from now on. Raises `RedisError`."""
-        mailbox, name = Subscription(self, job_id, kinds), events_channel(job_id).encode()
+        mailbox, name = Subscription(self, job_id, kinds), events_key(job_id).encode()
         channel = self._channels.setdefault(name, _Channel())
         channel.mailboxes.add(mailbox)
         self._changed.set()
@@ -134,7 +135,7 @@ class EventSubscriber:
 
     def leave(self, mailbox: Subscription) -> None:
         """Take a mailbox away, and with the last its channel."""
-        name = events_channel(mailbox.job_id).encode()
+        name = events_key(mailbox.job_id).encode()
         channel = self._channels.get(name)
         if channel is None or mailbox not in channel.mailboxes:
             return

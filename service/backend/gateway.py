@@ -26,7 +26,7 @@ from service.api.ids import ID_PATTERN
 from service.api.queries import check_names
 from service.auth.callers import ANYBODY, STATE, Caller
 from service.backend.caches import ResponseCache
-from service.backend.coalescing import Coalescer, one_by_one, run_async
+from service.backend.coalescing import Coalescer, one_by_one
 from service.backend.event_hub import EventHub
 from service.backend.idempotency import Idempotency
 from service.backend.long_polling import Heard, until_ended
@@ -38,13 +38,13 @@ from service.settings import Settings
 from service.web.json_body import RequestCache
 from service.webhooks.urls import AllowedHosts
 from workers.batches.repository import Batches
-from workers.broker.pipeline import Operation, RedisCommand, execute_together
+from workers.broker.pipeline import Operation, RedisCommand, execute_together, run_async
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 from workers.fleet.statistics import FleetStatisticsReader
 from workers.jobs.repository import Event, Job, Jobs, Limits, Requester, Submission
-from workers.queue.deliveries import Deliveries
 from workers.storage.store import Store
+from workers.webhooks import Deliveries
 
 JOB_ID = re.compile(ID_PATTERN)
 
@@ -145,7 +145,7 @@ class Gateway:
         bound = copy.copy(self)
         bound.caller = caller
         if job_id is not None and not caller.operates:
-            bound.asked = await self.send(self.jobs.asking(job_id, caller.name))
+            bound.asked = await self.send(self.jobs.requester(job_id, caller.name))
             if bound.asked is None and not caller.sees_all:
                 raise _unknown(job_id)
         return bound
@@ -157,7 +157,7 @@ class Gateway:
 
     async def submit(self, submission: Submission) -> Job:
         """The job for what was asked, new or known; see `Jobs.submit`."""
-        return (await self.take(self.jobs.submitting(submission, self.limits)))[0]
+        return (await self.take(self.jobs.submit(submission, self.limits)))[0]
 
     def retry(self, job_id: str) -> Job | None:
         """The job, queued again where it had failed or was canceled; None when Redis has none. Blocks."""
@@ -172,7 +172,7 @@ class Gateway:
         job = self.jobs.fetch(job_id)
         if job is None or self.caller.operates:
             return job
-        self.asked = self.jobs.asked(job_id, self.caller.name)
+        self.asked = self.jobs.requester(job_id, self.caller.name)(self.redis)
         return None if self.asked is None else self._as_seen(job)
 
     def cancel(self, job_id: str) -> Job | None:
@@ -181,7 +181,7 @@ class Gateway:
         if self.caller.operates:
             return self.jobs.cancel(job_id)
         job = self.jobs.cancel(job_id, caller=self.caller.name)
-        self.asked = self.jobs.asked(job_id, self.caller.name)
+        self.asked = self.jobs.requester(job_id, self.caller.name)(self.redis)
         return None if job is None else self._as_seen(job)
 
     def forget(self, job_id: str) -> bool:
@@ -225,7 +225,7 @@ class Gateway:
 
     async def job(self, job_id: str) -> Job:
         """The job of that id; refuses with `unknown_visualization`. Its answer stays for an hour."""
-        job = await self.take(self.jobs.looking(job_id))
+        job = await self.take(self.jobs.look(job_id))
         if job is None:
             raise _unknown(job_id)
         return self._as_seen(job)
@@ -245,7 +245,7 @@ class Gateway:
 
         async def look(heard: Heard) -> Job:
             if isinstance(heard, Event) and heard.kind == "withdrawn" and heard.data == self.caller.name:
-                self.asked = await self.send(self.jobs.asking(job_id, self.caller.name))
+                self.asked = await self.send(self.jobs.requester(job_id, self.caller.name))
             return await self.job(job_id)
 
         kinds = {"state", "withdrawn"}
@@ -258,7 +258,7 @@ class Gateway:
     def followed(self, job_id: str, after: str | None) -> tuple[Job | None, str, list[Event]]:
         """How the job stands, and what happened since, as `Jobs.followed`; previews are wanted. Blocks."""
         if self.asked is not None:
-            self.asked = self.jobs.asked(job_id, self.caller.name)
+            self.asked = self.jobs.requester(job_id, self.caller.name)(self.redis)
         job, last, missed = self.jobs.followed(job_id, after)
         if job is not None and not job.ended:
             self.jobs.watch([job_id])

@@ -20,7 +20,7 @@ HELP = "make, list and revoke API keys"
 
 #: Repeated from `service.auth.keys`, which needs Redis' client: this module is imported by every `proxygrad`.
 SCOPES = ("read", "submit", "read_all", "admin")
-#: From `workers.broker.queue`, likewise: the caller where none is told apart.
+#: From `workers.broker.limits`, likewise: the caller where none is told apart.
 ANONYMOUS = "anonymous"
 
 

@@ -21,8 +21,9 @@ from service.app import create_app
 from service.backend import event_hub
 from service.settings import Settings
 from tests.support.batch_player import BatchPlayer
-from workers.broker.queue import entry_key, job_key
-from workers.broker.scripts import Script
+from workers.broker.keys import job_key
+from workers.broker.rq_names import entry_key
+from workers.broker.scripts import compiled
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import ImageInfo, Job, Jobs, Problem, image_path, result_path
@@ -129,7 +130,8 @@ class Player:
         self._store = store
         self._info = info
         self._jobs = Jobs(redis, store)
-        self._tell = Script(redis, "tell_state(ARGV[3])", "allow-oom")
+        publish = compiled("-- @include lib/events\npublish_state(ARGV[1])")
+        self._publish = redis.register_script(publish)
 
     def begin(self, job_id: str, step: int = 5) -> None:
         """The job began one and a half seconds after it was asked for, and has done `step` steps."""
@@ -165,7 +167,7 @@ class Player:
     def _write(self, job_id: str, fields: dict[str, str | int | float]) -> None:
         self._redis.hset(job_key(job_id), items=[part for pair in fields.items() for part in pair])
         if "state" in fields:
-            self._tell(job_id)
+            self._publish(args=[job_id])
 
     def _done(self, job: Job) -> Job:
         assert job.started_at is not None

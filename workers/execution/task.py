@@ -3,7 +3,7 @@
 The images are stored first and the record beside them last, each written once. Whoever dies in between leaves
 images that say themselves what they are; the next run keeps those, adds what is missing, and makes the record
 of what the images in the store say, whichever run each is of. A file that is damaged, or of another job, is
-replaced. Then the state changes (`workers.process.slot`), if the run still holds the job.
+replaced. Then the state changes (`workers.process.rq_worker`), if the run still holds the job.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def render(job_id: str) -> Job:
     assignment.set_deadline(job.deadline_at)
     if job.cancel_requested is not None:
         assignment.cancel()
-    while assignment.runtime.claims.collecting(job.id):  # none begins while the job runs
+    while assignment.runtime.pins.is_locked(job.id):  # none begins while the job runs
         assignment.stay()
         assignment.lost.wait(PROGRESS_S)
     return _stored(assignment, job) or _keep(assignment, job, compute(assignment, job))

@@ -12,7 +12,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
 from tests.service.conftest import Http, Player
-from workers.broker.queue import job_key
+from workers.broker.keys import job_key
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from service.client.files import save
 from service.middleware import authentication
 from tests.service.conftest import PNG, Http, Player
 from tests.support.http_server import serving
-from workers.broker.queue import watched_key
+from workers.broker.keys import watched_key
 
 WORDS = ["digits", "layer3", "7"]
 

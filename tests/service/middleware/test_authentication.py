@@ -15,13 +15,14 @@ from redis.exceptions import ConnectionError as RedisGone
 
 from service.app import create_app
 from service.auth.callers import ANYBODY
-from service.auth.keys import KEYS_KEY, Keys, KeySet, Scope
+from service.auth.keys import Keys, KeySet, Scope
 from service.middleware import authentication
 from service.middleware.authentication import KeyRing
 from service.problems import ProblemError
 from service.settings import Settings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http
+from workers.broker.keys import API_KEYS_KEY
 from workers.settings import connect
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
@@ -265,7 +266,7 @@ def test_keys_once_in_force_stay_so_when_their_data_is_gone(redis: redis_client.
     keyring = ring(redis, clock)
     Keys(redis).create("a")
     assert caller(keyring) == "unauthorized"
-    redis.delete(KEYS_KEY)
+    redis.delete(API_KEYS_KEY)
     clock.now_s += 60
     assert caller(keyring) == "unauthorized"
 
