@@ -28,7 +28,8 @@ from proxygrad.client import Client, ServiceUnreachable
 from proxygrad.spec import ModelInfo, Spec
 from service.server.sockets import address, listen
 from service.stack.valkey import EmbeddedValkey
-from workers.broker import queue
+from tests.support.job_calls import submit
+from workers.broker import keys, rq_names
 from workers.fleet import catalog
 from workers.jobs.repository import Job, Jobs, Limits
 from workers.settings import connect
@@ -51,7 +52,7 @@ def question(seed: int, steps: int) -> Spec:
 
 def when_succeeded(redis: Redis, job_id: str) -> float:
     """When a reader that looks all the time sees the job's end."""
-    while redis.hget(queue.job_key(job_id), "state") != b"succeeded":
+    while redis.hget(keys.job_key(job_id), "state") != b"succeeded":
         time.sleep(LOOK_S)
     return time.time()
 
@@ -63,7 +64,7 @@ def latencies(redis: Redis, jobs: Jobs, info: ModelInfo, client: Client, trace: 
     over_http: dict[int, float] = {}
     for seed in range(1, count + 1):
         time.sleep(0.02 + 0.03 * (seed % 7) / 7)
-        job, _ = jobs.submit(question(seed, 4), info)
+        job, _ = submit(jobs, question(seed, 4), info)
         created[seed] = job.created_at
         if seed % 2:
             seen[seed] = when_succeeded(redis, job.id)
@@ -120,7 +121,7 @@ def submissions(redis: Redis, jobs: Jobs, info: ModelInfo, count: int) -> None:
         spans_s = []
         for seed in range(count):
             began_s = time.perf_counter()
-            jobs.submit(question(3 * 10**6 + number * count + seed, 1), info, limits=PLENTY)
+            submit(jobs, question(3 * 10**6 + number * count + seed, 1), info, limits=PLENTY)
             spans_s.append(time.perf_counter() - began_s)
         row(f"submission, appendfsync {policy}", spans_s)
     redis.config_set("appendfsync", "everysec")
@@ -133,15 +134,15 @@ def _run_through(
     redis.set("rq:suspended", 1)
     time.sleep(1.5)
     began_s = time.monotonic()
-    ids = [jobs.submit(question(seed, 1), info, limits=PLENTY)[0].id for seed in seeds]
+    ids = [submit(jobs, question(seed, 1), info, limits=PLENTY)[0].id for seed in seeds]
     if sent is None:
         single("submissions by one caller", len(seeds) / (time.monotonic() - began_s), "jobs/s")
     else:
         sent.clear()
-    before, finished = _calls(redis), redis.zcard(queue.FINISHED_KEY)
+    before, finished = _calls(redis), redis.zcard(rq_names.FINISHED_KEY)
     redis.delete("rq:suspended")
     looks = 0
-    while redis.zcard(queue.FINISHED_KEY) < len(ids) + finished:
+    while redis.zcard(rq_names.FINISHED_KEY) < len(ids) + finished:
         looks += 1
         time.sleep(0.1)
     after = _calls(redis)

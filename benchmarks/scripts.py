@@ -18,12 +18,12 @@ from redis import Redis
 from proxygrad.spec import Spec
 from service.stack.valkey import EmbeddedValkey
 from workers.broker.pipeline import run_blocking
-from workers.broker.scripts import stamp
+from workers.jobs.commands import Submit
 from workers.jobs.repository import Limits
-from workers.jobs.submission import Submission, Submit
+from workers.jobs.requests import Submission
 from workers.queue.fair_queue import FairQueue
+from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
-from workers.queue.recovery import Janitor
 from workers.settings import connect
 
 CALLS = 200
@@ -85,11 +85,11 @@ def runs(redis: Redis) -> None:
         bench.submit("one", "a")
     held = [Run(job_id, "e") for job_id in FairQueue(redis).pop(["one"], CALLS + 1)]
     takes, closes = iter(held), iter(held)
-    bench.report("take", lambda: leases.take(next(takes), slot="s", worker="w", stamp=stamp()))
-    bench.report("beat", lambda: leases.beat(held[0], stamp=stamp()))
-    bench.report("64 beats in one", lambda: leases.beat_all(held[:64], stamp=stamp()))
+    bench.report("take", lambda: leases.take(next(takes), slot="s", worker="w"))
+    bench.report("beat", lambda: leases.beat(held[0]))
+    bench.report("64 beats in one", lambda: leases.beat_all(held[:64]))
     bench.report("write", lambda: leases.write(held[0], {"step": 5, "activation": 0.5}))
-    bench.report("close", lambda: leases.close(next(closes), "succeeded", slot="s", stamp=stamp()))
+    bench.report("close", lambda: leases.close(next(closes), "succeeded", slot="s"))
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from redis import Redis
 
 from service.stack.valkey import EmbeddedValkey
 from tests.support.eventually import until
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.worker_processes import worker
 from tests.workers.queue.test_presence import subscribers
@@ -39,7 +40,7 @@ STEPS = 2500
 def kill(redis: Redis, jobs: Jobs, processes: list[subprocess.Popen[str]], unit: int) -> list[float]:
     """Kill the process that runs a new job, at a random moment; the three times in seconds."""
     time.sleep(random.uniform(1, 3))
-    job, _ = jobs.submit(question(unit, steps=STEPS), MODEL)
+    job, _ = submit(jobs, question(unit, steps=STEPS), MODEL)
     until(lambda: bool(holder(redis, job.id)), 30)
     time.sleep(random.uniform(0, 2))
     dead = holder(redis, job.id)

@@ -13,11 +13,9 @@ from service.api.dependencies import FilterId, PathId, SessionDep
 from service.backend import documents
 from service.problems import problem_responses
 from service.web.pagination import Cursor, Limit, entry_of, only, page
-from workers.queue import deliveries
+from workers import webhooks
 
 router = APIRouter(prefix=DELIVERIES, tags=["webhooks"])
-
-DeliveryId = PathId
 
 
 @router.get(
@@ -37,7 +35,7 @@ async def list_webhook_deliveries(
     """Of the last week, the caller's newest ten thousand; a key with the scope `admin` sees all."""
     subjects = {("visualization", each) for each in visualization} | {("batch", each) for each in batch}
 
-    def fits(delivery: deliveries.Delivery) -> bool:
+    def fits(delivery: webhooks.Delivery) -> bool:
         return (not state or delivery.state in state) and (
             not subjects or (delivery.kind, delivery.subject) in subjects
         )
@@ -58,16 +56,14 @@ _ONE = problem_responses("unknown_delivery", "invalid_request", "redis_unavailab
 
 
 @router.get("/{delivery_id}", summary="Read a delivery", responses=_ONE)
-async def read_webhook_delivery(delivery_id: DeliveryId, session: SessionDep, response: Response) -> Delivery:
+async def read_webhook_delivery(delivery_id: PathId, session: SessionDep, response: Response) -> Delivery:
     """Its state, and the outcome of the last attempt."""
     response.headers["Cache-Control"] = "no-store"
     return documents.delivery(await session.delivery(delivery_id))
 
 
 @router.post("/{delivery_id}/retry", summary="Deliver again", status_code=202, responses=_ONE)
-async def retry_webhook_delivery(
-    delivery_id: DeliveryId, session: SessionDep, response: Response
-) -> Delivery:
+async def retry_webhook_delivery(delivery_id: PathId, session: SessionDep, response: Response) -> Delivery:
     """Try again within a second or two, whatever the state; the intervals begin anew if that fails.
 
     The event is the same, with the same `webhook-id`. A delivery that is being tried is left to that attempt.

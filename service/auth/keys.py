@@ -23,13 +23,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis import Redis
 
 from proxygrad.errors import ProxyGradError
+from workers.broker.keys import API_KEYS_KEY
+from workers.broker.scripts import Script
 
 log = logging.getLogger(__name__)
 
 Scope = Literal["read", "submit", "read_all", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
-KEYS_KEY = "proxygrad:keys"
 DEFAULT_SCOPES: tuple[Scope, ...] = ("read", "submit")
 #: Ten a second, kept up for a minute: more than any client needs that waits with `Prefer` or `?wait=`.
 DEFAULT_RATE_PER_MIN = 600
@@ -44,23 +45,6 @@ _SECRET_BYTES = 32
 _TOKEN = re.compile(r"pg_([0-9a-f]{12})_([0-9a-f]{64})")
 #: What a secret is compared with when there is no record of its id: the hash of nothing that can be sent.
 _NOBODY = "0" * 64
-
-_ADD = """#!lua flags=allow-oom
-return redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-"""
-
-_REVOKE = """#!lua flags=allow-oom
-local text = redis.call('HGET', KEYS[1], ARGV[1])
-if not text then return nil end
-local record = cjson.decode(text)
-if record.revoked_at == nil or record.revoked_at == cjson.null then
-  local time = redis.call('TIME')
-  record.revoked_at = tonumber(time[1])
-  text = cjson.encode(record)
-  redis.call('HSET', KEYS[1], ARGV[1], text)
-end
-return text
-"""
 
 
 class KeyProblem(ProxyGradError):
@@ -165,8 +149,8 @@ class Keys:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._add = redis.register_script(_ADD)
-        self._revoke = redis.register_script(_REVOKE)
+        self._add = Script(redis, "auth/add_key", package="service")
+        self._revoke = Script(redis, "auth/revoke_key", package="service")
 
     def create(
         self,
@@ -187,24 +171,26 @@ class Keys:
             in_flight=in_flight,
             expires_days=expires_days,
         )
-        if not self._add(keys=[KEYS_KEY], args=[key.id, key.model_dump_json()]):
+        if not self._add(key.id, key.model_dump_json()):
             raise KeyProblem(f"a key with the id {key.id!r} is there already; try again")
         return key, token
 
     def all(self) -> KeySet:
         """Every record, those revoked and expired too, as one command finds them: all of one moment."""
-        texts = cast("dict[bytes, bytes]", self._redis.hgetall(KEYS_KEY))
+        texts = cast("dict[bytes, bytes]", self._redis.hgetall(API_KEYS_KEY))
         known: dict[str, Key] = {}
         for key_id, text in texts.items():
             try:
                 known[key_id.decode()] = Key.model_validate_json(text)
             except (ValidationError, UnicodeDecodeError):
-                log.error("the record %r in %s is no key of this version; it opens nothing", key_id, KEYS_KEY)
+                log.error(
+                    "the record %r in %s is no key of this version; it opens nothing", key_id, API_KEYS_KEY
+                )
         return KeySet(known, in_force=bool(texts))
 
     def revoke(self, key_id: str) -> Key:
         """Let the key open nothing any more; its record afterwards. Raises `KeyProblem` if there is none."""
-        text = cast("bytes | None", self._revoke(keys=[KEYS_KEY], args=[key_id]))
+        text = cast("bytes | None", self._revoke(key_id))
         if text is None:
             ids = ", ".join(sorted(self.all().keys)) or "there are none"
             raise KeyProblem(f"there is no key {key_id!r}; ids: {ids}")

@@ -13,24 +13,10 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from workers.broker.pipeline import LuaScript, RedisCommand
+from workers.broker.pipeline import RedisCommand
+from workers.broker.scripts import Script
 
 WINDOW_S = 60
-
-# Allowed in a full Redis: whoever asks how a job stands there needs an answer.
-_TAKE = """#!lua flags=allow-oom
-local rate, window = tonumber(ARGV[1]), tonumber(ARGV[2])
-local time = redis.call('TIME')
-local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
-local gap = window / rate
-local filled = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
-local taken = 0
-if filled + gap - now <= window + gap / 1000 then
-  taken, filled = 1, filled + gap
-  redis.call('SET', KEYS[1], string.format('%.6f', filled), 'PX', math.ceil((filled - now) * 1000))
-end
-return {taken, string.format('%.6f', filled - now)}
-"""
 
 
 @dataclass(frozen=True)
@@ -65,12 +51,11 @@ class RateLimiter:
     """The buckets of all keys. Safe to share between threads."""
 
     def __init__(self, redis: Redis) -> None:
-        self._take = LuaScript(redis, _TAKE)
+        self._take = Script(redis, "auth/take_token", package="service")
 
     def take(self, key_id: str, rate_per_min: int) -> RedisCommand[Allowance]:
         """Count one request of the key, if it may make one."""
-        keys, args = [f"proxygrad:requests:{key_id}"], [rate_per_min, WINDOW_S]
-        return RedisCommand(
-            lambda client: self._take(keys, args, client),
-            lambda reply: Allowance(bool(reply[0]), rate_per_min, float(reply[1])),
+        return self._take.command(
+            *(key_id, rate_per_min, WINDOW_S),
+            read=lambda reply: Allowance(bool(reply[0]), rate_per_min, float(reply[1])),
         )

@@ -14,7 +14,7 @@ from redis import Redis
 
 from service.backend.caches import RequestCache, ResponseCache
 from service.backend.circuit_breaker import CircuitBreaker
-from service.backend.coalescing import Coalescer, one_by_one, run_async
+from service.backend.coalescing import Coalescer, one_by_one
 from service.backend.event_hub import EventHub
 from service.backend.idempotency import Idempotency
 from service.backend.model_registry import ModelRegistry
@@ -23,11 +23,11 @@ from service.images.conversion import Conversions
 from service.settings import ServiceSettings
 from service.webhooks.urls import AllowedHosts
 from workers.batches.repository import Batches
-from workers.broker.pipeline import Operation, RedisCommand, execute_together
+from workers.broker.pipeline import Operation, RedisCommand, execute_together, run_async
 from workers.fleet.statistics import FleetStatisticsReader
 from workers.jobs.repository import Jobs
-from workers.queue.deliveries import Deliveries
 from workers.storage.store import Store
+from workers.webhooks import Deliveries
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

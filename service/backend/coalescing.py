@@ -12,10 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from workers.broker.pipeline import Operation, RedisCommand
-
 Item = TypeVar("Item")
-T = TypeVar("T")
 
 #: Items of one lot.
 MOST = 64
@@ -89,24 +86,3 @@ def _outcome(function: Callable[[], Any]) -> Any:
         return function()
     except Exception as error:
         return error
-
-
-async def run_async(
-    steps: Operation[T],
-    send: Callable[[RedisCommand[Any]], Awaitable[Any]],
-    block: Callable[[Callable[[], Any]], Awaitable[Any]],
-) -> T:
-    """As `workers.broker.pipeline.run_blocking`, holding nothing up: ``send`` and ``block`` do
-    what they are.
-    """
-    try:
-        step = next(steps)
-        while True:
-            try:
-                outcome = await (send(step) if isinstance(step, RedisCommand) else block(step))
-            except Exception as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(outcome)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]

@@ -21,7 +21,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from workers.jobs.repository import Event, events_channel
+from workers.broker.keys import events_key
+from workers.jobs.repository import Event
 
 #: An item of a subscription: events may have been missed; read the stream.
 MISSED: Literal["gap"] = "gap"
@@ -121,7 +122,7 @@ class EventSubscriber:
 
     async def follow(self, job_id: str, kinds: Collection[str]) -> Subscription:
         """A subscription to everything from now on. Raises `RedisError`."""
-        subscription, name = Subscription(self, job_id, kinds), events_channel(job_id).encode()
+        subscription, name = Subscription(self, job_id, kinds), events_key(job_id).encode()
         channel = self._channels.setdefault(name, _Channel())
         channel.subscriptions.add(subscription)
         self._changed.set()
@@ -138,7 +139,7 @@ class EventSubscriber:
 
     def leave(self, subscription: Subscription) -> None:
         """Remove a subscription, and with the last one its channel."""
-        name = events_channel(subscription.job_id).encode()
+        name = events_key(subscription.job_id).encode()
         channel = self._channels.get(name)
         if channel is None or subscription not in channel.subscriptions:
             return

@@ -18,6 +18,8 @@ from proxygrad.protocol.requests import VisualizationRequest
 from service.backend.long_polling import header_parameter
 from service.problems import ProblemError
 from service.web.validation import shown
+from workers.broker.keys import idempotency_key
+from workers.broker.scripts import Script
 
 KEPT_S = 24 * 3600
 MAX_LENGTH = 255
@@ -30,18 +32,6 @@ _DESCRIPTION = (
 PARAMETER: dict[str, Any] = header_parameter(
     "idempotency-key", _DESCRIPTION, minLength=1, maxLength=MAX_LENGTH
 )
-
-# Allowed in a full Redis: what is joined or stored is answered there too.
-_BEGIN = """#!lua flags=allow-oom
-local known = redis.call('GET', KEYS[1])
-if not known then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
-return known
-"""
-_END = """#!lua flags=allow-oom
-local known = redis.call('GET', KEYS[1])
-if known and known ~= ARGV[1] then return end
-if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
-"""
 
 
 def key_of(request: fastapi.Request) -> str | None:
@@ -58,8 +48,8 @@ class Idempotency:
     """Which keys were used for what. Safe to share between threads."""
 
     def __init__(self, redis: Redis) -> None:
-        self._begin = redis.register_script(_BEGIN)
-        self._end = redis.register_script(_END)
+        self._begin = Script(redis, "idempotency/begin", package="service")
+        self._end = Script(redis, "idempotency/end", package="service")
 
     def begin(self, caller: str, key: str, asked: VisualizationRequest) -> str | None:
         """Reserve the key: the id of the visualization that it already led to, or None.
@@ -67,7 +57,7 @@ class Idempotency:
         Raises `ProblemError` with `idempotency_key_reused` where it was used for another request.
         """
         print_ = fingerprint(asked)
-        known = cast("bytes | None", self._begin(keys=[_key(caller, key)], args=[print_, KEPT_S]))
+        known = cast("bytes | None", self._begin(_key(caller, key), print_, KEPT_S))
         if known is None:
             return None
         first, _, job_id = known.decode().partition(" ")
@@ -80,7 +70,7 @@ class Idempotency:
         """Keep what it led to; None: to nothing, the key is free again."""
         print_ = fingerprint(asked)
         led_to = f"{print_} {job_id}" if job_id else ""
-        self._end(keys=[_key(caller, key)], args=[print_, led_to, KEPT_S])
+        self._end(_key(caller, key), print_, led_to, KEPT_S)
 
 
 def fingerprint(asked: VisualizationRequest) -> str:
@@ -89,4 +79,4 @@ def fingerprint(asked: VisualizationRequest) -> str:
 
 
 def _key(caller: str, key: str) -> str:
-    return f"proxygrad:idempotency:{caller}:{hashlib.sha256(key.encode()).hexdigest()}"
+    return idempotency_key(caller, hashlib.sha256(key.encode()).hexdigest())

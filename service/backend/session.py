@@ -24,7 +24,7 @@ from service.problems import ProblemError
 from service.web.exception_handlers import refusal_of
 from workers.batches.repository import Batch, ResolvedBatch, Unit
 from workers.jobs.repository import Event, IndexEntry, Job, Limits, Requester
-from workers.queue.deliveries import Delivery
+from workers.webhooks import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class CallerSession:
         """The session for a request about one job. Raises `ProblemError` with `unknown_visualization`."""
         if caller.operates:
             return cls(backend, caller)
-        requester = await backend.send(backend.jobs.asking(job_id, caller.name))
+        requester = await backend.send(backend.jobs.requester(job_id, caller.name))
         if requester is None and not caller.sees_all:
             raise unknown_visualization(job_id)
         return cls(backend, caller, requester)
@@ -79,7 +79,7 @@ class CallerSession:
             model = await backend.models.info(request.model)
             submission = backend.requests.submission(request, model, self.caller.name)
             admission.check_limits(submission.spec, model, backend.settings)
-            return (await backend.run(backend.jobs.submitting(submission, self.limits)))[0]
+            return (await backend.run(backend.jobs.submit(submission, self.limits)))[0]
         except InvalidRequest as error:
             raise refusal_of(error, "body", request.model_dump(mode="json")) from error
 
@@ -88,7 +88,7 @@ class CallerSession:
         return await self._job(job_id, self.requester)
 
     async def _job(self, job_id: str, requester: Requester | None) -> Job:
-        job = await self.backend.run(self.backend.jobs.looking(job_id))
+        job = await self.backend.run(self.backend.jobs.look(job_id))
         if job is None:
             raise unknown_visualization(job_id)
         return _as_seen(job, requester)
@@ -112,7 +112,7 @@ class CallerSession:
         async def look(wake: Wake) -> Job:
             nonlocal requester
             if isinstance(wake, Event) and wake.kind == "withdrawn" and wake.data == self.caller.name:
-                requester = await self.backend.send(self.backend.jobs.asking(job_id, self.caller.name))
+                requester = await self.backend.send(self.backend.jobs.requester(job_id, self.caller.name))
             return await self._job(job_id, requester)
 
         job = await self.job(job_id)
@@ -186,7 +186,7 @@ class CallerSession:
         return await self.backend.call(read)
 
     def _requester(self, job_id: str) -> Requester | None:
-        return self.backend.jobs.asked(job_id, self.caller.name)
+        return self.backend.jobs.requester(job_id, self.caller.name)(self.backend.redis)
 
     def _check_owner(self, job_id: str, verb: str) -> None:
         """Refuse to change a job that the caller sees only because it may see all."""
@@ -202,7 +202,7 @@ class CallerSession:
     # Batches
 
     async def submit_batch(self, request: BatchRequest) -> Batch:
-        """The batch for a request, new or known. Raises `ProblemError` and what `Batches.ask` raises."""
+        """The batch for a request, new or known. Raises `ProblemError` and what `Batches.submit` raises."""
         backend = self.backend
         try:
             model = await backend.models.info(request.model)
@@ -216,7 +216,7 @@ class CallerSession:
         return await backend.call(self._submit_batch, resolved, request)
 
     def _submit_batch(self, resolved: ResolvedBatch, request: BatchRequest) -> Batch:
-        return self.backend.batches.ask(resolved, request, caller=self.caller.name, limits=self.limits)[0]
+        return self.backend.batches.submit(resolved, request, caller=self.caller.name, limits=self.limits)[0]
 
     async def batch(self, batch_id: str) -> Batch:
         """The batch of that id; raises `unknown_batch`, also for another caller's."""

@@ -22,7 +22,7 @@ from service.addresses import Network
 from service.webhooks.sender import ATTEMPT_S, DeliveryOutcome, Sender
 from service.webhooks.signing import Signer
 from service.webhooks.urls import AllowedHosts, BadURL
-from workers.queue.deliveries import Deliveries, Delivery
+from workers.webhooks import Deliveries, Delivery
 
 #: Seconds between an attempt and the next, as Standard Webhooks suggests: three days in all.
 SCHEDULE_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)

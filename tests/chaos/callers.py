@@ -17,7 +17,8 @@ from proxygrad.errors import ProxyGradError
 from proxygrad.spec import ModelInfo
 from tests.chaos.book import Book
 from tests.chaos.plan import Question
-from workers.broker import queue
+from tests.support.job_calls import submit
+from workers.broker import keys
 from workers.jobs.repository import Jobs
 from workers.storage.store import Store
 
@@ -63,7 +64,7 @@ class AtTheQueue:
     def ask(self, question: Question) -> str:
         model = self._foreign if question.kind == "foreign" else self._model
         try:
-            return self._jobs.submit(question.request, model, caller=question.caller)[0].id
+            return submit(self._jobs, question.request, model, caller=question.caller)[0].id
         except RedisError as error:
             raise Away(type(error).__name__) from error
 
@@ -71,7 +72,7 @@ class AtTheQueue:
         try:
             with self._redis.pipeline(transaction=False) as pipe:
                 for job_id in job_ids:
-                    pipe.hget(queue.job_key(job_id), "state")
+                    pipe.hget(keys.job_key(job_id), "state")
                 states = [None if state is None else state.decode() for state in pipe.execute()]
             seen = dict(zip(job_ids, states, strict=True))
             for job_id in [job_id for job_id, state in seen.items() if state is None]:

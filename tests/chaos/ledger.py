@@ -20,10 +20,11 @@ from tests.chaos.callers import ENDED
 from tests.chaos.fleet import Fleet
 from tests.chaos.plan import SPARE_S
 from tests.support import queue_invariants
-from workers.broker import queue
-from workers.broker.scripts import MAX_LOSSES
-from workers.jobs.repository import Job, Jobs, image_path, result_path
+from workers.broker import keys
+from workers.broker.limits import MAX_LOSSES
+from workers.jobs.repository import Job, Jobs
 from workers.storage.collector import GarbageCollector, RetentionPolicy
+from workers.storage.paths import image_path, result_path
 from workers.storage.store import Store
 
 #: A run that stores its answer while its deadline passes has made it, and tells as soon as Redis is there.
@@ -180,7 +181,7 @@ def _audit_store(book: Book, ledger: Ledger, redis: Redis, store: Store) -> None
     succeeded = {
         job_id
         for job_id in book.accounts
-        if redis.hget(queue.job_key(job_id), "state") == b"succeeded" or store.exists(result_path(job_id))
+        if redis.hget(keys.job_key(job_id), "state") == b"succeeded" or store.exists(result_path(job_id))
     }
     wanted = {path for job_id in succeeded for path in (image_path(job_id, 0), result_path(job_id))}
     before = {each.path for each in store.list()} | {each.path for each in store.unfinished()}
@@ -212,7 +213,7 @@ def _audit_logs(book: Book, ledger: Ledger, fleet: Fleet) -> None:
 
 def record(redis: Redis, job_id: str) -> dict[str, str]:
     """All fields of a job's record."""
-    raw = cast(dict[bytes, bytes], redis.hgetall(queue.job_key(job_id)))
+    raw = cast(dict[bytes, bytes], redis.hgetall(keys.job_key(job_id)))
     return {name.decode(): value.decode() for name, value in raw.items()}
 
 

@@ -16,8 +16,8 @@ from tests.chaos.book import Book
 from tests.chaos.callers import ENDED
 from tests.chaos.ledger import record
 from tests.chaos.plan import FaultKind
-from workers.broker import queue
-from workers.jobs.repository import image_path
+from workers.broker import keys, rq_names
+from workers.storage.paths import image_path
 from workers.storage.store import Store
 
 #: Between two looks at what runs, and at what has ended.
@@ -107,7 +107,7 @@ class Watch(threading.Thread):
 
     def look(self) -> None:
         members = [
-            member.decode() for member in cast(list[bytes], self._redis.zrange(queue.LEASES_KEY, 0, -1))
+            member.decode() for member in cast(list[bytes], self._redis.zrange(rq_names.LEASES_KEY, 0, -1))
         ]
         open_hits = [(blow, hit) for blow in list(self._blows) for hit in blow.hits if not hit.settled]
         ids = dict.fromkeys([member.rpartition(":")[0] for member in members])
@@ -115,7 +115,7 @@ class Watch(threading.Thread):
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
                 fields = ("state", "execution", "worker", "started_at", "finished_at", "priority")
-                pipe.hmget(queue.job_key(job_id), *fields)
+                pipe.hmget(keys.job_key(job_id), *fields)
             records = dict(zip(ids, map(_texts, pipe.execute()), strict=True))
         running = {}
         for job_id, (state, execution, worker, started_at, _, priority) in records.items():
@@ -131,7 +131,7 @@ class Watch(threading.Thread):
         ids = self._book.open_ids()
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
-                pipe.hget(queue.job_key(job_id), "state")
+                pipe.hget(keys.job_key(job_id), "state")
             states = [(state or b"").decode() for state in pipe.execute()]
         for job_id, state in zip(ids, states, strict=True):
             account = self._book.accounts[job_id]

@@ -23,11 +23,13 @@ from service.app import create_app
 from service.backend import event_hub
 from service.settings import ServiceSettings
 from tests.support.batch_player import BatchPlayer
-from workers.broker.queue import entry_key, job_key
-from workers.broker.scripts import Script
+from workers.broker.keys import job_key
+from workers.broker.rq_names import entry_key
+from workers.broker.scripts import compiled
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Job, Jobs, image_path, result_path
+from workers.jobs.repository import Job, Jobs
+from workers.storage.paths import image_path, result_path
 from workers.storage.store import Store
 
 
@@ -131,7 +133,8 @@ class Player:
         self._store = store
         self._info = info
         self._jobs = Jobs(redis, store)
-        self._tell = Script(redis, "tell_state(ARGV[3])", "allow-oom")
+        publish = compiled("-- @include lib/events\npublish_state(ARGV[1])")
+        self._publish = redis.register_script(publish)
 
     def begin(self, job_id: str, step: int = 5) -> None:
         """The job began one and a half seconds after it was asked for, and has done `step` steps."""
@@ -167,7 +170,7 @@ class Player:
     def _write(self, job_id: str, fields: dict[str, str | int | float]) -> None:
         self._redis.hset(job_key(job_id), items=[part for pair in fields.items() for part in pair])
         if "state" in fields:
-            self._tell(job_id)
+            self._publish(args=[job_id])
 
     def _done(self, job: Job) -> Job:
         assert job.started_at is not None

@@ -10,8 +10,10 @@ from redis import Redis
 
 from proxygrad.protocol.visualizations import ImageInfo
 from tests.support.model_on_paper import MODEL, outcome, question
-from workers.broker import queue
-from workers.jobs.repository import Job, image_path, result_path
+from workers.broker import keys, limits, rq_names
+from workers.jobs.repository import Job
+from workers.queue import rq_entries
+from workers.storage.paths import image_path, result_path
 from workers.storage.store import Store
 
 IMAGE = ImageInfo(sha256="0" * 64, size_bytes=1000, media_type="image/png", width_px=8, height_px=8)
@@ -51,10 +53,10 @@ def keep_answer(store: Store, unit: int, age_s: float = 0.0) -> str:
 def remember(redis: Redis, unit: int) -> None:
     """The records in Redis of a job that has succeeded."""
     job = answered(unit)
-    redis.hset(queue.job_key(job.id), mapping=job.to_fields())  # type: ignore[arg-type]
-    redis.hset(queue.entry_key(job.id), mapping=queue.entry_fields(job.id))  # type: ignore[arg-type]
-    redis.hset(queue.entry_key(job.id), "status", "finished")
-    redis.zadd(queue.FINISHED_KEY, {job.id: time.time() + queue.FINISHED_TTL_S})
+    redis.hset(keys.job_key(job.id), mapping=job.to_fields())  # type: ignore[arg-type]
+    redis.hset(rq_names.entry_key(job.id), mapping=rq_entries.entry_fields(job.id))  # type: ignore[arg-type]
+    redis.hset(rq_names.entry_key(job.id), "status", "finished")
+    redis.zadd(rq_names.FINISHED_KEY, {job.id: time.time() + limits.FINISHED_TTL_S})
 
 
 def directory(store: Store) -> Path:

@@ -8,7 +8,7 @@ import redis as redis_client
 
 from proxygrad.protocol.visualizations import State
 from proxygrad.spec import ModelInfo
-from workers.batches.expander import BatchExpander
+from tests.support.job_calls import expander
 from workers.batches.repository import Batches
 from workers.execution.context import WorkerContext
 from workers.fleet.catalog import ServedModel
@@ -29,7 +29,7 @@ class BatchPlayer:
     def __init__(self, redis: redis_client.Redis, store: Store, info: ModelInfo, player: Player) -> None:
         nothing: Any = None
         models: Any = _Serving(info)
-        self._expansion = BatchExpander(WorkerContext("host", redis, store, nothing, models))
+        self._expansion = expander(WorkerContext("host", redis, store, nothing, models))
         self._batches = Batches(redis)
         self._player = player
 

@@ -10,14 +10,15 @@ from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import ANONYMOUS, BatchRequest
 from proxygrad.spec import ModelInfo
 from tests.support.eventually import LIMIT_S, until
+from tests.support.job_calls import expander
 from tests.support.model_on_paper import MODEL
-from tests.support.slot_steps import STAMP, pop
+from tests.support.slot_steps import pop
 from workers.batches.expander import BatchExpander
 from workers.batches.repository import Batch, Batches, ResolvedBatch
-from workers.broker.queue import QUEUE_KEY
+from workers.broker.rq_names import QUEUE_KEY
 from workers.execution.context import WorkerContext
 from workers.fleet.catalog import ServedModel
-from workers.jobs.submission import Limits
+from workers.jobs.requests import Limits
 from workers.queue.leases import Leases, Outcome, Run
 from workers.storage.store import Store
 
@@ -36,7 +37,7 @@ def ask(
 ) -> Batch:
     """The batch."""
     question = ResolvedBatch.of(request, model)
-    return batches.ask(question, request, caller=caller, limits=limits or Limits())[0]
+    return batches.submit(question, request, caller=caller, limits=limits or Limits())[0]
 
 
 def now(batches: Batches, batch: Batch) -> Batch:
@@ -74,7 +75,7 @@ def idle(redis: Redis, store: Store, info: ModelInfo = MODEL) -> BatchExpander:
     """Puts batches into the queue; nothing is computed."""
     nothing: Any = None
     models: Any = Paper(info)
-    return BatchExpander(WorkerContext("host", redis, store, nothing, models))
+    return expander(WorkerContext("host", redis, store, nothing, models))
 
 
 def drained(expansion: BatchExpander) -> None:
@@ -93,14 +94,14 @@ def end_next(redis: Redis, outcome: Outcome = "succeeded", best: int = 0) -> str
     """Run the next job of the queue to its end; its id."""
     job_id, leases = pop(redis), Leases(redis)
     run = Run(job_id, "e-" + job_id)
-    assert leases.take(run, slot="s", worker="w", stamp=STAMP) == "taken"
+    assert leases.take(run, slot="s", worker="w") == "taken"
     fields: dict[str, str | int | float] = {}
     if outcome == "succeeded":
         fields = {"activation": 2.5, "best": best}
     elif outcome == "failed":
         problem = Problem(code="lane_failed", detail="the activation became infinite")
         fields = {"problem": problem.model_dump_json()}
-    assert leases.close(run, outcome, fields=fields, slot="s", stamp=STAMP) == "closed"
+    assert leases.close(run, outcome, fields=fields, slot="s") == "closed"
     return job_id
 
 

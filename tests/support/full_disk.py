@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from tests.support.job_calls import submit
 from workers.storage.store import StorageError, StorageFull, Store
 
 LARGE = 2_000_000
@@ -63,10 +64,10 @@ def run_a_job(directory: Path, redis_url: str) -> dict[str, object]:
         except OSError:
             pass  # as full as it gets
         with working(redis, store, CountingEngine()):
-            first = ended(jobs, jobs.submit(question(1), MODEL)[0].id)
+            first = ended(jobs, submit(jobs, question(1), MODEL)[0].id)
             left = [file.name for file in directory.rglob("*") if file.is_file()]
             filler.unlink()
-            second = ended(jobs, jobs.submit(question(1), MODEL)[0].id)
+            second = ended(jobs, submit(jobs, question(1), MODEL)[0].id)
         problem = first.problem.model_dump() if first.problem else None
         return {"problem": problem, "left": left, "state": second.state, "id": second.id}
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from redis import Redis
 
-from workers.broker import queue
+from workers.broker import keys, rq_names
 
 
 def faults(redis: Redis, *, theirs: bool = True) -> list[str]:
@@ -16,12 +16,12 @@ def faults(redis: Redis, *, theirs: bool = True) -> list[str]:
     Without ``theirs``, what RQ's own tools write about a job is left out: they look first and write later.
     """
     found: list[str] = []
-    listed, popped = _list(redis, queue.QUEUE_KEY), _list(redis, queue.POPPED_KEY)
+    listed, popped = _list(redis, rq_names.QUEUE_KEY), _list(redis, rq_names.INTERMEDIATE_KEY)
     indexed = _indexed(redis)
     found += [f"{name} stands {count} times" for name, count in (listed + popped).items() if count != 1]
     if listed != indexed:
         found.append(f"list and index differ: {listed - indexed} {indexed - listed}")
-    leased = Counter(member.rpartition(":")[0] for member in _members(redis, queue.LEASES_KEY))
+    leased = Counter(member.rpartition(":")[0] for member in _members(redis, rq_names.LEASES_KEY))
     records = {key[len("proxygrad:job:") :]: _hash(redis, key) for key in _keys(redis, "proxygrad:job:*")}
     for name, fields in records.items():
         places = (listed[name], popped[name], leased[name])
@@ -38,20 +38,20 @@ def _misplaced(name: str, fields: dict[str, str], places: tuple[int, int, int]) 
 
 def _faults_of(redis: Redis, name: str, fields: dict[str, str], places: tuple[int, int, int]) -> list[str]:
     state = fields["state"]
-    status = redis.hget(queue.entry_key(name), "status")
-    registries = [queue.FINISHED_KEY, queue.FAILED_KEY, queue.CANCELED_KEY]
+    status = redis.hget(rq_names.entry_key(name), "status")
+    registries = [rq_names.FINISHED_KEY, rq_names.FAILED_KEY, rq_names.CANCELED_KEY]
     kept = [key for key in registries if redis.zscore(key, name) is not None]
     there = (*places, status, kept)
     fitting: dict[str, list[tuple[Any, ...]]] = {
         "queued": [(1, 0, 0, b"queued", []), (0, 1, 0, b"queued", [])],
         "running": [(0, 0, 1, b"started", [])],
-        "succeeded": [(0, 0, 0, b"finished", [queue.FINISHED_KEY])],
-        "failed": [(0, 0, 0, b"failed", [queue.FAILED_KEY])],
-        "canceled": [(0, 0, 0, b"canceled", [queue.CANCELED_KEY]), (0, 0, 0, None, [])],
+        "succeeded": [(0, 0, 0, b"finished", [rq_names.FINISHED_KEY])],
+        "failed": [(0, 0, 0, b"failed", [rq_names.FAILED_KEY])],
+        "canceled": [(0, 0, 0, b"canceled", [rq_names.CANCELED_KEY]), (0, 0, 0, None, [])],
     }
     faults = [] if there in fitting[state] else [f"{name} is {state}, but {there}"]
-    if (redis.ttl(queue.job_key(name)) > 0) != (state not in ("queued", "running")):
-        faults.append(f"{name} is {state}, and its record ends in {redis.ttl(queue.job_key(name))} s")
+    if (redis.ttl(keys.job_key(name)) > 0) != (state not in ("queued", "running")):
+        faults.append(f"{name} is {state}, and its record ends in {redis.ttl(keys.job_key(name))} s")
     if state != "queued" and redis.zscore("proxygrad:deadlines", name) is not None:
         faults.append(f"{name} is {state}, and among the deadlines of those that wait")
     if state not in ("queued", "running") and {"checkpoint", "cancel_requested"} & fields.keys():

@@ -7,15 +7,16 @@ from typing import cast
 from redis import Redis
 from rq.job import Job as RQJob
 
-from workers.broker import queue
+from workers.broker import rq_names
+from workers.queue import rq_entries
 
 
 def entry(redis: Redis, job_id: str) -> RQJob:
-    return RQJob.fetch(job_id, connection=redis, serializer=queue.SERIALIZER)
+    return RQJob.fetch(job_id, connection=redis, serializer=rq_entries.SERIALIZER)
 
 
 def status(redis: Redis, job_id: str) -> bytes | None:
-    return cast("bytes | None", redis.hget(queue.entry_key(job_id), "status"))
+    return cast("bytes | None", redis.hget(rq_names.entry_key(job_id), "status"))
 
 
 def why(redis: Redis, job_id: str) -> str:
@@ -26,5 +27,5 @@ def why(redis: Redis, job_id: str) -> str:
 
 
 def nothing_left(redis: Redis) -> bool:
-    lists = redis.llen(queue.QUEUE_KEY) + redis.llen(queue.POPPED_KEY)
-    return lists + redis.zcard(queue.LEASES_KEY) == 0 and not redis.keys("rq:execution*")
+    lists = redis.llen(rq_names.QUEUE_KEY) + redis.llen(rq_names.INTERMEDIATE_KEY)
+    return lists + redis.zcard(rq_names.LEASES_KEY) == 0 and not redis.keys("rq:execution*")

@@ -6,8 +6,9 @@ from typing import cast
 
 from redis import Redis
 
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
-from workers.broker import queue
+from workers.broker import rq_names
 from workers.jobs.repository import Job, Jobs
 from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run, Taking
@@ -22,12 +23,12 @@ def pop(redis: Redis, *models: str) -> str:
 
 
 def take(leases: Leases, run: Run) -> Taking:
-    return leases.take(run, slot="host.0", worker="host", stamp=STAMP)
+    return leases.take(run, slot="host.0", worker="host")
 
 
 def started(redis: Redis, jobs: Jobs, leases: Leases, execution: str = "e1") -> Run:
     """A job in the hands of a run."""
-    jobs.submit(question(), MODEL)
+    submit(jobs, question(), MODEL)
     run = Run(pop(redis), execution)
     assert take(leases, run) == "taken"
     return run
@@ -41,4 +42,4 @@ def record(jobs: Jobs, run: Run) -> Job:
 
 def waiting(redis: Redis) -> list[str]:
     """Ids in the queue, the next one first."""
-    return [job_id.decode() for job_id in cast(list[bytes], redis.lrange(queue.QUEUE_KEY, 0, -1))]
+    return [job_id.decode() for job_id in cast(list[bytes], redis.lrange(rq_names.QUEUE_KEY, 0, -1))]

@@ -7,8 +7,10 @@ from redis import Redis
 from proxygrad.protocol.requests import Priority
 from proxygrad.spec import Spec
 from workers.broker.pipeline import run_blocking
+from workers.jobs import commands
+from workers.jobs.commands import Submit
 from workers.jobs.repository import Limits
-from workers.jobs.submission import Submission, Submit
+from workers.jobs.requests import Submission
 from workers.queue.fair_queue import FairQueue
 
 PLENTY = Limits(10**6, 10**6)
@@ -61,12 +63,12 @@ class Queue:
 
     def flood(self, caller: str, count: int, cost: float) -> None:
         """Submit ``count`` equal jobs, of which only the ids differ, a thousand at a time."""
-        words = self._submit._words(self._submission(0, caller, cost), "ask", PLENTY, create=True)
+        arguments = commands._arguments(self._submission(0, caller, cost), "ask", PLENTY, create=True)
         for begin in range(0, count, 1000):
             with self._redis.pipeline(transaction=False) as pipe:
                 for _ in range(begin, min(begin + 1000, count)):
-                    words[0] = job_id(len(self.callers))
-                    self._submit._create(*words, client=pipe)
+                    arguments[0] = job_id(len(self.callers))
+                    self._submit._create.command(*arguments).send(pipe)
                     self.callers.append(caller)
                 pipe.execute()
 

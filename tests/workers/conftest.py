@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 from redis import Redis
 
 from tests.support.expanded_batches import idle
 from workers.batches.expander import BatchExpander
 from workers.batches.repository import Batches
+from workers.broker import limits
+from workers.broker.scripts import source
 from workers.jobs.repository import Jobs
+from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases
-from workers.queue.recovery import Janitor
 from workers.storage.store import Store
 
 
@@ -42,3 +46,16 @@ def janitor(redis: Redis) -> Janitor:
 def expansion(redis: Redis, store: Store) -> BatchExpander:
     """Puts batches into it; nothing is computed."""
     return idle(redis, store)
+
+
+@pytest.fixture
+def set_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, int], None]]:
+    """Sets a constant of `workers.broker.limits` for scripts that are made from then on."""
+
+    def set_limit(name: str, value: int) -> None:
+        monkeypatch.setattr(limits, name, value)
+        source.cache_clear()
+
+    yield set_limit
+    monkeypatch.undo()
+    source.cache_clear()

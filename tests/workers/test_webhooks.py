@@ -7,16 +7,16 @@ from typing import cast
 from redis import Redis
 
 from tests.support.eventually import at_once
-from workers.queue.deliveries import Deliveries, Delivery
-from workers.queue.hooks import RECEIVERS_KEY, delivery_key, due_key
+from workers.broker.keys import RECEIVERS_KEY, delivery_key, due_deliveries_key
 from workers.settings import connect
+from workers.webhooks import Deliveries, Delivery
 
 A, B = "https://a.example", "https://b.example:8443"
 
 
 def tell(redis: Redis, count: int, url: str = A, caller: str = "one", start: int = 0) -> None:
     for number in range(start, start + count):
-        Deliveries(redis).tell(f"{number:032}", caller, f"{url}/{number}", float(number))
+        Deliveries(redis).deliver_now(f"{number:032}", caller, f"{url}/{number}", float(number))
 
 
 def claim(redis: Redis, most: int = 100, most_each: int = 100, **busy: int) -> list[Delivery]:
@@ -25,8 +25,8 @@ def claim(redis: Redis, most: int = 100, most_each: int = 100, **busy: int) -> l
 
 def lease_over(redis: Redis, receiver: str = A) -> None:
     """As if the lease had ended."""
-    for delivery in cast(list[bytes], redis.zrange(due_key(receiver), 0, -1)):
-        redis.zadd(due_key(receiver), {delivery: 1})
+    for delivery in cast(list[bytes], redis.zrange(due_deliveries_key(receiver), 0, -1)):
+        redis.zadd(due_deliveries_key(receiver), {delivery: 1})
     redis.zadd(RECEIVERS_KEY, {receiver: 1})
 
 
@@ -45,7 +45,7 @@ def test_one_is_claimed_once_until_its_lease_ends(redis: Redis) -> None:
     kept = deliveries.fetch(first.id)
     assert kept is not None
     assert (kept.state, kept.status, kept.next_at) == ("delivered", 204, None)
-    assert redis.zcard(due_key(A)) == redis.zcard(RECEIVERS_KEY) == 0
+    assert redis.zcard(due_deliveries_key(A)) == redis.zcard(RECEIVERS_KEY) == 0
 
 
 def test_of_many_who_claim_each_delivery_goes_to_one(redis: Redis, redis_url: str) -> None:
@@ -114,7 +114,7 @@ def test_what_was_removed_is_not_claimed(redis: Redis) -> None:
     tell(redis, 1)
     redis.delete(*redis.keys("proxygrad:delivery:*"))
     assert claim(redis) == []
-    assert redis.zcard(due_key(A)) == redis.zcard(RECEIVERS_KEY) == 0
+    assert redis.zcard(due_deliveries_key(A)) == redis.zcard(RECEIVERS_KEY) == 0
 
 
 def test_the_log_has_pages_and_each_caller_its_own(redis: Redis) -> None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from redis import Redis
 
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import VisualizationRequest
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
-from tests.support.slot_steps import STAMP, pop, take
-from workers.broker import queue
+from tests.support.slot_steps import pop, take
+from workers.broker import keys, limits, rq_names
+from workers.broker.limits import MAX_LOSSES
 from workers.errors import QueueFull, TooManyWebhooks
 from workers.jobs.repository import Job, Jobs, Limits
-from workers.queue import hooks
-from workers.queue.deliveries import Deliveries, Delivery
-from workers.queue.leases import MAX_LOSSES, Leases, Outcome, Run
-from workers.queue.recovery import Janitor
+from workers.queue.janitor import Janitor
+from workers.queue.leases import Leases, Outcome, Run
+from workers.webhooks import Deliveries, Delivery
 
 URL, OTHER = "https://a.example/x", "https://b.example/x"
 
 
 def ask(jobs: Jobs, url: str | None = URL, caller: str = "one", unit: int = 0, **wishes: float) -> Job:
     request = VisualizationRequest.of(question(unit)).model_copy(update={"webhook": url, **wishes})
-    return jobs.submit(request, MODEL, caller=caller)[0]
+    return submit(jobs, request, MODEL, caller=caller)[0]
 
 
 def told(redis: Redis) -> list[Delivery]:
@@ -45,7 +48,7 @@ def end(leases: Leases, started: Run, outcome: Outcome) -> None:
     fields: dict[str, str | int | float] = {"activation": "2.5"}
     if outcome == "failed":
         fields = {"problem": Problem(code="lane_failed", detail="nan").model_dump_json()}
-    leases.close(started, outcome, fields=fields, slot="host.0", stamp=STAMP, ran_s=1.0)
+    leases.close(started, outcome, fields=fields, slot="host.0", ran_s=1.0)
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
@@ -85,7 +88,7 @@ def test_a_run_that_is_canceled_is_told_when_it_has_stopped(redis: Redis, jobs: 
 def test_a_deadline_is_told(redis: Redis, jobs: Jobs) -> None:
     job = ask(jobs, deadline_s=5.0)
     redis.zadd("proxygrad:deadlines", {job.id: 1})
-    redis.hset(queue.job_key(job.id), "deadline_at", job.created_at - 1)
+    redis.hset(keys.job_key(job.id), "deadline_at", job.created_at - 1)
     assert Janitor(redis).fail_overdue() == [job.id]
     (event,) = told(redis)
     assert event.problem is not None
@@ -98,7 +101,7 @@ def test_a_job_whose_workers_died_is_told_once(redis: Redis, jobs: Jobs, leases:
         assert told(redis) == []
         started = Run(pop(redis), f"e{life}")
         assert take(leases, started) == "taken"
-        redis.zadd(queue.LEASES_KEY, {started.member: 1})
+        redis.zadd(rq_names.LEASES_KEY, {started.member: 1})
         Janitor(redis).sweep()
     (event,) = told(redis)
     assert event.problem is not None
@@ -145,7 +148,7 @@ def test_who_deletes_is_told_nothing(redis: Redis, jobs: Jobs, leases: Leases) -
     end(leases, run(redis, leases), "succeeded")
     assert words(redis) == [("two", URL, "visualization.succeeded")]
     assert jobs.forget(job.id)
-    assert not redis.exists(hooks.hooks_key(job.id))
+    assert not redis.exists(keys.subscriptions_key(job.id))
 
 
 def test_a_retry_is_told_to_whoever_retries(redis: Redis, jobs: Jobs, leases: Leases) -> None:
@@ -153,10 +156,10 @@ def test_a_retry_is_told_to_whoever_retries(redis: Redis, jobs: Jobs, leases: Le
     ask(jobs, OTHER, "two")
     end(leases, run(redis, leases), "failed")
     jobs.retry(job.id, caller="one")
-    assert redis.ttl(hooks.hooks_key(job.id)) == -1
+    assert redis.ttl(keys.subscriptions_key(job.id)) == -1
     end(leases, run(redis, leases), "succeeded")
     assert [(each.caller, each.ended) for each in told(redis)][2:] == [("one", "succeeded")]
-    assert 0 < redis.ttl(hooks.hooks_key(job.id)) <= queue.FINISHED_TTL_S
+    assert 0 < redis.ttl(keys.subscriptions_key(job.id)) <= limits.FINISHED_TTL_S
 
 
 def test_asked_again_after_it_failed_it_is_told_again(redis: Redis, jobs: Jobs, leases: Leases) -> None:
@@ -174,25 +177,25 @@ def test_an_answer_that_is_there_is_told_at_once_and_once_a_minute(
 ) -> None:
     deliveries = Deliveries(redis)
     for _ in range(3):
-        deliveries.tell("0" * 32, "one", URL, 1.5)
-    deliveries.tell("0" * 32, "two", URL, 1.5)
+        deliveries.deliver_now("0" * 32, "one", URL, 1.5)
+    deliveries.deliver_now("0" * 32, "two", URL, 1.5)
     assert words(redis) == [
         ("one", URL, "visualization.succeeded"),
         ("two", URL, "visualization.succeeded"),
     ]
     assert {each.activation for each in told(redis)} == {1.5}
-    for key in redis.keys("proxygrad:hooked:*"):
-        assert 0 < redis.ttl(key) <= hooks.REPEAT_S
+    for key in redis.keys("proxygrad:webhook-sent:*"):
+        assert 0 < redis.ttl(key) <= limits.WEBHOOK_REPEAT_S
 
 
 def test_urls_of_one_caller_are_bounded_and_others_have_their_own(redis: Redis, jobs: Jobs) -> None:
-    for number in range(hooks.MOST_HOOKS):
+    for number in range(limits.MAX_WEBHOOKS):
         ask(jobs, f"{URL}/{number}")
-    before = redis.hgetall(hooks.hooks_key(ask(jobs, None).id))
+    before = redis.hgetall(keys.subscriptions_key(ask(jobs, None).id))
     with pytest.raises(TooManyWebhooks, match="16 URLs"):
         ask(jobs, f"{URL}/more")
     job = ask(jobs, f"{URL}/0")
-    assert redis.hgetall(hooks.hooks_key(job.id)) == before
+    assert redis.hgetall(keys.subscriptions_key(job.id)) == before
     ask(jobs, f"{URL}/more", "two")
 
 
@@ -200,20 +203,17 @@ def test_what_a_full_queue_refuses_leaves_nothing(redis: Redis, jobs: Jobs) -> N
     ask(jobs, None)
     request = VisualizationRequest.of(question(1)).model_copy(update={"webhook": URL})
     with pytest.raises(QueueFull):
-        jobs.submit(request, MODEL, limits=Limits(queued=1))
-    assert redis.keys("proxygrad:hook*") == []
+        submit(jobs, request, MODEL, limits=Limits(queued=1))
+    assert redis.keys("proxygrad:webhook*") == []
 
 
 def test_the_oldest_of_too_many_goes_with_all_that_is_of_it(
-    redis: Redis, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, set_limit: Callable[[str, int], None]
 ) -> None:
-    from workers.broker import scripts
-
-    fewer = scripts._LIBRARY.replace(f"-{hooks.MOST_KEPT} - 1", "-2 - 1")
-    monkeypatch.setattr(scripts, "_LIBRARY", fewer)
+    set_limit("MAX_DELIVERIES", 2)
     deliveries = Deliveries(redis)
     for number in range(4):
-        deliveries.tell(f"{number:032}", "one", f"https://{number}.example/", 1.0)
+        deliveries.deliver_now(f"{number:032}", "one", f"https://{number}.example/", 1.0)
     assert [each.receiver for each in told(redis)] == ["https://2.example", "https://3.example"]
     assert len(redis.keys("proxygrad:delivery:*")) == len(redis.keys("proxygrad:deliveries:due:*")) == 2
-    assert redis.zcard(hooks.RECEIVERS_KEY) == 2
+    assert redis.zcard(keys.RECEIVERS_KEY) == 2

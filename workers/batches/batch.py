@@ -18,9 +18,17 @@ from proxygrad.protocol.requests import (
 from proxygrad.protocol.visualizations import State
 from proxygrad.spec import ModelInfo, Spec, VisualizationTemplate
 from workers.batches import units
-from workers.batches.batching import LETTERS
-from workers.jobs.submission import Limits
+from workers.jobs.requests import Limits
 
+#: How the state of a unit that was queued is written; ``workers/lua/lib/batches.lua`` has the same letters. A
+#: unit that was not queued has none: it waits, or ended with the rest (`Batch.dropped`).
+LETTERS: Mapping[str, State] = {
+    "q": "queued",
+    "r": "running",
+    "s": "succeeded",
+    "f": "failed",
+    "c": "canceled",
+}
 COUNTED: tuple[State, ...] = ("queued", "running", "succeeded", "failed", "canceled")
 
 
@@ -136,7 +144,7 @@ class Batch:
             problem = self.problem if self.dropped else None
             return Unit(number, None, self.dropped or "waiting", problem=problem)
         letter, job_id, detail = mark.decode().split(" ", 2)
-        state = cast(State, LETTERS[letter])
+        state = LETTERS[letter]
         if not detail:
             return Unit(number, job_id, state)
         if state != "succeeded":

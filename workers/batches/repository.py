@@ -1,13 +1,13 @@
-"""Batches as everybody sees them: asked for, looked up, canceled, forgotten.
+"""The batch repository: submits, looks up, cancels and forgets batches.
 
 ::
 
     running ──► succeeded | failed | canceled
-    failed | canceled | succeeded ──► running    asked for again: what has no answer is asked again
+    failed | canceled | succeeded ──► running    requested again: units without a result are queued again
 
 A batch is a record in Redis that names its units; workers put them into the queue a window at a time
 (`workers.batches.expander`), and every change of one of its jobs is counted in the same step
-(`workers.batches.batching`). The answers are those of single questions, shared by content.
+(``workers/lua/lib/batches.lua``). The results are those of single requests, shared by content.
 """
 
 from __future__ import annotations
@@ -19,15 +19,12 @@ import redis
 
 from proxygrad.protocol.requests import ANONYMOUS, JobOptions
 from workers.batches.batch import Batch, ResolvedBatch, Unit, limits_json
-from workers.batches.batch_scripts import ASK, FORGET, STOP, WITHDRAW
-from workers.batches.batching import ALL_KEY, WANTED_ELSEWHERE, batch_key, listed_key, open_key, units_key
+from workers.broker import keys
+from workers.broker.limits import MAX_WEBHOOKS
 from workers.broker.scripts import Script
+from workers.broker.time_index import IndexEntry, older
 from workers.errors import TooManyBatches, TooManyWebhooks
-from workers.jobs.cancellation import WITHDRAWING
-from workers.jobs.recent import IndexEntry, older
-from workers.jobs.submission import Limits
-from workers.queue.hooks import MOST_HOOKS, hooks_key
-from workers.storage.pins import PIN_S
+from workers.jobs.requests import Limits
 
 __all__ = [
     "Batch",
@@ -46,53 +43,52 @@ _AT_ONCE = 50
 #: Marks of units read in one round trip.
 _PAGE = 1000
 
-Asked = Literal["new", "known"]
+Novelty = Literal["new", "known"]
 
 
 class Batches:
-    """Ask, look up, cancel and forget. Safe to share between threads."""
+    """Submit, look up, cancel and forget. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis, window: int = WINDOW) -> None:
         self._redis = redis
         self._window = window
-        self._ask = Script(redis, ASK)
-        self._stop = Script(redis, STOP, "allow-oom")
-        self._withdraw = Script(redis, WITHDRAWING + WANTED_ELSEWHERE + WITHDRAW, "allow-oom")
-        self._forget = Script(redis, FORGET, "allow-oom")
+        self._submit = Script(redis, "batches/submit", decode="text")
+        self._stop = Script(redis, "batches/stop")
+        self._withdraw = Script(redis, "batches/withdraw")
+        self._forget = Script(redis, "batches/forget")
 
-    def ask(
-        self, question: ResolvedBatch, wishes: JobOptions, *, caller: str = ANONYMOUS, limits: Limits
-    ) -> tuple[Batch, Asked]:
+    def submit(
+        self, request: ResolvedBatch, options: JobOptions, *, caller: str = ANONYMOUS, limits: Limits
+    ) -> tuple[Batch, Novelty]:
         """The batch, and whether it was new.
 
-        Of one that was asked for before, units that failed or were canceled are asked again; where it ended
-        longer ago than answers are promised, all are looked up again. ``limits``: those of the caller, of
-        which a batch leaves some to single questions. Raises `TooManyBatches`, `TooManyWebhooks`, and
+        Of one that was requested before, units that failed or were canceled are queued again; where it ended
+        longer ago than results are pinned, all are looked up again. ``limits``: those of the caller, of
+        which a batch leaves some to single requests. Raises `TooManyBatches`, `TooManyWebhooks`, and
         redis' `OutOfMemoryError`.
         """
-        batch_id = question.identity(caller)
-        said: dict[str, str | int] = {
-            **question.to_fields(),
-            "priority": wishes.priority,
+        batch_id = request.identity(caller)
+        fields: dict[str, str | int] = {
+            **request.to_fields(),
+            "priority": options.priority,
             "limits": limits_json(limits),
             "window": self._window,
         }
-        flat = [part for pair in said.items() for part in pair]
-        deadline_s = "" if wishes.deadline_s is None else wishes.deadline_s
-        words = [batch_id, caller, MOST_RUNNING, PIN_S, deadline_s, wishes.webhook or "", *flat]
-        word = cast(bytes, self._ask(*words)).decode()
+        flat = [part for pair in fields.items() for part in pair]
+        deadline_s = "" if options.deadline_s is None else options.deadline_s
+        word = self._submit(batch_id, caller, MOST_RUNNING, deadline_s, options.webhook or "", *flat)
         if word == "hooks":
-            raise TooManyWebhooks(batch_id, MOST_HOOKS)
+            raise TooManyWebhooks(batch_id, MAX_WEBHOOKS)
         if word == "too_many":
             raise TooManyBatches(MOST_RUNNING, caller)
         batch = self.fetch(batch_id)
         if batch is None:  # somebody has deleted it since
-            return self.ask(question, wishes, caller=caller, limits=limits)
-        return batch, cast(Asked, word)
+            return self.submit(request, options, caller=caller, limits=limits)
+        return batch, cast(Novelty, word)
 
     def fetch(self, batch_id: str) -> Batch | None:
         """The batch of that id as it stands, or None."""
-        fields = cast(dict[bytes, bytes], self._redis.hgetall(batch_key(batch_id)))
+        fields = cast(dict[bytes, bytes], self._redis.hgetall(keys.batch_key(batch_id)))
         return Batch.from_fields(batch_id, fields) if b"state" in fields else None
 
     def units(self, batch: Batch, numbers: Sequence[int]) -> list[Unit]:
@@ -100,7 +96,7 @@ class Batches:
         if not numbers:
             return []
         marks = cast(
-            "list[bytes | None]", self._redis.hmget(units_key(batch.id), [str(each) for each in numbers])
+            "list[bytes | None]", self._redis.hmget(keys.units_key(batch.id), [str(each) for each in numbers])
         )
         return [batch.unit(number, mark) for number, mark in zip(numbers, marks, strict=True)]
 
@@ -133,7 +129,7 @@ class Batches:
 
         At most ``looked_at`` are looked at. ``caller``: whose; None: of all.
         """
-        key = ALL_KEY if caller is None else listed_key(caller)
+        key = keys.BATCHES_KEY if caller is None else keys.batches_of_key(caller)
         found: list[Batch] = []
         for entry in older(self._redis, key, last):
             looked_at -= 1
@@ -157,13 +153,13 @@ class Batches:
 
     def withdraw(self, batch_id: str) -> None:
         """The second half of `cancel`: let go of what is in the queue or running."""
-        jobs = [job_id.decode() for job_id in cast(list[bytes], self._redis.hkeys(open_key(batch_id)))]
+        jobs = [job_id.decode() for job_id in cast(list[bytes], self._redis.hkeys(keys.open_key(batch_id)))]
         for first in range(0, len(jobs), _AT_ONCE):
             self._withdraw(batch_id, *jobs[first : first + _AT_ONCE])
-        self._redis.hdel(batch_key(batch_id), "cancel_pending")
+        self._redis.hdel(keys.batch_key(batch_id), "cancel_pending")
 
     def forget(self, batch_id: str) -> bool:
-        """Cancel it, and leave nothing of it but the answers; whether there was one. Nobody is told."""
-        self._redis.delete(hooks_key(batch_id))
+        """Cancel it, and remove all of it but the results; whether there was one. No webhook is delivered."""
+        self._redis.delete(keys.subscriptions_key(batch_id))
         self.cancel(batch_id)
         return bool(self._forget(batch_id))

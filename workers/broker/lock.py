@@ -1,58 +1,58 @@
-"""Work that one process of all does at a time, and none again before its interval is over."""
+"""A lock for periodic work that one process of all does at a time, and none again within an interval."""
 
 from __future__ import annotations
 
-import secrets
 import time
+from contextlib import suppress
 
 import redis
+from redis.exceptions import LockError
+from redis.lock import Lock
 
-#: Another process may begin that long after the last word of one that died at it.
+#: Seconds after which another process may begin when the holder dies.
 HOLD_S = 120.0
 _RENEW_S = HOLD_S / 4
-#: Rounds of several processes are never quite in step: this part of an interval too early is still in time.
+#: The periodic threads of several processes drift: this part of an interval too early is still in time.
 _EARLY = 0.1
 
-_EXPIRE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-"""
 
-
-class TurnOver(Exception):
-    """The work has to stop where it is."""
+class WorkStopped(Exception):
+    """The work has to stop: the lock has expired, or the process ends."""
 
 
 class PeriodicLock:
-    """One process's view of whose turn it is with the work that ``key`` names, every ``interval_s``."""
+    """A Redis lock at ``key`` that stays taken for ``interval_s`` after the work began. For one thread."""
 
     def __init__(self, redis: redis.Redis, key: str, interval_s: float) -> None:
-        self._redis = redis
+        self._lock = Lock(redis, key, timeout=HOLD_S, thread_local=False)
         self._key = key
         self._interval_s = interval_s
-        self._expire = redis.register_script(_EXPIRE)
-        self._token = ""
+        self._taken = False
         self._began_s = self._renewed_s = 0.0
 
     def take(self) -> bool:
-        """Begin; False when somebody else is at it, or did it less than an interval ago."""
-        self._token = secrets.token_hex(8)
+        """Take the lock; False when another process has it, or had it less than an interval ago."""
         self._began_s = self._renewed_s = time.monotonic()
-        return bool(self._redis.set(self._key, self._token, nx=True, px=round(HOLD_S * 1000)))
+        self._taken = self._lock.acquire(blocking=False)
+        return self._taken
 
-    def hold(self) -> None:
-        """Say, while at work, that it goes on; often is fine.
+    def renew(self) -> None:
+        """Renew the lock during the work; cheap to call often. Does nothing where it was not taken.
 
-        Raises `TurnOver` when Redis has forgotten whose turn it is. Without `take` there is nothing to say.
+        Raises `WorkStopped` when it has expired.
         """
         now_s = time.monotonic()
-        if not self._token or now_s - self._renewed_s < _RENEW_S:
+        if not self._taken or now_s - self._renewed_s < _RENEW_S:
             return
-        if not self._expire(keys=[self._key], args=[self._token, round(HOLD_S * 1000)]):
-            raise TurnOver(f"{self._key} may be somebody else's by now")
+        try:
+            self._lock.extend(HOLD_S, replace_ttl=True)
+        except LockError as error:
+            raise WorkStopped(f"the lock {self._key} has expired") from error
         self._renewed_s = now_s
 
     def end(self) -> None:
-        """Done: the next turn is an interval after this one began."""
+        """End the work: the lock expires an interval after it began."""
         rest_s = self._interval_s * (1 - _EARLY) - (time.monotonic() - self._began_s)
-        self._expire(keys=[self._key], args=[self._token, max(1, round(rest_s * 1000))])
+        with suppress(LockError):
+            self._lock.extend(max(0.001, rest_s), replace_ttl=True)
+        self._taken = False

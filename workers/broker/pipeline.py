@@ -1,19 +1,21 @@
-"""Commands for Redis that can be sent alone, or many at once as one message with one answer.
+"""Redis commands and operations that run in a thread, in an event loop, or many in one pipeline.
 
-What takes several of them is a generator: it yields a `RedisCommand`, or a function that blocks for another
-reason, and is sent what came of it. So the same steps are taken in a thread that waits for each
-(`run_blocking`) and in an event loop that sends those of many requests together
-(`service.backend.coalescing`).
+A `RedisCommand` is one command or script. An `Operation` takes several: it is a generator that yields each
+step, a `RedisCommand` or a function that blocks for another reason, and is sent its result. It does no I/O
+itself ("sans I/O"), so the caller chooses how it runs:
+
+- `run_blocking` waits for each step in this thread;
+- `run_async` awaits each step in an event loop, where a gateway sends the commands of many requests together;
+- `execute_together` sends many commands in one round trip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import redis
-from redis.client import Pipeline
 from redis.exceptions import NoScriptError
 
 T = TypeVar("T")
@@ -21,48 +23,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RedisCommand(Generic[T]):
-    """One command or script: ``send`` gives it to a client or a pipeline, ``read`` makes sense of the reply.
+    """One command or script: ``send`` gives it to a client or a pipeline, ``read`` decodes the reply.
 
-    Called with a client it is sent alone. Raises `RedisError`, and what ``read`` raises.
+    Call it with a client to send it alone. Raises `RedisError`, and what ``read`` raises.
     """
 
     send: Callable[[redis.Redis], Any]
     read: Callable[[Any], T]
 
     def __call__(self, client: redis.Redis) -> T:
-        """What came of it, sent alone."""
+        """The result, sent alone."""
         return self.read(self.send(client))
 
 
-class LuaScript:
-    """A script, for a client or a pipeline. There it is answered with `NoScriptError` where Redis does not
-    know it yet; `execute_together` sends it alone then, which tells it.
-    """
-
-    def __init__(self, client: redis.Redis, text: str) -> None:
-        self._script = client.register_script(text)
-
-    def __call__(
-        self,
-        keys: Sequence[str],
-        args: Sequence[str | int | float | bytes],
-        client: redis.Redis | None = None,
-    ) -> Any:
-        """Run it; what it returns, as redis-py has it."""
-        if isinstance(client, Pipeline):  # redis-py would ask in another round trip whether it is known
-            return client.evalsha(self._script.sha, len(keys), *keys, *args)
-        return self._script(keys=keys, args=args, client=client)
-
-
-#: What a procedure does next.
+#: A step of an operation.
 Step: TypeAlias = RedisCommand[Any] | Callable[[], Any]
 Operation: TypeAlias = Generator[Step, Any, T]
 
 
 def execute_together(client: redis.Redis, commands: Sequence[RedisCommand[Any]]) -> list[Any]:
-    """What came of each, in one round trip; an exception in its place where it failed.
+    """The results of many commands in one round trip; of one that failed, the exception.
 
-    Raises `RedisError` where none of them can be answered for.
+    Raises `RedisError` where none of them has a reply.
     """
     with client.pipeline(transaction=False) as pipeline:
         for command in commands:
@@ -73,23 +55,42 @@ def execute_together(client: redis.Redis, commands: Sequence[RedisCommand[Any]])
 
 def _outcome(client: redis.Redis, command: RedisCommand[Any], reply: Any) -> Any:
     try:
-        if isinstance(reply, NoScriptError):  # Redis has started anew
+        if isinstance(reply, NoScriptError):  # Redis was restarted: sent alone, it is loaded
             return command(client)
         return reply if isinstance(reply, Exception) else command.read(reply)
     except Exception as error:
         return error
 
 
-def run_blocking(steps: Operation[T], client: redis.Redis) -> T:
-    """Take the steps, each when the one before is done; what they return."""
+def run_blocking(operation: Operation[T], client: redis.Redis) -> T:
+    """Run an operation in this thread. Raises what the operation raises."""
     try:
-        step = next(steps)
+        step = next(operation)
         while True:
             try:
-                outcome = step(client) if isinstance(step, RedisCommand) else step()
+                result = step(client) if isinstance(step, RedisCommand) else step()
             except Exception as error:
-                step = steps.throw(error)
+                step = operation.throw(error)
             else:
-                step = steps.send(outcome)
+                step = operation.send(result)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+
+
+async def run_async(
+    operation: Operation[T],
+    send: Callable[[RedisCommand[Any]], Awaitable[Any]],
+    block: Callable[[Callable[[], Any]], Awaitable[Any]],
+) -> T:
+    """Run an operation in an event loop: ``send`` awaits a command, ``block`` a function that blocks."""
+    try:
+        step = next(operation)
+        while True:
+            try:
+                result = await (send(step) if isinstance(step, RedisCommand) else block(step))
+            except Exception as error:
+                step = operation.throw(error)
+            else:
+                step = operation.send(result)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]

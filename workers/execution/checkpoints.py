@@ -13,7 +13,8 @@ import time
 from workers.errors import StorageError
 from workers.execution.context import RenderFuture
 from workers.execution.run import JobRun
-from workers.jobs.repository import Checkpoint, Job
+from workers.jobs.job import Checkpoint, Job
+from workers.storage.paths import checkpoint_path
 
 #: Between checkpoints, and what a killed worker's job loses at most. What one costs: docs/workers.md.
 CHECKPOINT_S = 5.0
@@ -23,11 +24,6 @@ COST = 20.0
 STEP_LIMIT_S = 10.0
 
 _log = logging.getLogger(__name__)
-
-
-def checkpoint_path(job_id: str, execution_id: str) -> str:
-    """Where a run keeps its checkpoint."""
-    return f"{job_id}/checkpoint-{execution_id}"
 
 
 class RunCheckpoints:

@@ -15,8 +15,6 @@ from proxygrad.spec import Result, Spec
 from workers.execution.drain import Drain
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Jobs
-from workers.process.rq_registration import RQRegistration
-from workers.queue.attendance import Presence
 from workers.queue.leases import Leases
 from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
@@ -118,19 +116,9 @@ class WorkerContext:
         return Leases(self.redis)
 
     @cached_property
-    def attendance(self) -> Presence:
-        """Which processes are there."""
-        return Presence(self.redis)
-
-    @cached_property
-    def claims(self) -> ArtifactPins:
-        """What a collector is removing."""
+    def pins(self) -> ArtifactPins:
+        """The pins and deletion locks of artifacts."""
         return ArtifactPins(self.redis)
-
-    @cached_property
-    def register(self) -> RQRegistration:
-        """RQ's records of its workers."""
-        return RQRegistration(self.redis)
 
     def now(self) -> float:
         """Seconds since 1970 on Redis' clock, which all records use."""

@@ -3,7 +3,7 @@
 The images are stored first and the record beside them last, each written once. Whoever dies in between leaves
 images that say themselves what they are; the next run keeps those, adds what is missing, and makes the record
 of what the images in the store say, whichever run each is of. A file that is damaged, or of another job, is
-replaced. Then the state changes (`workers.process.slot`), if the run still holds the job.
+replaced. Then the state changes (`workers.process.rq_worker`), if the run still holds the job.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from workers.execution import run as assignments
 from workers.execution.compute import PROGRESS_S, compute
 from workers.execution.context import Rendering
 from workers.execution.run import JobRun
-from workers.jobs.repository import Job, image_path, result_path
+from workers.jobs.repository import Job
+from workers.storage.paths import image_path, result_path
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def render(job_id: str) -> Job:
     assignment.set_deadline(job.deadline_at)
     if job.cancel_requested is not None:
         assignment.cancel()
-    while assignment.runtime.claims.collecting(job.id):  # none begins while the job runs
+    while assignment.runtime.pins.is_locked(job.id):  # none begins while the job runs
         assignment.stay()
         assignment.lost.wait(PROGRESS_S)
     return _stored(assignment, job) or _keep(assignment, job, compute(assignment, job))

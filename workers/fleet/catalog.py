@@ -13,14 +13,13 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 
 from proxygrad.protocol.problems import Problem
 from proxygrad.spec import ModelInfo
-from workers.broker import queue
+from workers.broker import keys
+from workers.broker.scripts import Script
 
 #: Renewed every 3 s and gone after 10 s: three renewals may be late before a live worker looks dead, and a
 #: killed one stops being offered within 10 s.
 RENEW_S = 3.0
 LIVE_TTL_S = 10.0
-
-_WORKERS_KEY = queue.WORKERS_KEY
 
 
 class ServedModel(BaseModel):
@@ -42,18 +41,6 @@ class ServedModel(BaseModel):
 _MODELS = TypeAdapter(tuple[ServedModel, ...])
 _READINESS = TypeAdapter(dict[str, Problem | None])
 
-# In a full Redis too: a worker that could not renew its word would look dead while it finishes its jobs. The
-# index of workers only says whose keys to read; a day is far beyond any difference between clocks.
-_PUBLISH = f"""#!lua flags=allow-oom
-local models, readiness = unpack(KEYS)
-local worker, words, ready, ttl_ms = unpack(ARGV)
-local now = redis.call('TIME')[1]
-redis.call('SET', models, words, 'PX', ttl_ms)
-redis.call('SET', readiness, ready, 'PX', ttl_ms)
-redis.call('ZREMRANGEBYSCORE', '{_WORKERS_KEY}', '-inf', now - 24 * 3600)
-redis.call('ZADD', '{_WORKERS_KEY}', now, worker)
-"""
-
 
 def publish(
     redis: redis.Redis, worker: str, models: Sequence[ServedModel], ttl_s: float = LIVE_TTL_S
@@ -61,23 +48,21 @@ def publish(
     """Say that ``worker`` lives and serves ``models``, for ``ttl_s`` seconds from now."""
     words = _MODELS.dump_json(tuple(models))
     ready = _READINESS.dump_json({model.name: model.problem for model in models})
-    script = redis.register_script(_PUBLISH)
-    keys = [_models_key(worker), _readiness_key(worker)]
-    script(keys=keys, args=[worker, words, ready, round(ttl_s * 1000)])
+    Script(redis, "fleet/publish_models")(worker, words, ready, round(ttl_s * 1000))
 
 
 def withdraw(redis: redis.Redis, worker: str) -> None:
     """Say that ``worker`` serves no more, without waiting for its word to end."""
     with redis.pipeline(transaction=True) as pipe:
-        pipe.delete(_models_key(worker), _readiness_key(worker))
-        pipe.zrem(_WORKERS_KEY, worker)
+        pipe.delete(keys.models_key(worker), keys.readiness_key(worker))
+        pipe.zrem(keys.WORKERS_KEY, worker)
         pipe.execute()
 
 
 def served(redis: redis.Redis) -> dict[str, ServedModel]:
     """Every model of every live worker by name; a ready one wins over one with a problem."""
     found: dict[str, ServedModel] = {}
-    for words in _words(redis, _models_key).values():
+    for words in _words(redis, keys.models_key).values():
         for model in _MODELS.validate_json(words):
             if model.name not in found or found[model.name].info is None:
                 found[model.name] = model
@@ -86,7 +71,7 @@ def served(redis: redis.Redis) -> dict[str, ServedModel]:
 
 def live_workers(redis: redis.Redis) -> list[str]:
     """Names of the workers that live, sorted."""
-    return sorted(_words(redis, _readiness_key))
+    return sorted(_words(redis, keys.readiness_key))
 
 
 def obstacle(redis: redis.Redis, model: str) -> Problem | None:
@@ -95,7 +80,7 @@ def obstacle(redis: redis.Redis, model: str) -> Problem | None:
     `no_worker`, `model_not_served`, or the problem that all of those have with it that know it. Cheap: reads
     no more of what workers publish than names.
     """
-    words = _words(redis, _readiness_key)
+    words = _words(redis, keys.readiness_key)
     if not words:
         return Problem(code="no_worker", detail="no worker is alive; the job starts when one is")
     reasons: list[Problem] = []
@@ -112,7 +97,7 @@ def obstacle(redis: redis.Redis, model: str) -> Problem | None:
 
 def serves(redis: redis.Redis, model: str, digest: str, engine_version: str) -> bool:
     """Whether a live worker serves the model with those weights, by that method."""
-    for words in _words(redis, _models_key).values():
+    for words in _words(redis, keys.models_key).values():
         for each in _MODELS.validate_json(words):
             info = each.info
             if each.name == model and info and (info.digest, info.engine_version) == (digest, engine_version):
@@ -121,15 +106,8 @@ def serves(redis: redis.Redis, model: str, digest: str, engine_version: str) -> 
 
 
 def _words(redis: redis.Redis, key: Callable[[str], str]) -> dict[str, bytes]:
-    names = [name.decode() for name in cast(list[bytes], redis.zrange(_WORKERS_KEY, 0, -1))]
+    names = [name.decode() for name in cast(list[bytes], redis.zrange(keys.WORKERS_KEY, 0, -1))]
     if not names:
         return {}
     words = cast("list[bytes | None]", redis.mget([key(name) for name in names]))
     return {name: word for name, word in zip(names, words, strict=True) if word is not None}
-
-
-def _models_key(worker: str) -> str:
-    return f"proxygrad:worker:{worker}:models"
-
-
-_readiness_key = queue.readiness_key

@@ -1,4 +1,4 @@
-"""How the whole fleet stands, counted in one step: what waits, runs and has ended, and who works.
+"""Fleet statistics, counted in one step: what waits, runs and has ended, and the workers.
 
 Looks at no job but the first hundred that wait, and at one key for each model with jobs, worker, slot and
 receiver of webhooks.
@@ -15,49 +15,10 @@ import redis
 
 from proxygrad.protocol.requests import Priority
 from proxygrad.protocol.visualizations import State
-from workers.broker import queue
-from workers.broker.scripts import Script
+from workers.broker.scripts import Script, pairs
 
 #: The states in which jobs end.
 ENDS: tuple[State, ...] = ("succeeded", "failed", "canceled")
-
-#: What was put back stands before what is older than it; so many of the list are compared.
-_LOOKED_AT = 100
-#: Receivers of webhooks whose deliveries are counted, those first that are due first.
-_RECEIVERS = 1000
-
-_COUNT = f"""
-local waiting = {{}}
-for _, priority in ipairs(PRIORITIES) do
-  for _, model in ipairs(redis.call('HKEYS', offsets_key(priority))) do
-    waiting[#waiting + 1] = {{priority, model, redis.call('ZCARD', ready_key(priority, model))}}
-  end
-end
-
-local oldest = NOW
-for _, id in ipairs(redis.call('LRANGE', QUEUE, 0, {_LOOKED_AT} - 1)) do
-  oldest = math.min(oldest, tonumber(redis.call('HGET', own_key(id), 'created_at') or NOW))
-end
-
-local words = {{}}
-for _, worker in ipairs(redis.call('ZRANGE', '{queue.WORKERS_KEY}', 0, -1)) do
-  local word = redis.call('GET', '{queue.WORKER_PREFIX}' .. worker .. ':readiness')
-  if word then words[#words + 1] = word end
-end
-
-local slots = 0 -- RQ's list of them has those that were killed for a while
-for _, slot in ipairs(redis.call('SMEMBERS', '{queue.WORKERS_KEYS[1]}')) do
-  slots = slots + redis.call('EXISTS', slot)
-end
-
-local deliveries = 0
-for _, receiver in ipairs(redis.call('ZRANGE', RECEIVERS, 0, {_RECEIVERS} - 1)) do
-  deliveries = deliveries + redis.call('ZCARD', due_deliveries(receiver))
-end
-
-return {{waiting, exact(NOW - oldest), redis.call('SCARD', RUNNING), redis.call('HGETALL', ENDED), words,
-  slots, redis.call('SCARD', RUNNING_BATCHES), deliveries}}
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +45,7 @@ class FleetStatistics:
     def of(cls, reply: list[Any]) -> Self:
         """From what the script returns."""
         waiting, oldest, running, flat, words, slots, batches, deliveries = reply
-        ended = {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+        ended = {name.decode(): int(count) for name, count in pairs(flat).items()}
         models = _models([json.loads(word) for word in words])
         return cls(
             waiting=dict.fromkeys(((priority, name) for priority in get_args(Priority) for name in models), 0)
@@ -114,7 +75,7 @@ class FleetStatisticsReader:
     """Counts. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:
-        self._count = Script(redis, _COUNT, "no-writes")
+        self._count = Script(redis, "fleet/count")
 
     def take(self) -> FleetStatistics:
         """How it stands now. Raises `RedisError`."""

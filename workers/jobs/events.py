@@ -1,8 +1,9 @@
-"""What is told of a job while it is: every change of its state, and its progress, in the order they came.
+"""Events of a job: every change of its state, and its progress, in order.
 
-The scripts that make a change also write it into a stream of the job and publish it on a channel of the same
-name, in one step. The stream is for who comes late or was cut off: the last few hundred events, until an hour
-after the end. Previews are published alone, and only while somebody watches.
+The script that makes a change also writes the event into the job's stream and publishes it on a channel of
+the same name, in one step (``workers/lua/lib/events.lua``). The stream is for a client that comes late or was
+cut off: the last few hundred events, until an hour after the end. Previews are published alone, and only
+while somebody watches.
 """
 
 from __future__ import annotations
@@ -15,64 +16,16 @@ from typing import Literal, cast
 
 import redis
 
-from workers.broker import queue
+from workers.broker import keys
 
 #: `withdrawn` is for the caller that it names alone.
 Kind = Literal["state", "progress", "preview", "withdrawn"]
 
-#: Events that a stream keeps, give or take a hundred: some 25 KB. Progress comes four times a second.
-KEPT = 256
-#: Seconds that a stream outlives its job's end: time to come back after a break.
-KEPT_S = 3600
 #: A watcher says so again before this many seconds are over, or previews end.
 WATCHED_S = 10
 
 _ENDED = ('{"state":"succeeded"', '{"state":"failed"', '{"state":"canceled"')
 _ID = re.compile(r"\d{1,20}-\d{1,20}")
-
-#: Functions for Lua, in the library of `workers.broker.scripts`. A stream that cannot be written costs an
-#: event, no more: what it would tell stands in the record.
-TELLING = f"""
-local function events_key(id) return '{queue.events_key("")}' .. id end
-local function watched_key(id) return '{queue.watched_key("")}' .. id end
-
-local function tell(id, kind, data)
-  local at = redis.pcall('XADD', events_key(id), 'MAXLEN', '~', {KEPT}, '*', 'event', kind, 'data', data)
-  if type(at) ~= 'string' then at = '-' end
-  redis.call('PUBLISH', events_key(id), at .. ' ' .. kind .. ' ' .. data)
-end
-
-local function tell_state(id)
-  local state, problem = unpack(redis.call('HMGET', own_key(id), 'state', 'problem'))
-  if not state then return end
-  local data = '{{"state":"' .. state .. '","problem":' .. (problem or 'null') .. '}}'
-  if state == 'queued' and redis.call('EXISTS', events_key(id)) == 0 then
-    -- A stream takes 4 KB from its first event on: of what only waits the record tells.
-    redis.call('PUBLISH', events_key(id), '- state ' .. data)
-  else
-    tell(id, 'state', data)
-  end
-  tell_batches(id, state)
-  if state == 'queued' or state == 'running' then
-    redis.call('PERSIST', events_key(id))
-  else
-    redis.call('EXPIRE', events_key(id), {KEPT_S})
-    tell_hooks('visualization', id, state)
-  end
-end
-
--- For what the caller has open, whatever becomes of the job; kept in no stream, which others read too.
-local function tell_withdrawal(id, caller)
-  redis.call('PUBLISH', events_key(id), '- withdrawn ' .. caller)
-end
-
-local function tell_progress(id)
-  local step, steps, activation = unpack(redis.call('HMGET', own_key(id), 'step', 'steps', 'activation'))
-  local value = tonumber(activation or '')
-  if not value or value ~= value or value == 1 / 0 or value == -1 / 0 then activation = 'null' end
-  tell(id, 'progress', '{{"step":' .. step .. ',"steps":' .. steps .. ',"activation":' .. activation .. '}}')
-end
-"""
 
 
 @dataclass(frozen=True)
@@ -134,9 +87,9 @@ class Events:
 
         ``after``: the id of the last one that is known; None: none are wanted.
         """
-        key = queue.events_key(job_id)
+        key = keys.events_key(job_id)
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hgetall(queue.job_key(job_id))
+            pipe.hgetall(keys.job_key(job_id))
             pipe.xrevrange(key, count=1)
             if after is not None:
                 pipe.xrange(key, min=f"({after}")
@@ -152,5 +105,5 @@ class Events:
         """Somebody wants to see these jobs: for `WATCHED_S` seconds from now."""
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
-                pipe.set(queue.watched_key(job_id), 1, ex=WATCHED_S)
+                pipe.set(keys.watched_key(job_id), 1, ex=WATCHED_S)
             pipe.execute()

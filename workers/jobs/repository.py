@@ -1,15 +1,17 @@
-"""A job's life as everybody sees it: its record, how it is submitted, how it is looked up.
+"""The job repository: submits, looks up, cancels, retries and forgets jobs.
 
 ::
 
     queued ──► running ──► succeeded | failed | canceled
-    queued ──► failed | canceled    its deadline passed; nobody wants it any more
+    queued ──► failed | canceled    its deadline passed; it was canceled
     running ──► queued               its worker died, or gave it back
-    failed | canceled ──► queued    somebody asked again
+    failed | canceled ──► queued    it was requested again
 
 The record is a hash of our own beside RQ's; every change of state is one script in Redis, so that of two
 processes that change it at once one comes first and the other sees it. Times are those of Redis' clock.
 A job that succeeded is also kept in the store, which answers for it when Redis has forgotten it.
+
+What a gateway does for each request is an `Operation` (`workers.broker.pipeline`); other methods block.
 """
 
 from __future__ import annotations
@@ -20,23 +22,22 @@ from typing import cast
 
 import redis
 
-from proxygrad.protocol.requests import ANONYMOUS, VisualizationRequest
-from proxygrad.spec import ModelInfo, Spec
-from workers.broker import queue
+from workers.broker import keys
 from workers.broker.pipeline import Operation, RedisCommand, run_blocking
-from workers.jobs.askers import Requester, Requesters
-from workers.jobs.cancellation import Cancel
+from workers.broker.time_index import IndexEntry
+from workers.jobs.commands import Cancel, Forget, Mode, Submit
 from workers.jobs.events import Event, Events, is_after, is_event_id, progress_event, state_event
-from workers.jobs.forgetting import Forget
-from workers.jobs.looks import StatusQuery
-from workers.jobs.recent import ASKED_FIELD, IndexEntry, JobIndex
-from workers.jobs.records import Checkpoint, Job
-from workers.jobs.results import Answers, image_path, result_path
-from workers.jobs.submission import Limits, Mode, Submission, Submit
-from workers.queue.deliveries import Deliveries
+from workers.jobs.job import Checkpoint, Job
+from workers.jobs.queries import REQUESTER_FIELD, JobIndex, Requester, Requesters, StatusQuery
+from workers.jobs.requests import (
+    Limits,
+    Submission,
+)
+from workers.jobs.results import StoredResults
 from workers.queue.fair_queue import FairQueue
 from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
+from workers.webhooks import Deliveries
 
 __all__ = [
     "Checkpoint",
@@ -47,26 +48,19 @@ __all__ = [
     "Limits",
     "Requester",
     "Submission",
-    "events_channel",
-    "image_path",
     "is_after",
     "is_event_id",
     "progress_event",
-    "result_path",
     "state_event",
 ]
 
 DEFAULT_LIMITS = Limits()
 
-#: What a list shows of a job: all but the answer, which is most of a record.
+#: What a list shows of a job: all but the result, which is most of a record.
 _LISTED_FIELDS = (
     *("spec", "state", "created_at", "started_at", "finished_at", "step", "steps", "activation"),
     *("problem", "priority", "best"),
 )
-
-
-#: The channel on which it is told what happens to a job.
-events_channel = queue.events_key
 
 
 class Jobs:
@@ -74,88 +68,69 @@ class Jobs:
 
     def __init__(self, redis: redis.Redis, store: Store) -> None:
         self._redis = redis
-        self._answers = Answers(redis, store)
+        self._results = StoredResults(redis, store)
         self._submit = Submit(redis)
         self._cancel = Cancel(redis)
-        self._ready = FairQueue(redis)
-        self._look = StatusQuery(redis)
-        self._claims = ArtifactPins(redis)
+        self._queue = FairQueue(redis)
+        self._status = StatusQuery(redis)
+        self._pins = ArtifactPins(redis)
         self._forget = Forget(redis, store)
-        self._recent = JobIndex(redis)
+        self._index = JobIndex(redis)
         self._events = Events(redis)
-        self._askers = Requesters(redis)
+        self._requesters = Requesters(redis)
         self._deliveries = Deliveries(redis)
 
-    def submit(
-        self,
-        question: Spec,
-        model: ModelInfo,
-        *,
-        caller: str = ANONYMOUS,
-        flow: str | None = None,
-        limits: Limits = DEFAULT_LIMITS,
-    ) -> tuple[Job, bool]:
-        """Ask ``question`` of ``model``: the job, and whether this call put it into the queue.
+    def submit(self, submission: Submission, limits: Limits = DEFAULT_LIMITS) -> Operation[tuple[Job, bool]]:
+        """Request a job: the job, and whether this call put it into the queue.
 
-        The same question has the same id and is computed once: one that waits or runs is joined, one that
-        succeeded is returned as it is. One that failed or was canceled is queued again, and so is one
-        whose stored answer is gone. Who joins makes a waiting job interactive and its deadline later, where
-        the `VisualizationRequest` says so, and takes back a cancellation.
+        The same request has the same id and is computed once: a job that waits or runs is joined, one that
+        succeeded is returned as it is. One that failed or was canceled is queued again, and so is one whose
+        stored result is gone. Who joins makes a waiting job interactive and its deadline later, where the
+        submission says so, and takes back a cancellation.
 
-        ``flow``: the batch of the caller that it belongs to; turns are shared among callers and batches.
-        Raises what `Spec.resolve` raises, `StorageError`, `TooManyWebhooks`, and, where a new job would be
-        needed, `QueueFull` or `QueueMemoryFull`.
+        Raises `StorageError`, `TooManyWebhooks`, and, where a new job would be needed, `QueueFull` or
+        `QueueMemoryFull`.
         """
-        request = (
-            question if isinstance(question, VisualizationRequest) else VisualizationRequest.of(question)
-        )
-        return run_blocking(self.submitting(Submission.of(request, model, caller, flow), limits), self._redis)
-
-    def submitting(self, submission: Submission, limits: Limits) -> Operation[tuple[Job, bool]]:
-        """The same in steps."""
-        # The promise comes before the look: what is seen after it stays.
-        known, promised = yield from self._promised(submission.job_id, submission.caller)
-        succeeded = known is not None and known.state == "succeeded"
-        if known is None or not (succeeded and promised and (yield from self._answers.seems_whole(known))):
+        # The pin comes before the look into the store: what is seen after it stays.
+        job, pinned = yield from self._look_and_pin(submission.job_id, submission.caller)
+        succeeded = job is not None and job.state == "succeeded"
+        if job is None or not (succeeded and pinned and (yield from self._results.is_complete(job))):
             return (yield from self._enqueue(submission, "recompute" if succeeded else "ask", limits))
         if submission.webhook is not None:
-            activation = known.activation if known.result is None else known.result.achieved_activation
-            told = (known.id, submission.caller, submission.webhook, activation)
-            yield partial(self._deliveries.tell, *told)
-        return known, False
+            activation = job.activation if job.result is None else job.result.achieved_activation
+            delivery = (job.id, submission.caller, submission.webhook, activation)
+            yield partial(self._deliveries.deliver_now, *delivery)
+        return job, False
 
     def retry(
         self, job_id: str, *, caller: str | None = None, limits: Limits = DEFAULT_LIMITS
     ) -> tuple[Job, bool] | None:
         """Queue a failed or canceled job again, without its deadline; None when Redis knows no such job.
 
-        The job, and whether this call queued it: any other state is left as it is. ``caller``: who asks, by
-        default who asked first. Raises `QueueFull` or `QueueMemoryFull`.
+        The job, and whether this call queued it: any other state is left as it is. ``caller``: who retries,
+        by default who requested it first. Raises `QueueFull` or `QueueMemoryFull`.
         """
-        known = self._recorded(job_id)
-        if known is None:
+        job = self._recorded(job_id)
+        if job is None:
             return None
         submission = Submission(
             job_id=job_id,
-            spec=known.spec,
-            cost=known.cost,
-            priority=known.priority,
-            caller=caller or known.caller,
+            spec=job.spec,
+            cost=job.cost,
+            priority=job.priority,
+            caller=caller or job.caller,
         )
         return run_blocking(self._enqueue(submission, "retry", limits), self._redis)
 
-    def asked(self, job_id: str, caller: str) -> Requester | None:
-        """Whether ``caller`` asked for the job; None when it never did, or before records are kept."""
-        return self.asking(job_id, caller)(self._redis)
-
-    def asking(self, job_id: str, caller: str) -> RedisCommand[Requester | None]:
-        """The same as a command."""
-        return self._askers.asked(job_id, caller)
+    def requester(self, job_id: str, caller: str) -> RedisCommand[Requester | None]:
+        """Whether ``caller`` requested the job; None when it never did, or before records are kept."""
+        return self._requesters.get(job_id, caller)
 
     def cancel(self, job_id: str, *, caller: str | None = None) -> Job | None:
-        """Let nobody compute the job; as it stands then, or None when there is none.
+        """Cancel the job; as it stands then, or None when there is none.
 
-        With a ``caller``, that one withdraws: others who asked keep it, and it is canceled with the last.
+        With a ``caller``, that one withdraws: other requesters keep the job, and it is canceled with the
+        last.
 
         One that waits is canceled at once. A run is asked to stop, and cancels it when it does; one that
         ends well first has succeeded. What has ended stays as it is.
@@ -164,18 +139,18 @@ class Jobs:
         return Job.from_fields(job_id, fields) if fields else self.stored(job_id)
 
     def forget(self, job_id: str, *, caller: str | None = None) -> bool:
-        """Leave nothing of the job, for anybody; False when a run has to stop first, which is asked to.
+        """Remove everything of the job, for everybody; False when a run has to stop first, which is asked to.
 
-        With a ``caller``, for that one alone as long as others have asked for it.
+        With a ``caller``, for that one alone as long as others have requested it.
 
-        Then it is forgotten by a worker's round, unless its question is asked again. Raises `StorageError`.
+        Then a worker forgets it when it has stopped, unless it is requested again. Raises `StorageError`.
         """
-        return self._forget(job_id, result_path(job_id), caller=caller)
+        return self._forget(job_id, caller=caller)
 
     def forget_stopped(self) -> None:
-        """Forget what was to be forgotten, and has stopped since. Raises `StorageError`."""
+        """Forget jobs that were to be forgotten and have stopped since. Raises `StorageError`."""
         for job_id in self._forget.pending():
-            self._forget(job_id, result_path(job_id), again=True)
+            self._forget(job_id, again=True)
 
     def recent(
         self,
@@ -189,10 +164,10 @@ class Jobs:
         """Of the records older than ``last``, the newest first, ``most`` that fit; and where to go on.
 
         The jobs come without result and images. At most ``looked_at`` are looked at; None: there are no more.
-        ``caller``: only what that one asked for, by when it did, and as it sees it.
+        ``caller``: only what that one requested, by when it did, and as it sees it.
         """
         jobs: list[Job] = []
-        for entry, fields in self._recent.before(last, looked_at, _LISTED_FIELDS, caller):
+        for entry, fields in self._index.before(last, looked_at, _LISTED_FIELDS, caller):
             looked_at -= 1
             job = _listed(entry, fields, caller)
             if job is not None and fits(job):
@@ -215,29 +190,29 @@ class Jobs:
         return job, last, missed
 
     def watch(self, job_ids: Sequence[str]) -> None:
-        """Somebody wants to see previews of these jobs, for the next ten seconds."""
+        """Publish previews of these jobs for the next ten seconds."""
         self._events.watch(job_ids)
 
     def fetch(self, job_id: str) -> Job | None:
-        """The job of that id as it stands, or None. Raises `StorageError` when the store cannot be read."""
+        """The job of that id, or None; pins nothing. Raises `StorageError` when the store cannot be read."""
         return self._recorded(job_id) or self.stored(job_id)
 
-    def looking(self, job_id: str) -> Operation[Job | None]:
-        """As `fetch`, with what is known of one that waits; a stored answer is promised for an hour."""
-        return (yield from self._promised(job_id, None))[0]
+    def look(self, job_id: str) -> Operation[Job | None]:
+        """The job of that id, with its place while it waits; a stored result is pinned for an hour."""
+        return (yield from self._look_and_pin(job_id, None))[0]
 
-    def _promised(self, job_id: str, asked_by: str | None) -> Operation[tuple[Job | None, bool]]:
-        """The job as it stands, and of one that succeeded whether its stored answer is promised for an hour.
+    def _look_and_pin(self, job_id: str, requester: str | None) -> Operation[tuple[Job | None, bool]]:
+        """The job as it stands, and of one that succeeded whether its stored result is pinned.
 
-        ``asked_by``: who asks its question, so that it is not to be forgotten any more.
+        ``requester``: who requests it just now, so that it is not to be forgotten any more.
         """
-        job, promised = yield self._look(job_id, asked_by=asked_by)
+        job, pinned = yield self._status(job_id, requester=requester)
         if job is None:
-            job, promised = yield partial(self._answers.promised, job_id, asked_by)
-        return job, promised
+            job, pinned = yield partial(self._results.pin, job_id, requester)
+        return job, pinned
 
     def _recorded(self, job_id: str) -> Job | None:
-        fields = cast(dict[bytes, bytes], self._redis.hgetall(queue.job_key(job_id)))
+        fields = cast(dict[bytes, bytes], self._redis.hgetall(keys.job_key(job_id)))
         return Job.from_fields(job_id, fields) if b"state" in fields else None
 
     def stored(self, job_id: str) -> Job | None:
@@ -245,39 +220,32 @@ class Jobs:
 
         Raises `StorageError` when the store cannot be read.
         """
-        return self._answers.stored(job_id)
+        return self._results.stored(job_id)
 
     def image(self, job_id: str, number: int) -> bytes | None:
-        """A stored picture as the record describes it; None where either is gone or damaged.
+        """A stored image as the record describes it; None where either is gone or damaged.
 
         Raises `StorageError`.
         """
-        return self._answers.image(job_id, number)
-
-    def whole(self, job: Job) -> bool:
-        """Whether the store has all of a succeeded job's answer, by the sizes of its files.
-
-        Raises `StorageError`.
-        """
-        return self._answers.whole(job)
+        return self._results.image(job_id, number)
 
     def intact(self, job: Job) -> bool:
-        """Whether all pictures of a succeeded job are there, by their digests. Raises `StorageError`."""
-        return self._answers.intact(job)
+        """Whether all images of a succeeded job are there, by their digests. Raises `StorageError`."""
+        return self._results.intact(job)
 
     def pin(self, job_id: str) -> bool:
-        """Promise the stored answer for an hour; False when a collector is removing it."""
-        return self._claims.pin(job_id)
+        """Pin the stored result for an hour; False when it is being removed."""
+        return self._pins.pin(job_id)
 
     def queue_position(self, job_id: str) -> int | None:
         """How many jobs are before this one, 0 for the next; None when it does not wait."""
-        return self._ready.position(job_id)
+        return self._queue.position(job_id)
 
 
 def _listed(entry: IndexEntry, fields: Mapping[bytes, bytes], caller: str | None) -> Job | None:
     """The job of an entry as the caller sees it; None when there is none for it any more."""
-    if b"state" not in fields or (caller is not None and ASKED_FIELD not in fields):
+    if b"state" not in fields or (caller is not None and REQUESTER_FIELD not in fields):
         return None
     job = Job.from_fields(entry.job_id, fields)
-    withdrawn = fields.get(ASKED_FIELD)
+    withdrawn = fields.get(REQUESTER_FIELD)
     return job.as_withdrawn(float(withdrawn)) if withdrawn else job

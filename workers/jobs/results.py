@@ -1,8 +1,8 @@
-"""Answers as the store keeps them, also when Redis has forgotten: the pictures, and the record of the job.
+"""Results in the store, which outlive the records in Redis: the images, and the record of the job.
 
 A power failure can leave files that are empty, cut off or full of zeros. A file that is damaged counts as
-gone: it is removed under a claim (`workers.storage.pins`), and the answer is computed when it is asked for
-again.
+gone: it is removed under a deletion lock (`workers.storage.pins`), and the result is computed again when its
+job is requested again.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from proxygrad.protocol.requests import ANONYMOUS
 from proxygrad.protocol.visualizations import ImageInfo
 from workers.broker.pipeline import Operation
 from workers.errors import StorageError
-from workers.jobs.askers import Requesters
-from workers.jobs.looks import MOST_KEPT
-from workers.jobs.records import Job
+from workers.jobs.job import Job
+from workers.jobs.queries import CACHED_JOBS, Requesters
 from workers.latest import Latest
+from workers.storage.paths import image_path, result_path
 from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store
 
-#: That files of an answer were removed by hand is noticed within so many seconds.
-WHOLE_S = 5.0
+#: That files of a result were removed by hand is noticed within so many seconds.
+COMPLETE_S = 5.0
 
 _log = logging.getLogger(__name__)
 
 _Read = TypeVar("_Read")
 
 
-class _Pictures(BaseModel):
-    """The part of a record that describes its pictures: a third of the time that the whole record takes."""
+class _Images(BaseModel):
+    """The part of a record that describes its images: read in a third of the time of the whole record."""
 
     id: str
     images: tuple[ImageInfo, ...] = ()
 
 
-_Record = TypeVar("_Record", Job, _Pictures)
+_Record = TypeVar("_Record", Job, _Images)
 
 
 class _Damaged(Exception):
@@ -56,24 +56,14 @@ class _Damaged(Exception):
         self.removable = removable
 
 
-def result_path(job_id: str) -> str:
-    """Where the store keeps the record of a succeeded job: written last, so with it everything is there."""
-    return f"{job_id}/result.json"
-
-
-def image_path(job_id: str, number: int) -> str:
-    """Where the store keeps an image, counted from 0."""
-    return f"{job_id}/{number}.png"
-
-
-class Answers:
-    """The answers in ``store``. Safe to share between threads."""
+class StoredResults:
+    """The results in ``store``. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis, store: Store) -> None:
         self._store = store
-        self._claims = ArtifactPins(redis)
-        self._askers = Requesters(redis)
-        self._seen_whole: Latest[str, tuple[Job, float]] = Latest(MOST_KEPT)
+        self._pins = ArtifactPins(redis)
+        self._requesters = Requesters(redis)
+        self._seen_complete: Latest[str, tuple[Job, float]] = Latest(CACHED_JOBS)
 
     def stored(self, job_id: str) -> Job | None:
         """The succeeded job as the store keeps it; None where its record is gone or damaged.
@@ -83,48 +73,45 @@ class Answers:
         return self._unless_damaged(job_id, partial(self._record, job_id, Job))
 
     def image(self, job_id: str, number: int) -> bytes | None:
-        """A picture whose size and digest are those of the record; None where either is gone or damaged.
+        """An image whose size and digest are those of the record; None where either is gone or damaged.
 
         Redis is needed to remove what is damaged, and for nothing else. Raises `StorageError`.
         """
         return self._unless_damaged(job_id, partial(self._image, job_id, number))
 
-    def whole(self, job: Job) -> bool:
-        """Whether the store has all of a succeeded job's answer, by the sizes of its files.
+    def intact(self, job: Job) -> bool:
+        """Whether all images of a succeeded job are there, by their digests. Raises `StorageError`."""
+        pngs = (self._store.get(image_path(job.id, number)) for number in range(len(job.images)))
+        return all(png is not None and _fits(png, image) for png, image in zip(pngs, job.images, strict=True))
 
-        Raises `StorageError`.
+    def is_complete(self, job: Job) -> Operation[bool]:
+        """Whether the store has all of a succeeded job's result, by the sizes of its files.
+
+        Not looked at again for the same result within `COMPLETE_S`. Raises `StorageError`.
         """
+        seen, until_s = self._seen_complete.get(job.id) or (None, 0.0)
+        if seen is not job or time.monotonic() >= until_s:
+            if not (yield partial(self._has_all_files, job)):
+                return False
+            self._seen_complete.put(job.id, (job, time.monotonic() + COMPLETE_S))
+        return True
+
+    def pin(self, job_id: str, requester: str | None) -> tuple[Job | None, bool]:
+        """The stored job, and whether it is pinned.
+
+        ``requester``: who requests the job just now, so that it is not to be forgotten any more. Raises
+        `StorageError`.
+        """
+        job = self.stored(job_id)
+        pinned = job is not None and self._pins.pin(job_id, requested=requester is not None)
+        if pinned and requester not in (None, ANONYMOUS):
+            self._requesters.add(job_id, requester)
+        return job, pinned
+
+    def _has_all_files(self, job: Job) -> bool:
         sizes = (self._store.size(image_path(job.id, number)) for number in range(len(job.images)))
         fits = all(size == image.size_bytes for size, image in zip(sizes, job.images, strict=True))
         return fits and bool(self._store.size(result_path(job.id)))
-
-    def intact(self, job: Job) -> bool:
-        """Whether all pictures of a succeeded job are there, by their digests. Raises `StorageError`."""
-        pictures = (self._store.get(image_path(job.id, number)) for number in range(len(job.images)))
-        return all(
-            png is not None and _fits(png, image) for png, image in zip(pictures, job.images, strict=True)
-        )
-
-    def seems_whole(self, job: Job) -> Operation[bool]:
-        """As `whole`, not looked at again of the same answer for `WHOLE_S`."""
-        seen, until_s = self._seen_whole.get(job.id) or (None, 0.0)
-        if seen is not job or time.monotonic() >= until_s:
-            if not (yield partial(self.whole, job)):
-                return False
-            self._seen_whole.put(job.id, (job, time.monotonic() + WHOLE_S))
-        return True
-
-    def promised(self, job_id: str, asked_by: str | None) -> tuple[Job | None, bool]:
-        """The stored job, and whether it stays for an hour.
-
-        ``asked_by``: who asks its question, so that it is not to be forgotten any more.
-        Raises `StorageError`.
-        """
-        job = self.stored(job_id)
-        promised = job is not None and self._claims.pin(job_id, asked=asked_by is not None)
-        if promised and asked_by not in (None, ANONYMOUS):
-            self._askers.add(job_id, asked_by)
-        return job, promised
 
     def _record(self, job_id: str, kind: type[_Record]) -> _Record | None:
         """Raises `_Damaged`."""
@@ -143,7 +130,7 @@ class Answers:
 
     def _image(self, job_id: str, number: int) -> bytes | None:
         """Raises `_Damaged`."""
-        record, path = self._record(job_id, _Pictures), image_path(job_id, number)
+        record, path = self._record(job_id, _Images), image_path(job_id, number)
         if record is None or number >= len(record.images):
             return None
         png = self._store.get(path)
@@ -158,24 +145,24 @@ class Answers:
         except _Damaged as damaged:
             _log.warning("%s in the store %s is damaged and counts as gone", damaged.path, self._store.url)
         try:
-            claim = self._claims.claim(job_id, damaged=True)
-            if not isinstance(claim, DeletionLock):
+            lock = self._pins.lock_for_deletion(job_id, damaged=True)
+            if not isinstance(lock, DeletionLock):
                 return None
             try:
-                return self._read_or_remove(claim, read)
+                return self._read_or_remove(lock, read)
             finally:
-                self._claims.release(claim)
+                self._pins.unlock(lock)
         except redis.RedisError as error:
-            _log.warning("what is damaged of job %s stays for now: %s", job_id, error)
+            _log.warning("damaged files of job %s stay for now: %s", job_id, error)
             return None
 
-    def _read_or_remove(self, claim: DeletionLock, read: Callable[[], _Read | None]) -> _Read | None:
-        """A run may have replaced the file before the claim, so it is read again. Then nobody writes it."""
+    def _read_or_remove(self, lock: DeletionLock, read: Callable[[], _Read | None]) -> _Read | None:
+        """A run may have replaced the file before the lock, so it is read again. Then nobody writes it."""
         try:
             return read()
         except _Damaged as damaged:
-            self._seen_whole.drop(claim.job_id)
-            if damaged.removable and claim.usable:
+            self._seen_complete.drop(lock.job_id)
+            if damaged.removable and lock.usable:
                 self._remove(damaged.path)
             return None
 

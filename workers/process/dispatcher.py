@@ -15,13 +15,12 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
+from workers.broker import rq_names
 from workers.execution.context import WorkerContext
 from workers.queue.fair_queue import FairQueue
 
 #: A wake-up that got lost costs no more than this; so does `rq resume`, which wakes nobody.
 LOOK_S = 1.0
-#: RQ's key for `rq suspend`.
-SUSPENDED_KEY = "rq:suspended"
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class Dispatcher(threading.Thread):
             self._handed.notify_all()
 
     def run(self) -> None:
-        """Go round."""
+        """Hand out jobs until `stop`; then put the rest back into the queue."""
         while count := self._wanted():
             try:
                 self._dispatch(count)
@@ -97,7 +96,7 @@ class Dispatcher(threading.Thread):
     def _dispatch(self, count: int) -> None:
         if self._runtime.engine.stalled_s >= self._runtime.stall_s:
             return  # what it would take, perhaps what made the engine hang, could not begin
-        if self._runtime.redis.exists(SUSPENDED_KEY):
+        if self._runtime.redis.exists(rq_names.SUSPENDED_KEY):
             return
         job_ids = self._ready.pop(self._names(), count)
         self._trouble = ""

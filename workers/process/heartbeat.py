@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Callable
 
-from workers.broker.scripts import stamp
 from workers.execution.context import WorkerContext
 from workers.execution.drain import FAULT_STATUS, end_now
 from workers.execution.run import JobRun
@@ -36,9 +35,7 @@ class Heartbeat:
     def round(self) -> None:
         """Renew what makes progress; pass on what is wanted of it."""
         runs = [run for run in self._slots.assignments if not run.lost.is_set() and self._progresses(run)]
-        for run, beat in zip(
-            runs, self._runtime.leases.beat_all([run.run for run in runs], stamp=stamp()), strict=True
-        ):
+        for run, beat in zip(runs, self._runtime.leases.beat_all([run.run for run in runs]), strict=True):
             if not beat.held:
                 run.lose()
                 continue

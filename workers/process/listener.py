@@ -1,8 +1,8 @@
-"""The listener: one thread and one connection for all that a process is told through Redis.
+"""The listener: one thread and one Redis connection for all messages to a worker process.
 
-It is told of work, of jobs that somebody wants stopped, and RQ's commands for any slot of the process. A
-message may get lost; then the dispatcher's next look and the next beat find the same. As long as the
-connection stands, Redis knows that the process lives (`workers.queue.attendance`).
+It receives wake-ups, ids of jobs that are to stop, and RQ's commands for any slot of the process. A message
+may get lost; then the dispatcher's next look and the next heartbeat find the same. As long as the connection
+stands, Redis knows that the process lives (`workers.queue.janitor`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ import redis
 from redis.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from rq.command import PUBSUB_CHANNEL_TEMPLATE
 
-from workers.batches import batching
-from workers.broker import queue
+from workers.broker import keys, rq_names
 from workers.execution.context import WorkerContext
 from workers.process.slots import SlotPool
-from workers.queue.attendance import channel_of
+from workers.queue.janitor import Presence
 
 #: How often it looks whether it shall end.
 LOOK_S = 1.0
@@ -35,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class Listener(threading.Thread):
-    """Passes on what it hears until ``ended`` is set. ``client`` should not retry: that is done here."""
+    """Passes messages on until ``ended`` is set. ``client`` should not retry: that is done here."""
 
     def __init__(
         self,
@@ -51,18 +49,18 @@ class Listener(threading.Thread):
         self._slots = slots
         self._ended = ended
         self._look_s = look_s
-        self._prefix = PUBSUB_CHANNEL_TEMPLATE % ""
-        self._here = channel_of(runtime.worker)
+        self._presence = Presence(runtime.redis)
+        self._presence_channel = keys.presence_channel(runtime.worker)
         self._trouble = ""
 
     def run(self) -> None:
-        """Listen."""
+        """Listen until the process ends; connect again after an error."""
         while not self._ended.is_set():
             try:
                 with PubSub(self._client.connection_pool) as pubsub:
-                    pubsub.subscribe(queue.WAKE_CHANNEL, queue.CANCEL_CHANNEL, batching.CHANNEL)
-                    pubsub.psubscribe(f"{self._prefix}{self._runtime.worker}.*")
-                    pubsub.subscribe(self._here)
+                    pubsub.subscribe(keys.WAKE_CHANNEL, keys.CANCEL_CHANNEL, keys.BATCHES_CHANNEL)
+                    pubsub.psubscribe(f"{rq_names.COMMAND_CHANNEL_PREFIX}{self._runtime.worker}.*")
+                    pubsub.subscribe(self._presence_channel)
                     self._listen(pubsub)
             except Exception as error:
                 self._complain(error)
@@ -81,18 +79,18 @@ class Listener(threading.Thread):
         if message["type"] not in PubSub.PUBLISH_MESSAGE_TYPES:
             self._trouble = ""
             self._slots.dispatcher.wake()  # from now on it hears; what was said before it has missed
-            if channel == self._here:
-                self._runtime.attendance.enlist(self._runtime.worker)
-        elif channel == queue.WAKE_CHANNEL:
+            if channel == self._presence_channel:
+                self._presence.enlist(self._runtime.worker)
+        elif channel == keys.WAKE_CHANNEL:
             self._slots.dispatcher.wake(data.decode())
-        elif channel == batching.CHANNEL:
+        elif channel == keys.BATCHES_CHANNEL:
             self._runtime.batches_told.set()
-        elif channel == queue.CANCEL_CHANNEL:
+        elif channel == keys.CANCEL_CHANNEL:
             for run in self._slots.assignments:
                 if run.run.job_id == data.decode():
                     run.cancel()
         else:
-            self._obey(channel.removeprefix(self._prefix), data)
+            self._obey(channel.removeprefix(rq_names.COMMAND_CHANNEL_PREFIX), data)
 
     def _obey(self, slot: str, data: bytes) -> None:
         """A command of RQ for one slot. `shutdown` is for the process, as it is with RQ."""

@@ -23,11 +23,11 @@ from workers.errors import SettingsError
 from workers.execution.context import WorkerContext
 from workers.execution.drain import FAULT_STATUS, Drain, end_now
 from workers.fleet import catalog
-from workers.jobs import forgetting
+from workers.jobs.commands import FORGET_INTERVAL_S
 from workers.process.periodic import PeriodicThread
 from workers.process.signals import drain_on_signals
 from workers.queue import leases
-from workers.queue.recovery import SWEEP_S, TIDY_S, Janitor
+from workers.queue.janitor import SWEEP_S, TIDY_S, Janitor
 from workers.settings import WorkerSettings, connect, require_redis
 from workers.storage import collector as retention
 from workers.storage.store import Store
@@ -91,7 +91,7 @@ def work(settings: WorkerSettings, drain: Drain) -> int:
         collector = retention.GarbageCollector(redis, store, keep, runtime.stopping)
         more = [
             PeriodicThread("collector", collector.round, retention.ROUND_S, runtime.stopping),
-            PeriodicThread("forgetting", runtime.jobs.forget_stopped, forgetting.ROUND_S, runtime.stopping),
+            PeriodicThread("forgetting", runtime.jobs.forget_stopped, FORGET_INTERVAL_S, runtime.stopping),
             PeriodicThread("models", models.recover, RETRY_S, runtime.stopping),
         ]
         return serve(runtime, settings.slots, listening, engine.close, more)
@@ -121,15 +121,14 @@ def prepare(settings: WorkerSettings) -> tuple[Engine, ModelCache]:
     from proxygrad.engine.engine import Engine
     from proxygrad.models import Catalog
     from workers.models.model_cache import ModelCache
-    from workers.process import memory
-    from workers.process.device import choose, choose_precision
+    from workers.process.device import choose, choose_precision, memory_budget
 
     device = choose(settings.device)
     precision = choose_precision(settings.precision, device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     catalog = Catalog.from_file(settings.models_path)
-    budget_bytes = memory.budget(settings.model_memory_mb, device)
+    budget_bytes = memory_budget(settings.model_memory_mb, device)
     models = ModelCache.open(catalog, device, budget_bytes, settings.home / "models")
     # On CUDA the engine finds out how many images its memory takes.
     engine = Engine(settings.slots if device == "cpu" else None, precision)
@@ -185,11 +184,14 @@ def serve(
 def _rounds(runtime: WorkerContext) -> list[PeriodicThread]:
     """What every worker does for all of them, and its word of what it serves."""
     janitor = Janitor(runtime.redis)
+    expansion = BatchExpander(
+        runtime.redis, runtime.jobs, runtime.models, runtime.stopping, runtime.batches_told
+    )
     return [
         PeriodicThread("catalog", lambda: _publish(runtime), catalog.RENEW_S, runtime.stopping),
         PeriodicThread("janitor", janitor.sweep, SWEEP_S, runtime.stopping),
         PeriodicThread("books", janitor.tidy, TIDY_S, runtime.stopping),
-        PeriodicThread("batches", BatchExpander(runtime).round, expander.LOOK_S, runtime.stopping),
+        PeriodicThread("batches", expansion.round, expander.LOOK_S, runtime.stopping),
     ]
 
 

@@ -26,7 +26,7 @@ class PeriodicThread(threading.Thread):
         self._trouble = ""
 
     def run(self) -> None:
-        """Go round."""
+        """Call the action in its interval until stopped."""
         next_s = time.monotonic()
         while not self._stopping.wait(max(0.0, next_s - time.monotonic())):
             next_s = max(next_s + self._interval_s, time.monotonic())

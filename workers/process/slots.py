@@ -12,7 +12,8 @@ from redis.exceptions import RedisError
 from workers.execution.context import WorkerContext
 from workers.execution.run import JobRun
 from workers.process.dispatcher import Dispatcher
-from workers.process.slot import SlotWorker
+from workers.process.rq_registration import RQRegistration
+from workers.process.rq_worker import SlotWorker
 
 #: Between an end of a slot that nobody asked for and its next start.
 RESTART_PAUSE_S = 1.0
@@ -28,6 +29,7 @@ class SlotPool:
     def __init__(self, runtime: WorkerContext, count: int) -> None:
         self.dispatcher = Dispatcher(runtime)
         self._runtime = runtime
+        self._registration = RQRegistration(runtime.redis)
         self._slots: dict[int, SlotWorker] = {}
         self._threads = [
             threading.Thread(target=self._occupy, args=(number,), name=f"slot-{number}", daemon=True)
@@ -86,7 +88,7 @@ class SlotPool:
         while not stopping.is_set():
             try:
                 name = f"{self._runtime.worker}.{number}" + (f".{life}" if life else "")
-                slot = SlotWorker(name, self._runtime, self.dispatcher)
+                slot = SlotWorker(name, self._runtime, self.dispatcher, self._registration)
                 self._slots[number] = slot
                 slot.work(logging_level="WARNING")
             except Exception as error:
@@ -100,5 +102,5 @@ class SlotPool:
     def beat(self) -> None:
         """Say of all slots that they live."""
         slots = {slot.key: slot for slot in self.live}
-        for key in self._runtime.register.beat(list(slots)):
+        for key in self._registration.renew(list(slots)):
             slots[key].enroll()

@@ -11,18 +11,18 @@ All of it works in a full Redis too, so that what runs can end.
 from __future__ import annotations
 
 import json
+import zlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import redis
+from rq.results import Result as RQResult
 
-from workers.broker.scripts import MAX_LOSSES, Script, text
+from workers.broker.rq_names import EXECUTION_PREFIX
+from workers.broker.scripts import Script
 from workers.errors import LeaseLost
-from workers.queue.closing import Close, Closing, Outcome
-
-__all__ = ["BEAT_S", "LEASE_S", "MAX_LOSSES", "Beat", "Closing", "Leases", "Outcome", "Run", "Taking"]
 
 #: Of a dead worker's job somebody else knows within a lease and a sweep of the janitor: 4 to 7 s. RQ's own
 #: defaults take about 808 s.
@@ -31,86 +31,16 @@ LEASE_S = 6
 BEAT_S = 2.0
 
 Taking = Literal["taken", "elsewhere", "over"]
+Outcome = Literal["succeeded", "failed", "canceled", "expired"]
+Closing = Literal["closed", "queued", "lost"]
 
-# Owning the entry in the list of popped ones is what decides between a slot and a janitor that returned it.
-# A client whose connection broke sends its script again, which may have run: a lease of this run is its own.
-_TAKE = """
-local id, execution, slot, worker, lease_s = unpack(ARGV, 3)
-local own, entry = own_key(id), entry_key(id)
-local run, runs = 'rq:execution:' .. id .. ':' .. execution, 'rq:executions:' .. id
-if redis.call('ZSCORE', LEASES, id .. ':' .. execution) then return 'taken' end
-if redis.call('LREM', POPPED, 1, id) == 0 then return 'elsewhere' end
-local state = redis.call('HGET', own, 'state')
-if state == 'running' then return 'elsewhere' end
-if state and state ~= 'queued' then
-  redis.call('EXPIRE', entry, KEEP_S)
-  return 'over'
-end
-redis.call('ZREM', DEADLINES, id)
-if redis.call('HGET', entry, 'status') ~= 'queued' then
-  remove(id) -- canceled or deleted with RQ since it was popped
-  return 'over'
-end
-redis.call('ZADD', LEASES, NOW + lease_s, id .. ':' .. execution)
-redis.call('HSET', run, 'id', execution, 'worker_name', slot)
-redis.call('HSET', run, 'created_at', NOW_TEXT, 'last_heartbeat', NOW_TEXT)
-redis.call('EXPIRE', run, KEEP_S)
-redis.call('ZADD', runs, NOW + KEEP_S, execution)
-redis.call('EXPIRE', runs, KEEP_S)
-redis.call('HSET', entry, 'status', 'started', 'worker_name', slot)
-redis.call('HSET', entry, 'started_at', STAMP, 'last_heartbeat', STAMP)
-redis.call('PERSIST', entry)
-if state then
-  redis.call('SADD', RUNNING, id)
-  redis.call('HSET', own, 'state', 'running', 'started_at', NOW_TEXT)
-  redis.call('HSET', own, 'worker', worker, 'execution', execution)
-  tell_state(id)
-end
-local register = 'rq:worker:' .. slot
-if redis.call('EXISTS', register) == 1 then
-  redis.call('HSET', register, 'state', 'busy', 'current_job', id)
-end
-return 'taken'
-"""
-
-_BEAT = """
-local lease_s, answers = ARGV[3], {}
-for _, member in ipairs({unpack(ARGV, 4)}) do
-  local held, cancel, deadline = 0, false, false
-  if redis.call('ZSCORE', LEASES, member) then
-    local id = string.match(member, '^(.*):[^:]+$')
-    held = 1
-    redis.call('ZADD', LEASES, NOW + lease_s, member)
-    redis.call('HSET', 'rq:execution:' .. member, 'last_heartbeat', NOW_TEXT)
-    redis.call('HSET', entry_key(id), 'last_heartbeat', STAMP)
-    cancel, deadline = unpack(redis.call('HMGET', own_key(id), 'cancel_requested', 'deadline_at'))
-  end
-  answers[#answers + 1] = {held, cancel and 1 or 0, deadline or ''}
-end
-return answers
-"""
-
-_WRITE = """
-local id, member, ttl_s, remaining_s = unpack(ARGV, 3, 6)
-if not redis.call('ZSCORE', LEASES, member) then return 0 end
-redis.call('HSET', own_key(id), unpack(ARGV, 7))
-if ttl_s ~= '' then redis.call('EXPIRE', own_key(id), ttl_s) end
-if remaining_s ~= '' then redis.call('HSET', own_key(id), 'expected_at', exact(NOW + remaining_s)) end
-if ARGV[7] == 'step' then tell_progress(id) end
-return 1 + redis.call('EXISTS', watched_key(id))
-"""
-
-_SHOW = """
-local id, member, data = unpack(ARGV, 3, 5)
-if not redis.call('ZSCORE', LEASES, member) then return 0 end
-redis.call('PUBLISH', events_key(id), '- preview ' .. data)
-return 1
-"""
-
-_GIVE_BACK = """
-if not redis.call('ZSCORE', LEASES, ARGV[3]) then return 'stale' end
-return release(ARGV[3], false)
-"""
+#: RQ has no kind of result for a canceled job; a stopped one comes nearest.
+_RQ_RESULTS: Mapping[Outcome, RQResult.Type] = {
+    "succeeded": RQResult.Type.SUCCESSFUL,
+    "failed": RQResult.Type.FAILED,
+    "canceled": RQResult.Type.STOPPED,
+    "expired": RQResult.Type.FAILED,
+}
 
 
 @dataclass(frozen=True)
@@ -128,7 +58,7 @@ class Run:
     @property
     def key(self) -> str:
         """RQ's record of it."""
-        return f"rq:execution:{self.member}"
+        return f"{EXECUTION_PREFIX}{self.member}"
 
 
 @dataclass(frozen=True)
@@ -150,35 +80,33 @@ class Leases:
     """Take, renew, use, give back and close leases. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:
-        self._take = Script(redis, _TAKE, "allow-oom")
-        self._beat = Script(redis, _BEAT, "allow-oom")
-        self._write = Script(redis, _WRITE, "allow-oom")
-        self._show = Script(redis, _SHOW, "allow-oom")
-        self._give_back = Script(redis, _GIVE_BACK, "allow-oom")
-        self._close = Close(redis)
+        self._take = Script(redis, "queue/take_lease", decode="text")
+        self._renew = Script(redis, "queue/renew_leases")
+        self._write = Script(redis, "queue/report_progress")
+        self._show = Script(redis, "queue/show_preview")
+        self._give_back = Script(redis, "queue/give_back", decode="text")
+        self._close = Script(redis, "queue/close_lease", decode="text")
 
-    def take(self, run: Run, *, slot: str, worker: str, stamp: str) -> Taking:
+    def take(self, run: Run, *, slot: str, worker: str) -> Taking:
         """Start a popped job: ``elsewhere`` when it is somebody else's by now, ``over`` when it has ended.
 
-        RQ's record of the worker ``slot`` says from then on that it is busy with it. ``stamp``: the time as
-        RQ writes it.
+        RQ's record of the worker ``slot`` says from then on that it is busy with it.
         """
-        answer = self._take(run.job_id, run.execution_id, slot, worker, LEASE_S, at=stamp)
-        return cast(Taking, text(answer))
+        return cast(Taking, self._take(run.job_id, run.execution_id, slot, worker, LEASE_S))
 
-    def beat(self, run: Run, *, stamp: str) -> Beat:
+    def beat(self, run: Run) -> Beat:
         """Hold the job for another `LEASE_S` seconds; its `Beat.held` is False when it is lost."""
-        (beat,) = self.beat_all([run], stamp=stamp)
+        (beat,) = self.beat_all([run])
         return beat
 
-    def beat_all(self, runs: Sequence[Run], *, stamp: str) -> list[Beat]:
+    def beat_all(self, runs: Sequence[Run]) -> list[Beat]:
         """`beat` for many runs in one step, in their order."""
         if not runs:
             return []
-        answers = self._beat(LEASE_S, *(run.member for run in runs), at=stamp)
+        replies = self._renew(LEASE_S, *(run.member for run in runs))
         return [
             Beat(bool(held), bool(cancel), float(deadline) if deadline else None)
-            for held, cancel, deadline in answers
+            for held, cancel, deadline in replies
         ]
 
     def write(
@@ -212,7 +140,7 @@ class Leases:
 
         It keeps its checkpoint. A job that is to be canceled is that instead.
         """
-        return text(self._give_back(run.member)) in ("queued", "canceled")
+        return self._give_back(run.member) in ("queued", "canceled")
 
     def close(
         self,
@@ -221,26 +149,32 @@ class Leases:
         *,
         fields: Mapping[str, str | int | float] | None = None,
         slot: str,
-        stamp: str,
         ran_s: float = 0.0,
         exc_string: str = "",
     ) -> Closing:
-        """End the run and its job, here and in RQ's books, in one step.
+        """End the run and its job: our record, RQ's entry and the lease in one step.
 
-        ``fields`` of the record go with it. ``slot`` is the RQ worker, ``stamp`` the time as RQ writes it,
-        ``ran_s`` what RQ counts as working time, ``exc_string`` what it keeps about a failure.
+        ``fields`` of the record go with it. ``slot`` is the RQ worker, ``ran_s`` what RQ counts as working
+        time, ``exc_string`` what it keeps about a failure.
 
-        ``closed``: so it is. ``lost``: the run did not hold the job any more; nothing was changed.
-        ``queued``: the job was to be canceled, or its deadline had passed, but somebody has asked for it
-        again since; it waits in its old turn.
+        ``closed``: done. ``lost``: the run did not hold the job any more; nothing was changed. ``queued``:
+        the job was to be canceled, or its deadline had passed, but somebody has requested it again since; it
+        waits in its old turn.
         """
-        return self._close(
-            run.job_id,
-            run.execution_id,
-            outcome,
-            fields or {},
-            slot=slot,
-            stamp=stamp,
-            ran_s=ran_s,
-            exc_string=exc_string,
+        rq_field, rq_content = _rq_result(outcome, exc_string)
+        flat = [part for pair in (fields or {}).items() for part in pair]
+        closing = self._close(
+            *(run.job_id, run.execution_id, outcome, slot, ran_s),
+            *(_RQ_RESULTS[outcome].value, rq_field, rq_content),
+            *flat,
         )
+        return cast(Closing, closing)
+
+
+def _rq_result(outcome: Outcome, exc_string: str) -> tuple[str, str]:
+    """Name and value of the field that RQ's record of a result has, as `rq.results.Result` writes them."""
+    if outcome == "succeeded":
+        return "return_value", b64encode(json.dumps(outcome).encode()).decode()
+    if exc_string:
+        return "exc_string", b64encode(zlib.compress(exc_string.encode())).decode()
+    return "", ""

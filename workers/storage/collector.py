@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 import redis
 
-from workers.broker.lock import PeriodicLock, TurnOver
-from workers.storage.inventory import Inventory, JobArtifacts, holdings, owner
+from workers.broker import keys
+from workers.broker.lock import PeriodicLock, WorkStopped
+from workers.storage.inventory import Inventory, JobArtifacts, holdings
+from workers.storage.paths import job_of
 from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store, Stored
 
@@ -29,7 +31,6 @@ GRACE_S = 3600.0
 MOST = 10_000
 
 _DAY_S = 24 * 3600
-_TURN_KEY = "proxygrad:collector"
 
 _log = logging.getLogger(__name__)
 
@@ -79,23 +80,23 @@ class GarbageCollector:
         self._keep = keep
         self._stopping = stopping or threading.Event()
         self._grace_s = grace_s
-        self._claims = ArtifactPins(redis)
-        self._turn = PeriodicLock(redis, _TURN_KEY, ROUND_S)
+        self._pins = ArtifactPins(redis)
+        self._lock = PeriodicLock(redis, keys.COLLECTOR_KEY, ROUND_S)
 
     def round(self) -> None:
         """`collect`, unless another process is at it or was within `ROUND_S`. Raises `StorageError`."""
-        if not self._turn.take():
+        if not self._lock.take():
             return
         try:
             collected = self.collect()
-        except TurnOver as over:
-            _log.info("the collector stops: %s", over)
+        except WorkStopped as stopped:
+            _log.info("the collector stops: %s", stopped)
             return
-        self._turn.end()
+        self._lock.end()
         _log.log(logging.INFO if collected.removed_bytes else logging.DEBUG, "the collector %s", collected)
 
     def collect(self) -> Collected:
-        """One pass through the store, whoever else is at it. Raises `StorageError`, or `TurnOver` to stop."""
+        """One pass through the store, without the lock. Raises `StorageError`, or `WorkStopped` to stop."""
         now = time.time()
         before = now - self._grace_s
         inventory = Inventory.of(holdings(self._store, self._go_on), before, MOST)
@@ -110,14 +111,14 @@ class GarbageCollector:
     def _remove_unfinished(self, before: float, done: Collected) -> None:
         for left in self._store.unfinished():
             self._go_on()
-            if left.modified_at < before and owner(left):
+            if left.modified_at < before and job_of(left.path):
                 self._delete(left, done)
                 done.unfinished += 1
 
     def _remove_strays(self, checkpoints: Iterable[Stored], done: Collected) -> None:
         for checkpoint in checkpoints:
             self._go_on()
-            if not self._claims.underway(owner(checkpoint) or ""):
+            if not self._pins.underway(job_of(checkpoint.path) or ""):
                 self._delete(checkpoint, done)
                 done.checkpoints += 1
                 done.kept_bytes -= checkpoint.size_bytes
@@ -136,20 +137,20 @@ class GarbageCollector:
     def _remove(self, holding: JobArtifacts, done: Collected) -> bool:
         """Everything there is of a job, if nothing has changed and nobody counts on it; whether it went."""
         self._go_on()
-        claim = self._claims.claim(holding.job_id)
-        if not isinstance(claim, DeletionLock):
+        lock = self._pins.lock_for_deletion(holding.job_id)
+        if not isinstance(lock, DeletionLock):
             return False
         try:
-            # It was listed minutes ago, perhaps; under a claim no run writes any more.
+            # It was listed minutes ago, perhaps; under a lock no run writes any more.
             if JobArtifacts.of(holding.job_id, self._store.list(holding.job_id)) != holding:
                 return False
             for artifact in holding.record_first:
-                if not claim.usable:
+                if not lock.usable:
                     return False
                 self._delete(artifact, done)
                 done.kept_bytes -= artifact.size_bytes
         finally:
-            self._claims.release(claim)
+            self._pins.unlock(lock)
         return True
 
     def _delete(self, artifact: Stored, done: Collected) -> None:
@@ -158,5 +159,5 @@ class GarbageCollector:
 
     def _go_on(self) -> None:
         if self._stopping.is_set():
-            raise TurnOver("the worker stops")
-        self._turn.hold()
+            raise WorkStopped("the worker stops")
+        self._lock.renew()

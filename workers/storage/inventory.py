@@ -1,35 +1,18 @@
-"""What the store holds, job by job: answers, and what jobs left that never came to one.
+"""The inventory of artifacts: what the store holds, job by job.
 
-::
-
-    {id}/result.json     the record, written last and removed first: with it there is an answer
-    {id}/0.png, …        an image each, by number
-    {id}/checkpoint…     where a run that was interrupted can go on
-
-Whatever else a store holds is nobody's business here: it is neither counted nor touched.
+Whatever else a store holds (`workers.storage.paths` says what is a job's) is neither counted nor touched.
 """
 
 from __future__ import annotations
 
 import heapq
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Self
 
-from workers.jobs.repository import result_path
+from workers.storage.paths import is_checkpoint, job_of, result_path
 from workers.storage.store import Store, Stored
-
-CHECKPOINT = "checkpoint"
-
-_OURS = re.compile(r"([0-9a-f]{32})/[^/]+")
-
-
-def owner(artifact: Stored) -> str | None:
-    """The job an artifact is of; None for what is no job's."""
-    found = _OURS.fullmatch(artifact.path)
-    return found[1] if found else None
 
 
 @dataclass(frozen=True)
@@ -69,7 +52,7 @@ class JobArtifacts:
     @property
     def checkpoints(self) -> list[Stored]:
         """Where its job could go on."""
-        return [each for each in self.artifacts if each.path.startswith(f"{self.job_id}/{CHECKPOINT}")]
+        return [each for each in self.artifacts if is_checkpoint(each.path)]
 
 
 def holdings(store: Store, go_on: Callable[[], None]) -> Iterator[JobArtifacts]:
@@ -78,7 +61,7 @@ def holdings(store: Store, go_on: Callable[[], None]) -> Iterator[JobArtifacts]:
     A store may list a folder in two parts, and jobs go on meanwhile: look at a holding again before you
     act upon it.
     """
-    ours = ((job_id, each) for each in store.list() if (job_id := owner(each)))
+    ours = ((job_id, each) for each in store.list() if (job_id := job_of(each.path)))
     for job_id, found in groupby(ours, key=lambda pair: pair[0]):
         go_on()
         yield JobArtifacts.of(job_id, (artifact for _, artifact in found))

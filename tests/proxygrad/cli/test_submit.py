@@ -31,7 +31,7 @@ from service.auth import key_ring
 from service.auth.keys import Keys
 from tests.service.conftest import PNG, Http, Player
 from tests.support.http_server import serving
-from workers.broker.queue import watched_key
+from workers.broker.keys import watched_key
 
 WORDS = ["digits", "layer3", "7"]
 

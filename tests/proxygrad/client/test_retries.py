@@ -26,7 +26,7 @@ from proxygrad.client.retries import ApiCall, RetryPolicy
 from tests.proxygrad.client.conftest import QUESTION, Connect, Pauses
 from tests.service.conftest import Player
 from tests.support.flaky_server import Flaky, Mood, busy, dropped, flaky, lost, passed
-from workers.broker.queue import QUEUE_KEY
+from workers.broker.rq_names import QUEUE_KEY
 
 PROBLEM = (
     b'{"type":"x","title":"x","status":%d,"detail":"not now","code":"%s","errors":[],"state":null,"new":1}'

@@ -15,7 +15,7 @@ from tests.service.conftest import Http, Player
 from tests.support.batch_player import BatchPlayer
 from tests.support.http_server import serving
 from workers.batches.repository import MOST_RUNNING
-from workers.broker.queue import QUEUE_KEY
+from workers.broker.rq_names import QUEUE_KEY
 
 LAYER = {"model": "digits", "layer": "layer3"}
 

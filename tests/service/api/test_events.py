@@ -26,7 +26,7 @@ from tests.service.backend.test_backend import lone_app, lone_valkey  # noqa: F4
 from tests.service.conftest import Http, Player
 from tests.support.eventually import until
 from tests.support.http_server import serving
-from workers.broker.queue import EVENTS_PREFIX, events_key
+from workers.broker.keys import EVENTS_PREFIX, events_key
 from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run
 from workers.settings import connect
@@ -78,14 +78,14 @@ class Slot:
         self.leases = Leases(redis)
         (job_id,) = FairQueue(redis).pop(["digits"], 1)
         self.run = Run(job_id, "e1")
-        self.leases.take(self.run, slot="host.0", worker="host", stamp=STAMP)
+        self.leases.take(self.run, slot="host.0", worker="host")
 
     def step(self, step: int) -> bool:
         return self.leases.write(self.run, {"step": step, "activation": step / 2})
 
     def cancel(self, redis: redis_client.Redis) -> None:
         redis.hset(f"proxygrad:job:{self.run.job_id}", "cancel_requested", "1")
-        self.leases.close(self.run, "canceled", slot="host.0", stamp=STAMP)
+        self.leases.close(self.run, "canceled", slot="host.0")
 
 
 def test_a_listener_hears_all_of_it_and_is_let_go(

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from tests.service.conftest import Http, Player
 from tests.support.damaged_files import DAMAGES, NAMES, Damage
-from workers.broker.queue import QUEUE_KEY
+from workers.broker.rq_names import QUEUE_KEY
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
 

@@ -9,7 +9,8 @@ import redis as redis_client
 
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
 from tests.service.conftest import Http, Player
-from workers.broker.queue import JOBS_KEY, QUEUE_KEY, job_key
+from workers.broker.keys import JOBS_KEY, job_key
+from workers.broker.rq_names import QUEUE_KEY
 
 NOBODY = "0" * 32
 

@@ -10,7 +10,7 @@ import redis as redis_client
 from service.backend import session
 from tests.service.api.test_visualizations import asked, problem_of
 from tests.service.conftest import Http, Player
-from workers.broker.queue import JOBS_KEY
+from workers.broker.keys import JOBS_KEY
 
 
 def page(http: Http, path: str = "/v1/visualizations", **query: Any) -> dict[str, Any]:

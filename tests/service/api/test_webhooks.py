@@ -15,7 +15,7 @@ from tests.service.auth.test_callers import As
 from tests.service.conftest import Http, Player
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.queue.deliveries import Deliveries
+from workers.webhooks import Deliveries
 
 ASK = {"model": "digits", "layer": "layer3", "unit": 7}
 URL = "https://hooks.example.org/x?y=z"

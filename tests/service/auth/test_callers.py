@@ -13,7 +13,7 @@ from service.auth import key_ring
 from service.auth.callers import Caller
 from service.auth.keys import Keys, Scope
 from tests.service.conftest import Http, Player
-from workers.broker.queue import QUEUE_KEY
+from workers.broker.rq_names import QUEUE_KEY
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
 
@@ -107,7 +107,7 @@ def test_an_old_answer_is_had_by_asking_again(a: As, player: Player, redis: redi
     path = a.ask()
     player.succeed(job_id(path))
     player.forget(job_id(path))
-    redis.delete(f"proxygrad:askers:{job_id(path)}")
+    redis.delete(f"proxygrad:requesters:{job_id(path)}")
     unlike_unknown(a, "GET", path)
     assert a.ask() == path
     assert a.state(path) == "succeeded"

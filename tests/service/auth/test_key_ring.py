@@ -13,8 +13,9 @@ from redis.exceptions import ConnectionError as RedisGone
 from service.auth import key_ring
 from service.auth.callers import ANYBODY
 from service.auth.key_ring import KeyRing
-from service.auth.keys import KEYS_KEY, Keys, KeySet
+from service.auth.keys import Keys, KeySet
 from service.problems import ProblemError
+from workers.broker.keys import API_KEYS_KEY
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +84,7 @@ def test_keys_once_in_force_stay_so_when_their_data_is_gone(redis: redis_client.
     keyring = ring(redis, clock)
     Keys(redis).create("a")
     assert caller(keyring) == "unauthorized"
-    redis.delete(KEYS_KEY)
+    redis.delete(API_KEYS_KEY)
     clock.now_s += 60
     assert caller(keyring) == "unauthorized"
 

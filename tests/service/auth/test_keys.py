@@ -13,11 +13,12 @@ import pytest
 import redis as redis_client
 
 from service.auth import keys
-from service.auth.keys import KEYS_KEY, Key, KeyProblem, Keys, opened
+from service.auth.keys import Key, KeyProblem, Keys, opened
 from service.cli import keys as command
 from service.cli.keys import table
 from service.stack.valkey import EmbeddedValkey
 from tests.support.command_processes import run
+from workers.broker.keys import API_KEYS_KEY
 
 DAY_S = 86_400
 
@@ -26,7 +27,7 @@ def test_the_secret_is_not_kept(redis: redis_client.Redis) -> None:
     key, token = Keys(redis).create("team a")
     prefix, key_id, secret = token.split("_")
     assert (prefix, key_id, len(bytes.fromhex(secret))) == ("pg", key.id, 32)
-    text = cast(bytes, redis.hget(KEYS_KEY, key.id)).decode()
+    text = cast(bytes, redis.hget(API_KEYS_KEY, key.id)).decode()
     assert secret not in text
     assert json.loads(text)["digest"] == hashlib.sha256(secret.encode()).hexdigest()
     assert key.digest not in repr(key)
@@ -102,7 +103,7 @@ def test_revoking_what_is_not_there_names_what_is(redis: redis_client.Redis) -> 
 def test_a_record_that_cannot_be_read_opens_nothing_and_keeps_keys_in_force(
     redis: redis_client.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    redis.hset(KEYS_KEY, "0" * 12, '{"id": "x", "scopes": ["everything"]}')
+    redis.hset(API_KEYS_KEY, "0" * 12, '{"id": "x", "scopes": ["everything"]}')
     assert Keys(redis).all() == keys.KeySet({}, in_force=True)
     assert "opens nothing" in caplog.text
 
@@ -209,7 +210,7 @@ def test_the_longest_and_the_shortest_time_can_be_listed() -> None:
 def test_what_was_kept_before_it_was_refused_is_listed_all_the_same(redis: redis_client.Redis) -> None:
     key, token = Keys(redis).create("a")
     old = key.model_copy(update={"name": "b\n\x1b[2Jé", "expires_at": key.created_at + 1e7 * DAY_S})
-    redis.hset(KEYS_KEY, key.id, old.model_dump_json())
+    redis.hset(API_KEYS_KEY, key.id, old.model_dump_json())
     known = Keys(redis).all().keys
     assert opened(token, known) == old
     lines = table(list(known.values()), key.created_at).splitlines()

@@ -15,7 +15,7 @@ from service.backend.caches import RequestCache
 from service.settings import ServiceSettings
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
 from tests.service.conftest import Http, Player
-from workers.broker.queue import job_key
+from workers.broker.keys import job_key
 
 
 @pytest.fixture

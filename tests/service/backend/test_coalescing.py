@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from service.backend import coalescing
-from service.backend.coalescing import Coalescer, one_by_one, run_async
-from workers.broker.pipeline import Operation, RedisCommand
+from service.backend.coalescing import Coalescer, one_by_one
+from workers.broker.pipeline import Operation, RedisCommand, run_async
 
 
 class Work:

@@ -9,7 +9,8 @@ import redis as redis_client
 
 from service.backend.event_hub import EventHub
 from tests.support.eventually import until
-from workers.jobs.repository import Event, events_channel
+from workers.broker.keys import events_key
+from workers.jobs.repository import Event
 
 JOB = "5f0c6a4b7d8e9f00112233445566778a"
 OTHER = "0" * 32
@@ -30,7 +31,7 @@ def test_whoever_comes_as_the_last_one_leaves_hears_what_happens(
                 for number in range(20):
                     subscription.close()  # nothing else runs before the next one follows
                     subscription = await hub.follow(JOB, {"state"})
-                    redis.publish(events_channel(JOB), f"{number}-1 state {{}}")
+                    redis.publish(events_key(JOB), f"{number}-1 state {{}}")
                     while not isinstance(event := await subscription.next(20), Event):
                         pass
                     assert event.event_id == f"{number}-1"
@@ -52,7 +53,7 @@ def test_a_channel_is_left_with_its_last_follower(redis_url: str, redis: redis_c
                 first, second, other = [await hub.follow(each, {"state"}) for each in (JOB, JOB, OTHER)]
                 first.close()
                 other.close()
-                await asyncio.to_thread(until, lambda: channels() == [events_channel(JOB).encode()])
+                await asyncio.to_thread(until, lambda: channels() == [events_key(JOB).encode()])
                 second.close()
                 await asyncio.to_thread(until, lambda: channels() == [])
         finally:

@@ -12,7 +12,7 @@ import redis as redis_client
 from service.auth.keys import Keys
 from service.backend.idempotency import KEPT_S
 from tests.service.conftest import Http, Player
-from workers.broker.queue import QUEUE_KEY
+from workers.broker.rq_names import QUEUE_KEY
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
 

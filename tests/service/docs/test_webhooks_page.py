@@ -16,7 +16,7 @@ from service.webhooks.dispatcher import MOST, MOST_EACH, SCHEDULE_S
 from service.webhooks.sender import ATTEMPT_S
 from service.webhooks.signing import Signer
 from tests.service.webhooks.test_dispatcher import SECRET, deliver, is_in, tell
-from workers.queue.hooks import MOST_HOOKS, MOST_KEPT
+from workers.broker.limits import MAX_DELIVERIES, MAX_WEBHOOKS
 
 PAGE = (Path(__file__).parents[3] / "docs/webhooks.md").read_text()
 
@@ -53,6 +53,6 @@ def test_the_figures_are_those_of_the_code() -> None:
             f"at most {MOST} at a time",
             f"and {MOST_EACH} to one receiver",
         ),
-        *(f"up to {MOST_HOOKS} URLs per", f"{MOST_KEPT:,}"),
+        *(f"up to {MAX_WEBHOOKS} URLs per", f"{MAX_DELIVERIES:,}"),
     ):
         assert words in " ".join(PAGE.split())

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import redis as redis_client
 
+from tests.support.job_calls import expander
+
 pytest.importorskip("torch", reason="a worker computes with torch")
 
 import torch
@@ -20,7 +22,6 @@ from service.settings import ServiceSettings
 from tests.service.conftest import Http
 from tests.support.eventually import until
 from tests.support.worker_in_process import working
-from workers.batches.expander import BatchExpander
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 from workers.storage.store import Store
@@ -56,7 +57,7 @@ def test_every_route_answers_for_it(
         until(lambda: http.get(path).json()["state"] == "succeeded")
         accepted = http("POST", "/v1/batches", json=batch)
         batch_path = accepted.headers["location"]
-        BatchExpander(runtime).round()
+        expander(runtime).round()
         until(lambda: http.get(batch_path).json()["state"] == "succeeded")
 
     body = http.get(path).json()

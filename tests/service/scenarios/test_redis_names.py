@@ -28,7 +28,7 @@ def test_keys_of_the_gateway(served: Http, redis: Redis) -> None:
     added = {name.decode() for name in set(client.keys()) - before}
     digest = hashlib.sha256(b"one").hexdigest()
     assert {name for name in added if key.id in name} == {
-        f"proxygrad:asked:{key.id}",
+        f"proxygrad:requested:{key.id}",
         f"proxygrad:idempotency:{key.id}:{digest}",
         f"proxygrad:requests:{key.id}",
         f"proxygrad:waiting:{key.id}",

@@ -17,7 +17,7 @@ from service.auth.keys import Key
 from tests.support.model_on_paper import MODEL, outcome, question
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Checkpoint, Job
-from workers.queue.deliveries import Delivery
+from workers.webhooks import Delivery
 
 PROBLEM = Problem(code="out_of_memory", detail="no room")
 SPEC = (

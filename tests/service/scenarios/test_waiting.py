@@ -14,7 +14,8 @@ from service.backend import model_registry
 from service.settings import ServiceSettings
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
 from tests.service.conftest import Http, Player
-from workers.broker.queue import PACE_KEY, QUEUE_KEY, WORKERS_KEYS, job_key
+from workers.broker.keys import PACE_KEY, job_key
+from workers.broker.rq_names import QUEUE_KEY, WORKERS_KEY
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 
@@ -43,7 +44,7 @@ def test_it_says_how_long_it_should_take_once_there_were_runs(
     assert served.get(path).json()["eta_s"] is None
     cost = float(redis.hget(job_key(job_id), "cost") or 0)
     redis.hset(PACE_KEY, mapping={"ran_s": 3.0, "model:digits": 4.5 / cost})
-    redis.sadd(WORKERS_KEYS[1], "rq:worker:a.0")
+    redis.sadd(WORKERS_KEY, "rq:worker:a.0")
     assert served.get(path).json()["eta_s"] == 4.5
     assert served.ask(json=QUESTION | {"unit": 9}).json()["eta_s"] == 4.5 + 3.0
     redis.hset(job_key(job_id), mapping={"state": "running", "started_at": 1.0, "expected_at": 4e9})

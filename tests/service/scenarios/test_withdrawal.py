@@ -15,7 +15,7 @@ from tests.service.api.test_events import listening
 from tests.service.auth.test_callers import QUESTION, As, a, b, job_id  # noqa: F401 - fixtures
 from tests.service.conftest import Http, Player
 from tests.support.http_server import serving
-from workers.broker.queue import events_key
+from workers.broker.keys import events_key
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from redis import Redis
 from service.server.sockets import listen
 from tests.service.conftest import Http
 from tests.support.command_processes import REPOSITORY
-from workers.broker.queue import events_key
+from workers.broker.keys import events_key
 
 
 def gateway(home: Path, **environ: str) -> subprocess.Popen[str]:

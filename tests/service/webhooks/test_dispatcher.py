@@ -26,8 +26,8 @@ from service.webhooks.urls import AllowedHosts
 from tests.service.server.test_run import gateway
 from tests.support.eventually import until
 from tests.support.webhook_receiver import Receiver, receiving
-from workers.queue.deliveries import Deliveries, Delivery
-from workers.queue.hooks import RECEIVERS_KEY, due_key
+from workers.broker.keys import RECEIVERS_KEY, due_deliveries_key
+from workers.webhooks import Deliveries, Delivery
 
 SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
 LOOPBACK = networks(["127.0.0.1/32"])
@@ -35,7 +35,7 @@ LOOPBACK = networks(["127.0.0.1/32"])
 
 def tell(redis: Redis, url: str, number: int = 0) -> str:
     """A delivery is due; its id."""
-    Deliveries(redis).tell(f"{number:032}", "one", url, 1.5)
+    Deliveries(redis).deliver_now(f"{number:032}", "one", url, 1.5)
     return listed(redis)[0].id
 
 
@@ -261,7 +261,7 @@ def test_what_a_killed_gateway_had_begun_another_one_delivers(
         try:
             delivery_id = begin(receiver)
             assert kept(redis, delivery_id).state == "pending"
-            for key in (due_key(receiver.url), RECEIVERS_KEY):  # as if the lease had ended
+            for key in (due_deliveries_key(receiver.url), RECEIVERS_KEY):  # as if the lease had ended
                 redis.zadd(key, dict.fromkeys(cast(list[bytes], redis.zrange(key, 0, -1)), 1))
             deliver(redis, [receiver.url], is_in(redis, delivery_id, "delivered"))
         finally:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import expander, requester, submit
+
 pytest.importorskip("torch", reason="a worker computes with torch")
 
 from proxygrad.errors import LaneError
@@ -20,16 +22,15 @@ from tests.support.expanded_batches import ask, asked, counts, drained, ended, e
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import pop
 from tests.support.worker_in_process import working
-from workers.batches.batching import batch_key, units_key
-from workers.batches.expander import CHUNK, CLAIM_S, LOOK_S, BatchExpander
+from workers.batches.expander import CHUNK, CLAIM_S, LOOK_S
 from workers.batches.repository import WINDOW, Batches
-from workers.broker.queue import FINISHED_KEY, QUEUE_KEY, job_key
+from workers.broker.keys import batch_key, job_key, pin_key, units_key
+from workers.broker.rq_names import FINISHED_KEY, QUEUE_KEY
 from workers.execution.context import Engine, WorkerContext
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Jobs, Limits
 from workers.process.periodic import PeriodicThread
-from workers.storage.pins import pin_key
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -41,7 +42,7 @@ OTHER_WEIGHTS = MODEL.model_copy(update={"digest": "1" * 64})
 def expanding(redis: Redis, store: Store, engine: Engine, slots: int = 4) -> Iterator[WorkerContext]:
     """A worker that computes and puts batches into the queue, until the block ends."""
     with working(redis, store, engine, slots) as runtime:
-        rounds = PeriodicThread("batches", BatchExpander(runtime).round, LOOK_S, runtime.stopping)
+        rounds = PeriodicThread("batches", expander(runtime).round, LOOK_S, runtime.stopping)
         rounds.start()
         yield runtime
     rounds.join(30)
@@ -58,7 +59,7 @@ def test_every_unit_is_computed_once_though_many_workers_are_at_it(
     engine = CountingEngine(0.0001)
     batch = ask(batches, asked({"stop": 400}))
     with expanding(redis, store, engine, slots=8) as runtime:
-        more = [threading.Thread(target=BatchExpander(runtime).round) for _ in range(3)]
+        more = [threading.Thread(target=expander(runtime).round) for _ in range(3)]
         for thread in more:
             thread.start()
         done = ended(batches, batch)
@@ -75,7 +76,7 @@ def test_units_that_were_answered_before_cost_nothing(
     redis: Redis, store: Store, batches: Batches, jobs: Jobs
 ) -> None:
     engine = CountingEngine(0.0001)
-    known = [jobs.submit(question(unit), MODEL)[0].id for unit in range(20)]
+    known = [submit(jobs, question(unit), MODEL)[0].id for unit in range(20)]
     with expanding(redis, store, engine):
         until(lambda: redis.zcard(FINISHED_KEY) == 20)
         redis.delete(job_key(known[3]))  # expired: the store alone knows it
@@ -85,7 +86,7 @@ def test_units_that_were_answered_before_cost_nothing(
     assert computed(engine) == Counter(range(24))
     assert batches.units(done, [3])[0].activation == 3.0
     assert all(redis.ttl(pin_key(job_id)) > 3000 for job_id in known)
-    assert all(jobs.asked(job_id, "me") is not None for job_id in known)
+    assert all(requester(jobs, job_id, "me") is not None for job_id in known)
 
 
 def test_a_unit_that_fails_says_why_and_is_tried_again_when_the_batch_is(
@@ -151,7 +152,7 @@ def test_a_batch_waits_where_the_queue_is_full_and_leaves_room_for_a_question(
     expansion = idle(redis, store)
     drained(expansion)
     assert counts(now(batches, batch)) == {"queued": 6, "waiting": 54}
-    assert jobs.submit(question(999), MODEL, caller="me", limits=limits)[1]
+    assert submit(jobs, question(999), MODEL, caller="me", limits=limits)[1]
     engine = CountingEngine(0.0001)
     with expanding(redis, store, engine):
         done = ended(batches, batch)
@@ -165,7 +166,7 @@ def test_a_question_goes_before_a_batch_and_two_batches_take_turns(
     first = ask(batches, asked({"stop": 5000}), caller="me")
     second = ask(batches, asked({"start": 6000, "stop": 7000}), caller="me")
     drained(idle(redis, store))
-    single, _ = jobs.submit(question(9999), MODEL, caller="other")
+    single, _ = submit(jobs, question(9999), MODEL, caller="other")
     assert jobs.queue_position(single.id) == 0
     assert pop(redis) == single.id
     order = [pop(redis) for _ in range(20)]
@@ -195,14 +196,14 @@ def test_a_canceled_batch_lets_go_of_what_was_being_queued(
     redis: Redis, store: Store, batches: Batches, jobs: Jobs
 ) -> None:
     batch = ask(batches, asked({"stop": 40}), caller="me")
-    scripts = idle(redis, store)._scripts
+    scripts = idle(redis, store)._commands
     scripts.claim(batch.id, "slow", CLAIM_S)
     hand = scripts.next(batch.id, "slow", CLAIM_S, CHUNK)
     pairs = [(unit, batch.about(unit, 0.0).spec.identity(MODEL)) for unit in hand]
     scripts.link(batch.id, "slow", pairs)
     batches.cancel(batch.id)
     for unit in hand:
-        jobs.submit(batch.about(unit, 0.0), MODEL, caller="me", flow=batch.id)
+        submit(jobs, batch.about(unit, 0.0), MODEL, caller="me", flow=batch.id)
     scripts.align(batch.id, "slow", "me", [(*pair, "queued", "") for pair in pairs], [])
     assert redis.llen(QUEUE_KEY) == 0
     assert counts(now(batches, batch)) == {"canceled": 40}
@@ -222,6 +223,6 @@ def test_a_unit_of_a_batch_that_somebody_wants_at_once_goes_first(
     batch = ask(batches, asked({"stop": 100}))
     drained(idle(redis, store))
     spec = batch.about(80, 0.0).spec
-    job, created = jobs.submit(VisualizationRequest.of(spec), MODEL, caller="other")
+    job, created = submit(jobs, VisualizationRequest.of(spec), MODEL, caller="other")
     assert not created
     assert jobs.queue_position(job.id) == 0

@@ -13,15 +13,17 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="a worker computes with torch")
 
 from tests.support.eventually import until
 from tests.support.expanded_batches import ask, asked, counts, ended, expanded, idle, now
 from tests.support.model_on_paper import MODEL
-from workers.batches.batching import batch_key, due_key, units_key
 from workers.batches.expander import CHUNK, CLAIM_S
 from workers.batches.repository import Batch, Batches
-from workers.broker.queue import FAILED_KEY, FINISHED_KEY, POPPED_KEY, QUEUE_KEY
+from workers.broker.keys import batch_key, due_batches_key, units_key
+from workers.broker.rq_names import FAILED_KEY, FINISHED_KEY, INTERMEDIATE_KEY, QUEUE_KEY
 from workers.jobs.repository import Jobs
 from workers.storage.store import Store
 
@@ -50,8 +52,8 @@ def test_what_a_worker_left_when_it_died_is_gone_on_with(
     redis: Redis, store: Store, batches: Batches, jobs: Jobs, reached: str
 ) -> None:
     batch = ask(batches, asked({"stop": 3 * CHUNK}))
-    redis.delete(due_key("tiny"))  # it had been told
-    scripts = idle(redis, store)._scripts
+    redis.delete(due_batches_key("tiny"))  # it had been told
+    scripts = idle(redis, store)._commands
     assert scripts.claim(batch.id, "dead", CLAIM_S)
     steps = ["claimed", "in hand", "linked", "half submitted", "submitted"]
     if steps.index(reached) >= 1:
@@ -62,7 +64,7 @@ def test_what_a_worker_left_when_it_died_is_gone_on_with(
         assert scripts.link(batch.id, "dead", pairs)
     submitted = {"half submitted": CHUNK // 2, "submitted": CHUNK}.get(reached, 0)
     for unit in range(submitted):
-        jobs.submit(batch.about(unit, 0.0), MODEL, flow=batch.id)
+        submit(jobs, batch.about(unit, 0.0), MODEL, flow=batch.id)
 
     alive = idle(redis, store)
     alive.look()
@@ -80,11 +82,11 @@ def test_a_unit_that_ended_while_its_worker_was_dead_is_not_tried_again(
     redis: Redis, store: Store, batches: Batches, jobs: Jobs
 ) -> None:
     batch = ask(batches, asked([0, 1]))
-    scripts = idle(redis, store)._scripts
+    scripts = idle(redis, store)._commands
     scripts.claim(batch.id, "dead", CLAIM_S)
     hand = scripts.next(batch.id, "dead", CLAIM_S, CHUNK)
     scripts.link(batch.id, "dead", [(unit, batch.about(unit, 0.0).spec.identity(MODEL)) for unit in hand])
-    job, _ = jobs.submit(batch.about(0, 0.0), MODEL, flow=batch.id)
+    job, _ = submit(jobs, batch.about(0, 0.0), MODEL, flow=batch.id)
     jobs.cancel(job.id)
     redis.delete(batch_key(batch.id) + ":claim")
     alive = idle(redis, store)
@@ -103,7 +105,7 @@ def test_a_worker_that_is_killed_costs_a_batch_nothing(
         done = ended(batches, batch, 90)
     assert (done.state, counts(done)) == ("succeeded", {"succeeded": 300})
     assert redis.zcard(FINISHED_KEY) == 300
-    assert [redis.llen(QUEUE_KEY), redis.llen(POPPED_KEY), redis.zcard(FAILED_KEY)] == [0, 0, 0]
+    assert [redis.llen(QUEUE_KEY), redis.llen(INTERMEDIATE_KEY), redis.zcard(FAILED_KEY)] == [0, 0, 0]
     assert _letters(redis, batch) == {"s"}
 
 

@@ -11,15 +11,21 @@ from proxygrad.errors import UnitOutOfRange
 from proxygrad.protocol.problems import Problem
 from tests.support.expanded_batches import ask, asked, counts, end_next, now, queued
 from tests.support.model_on_paper import MODEL
-from tests.support.slot_steps import STAMP, pop
-from workers.batches.batching import batch_key, open_key, units_key
+from tests.support.slot_steps import pop
 from workers.batches.expander import BatchExpander
 from workers.batches.repository import MOST_RUNNING, WINDOW, Batches, ResolvedBatch
-from workers.broker.queue import FINISHED_TTL_S
+from workers.broker.keys import (
+    DELIVERIES_KEY,
+    batch_key,
+    delivery_key,
+    open_key,
+    subscriptions_key,
+    units_key,
+)
+from workers.broker.limits import FINISHED_TTL_S, MAX_WEBHOOKS
+from workers.broker.time_index import IndexEntry
 from workers.errors import TooManyBatches, TooManyWebhooks
-from workers.jobs.recent import IndexEntry
 from workers.jobs.repository import Jobs, Limits
-from workers.queue.hooks import LOG_KEY, MOST_HOOKS, delivery_key, hooks_key
 from workers.queue.leases import Leases, Run
 
 
@@ -73,7 +79,7 @@ def test_counts_follow_every_change_and_the_end_says_how_it_was(
     expansion.expand_due()
     run = Run(pop(redis), "e")
     leases = Leases(redis)
-    leases.take(run, slot="s", worker="w", stamp=STAMP)
+    leases.take(run, slot="s", worker="w")
     assert counts(now(batches, batch)) == {"queued": 2, "running": 1}
     leases.give_back(run)
     assert counts(now(batches, batch)) == {"queued": 3}
@@ -215,7 +221,7 @@ def test_whoever_wants_to_know_is_told_of_each_end_once(
     request = asked([1, 2], webhook=url)
 
     def told() -> list[dict[str, str]]:
-        keys = cast(list[bytes], redis.zrange(LOG_KEY, 0, -1))
+        keys = cast(list[bytes], redis.zrange(DELIVERIES_KEY, 0, -1))
         records = [cast(dict[bytes, bytes], redis.hgetall(delivery_key(key.decode()))) for key in keys]
         return [{name.decode(): value.decode() for name, value in each.items()} for each in records]
 
@@ -231,9 +237,9 @@ def test_whoever_wants_to_know_is_told_of_each_end_once(
     expansion.expand_due()
     end_next(redis)
     assert [each["ended"] for each in told()] == ["failed", "succeeded"]
-    for number in range(MOST_HOOKS):
+    for number in range(MAX_WEBHOOKS):
         ask(batches, asked([7], webhook=f"{url}/{number}"))
     with pytest.raises(TooManyWebhooks):
         ask(batches, asked([7], webhook=url))
     batches.forget(ask(batches, asked([7])).id)
-    assert not redis.exists(hooks_key(ask(batches, asked([7])).id))
+    assert not redis.exists(subscriptions_key(ask(batches, asked([7])).id))

@@ -9,6 +9,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from workers.broker import connection
 from workers.jobs.repository import Jobs
@@ -55,7 +56,7 @@ def test_a_process_has_four_however_many_slots_are_at_work(
     from tests.support.worker_in_process import working
     from workers.process.main import commands_to, listening_to
 
-    ids = [jobs.submit(question(unit, steps=20), MODEL)[0].id for unit in range(200)]
+    ids = [submit(jobs, question(unit, steps=20), MODEL)[0].id for unit in range(200)]
     before, most = {each["id"] for each in redis.client_list()}, 0
     with (
         commands_to(redis_url) as commands,

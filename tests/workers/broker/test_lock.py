@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 from workers.broker import lock
-from workers.broker.lock import PeriodicLock, TurnOver
+from workers.broker.lock import PeriodicLock, WorkStopped
 
 KEY = "proxygrad:work"
 
@@ -15,7 +15,7 @@ def test_one_at_a_time_and_then_a_pause(redis: Redis) -> None:
     first, second = PeriodicLock(redis, KEY, 600), PeriodicLock(redis, KEY, 600)
     assert first.take()
     assert not second.take()
-    first.hold()
+    first.renew()
     first.end()
     assert not second.take()
     assert 535 < redis.ttl(KEY) <= 540
@@ -39,7 +39,7 @@ def test_the_word_is_renewed_on_the_way(redis: Redis, monkeypatch: pytest.Monkey
     mine = PeriodicLock(redis, KEY, 600)
     mine.take()
     redis.expire(KEY, 10)
-    mine.hold()
+    mine.renew()
     assert redis.ttl(KEY) > 115
 
 
@@ -51,11 +51,11 @@ def test_a_lost_turn_is_noticed_and_not_ended_for_another(
     mine.take()
     redis.delete(KEY)
     assert theirs.take()
-    with pytest.raises(TurnOver):
-        mine.hold()
+    with pytest.raises(WorkStopped):
+        mine.renew()
     mine.end()
-    theirs.hold()
+    theirs.renew()
 
 
 def test_work_without_a_turn_goes_on(redis: Redis) -> None:
-    PeriodicLock(redis, KEY, 600).hold()
+    PeriodicLock(redis, KEY, 600).renew()

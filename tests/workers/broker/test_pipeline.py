@@ -10,9 +10,11 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
-from workers.broker.pipeline import LuaScript, Operation, RedisCommand, execute_together, run_blocking
-from workers.jobs.looks import StatusQuery
+from workers.broker.pipeline import Operation, RedisCommand, execute_together, run_blocking
+from workers.broker.scripts import Script
+from workers.jobs.queries import StatusQuery
 from workers.jobs.repository import Job, Jobs
 from workers.settings import connect
 
@@ -42,14 +44,14 @@ def test_each_has_its_own_outcome_in_its_place(redis: Redis) -> None:
 
 
 def test_a_script_that_redis_forgot_is_told_again(redis: Redis, jobs: Jobs) -> None:
-    ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(3)]
-    looks, script = StatusQuery(redis), LuaScript(redis, "return {KEYS[1], ARGV[1]}")
+    ids = [submit(jobs, question(unit), MODEL)[0].id for unit in range(3)]
+    looks, position = StatusQuery(redis), Script(redis, "queue/position")
     for _ in range(2):
         redis.script_flush()
         seen = execute_together(redis, [looks(job_id) for job_id in ids])
         assert [job.id for job, _ in seen] == ids
-        said = execute_together(redis, [RedisCommand(lambda client: script(["key"], [7], client), tuple)] * 2)
-        assert said == [(b"key", b"7")] * 2
+        places = execute_together(redis, [position.command(job_id) for job_id in ids])
+        assert places == [0, 1, 2]
 
 
 def test_without_redis_none_is_answered_for(redis_url: str) -> None:

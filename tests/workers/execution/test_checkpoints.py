@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="slots run the task, which needs torch")
 
 from tests.support.artifacts import names
@@ -17,13 +19,13 @@ from tests.support.eventually import ended, until
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import pop, take, waiting
 from tests.support.worker_in_process import working
-from workers.broker import queue
+from workers.broker import rq_names
 from workers.execution import checkpoints
-from workers.execution.checkpoints import checkpoint_path
 from workers.jobs.events import Events
-from workers.jobs.repository import Checkpoint, Job, Jobs, image_path, result_path
+from workers.jobs.repository import Checkpoint, Job, Jobs
+from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
-from workers.queue.recovery import Janitor
+from workers.storage.paths import checkpoint_path, image_path, result_path
 from workers.storage.store import StorageError, StorageFull, Store
 
 pytestmark = pytest.mark.engine
@@ -43,19 +45,19 @@ def now(jobs: Jobs, job: Job) -> Job:
 
 def left_at(redis: Redis, jobs: Jobs, store: Store, data: bytes, step: int, steps: int = 100) -> Job:
     """A job whose worker was killed after it had kept ``data``."""
-    job, _ = jobs.submit(question(3, steps=steps), MODEL)
+    job, _ = submit(jobs, question(3, steps=steps), MODEL)
     run, path = Run(pop(redis), "dead"), checkpoint_path(job.id, "dead")
     leases = Leases(redis)
     assert take(leases, run) == "taken"
     store.replace(path, data)
     leases.write(run, {"checkpoint": Checkpoint(step=step, path=path).model_dump_json(), "step": step + 3})
-    redis.zadd(queue.LEASES_KEY, {run.member: 1})
+    redis.zadd(rq_names.LEASES_KEY, {run.member: 1})
     assert Janitor(redis).sweep() == {job.id: "queued"}
     return job
 
 
 def test_a_long_run_keeps_a_checkpoint_and_leaves_none_behind(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(steps=600), MODEL)
+    job, _ = submit(jobs, question(steps=600), MODEL)
     seen: list[int] = []
     with working(redis, store, CountingEngine(STEP_S)):
         while not (known := now(jobs, job)).ended:
@@ -75,7 +77,7 @@ def test_a_short_run_keeps_none(
     redis: Redis, store: Store, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "CHECKPOINT_S", 60.0)
-    job, _ = jobs.submit(question(steps=200), MODEL)
+    job, _ = submit(jobs, question(steps=200), MODEL)
     with working(redis, store, CountingEngine(STEP_S)):
         while not now(jobs, job).ended:
             assert not any("checkpoint" in name for name in names(store))
@@ -134,7 +136,7 @@ class NoCheckpoints(Store):
 def test_no_room_for_a_checkpoint_is_said_once_and_fails_nothing(
     redis: Redis, store: Store, jobs: Jobs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job, _ = jobs.submit(question(steps=200), MODEL)
+    job, _ = submit(jobs, question(steps=200), MODEL)
     full = NoCheckpoints(store._objects, store.url, Path(store.url.removeprefix("file://")))
     with working(redis, full, CountingEngine(STEP_S)):
         assert ended(jobs, job.id).state == "succeeded"
@@ -169,7 +171,7 @@ def test_a_costly_checkpoint_is_written_less_often(
             time.sleep(0.01)
             super().replace(path, data)
 
-    job, _ = jobs.submit(question(steps=300), MODEL)
+    job, _ = submit(jobs, question(steps=300), MODEL)
     with working(redis, Counting(store._objects, store.url), CountingEngine(STEP_S)):
         ended(jobs, job.id)
     assert len(written) == 1
@@ -180,7 +182,7 @@ def test_a_job_that_ends_without_an_answer_leaves_no_checkpoint(
     redis: Redis, store: Store, jobs: Jobs, outcome: str
 ) -> None:
     engine = CountingEngine(STEP_S, errors={3: ValueError("nan")})
-    job, _ = jobs.submit(question(3, steps=4000), MODEL)
+    job, _ = submit(jobs, question(3, steps=4000), MODEL)
     with working(redis, store, engine):
         until(lambda: now(jobs, job).checkpoint is not None)
         if outcome == "canceled":
@@ -195,7 +197,7 @@ def test_a_drained_run_is_gone_on_from_where_it_stood(
     redis: Redis, store: Store, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "CHECKPOINT_S", 60.0)
-    job, _ = jobs.submit(question(steps=4000), MODEL)
+    job, _ = submit(jobs, question(steps=4000), MODEL)
     first, second = CountingEngine(STEP_S), CountingEngine(0.0002)
     with working(redis, store, first):
         until(lambda: now(jobs, job).step > 20)

@@ -7,6 +7,8 @@ import time
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="the counting engine makes pictures with torch")
 
 from tests.support.counting_engine import CountingEngine
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.engine
 
 def test_a_worker_tells_it_with_its_progress(redis: Redis, store: Store, jobs: Jobs) -> None:
     with working(redis, store, CountingEngine(step_s=0.5)):
-        job, _ = jobs.submit(question(5, steps=1200), MODEL)
+        job, _ = submit(jobs, question(5, steps=1200), MODEL)
 
         def left_s() -> float | None:
             seen = jobs.fetch(job.id)

@@ -9,6 +9,8 @@ import time
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="the task reads PNGs with the engine's code")
 
 from proxygrad.errors import InvalidRequest, LaneError, ProxyGradError, WeightsError
@@ -19,14 +21,15 @@ from tests.support.counting_engine import CountingEngine, CountingTicket
 from tests.support.eventually import ended, until
 from tests.support.model_on_paper import MODEL, outcome, question
 from tests.support.worker_in_process import working
-from workers.jobs.repository import Job, Jobs, image_path, result_path
+from workers.jobs.repository import Job, Jobs
+from workers.storage.paths import image_path, result_path
 from workers.storage.store import StorageError, Store
 
 pytestmark = pytest.mark.engine
 
 
 def test_the_record_describes_the_stored_bytes(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(7), MODEL)
+    job, _ = submit(jobs, question(7), MODEL)
     with working(redis, store, CountingEngine()):
         done = ended(jobs, job.id)
     png = store.get(image_path(job.id, 0))
@@ -44,7 +47,7 @@ def test_the_record_describes_the_stored_bytes(redis: Redis, store: Store, jobs:
 
 
 def test_the_image_says_what_it_is(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(7), MODEL)
+    job, _ = submit(jobs, question(7), MODEL)
     with working(redis, store, CountingEngine()):
         ended(jobs, job.id)
     text = read_text(store.get(image_path(job.id, 0)) or b"")
@@ -55,7 +58,7 @@ def test_the_image_says_what_it_is(redis: Redis, store: Store, jobs: Jobs) -> No
 
 
 def test_progress_is_seen_on_the_way(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(steps=50), MODEL)
+    job, _ = submit(jobs, question(steps=50), MODEL)
     seen: list[tuple[int, float | None]] = []
     with working(redis, store, CountingEngine(step_s=0.04)):  # 2 s, in which it is written eight times
         while not (now := jobs.fetch(job.id) or job).ended:
@@ -89,7 +92,7 @@ def test_a_failure_is_recorded_and_not_tried_again(
     redis: Redis, store: Store, jobs: Jobs, error: Exception, problem: Problem
 ) -> None:
     engine = CountingEngine(errors={0: error})
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with working(redis, store, engine):
         done = ended(jobs, job.id)
     assert (done.state, done.problem, done.losses, done.images) == ("failed", problem, 0, ())
@@ -106,7 +109,7 @@ class Refusing(CountingEngine):
 
 
 def test_a_refusal_at_once_is_the_same(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with working(redis, store, Refusing()):
         assert ended(jobs, job.id).problem == Problem(code="bad_request", detail="no such layer")
 
@@ -119,7 +122,7 @@ class FullStore(Store):
 
 
 def test_a_full_store_fails_the_job_and_says_so(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with working(redis, FullStore(store._objects, store.url), CountingEngine()):
         done = ended(jobs, job.id)
     assert done.problem is not None
@@ -129,7 +132,7 @@ def test_a_full_store_fails_the_job_and_says_so(redis: Redis, store: Store, jobs
 
 def test_a_run_that_died_after_the_image_is_finished_from_it(redis: Redis, store: Store, jobs: Jobs) -> None:
     """The earlier run computed elsewhere: its image is kept, so its result must be, too."""
-    job, _ = jobs.submit(question(7), MODEL)
+    job, _ = submit(jobs, question(7), MODEL)
     result = outcome(job.spec).model_copy(update={"achieved_activation": 99.5, "device": "cuda:0"})
     said = {"id": job.id, "image": "0", "spec": result.spec.model_dump_json()}
     png = annotate_png(encode_png(decode_png(_white())), {**said, "result": result.model_dump_json()})
@@ -146,7 +149,7 @@ def test_a_run_that_died_after_the_record_is_not_computed_again(
     redis: Redis, store: Store, jobs: Jobs
 ) -> None:
     engine = CountingEngine()
-    job, _ = jobs.submit(question(7), MODEL)
+    job, _ = submit(jobs, question(7), MODEL)
     update = {
         "state": "succeeded",
         "started_at": 1.5,

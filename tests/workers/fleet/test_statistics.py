@@ -10,18 +10,20 @@ from redis import Redis
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import VisualizationRequest
 from tests.support.expanded_batches import ask, asked
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import STAMP, pop, record, started, take
 from tests.workers.queue.test_janitor import expire
 from workers.batches.repository import Batches
-from workers.broker import queue
+from workers.broker import keys, rq_names
+from workers.broker.limits import MAX_LOSSES
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 from workers.fleet.statistics import FleetStatistics, FleetStatisticsReader
 from workers.jobs.repository import Jobs
 from workers.process.rq_registration import RQRegistration
-from workers.queue.leases import MAX_LOSSES, Leases, Outcome, Run
-from workers.queue.recovery import Janitor
+from workers.queue.janitor import Janitor
+from workers.queue.leases import Leases, Outcome, Run
 
 #: What the script does; other clients of the server may ping it.
 READS = {"exists", "get", "hget", "hgetall", "hkeys", "lrange", "scard", "smembers", "zcard", "zrange"}
@@ -39,7 +41,7 @@ def serve(redis: Redis, worker: str, *names: str, broken: tuple[str, ...] = ()) 
 
 
 def end(leases: Leases, run: Run, outcome: Outcome) -> None:
-    leases.close(run, outcome, fields={}, slot="host.0", stamp=STAMP, ran_s=1.0)
+    leases.close(run, outcome, fields={}, slot="host.0", ran_s=1.0)
 
 
 def test_of_nothing_there_is_nothing(censuses: FleetStatisticsReader) -> None:
@@ -62,8 +64,8 @@ def test_what_waits_is_counted_by_priority_and_model(
 ) -> None:
     serve(redis, "w", "idle")
     for unit in range(3):
-        jobs.submit(question(unit), MODEL)
-    jobs.submit(VisualizationRequest.of(question(7)).model_copy(update={"priority": "batch"}), MODEL)
+        submit(jobs, question(unit), MODEL)
+    submit(jobs, VisualizationRequest.of(question(7)).model_copy(update={"priority": "batch"}), MODEL)
     assert censuses.take().waiting == {
         ("interactive", "idle"): 0,
         ("batch", "idle"): 0,
@@ -79,13 +81,13 @@ def test_a_job_is_counted_where_it_is_and_once_where_it_ended(
     assert (censuses.take().running, censuses.take().waiting) == (1, {})
     end(leases, run, "succeeded")
     for unit, outcome in ((1, "failed"), (2, "expired"), (3, "canceled")):
-        job, _ = jobs.submit(question(unit), MODEL)
+        job, _ = submit(jobs, question(unit), MODEL)
         run = Run(pop(redis), "e")
         take(leases, run)
         if outcome == "canceled":
             jobs.cancel(job.id)
         end(leases, run, cast(Outcome, outcome))
-    jobs.cancel(jobs.submit(question(4), MODEL)[0].id)
+    jobs.cancel(submit(jobs, question(4), MODEL)[0].id)
     census = censuses.take()
     assert (census.running, sum(census.waiting.values())) == (0, 1)  # what has no deadline has not expired
     assert census.ended == {"succeeded": 1, "failed": 1, "canceled": 2}
@@ -95,7 +97,7 @@ def test_a_job_is_counted_where_it_is_and_once_where_it_ended(
 def test_runs_that_were_lost_are_counted_and_the_job_that_fails_of_them(
     redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor, censuses: FleetStatisticsReader
 ) -> None:
-    jobs.submit(question(), MODEL)
+    submit(jobs, question(), MODEL)
     for life in range(MAX_LOSSES):
         run = Run(pop(redis), f"e{life}")
         take(leases, run)
@@ -117,13 +119,13 @@ def test_a_job_that_is_given_back_is_no_loss(
 def test_the_oldest_is_found_behind_what_was_put_back_before_it(
     redis: Redis, jobs: Jobs, leases: Leases, censuses: FleetStatisticsReader
 ) -> None:
-    ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(3)]
+    ids = [submit(jobs, question(unit), MODEL)[0].id for unit in range(3)]
     for job_id, earlier_s in zip(ids, (60, 3600, 30), strict=True):
-        redis.hincrbyfloat(queue.job_key(job_id), "created_at", -earlier_s)
+        redis.hincrbyfloat(keys.job_key(job_id), "created_at", -earlier_s)
     run = Run(pop(redis), "e")
     take(leases, run)
     leases.give_back(run)
-    assert run.job_id == ids[0] == cast(bytes, redis.lindex(queue.QUEUE_KEY, 0)).decode()
+    assert run.job_id == ids[0] == cast(bytes, redis.lindex(rq_names.QUEUE_KEY, 0)).decode()
     assert 3600 <= censuses.take().oldest_s < 3660
 
 
@@ -134,7 +136,7 @@ def test_a_model_is_ready_where_one_worker_could_load_it(
     serve(redis, "other", "both", "here", broken=("nowhere",))
     census = censuses.take()
     assert (census.workers, census.models) == (2, {"both": True, "here": True, "nowhere": False})
-    redis.delete(queue.readiness_key("other"))  # as when it was killed ten seconds ago
+    redis.delete(keys.readiness_key("other"))  # as when it was killed ten seconds ago
     census = censuses.take()
     assert (census.workers, census.models) == (1, {"both": True, "here": False, "nowhere": False})
 
@@ -156,7 +158,7 @@ def test_batches_and_deliveries_are_counted(
         request = VisualizationRequest.of(question(number)).model_copy(
             update={"webhook": f"https://{number % 2}.example/"}
         )
-        jobs.cancel(jobs.submit(request, MODEL, caller="one")[0].id)
+        jobs.cancel(submit(jobs, request, MODEL, caller="one")[0].id)
     census = censuses.take()
     assert (census.batches, census.deliveries) == (1, 3)
     batches.cancel(batch.id)
@@ -174,10 +176,10 @@ def test_the_cost_does_not_grow_with_what_waits_or_has_ended(
         return sum(each["calls"] for name, each in stats.items() if name.removeprefix("cmdstat_") in READS)
 
     for unit in range(100):
-        jobs.submit(question(unit), MODEL)
+        submit(jobs, question(unit), MODEL)
     before = commands()
     for unit in range(100, 400):
-        job, _ = jobs.submit(question(unit), MODEL)
+        job, _ = submit(jobs, question(unit), MODEL)
         if unit % 2:
             jobs.cancel(job.id)
     assert censuses.take().waiting["interactive", "tiny"] == 250

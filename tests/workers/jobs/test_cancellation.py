@@ -12,52 +12,54 @@ from redis import Redis
 from rq.job import Job as RQJob
 
 from proxygrad.protocol.requests import VisualizationRequest
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
-from tests.support.slot_steps import STAMP, pop, record, started, take, waiting
-from workers.broker import queue
+from tests.support.slot_steps import pop, record, started, take, waiting
+from workers.broker import keys, limits, rq_names
 from workers.errors import QueueFull
 from workers.jobs.repository import Checkpoint, Jobs, Limits
+from workers.queue import rq_entries
+from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
-from workers.queue.recovery import Janitor
 from workers.settings import connect
 from workers.storage.store import Store
 
 
 def expire(redis: Redis, run: Run) -> None:
-    redis.zadd(queue.LEASES_KEY, {run.member: 1})
+    redis.zadd(rq_names.LEASES_KEY, {run.member: 1})
 
 
 def test_a_waiting_job_is_canceled_at_once(redis: Redis, jobs: Jobs) -> None:
-    job, _ = jobs.submit(VisualizationRequest.of(question()).model_copy(update={"deadline_s": 9.0}), MODEL)
+    job, _ = submit(jobs, VisualizationRequest.of(question()).model_copy(update={"deadline_s": 9.0}), MODEL)
     canceled = jobs.cancel(job.id)
     assert canceled is not None
     assert (canceled.state, canceled.problem) == ("canceled", None)
     assert canceled.finished_at is not None
     assert canceled == jobs.fetch(job.id) == jobs.cancel(job.id)
-    entry = RQJob.fetch(job.id, connection=redis, serializer=queue.SERIALIZER)
+    entry = RQJob.fetch(job.id, connection=redis, serializer=rq_entries.SERIALIZER)
     assert entry.is_canceled
     assert [entry.id] == [
-        name.decode() for name in cast(list[bytes], redis.zrange(queue.CANCELED_KEY, 0, -1))
+        name.decode() for name in cast(list[bytes], redis.zrange(rq_names.CANCELED_KEY, 0, -1))
     ]
     assert waiting(redis) == []
     assert redis.keys("proxygrad:ready*") == redis.keys("proxygrad:waiting*") == []
     assert redis.exists("proxygrad:deadlines") == 0
-    assert queue.FINISHED_TTL_S - 60 < redis.ttl(queue.job_key(job.id)) <= queue.FINISHED_TTL_S
+    assert limits.FINISHED_TTL_S - 60 < redis.ttl(keys.job_key(job.id)) <= limits.FINISHED_TTL_S
 
 
 def test_a_popped_job_is_canceled_before_it_is_taken(redis: Redis, jobs: Jobs, leases: Leases) -> None:
-    jobs.submit(question(), MODEL)
+    submit(jobs, question(), MODEL)
     run = Run(pop(redis), "e1")
     jobs.cancel(run.job_id)
     assert take(leases, run) == "elsewhere"
     assert record(jobs, run).state == "canceled"
-    assert redis.llen(queue.POPPED_KEY) == 0
+    assert redis.llen(rq_names.INTERMEDIATE_KEY) == 0
 
 
 def test_the_run_of_a_job_is_asked_to_stop_and_cancels_it(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     run = started(redis, jobs, leases)
     with redis.pubsub(ignore_subscribe_messages=True) as listening:  # type: ignore[no-untyped-call]
-        listening.subscribe(queue.CANCEL_CHANNEL)
+        listening.subscribe(keys.CANCEL_CHANNEL)
         listening.get_message(timeout=10)
         asked = jobs.cancel(run.job_id)
         message = listening.get_message(timeout=10)
@@ -65,16 +67,16 @@ def test_the_run_of_a_job_is_asked_to_stop_and_cancels_it(redis: Redis, jobs: Jo
     assert (asked.state, asked.cancel_requested is not None) == ("running", True)
     assert message is not None
     assert message["data"] == run.job_id.encode()
-    assert leases.beat(run, stamp=STAMP).cancel
-    assert leases.close(run, "canceled", slot="s", stamp=STAMP) == "closed"
+    assert leases.beat(run).cancel
+    assert leases.close(run, "canceled", slot="s") == "closed"
     assert (record(jobs, run).state, record(jobs, run).cancel_requested) == ("canceled", None)
-    assert redis.zscore(queue.CANCELED_KEY, run.job_id) is not None
+    assert redis.zscore(rq_names.CANCELED_KEY, run.job_id) is not None
 
 
 def test_a_run_that_ends_well_first_has_succeeded(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     run = started(redis, jobs, leases)
     jobs.cancel(run.job_id)
-    assert leases.close(run, "succeeded", slot="s", stamp=STAMP) == "closed"
+    assert leases.close(run, "succeeded", slot="s") == "closed"
     assert record(jobs, run).state == "succeeded"
     after = jobs.cancel(run.job_id)
     assert after is not None
@@ -85,9 +87,9 @@ def test_asked_again_before_it_stopped_it_goes_on(redis: Redis, jobs: Jobs, leas
     run = started(redis, jobs, leases)
     leases.write(run, {"checkpoint": Checkpoint(step=3, path="x").model_dump_json(), "step": 3})
     jobs.cancel(run.job_id)
-    jobs.submit(question(), MODEL)
-    assert not leases.beat(run, stamp=STAMP).cancel
-    assert leases.close(run, "canceled", slot="s", stamp=STAMP) == "queued"  # it had stopped already
+    submit(jobs, question(), MODEL)
+    assert not leases.beat(run).cancel
+    assert leases.close(run, "canceled", slot="s") == "queued"  # it had stopped already
     job = record(jobs, run)
     assert (job.state, job.step, job.checkpoint) == ("queued", 3, Checkpoint(step=3, path="x"))
     assert waiting(redis) == [run.job_id]
@@ -106,7 +108,7 @@ def test_a_job_whose_run_left_before_it_stopped_is_canceled(
         assert leases.give_back(run)
     assert record(jobs, run).state == "canceled"
     assert waiting(redis) == []
-    assert redis.zcard(queue.LEASES_KEY) == 0
+    assert redis.zcard(rq_names.LEASES_KEY) == 0
 
 
 def test_nothing_is_canceled_of_what_is_not_there(redis: Redis, jobs: Jobs) -> None:
@@ -124,39 +126,39 @@ def test_what_failed_or_was_canceled_is_queued_again(
     run = started(redis, jobs, leases)
     if end == "failed":
         problem = '{"code": "lane_failed", "detail": "nan"}'
-        leases.close(run, "failed", fields={"problem": problem}, slot="s", stamp=STAMP)
+        leases.close(run, "failed", fields={"problem": problem}, slot="s")
     else:
         jobs.cancel(run.job_id)
-        leases.close(run, "canceled", slot="s", stamp=STAMP)
+        leases.close(run, "canceled", slot="s")
     answer = jobs.retry(run.job_id)
     assert answer is not None
     job, queued = answer
     assert queued
     assert (job.state, job.problem, job.losses, job.spec) == ("queued", None, 0, question().resolve(MODEL))
     assert waiting(redis) == [run.job_id]
-    assert redis.zcard(queue.FAILED_KEY) + redis.zcard(queue.CANCELED_KEY) == 0
-    assert redis.ttl(queue.job_key(job.id)) == -1
+    assert redis.zcard(rq_names.FAILED_KEY) + redis.zcard(rq_names.CANCELED_KEY) == 0
+    assert redis.ttl(keys.job_key(job.id)) == -1
     assert pop(redis) == run.job_id
 
 
 def test_any_other_state_is_left_alone(redis: Redis, jobs: Jobs, leases: Leases) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     assert jobs.retry(job.id) == (job, False)
     run = Run(pop(redis), "e1")
     take(leases, run)
     jobs.cancel(job.id)
     assert jobs.retry(job.id) == (record(jobs, run), False)
     assert record(jobs, run).cancel_requested is not None
-    leases.close(run, "succeeded", slot="s", stamp=STAMP)
+    leases.close(run, "succeeded", slot="s")
     assert jobs.retry(job.id) == (record(jobs, run), False)
     assert jobs.retry("0" * 32) is None
     assert waiting(redis) == []
 
 
 def test_a_full_queue_takes_nothing_again(jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(0), MODEL)
+    job, _ = submit(jobs, question(0), MODEL)
     jobs.cancel(job.id)
-    jobs.submit(question(1), MODEL)
+    submit(jobs, question(1), MODEL)
     with pytest.raises(QueueFull):
         jobs.retry(job.id, limits=Limits(queued=1))
     after = jobs.fetch(job.id)
@@ -188,18 +190,18 @@ def test_a_cancel_that_meets_a_start_wins_or_is_seen(redis_url: str, redis: Redi
     with connect(redis_url) as other:
         canceling = Jobs(other, store)
         for unit in range(40):
-            run = Run(jobs.submit(question(unit), MODEL)[0].id, "e1")
+            run = Run(submit(jobs, question(unit), MODEL)[0].id, "e1")
             assert pop(redis) == run.job_id
             taken, _ = at_once(partial(take, leases, run), partial(canceling.cancel, run.job_id))
             if taken == "taken":
-                assert leases.beat(run, stamp=STAMP).cancel
-                assert leases.close(run, "canceled", slot="s", stamp=STAMP) == "closed"
+                assert leases.beat(run).cancel
+                assert leases.close(run, "canceled", slot="s") == "closed"
             assert record(jobs, run).state == "canceled"
-            assert redis.llen(queue.POPPED_KEY) + redis.zcard(queue.LEASES_KEY) == 0
+            assert redis.llen(rq_names.INTERMEDIATE_KEY) + redis.zcard(rq_names.LEASES_KEY) == 0
 
 
 def test_of_many_who_retry_one_queues_it(redis_url: str, redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     jobs.cancel(job.id)
     clients = [connect(redis_url) for _ in range(8)]
     outcomes = at_once(*(partial(Jobs(client, store).retry, job.id) for client in clients))

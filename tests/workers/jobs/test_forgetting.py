@@ -9,14 +9,17 @@ import pytest
 from redis import Redis
 
 from proxygrad.protocol.visualizations import ImageInfo
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, outcome, question
 from tests.support.queue_invariants import faults
-from tests.support.slot_steps import STAMP, pop, record, started, take
-from workers.broker import queue
-from workers.jobs.repository import Job, Jobs, image_path, result_path
+from tests.support.slot_steps import pop, record, started, take
+from workers.broker import keys, rq_names
+from workers.broker.keys import deletion_lock_key
+from workers.broker.pipeline import run_blocking
+from workers.jobs.repository import Job, Jobs
+from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
-from workers.queue.recovery import Janitor
-from workers.storage.pins import claim_key
+from workers.storage.paths import image_path, result_path
 from workers.storage.store import Store
 
 
@@ -28,23 +31,23 @@ def succeed(jobs: Jobs, leases: Leases, store: Store, run: Run) -> Job:
     done = job.model_copy(update=update | {"images": (image,)})
     store.put(image_path(job.id, 0), b"png")
     store.put(result_path(job.id), done.model_dump_json().encode())
-    leases.close(run, "succeeded", fields=done.to_fields(), slot="host.0", stamp=STAMP)
+    leases.close(run, "succeeded", fields=done.to_fields(), slot="host.0")
     return done
 
 
 def left(redis: Redis, store: Store, job_id: str) -> list[object]:
     """Every trace of the job."""
-    keys = cast(list[bytes], redis.keys(f"*{job_id}*"))
-    lists = (queue.QUEUE_KEY, queue.POPPED_KEY)
-    sets = (queue.FINISHED_KEY, queue.FAILED_KEY, queue.CANCELED_KEY, queue.JOBS_KEY)
-    found: list[object] = [*keys, *store.list(job_id)]
+    named = cast(list[bytes], redis.keys(f"*{job_id}*"))
+    lists = (rq_names.QUEUE_KEY, rq_names.INTERMEDIATE_KEY)
+    sets = (rq_names.FINISHED_KEY, rq_names.FAILED_KEY, rq_names.CANCELED_KEY, keys.JOBS_KEY)
+    found: list[object] = [*named, *store.list(job_id)]
     found += [key for key in lists if job_id.encode() in cast(list[bytes], redis.lrange(key, 0, -1))]
     found += [key for key in sets if redis.zscore(key, job_id) is not None]
-    return found + (["forgotten"] if redis.sismember(queue.FORGOTTEN_KEY, job_id) else [])
+    return found + (["forgotten"] if redis.sismember(keys.FORGOTTEN_KEY, job_id) else [])
 
 
 def test_a_waiting_job_is_forgotten_at_once(redis: Redis, jobs: Jobs, store: Store) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     assert jobs.forget(job.id)
     assert left(redis, store, job.id) == []
     assert faults(redis) == []
@@ -53,7 +56,7 @@ def test_a_waiting_job_is_forgotten_at_once(redis: Redis, jobs: Jobs, store: Sto
 def test_a_popped_job_is_forgotten_before_it_is_taken(
     redis: Redis, jobs: Jobs, leases: Leases, store: Store
 ) -> None:
-    jobs.submit(question(), MODEL)
+    submit(jobs, question(), MODEL)
     run = Run(pop(redis), "e1")
     assert jobs.forget(run.job_id)
     assert take(leases, run) == "elsewhere"
@@ -71,11 +74,11 @@ def test_an_answer_goes_with_its_record_though_it_was_promised(
 
 
 def closed(leases: Leases, run: Run) -> None:
-    leases.close(run, "canceled", slot="host.0", stamp=STAMP)
+    leases.close(run, "canceled", slot="host.0")
 
 
 def lost(redis: Redis, run: Run) -> None:
-    redis.zadd(queue.LEASES_KEY, {run.member: 1})
+    redis.zadd(rq_names.LEASES_KEY, {run.member: 1})
     Janitor(redis).reclaim_expired()
 
 
@@ -85,7 +88,7 @@ def test_a_running_job_is_forgotten_when_it_has_stopped(
 ) -> None:
     run = started(redis, jobs, leases)
     assert not jobs.forget(run.job_id)
-    assert leases.beat(run, stamp=STAMP).cancel
+    assert leases.beat(run).cancel
     jobs.forget_stopped()
     assert record(jobs, run).state == "running"
     ends: dict[str, Callable[[], object]] = {
@@ -96,7 +99,7 @@ def test_a_running_job_is_forgotten_when_it_has_stopped(
     ends[how]()
     jobs.forget_stopped()
     jobs.forget_stopped()
-    assert [each for each in left(redis, store, run.job_id) if each != claim_key(run.job_id)] == []
+    assert [each for each in left(redis, store, run.job_id) if each != deletion_lock_key(run.job_id)] == []
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -107,11 +110,11 @@ def test_who_asks_again_takes_it_back(
     jobs.forget(run.job_id)
     if ended:
         succeed(jobs, leases, store, run)
-    jobs.submit(question(), MODEL)
+    submit(jobs, question(), MODEL)
     jobs.forget_stopped()
     assert record(jobs, run).state == ("succeeded" if ended else "running")
-    assert not leases.beat(run, stamp=STAMP).cancel
-    assert redis.scard(queue.FORGOTTEN_KEY) == 0
+    assert not leases.beat(run).cancel
+    assert redis.scard(keys.FORGOTTEN_KEY) == 0
 
 
 def test_a_retry_after_a_delete_is_kept_too(redis: Redis, jobs: Jobs, leases: Leases) -> None:
@@ -124,10 +127,10 @@ def test_a_retry_after_a_delete_is_kept_too(redis: Redis, jobs: Jobs, leases: Le
 
 
 def test_where_a_collector_is_at_it_a_round_ends_it(redis: Redis, jobs: Jobs, store: Store) -> None:
-    job, _ = jobs.submit(question(), MODEL)
-    redis.set(claim_key(job.id), "a collector's", ex=60)
+    job, _ = submit(jobs, question(), MODEL)
+    redis.set(deletion_lock_key(job.id), "a collector's", ex=60)
     assert not jobs.forget(job.id)
-    redis.delete(claim_key(job.id))
+    redis.delete(deletion_lock_key(job.id))
     jobs.forget_stopped()
     assert left(redis, store, job.id) == []
 
@@ -140,14 +143,14 @@ def test_who_died_while_it_forgot_leaves_it_to_a_round(
         dying.setattr(Store, "delete", lambda store, path: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             jobs.forget(done.id)
-    assert jobs.whole(done)
-    redis.delete(claim_key(done.id))  # a dead process' claim ends by itself within a minute
+    assert run_blocking(jobs._results.is_complete(done), redis)
+    redis.delete(deletion_lock_key(done.id))  # a dead process' claim ends by itself within a minute
     jobs.forget_stopped()
     assert left(redis, store, done.id) == []
 
 
 def test_a_full_redis_forgets_too(redis: Redis, jobs: Jobs, store: Store) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     redis.config_set("maxmemory", 1)
     try:
         assert jobs.forget(job.id)

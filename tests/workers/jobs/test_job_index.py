@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from redis import Redis
 
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
-from workers.broker.queue import JOBS_KEY, job_key
-from workers.jobs.recent import IndexEntry, older
+from workers.broker.keys import JOBS_KEY, job_key
+from workers.broker.time_index import IndexEntry, older
 from workers.jobs.repository import Job, Jobs
-from workers.queue.recovery import Janitor
+from workers.queue.janitor import Janitor
 
 
 def everything(job: Job) -> bool:
@@ -16,19 +17,19 @@ def everything(job: Job) -> bool:
 
 
 def test_a_job_that_is_asked_anew_is_the_newest(jobs: Jobs) -> None:
-    first, _ = jobs.submit(question(1), MODEL)
-    second, _ = jobs.submit(question(2), MODEL)
+    first, _ = submit(jobs, question(1), MODEL)
+    second, _ = submit(jobs, question(2), MODEL)
     jobs.cancel(first.id)
-    jobs.submit(question(1), MODEL)
+    submit(jobs, question(1), MODEL)
     found, further = jobs.recent(None, 10, 100, everything)
     assert ([job.id for job in found], further) == ([first.id, second.id], None)
 
 
 def test_the_oldest_entry_without_a_record_goes_with_each_new_job(redis: Redis, jobs: Jobs) -> None:
-    old = [jobs.submit(question(unit), MODEL)[0].id for unit in range(3)]
+    old = [submit(jobs, question(unit), MODEL)[0].id for unit in range(3)]
     redis.delete(*(job_key(job_id) for job_id in old))
     for unit in range(3, 6):
-        jobs.submit(question(unit), MODEL)
+        submit(jobs, question(unit), MODEL)
     assert redis.zcard(JOBS_KEY) == 3
 
 
@@ -46,7 +47,7 @@ def test_of_equal_times_none_is_passed_over_or_met_twice_whatever_comes_and_goes
 
 
 def test_janitors_find_every_entry_without_a_record(redis: Redis, jobs: Jobs) -> None:
-    waits, _ = jobs.submit(question(), MODEL)  # the oldest, so that no new job drops what is behind it
+    waits, _ = submit(jobs, question(), MODEL)  # the oldest, so that no new job drops what is behind it
     redis.zadd(JOBS_KEY, {f"{number:032x}": 2e9 + number for number in range(5000)})
     janitor = Janitor(redis)
     for _ in range(12):
@@ -56,6 +57,6 @@ def test_janitors_find_every_entry_without_a_record(redis: Redis, jobs: Jobs) ->
 
 def test_one_that_is_asked_for_while_it_is_dropped_is_kept(redis: Redis, jobs: Jobs) -> None:
     """The entry is looked at again in the step that drops it."""
-    job, _ = jobs.submit(question(), MODEL)
-    jobs._recent._drop(job.id)
+    job, _ = submit(jobs, question(), MODEL)
+    jobs._index._drop(JOBS_KEY, job.id)
     assert redis.zcard(JOBS_KEY) == 1

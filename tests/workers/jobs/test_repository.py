@@ -12,11 +12,14 @@ from rq.job import Job as RQJob
 
 from proxygrad.errors import UnitOutOfRange
 from proxygrad.protocol.problems import Problem
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, UNITS, outcome, question
 from tests.support.slot_steps import waiting
-from workers.broker import queue
-from workers.jobs.repository import Job, Jobs, result_path
+from workers.broker import keys, rq_names
+from workers.jobs.repository import Job, Jobs
+from workers.queue import rq_entries
 from workers.settings import connect
+from workers.storage.paths import result_path
 from workers.storage.store import Store
 
 
@@ -25,14 +28,14 @@ def succeed(redis: Redis, store: Store, job: Job) -> Job:
     update = {"state": "succeeded", "started_at": job.created_at + 1, "finished_at": job.created_at + 3}
     ended = job.model_copy(update={**update, "result": outcome(job.spec)})
     store.put(result_path(job.id), ended.model_dump_json().encode())
-    redis.hset(queue.job_key(job.id), mapping=cast(Any, ended.to_fields()))
-    redis.lrem(queue.QUEUE_KEY, 0, job.id)
-    redis.hset(queue.entry_key(job.id), "status", "finished")
+    redis.hset(keys.job_key(job.id), mapping=cast(Any, ended.to_fields()))
+    redis.lrem(rq_names.QUEUE_KEY, 0, job.id)
+    redis.hset(rq_names.entry_key(job.id), "status", "finished")
     return ended
 
 
 def test_a_new_question_is_queued(redis: Redis, jobs: Jobs) -> None:
-    job, created = jobs.submit(question(3), MODEL)
+    job, created = submit(jobs, question(3), MODEL)
     assert created
     assert (job.state, job.step, job.steps, job.losses) == ("queued", 0, 4, 0)
     assert job.spec == question(3).resolve(MODEL)
@@ -42,18 +45,18 @@ def test_a_new_question_is_queued(redis: Redis, jobs: Jobs) -> None:
 
 
 def test_rq_sees_an_ordinary_job_without_pickle(redis: Redis, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
-    entry = RQJob.fetch(job.id, connection=redis, serializer=queue.SERIALIZER)
-    assert entry.func_name == queue.TASK
+    job, _ = submit(jobs, question(), MODEL)
+    entry = RQJob.fetch(job.id, connection=redis, serializer=rq_entries.SERIALIZER)
+    assert entry.func_name == rq_entries.TASK
     assert entry.args == [job.id]
     assert entry.is_queued
-    assert entry.origin == queue.QUEUE_NAME
-    assert Queue.all(redis) == [Queue(queue.QUEUE_NAME, connection=redis)]
+    assert entry.origin == rq_names.QUEUE_NAME
+    assert Queue.all(redis) == [Queue(rq_names.QUEUE_NAME, connection=redis)]
 
 
 def test_the_same_question_is_joined(redis: Redis, jobs: Jobs) -> None:
-    first, _ = jobs.submit(question(), MODEL)
-    again, created = jobs.submit(question(), MODEL)
+    first, _ = submit(jobs, question(), MODEL)
+    again, created = submit(jobs, question(), MODEL)
     assert (again, created) == (first, False)
     assert waiting(redis) == [first.id]
 
@@ -66,7 +69,7 @@ def test_of_sixteen_at_once_one_creates_the_job(redis_url: str, redis: Redis, st
         with connect(redis_url) as client:
             jobs = Jobs(client, store)
             ready.wait()
-            created.append(jobs.submit(question(), MODEL)[1])
+            created.append(submit(jobs, question(), MODEL)[1])
 
     threads = [threading.Thread(target=ask) for _ in range(16)]
     for thread in threads:
@@ -78,70 +81,70 @@ def test_of_sixteen_at_once_one_creates_the_job(redis_url: str, redis: Redis, st
 
 
 def test_an_answered_question_is_answered_at_once(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     ended = succeed(redis, store, job)
-    assert jobs.submit(question(), MODEL) == (ended, False)
+    assert submit(jobs, question(), MODEL) == (ended, False)
     assert [ended.waited_s, ended.ran_s] == pytest.approx([1, 2])
     assert waiting(redis) == []
 
 
 def test_the_store_answers_when_redis_has_forgotten(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     ended = succeed(redis, store, job)
     redis.flushall()
     assert jobs.fetch(job.id) == ended
-    assert jobs.submit(question(), MODEL) == (ended, False)
+    assert submit(jobs, question(), MODEL) == (ended, False)
     assert waiting(redis) == []
 
 
 def test_an_answer_that_left_the_store_is_computed_again(
     redis: Redis, store: Store, jobs: Jobs, redis_url: str
 ) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     ended = job.model_copy(update={"state": "succeeded"})
-    redis.hset(queue.job_key(job.id), mapping=cast(Any, ended.to_fields()))
-    redis.delete(queue.QUEUE_KEY)
-    again, created = jobs.submit(question(), MODEL)
+    redis.hset(keys.job_key(job.id), mapping=cast(Any, ended.to_fields()))
+    redis.delete(rq_names.QUEUE_KEY)
+    again, created = submit(jobs, question(), MODEL)
     assert (again.state, created) == ("queued", True)
     assert waiting(redis) == [job.id]
 
 
 @pytest.mark.parametrize("state", ["failed", "canceled"])
 def test_a_job_without_an_answer_is_queued_again_and_forgets(redis: Redis, jobs: Jobs, state: str) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     problem = Problem(code="worker_lost", detail="…")
     redis.hset(
-        queue.job_key(job.id), mapping={"state": state, "losses": 3, "problem": problem.model_dump_json()}
+        keys.job_key(job.id), mapping={"state": state, "losses": 3, "problem": problem.model_dump_json()}
     )
-    redis.hset(queue.entry_key(job.id), "status", "failed")
-    redis.zadd(queue.FAILED_KEY, {job.id: 1e12})
-    redis.expire(queue.job_key(job.id), 100)
-    redis.delete(queue.QUEUE_KEY)
-    again, created = jobs.submit(question(), MODEL)
+    redis.hset(rq_names.entry_key(job.id), "status", "failed")
+    redis.zadd(rq_names.FAILED_KEY, {job.id: 1e12})
+    redis.expire(keys.job_key(job.id), 100)
+    redis.delete(rq_names.QUEUE_KEY)
+    again, created = submit(jobs, question(), MODEL)
     assert created
     assert (again.state, again.losses, again.problem) == ("queued", 0, None)
     assert waiting(redis) == [job.id]
-    assert redis.zcard(queue.FAILED_KEY) == 0
-    assert redis.ttl(queue.job_key(job.id)) == -1
+    assert redis.zcard(rq_names.FAILED_KEY) == 0
+    assert redis.ttl(keys.job_key(job.id)) == -1
 
 
-@pytest.mark.parametrize("lost", [queue.entry_key, queue.job_key])
+@pytest.mark.parametrize("lost", [rq_names.entry_key, keys.job_key])
 def test_a_job_that_lost_half_of_itself_is_queued_again(redis: Redis, jobs: Jobs, lost: object) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     redis.delete(lost(job.id))  # type: ignore[operator]
-    again, created = jobs.submit(question(), MODEL)
+    again, created = submit(jobs, question(), MODEL)
     assert (again.state, created) == ("queued", True)
     assert waiting(redis) == [job.id]
 
 
 def test_a_question_the_model_cannot_answer_leaves_nothing(redis: Redis, jobs: Jobs) -> None:
     with pytest.raises(UnitOutOfRange):
-        jobs.submit(question(UNITS), MODEL)
+        submit(jobs, question(UNITS), MODEL)
     assert redis.keys("*") == []
 
 
 def test_positions_count_from_the_next(redis: Redis, jobs: Jobs) -> None:
-    ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(3)]
+    ids = [submit(jobs, question(unit), MODEL)[0].id for unit in range(3)]
     assert [jobs.queue_position(job_id) for job_id in ids] == [0, 1, 2]
     assert jobs.queue_position("nothing") is None
 
@@ -151,7 +154,7 @@ def test_an_unknown_job_is_none(jobs: Jobs) -> None:
 
 
 def test_a_record_is_the_same_after_a_round_through_redis(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     ended = succeed(redis, store, job)
     assert jobs.fetch(job.id) == ended
     assert jobs.stored(job.id) == ended

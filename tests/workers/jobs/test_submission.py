@@ -11,12 +11,13 @@ from redis import Redis
 
 from proxygrad.protocol.requests import VisualizationRequest
 from proxygrad.spec import Spec
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
-from tests.support.slot_steps import STAMP, pop, started, waiting
-from workers.broker import queue
+from tests.support.slot_steps import pop, started, waiting
+from workers.broker import rq_names
 from workers.errors import QueueFull
+from workers.jobs.commands import RETRY_UNKNOWN_S
 from workers.jobs.repository import Jobs, Limits
-from workers.jobs.submission import RETRY_UNKNOWN_S
 from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run
 
@@ -67,18 +68,18 @@ def test_of_a_full_queue_each_caller_is_told_the_count_and_nothing_is_written(
     redis: Redis, jobs: Jobs
 ) -> None:
     limits = Limits(queued=3, queued_per_caller=2)
-    jobs.submit(question(0), MODEL, caller="a", limits=limits)
-    jobs.submit(question(1), MODEL, caller="a", limits=limits)
+    submit(jobs, question(0), MODEL, caller="a", limits=limits)
+    submit(jobs, question(1), MODEL, caller="a", limits=limits)
     before = sorted(cast(list[bytes], redis.keys()))
     with pytest.raises(QueueFull, match="2 jobs of caller 'a' wait already, and at most 2 may") as refused:
-        jobs.submit(question(2), MODEL, caller="a", limits=limits)
+        submit(jobs, question(2), MODEL, caller="a", limits=limits)
     assert (refused.value.code, refused.value.whose) == ("caller_queue_full", "a")
     assert (refused.value.count, refused.value.limit) == (2, 2)
     assert refused.value.retry_after_s == RETRY_UNKNOWN_S
     assert sorted(cast(list[bytes], redis.keys())) == before
-    jobs.submit(question(2), MODEL, caller="b", limits=limits)
+    submit(jobs, question(2), MODEL, caller="b", limits=limits)
     with pytest.raises(QueueFull, match="3 jobs wait already, and at most 3 may") as refused:
-        jobs.submit(question(3), MODEL, caller="c", limits=limits)
+        submit(jobs, question(3), MODEL, caller="c", limits=limits)
     assert (refused.value.code, refused.value.whose) == ("queue_full", None)
 
 
@@ -86,29 +87,29 @@ def test_joining_is_never_refused_and_what_runs_does_not_count(
     redis: Redis, jobs: Jobs, leases: Leases
 ) -> None:
     limits = Limits(queued=1, queued_per_caller=1)
-    jobs.submit(question(0), MODEL, limits=limits)
-    assert not jobs.submit(question(0), MODEL, limits=limits)[1]
+    submit(jobs, question(0), MODEL, limits=limits)
+    assert not submit(jobs, question(0), MODEL, limits=limits)[1]
     job_id = pop(redis)
-    assert jobs.submit(question(1), MODEL, limits=limits)[1]
-    leases.take(Run(job_id, "e1"), slot="s", worker="w", stamp=STAMP)
-    assert not jobs.submit(question(0), MODEL, limits=limits)[1]
+    assert submit(jobs, question(1), MODEL, limits=limits)[1]
+    leases.take(Run(job_id, "e1"), slot="s", worker="w")
+    assert not submit(jobs, question(0), MODEL, limits=limits)[1]
     with pytest.raises(QueueFull):
-        jobs.submit(question(2), MODEL, limits=limits)
+        submit(jobs, question(2), MODEL, limits=limits)
 
 
 def test_when_to_come_back_follows_from_the_pace_of_ends(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     for unit in range(33):
-        jobs.submit(question(unit), MODEL)
+        submit(jobs, question(unit), MODEL)
         run = Run(pop(redis), "e1")
-        leases.take(run, slot="s", worker="w", stamp=STAMP)
-        leases.close(run, "succeeded", slot="s", stamp=STAMP)
+        leases.take(run, slot="s", worker="w")
+        leases.close(run, "succeeded", slot="s")
     limits = Limits(queued=0, queued_per_caller=1)
     with pytest.raises(QueueFull) as refused:
-        jobs.submit(question(50), MODEL, limits=limits)
+        submit(jobs, question(50), MODEL, limits=limits)
     assert refused.value.retry_after_s == 2  # 33 within the last minute
     redis.hincrbyfloat("proxygrad:rate", "at", -100.0)
     with pytest.raises(QueueFull) as refused:
-        jobs.submit(question(50), MODEL, limits=limits)
+        submit(jobs, question(50), MODEL, limits=limits)
     assert 9 <= refused.value.retry_after_s <= 11  # fading: 0.55/s * exp(-100/60)
 
 
@@ -116,14 +117,14 @@ def test_when_to_come_back_follows_from_the_pace_of_ends(redis: Redis, jobs: Job
 
 
 def test_who_joins_makes_a_waiting_batch_job_interactive(redis: Redis, jobs: Jobs) -> None:
-    behind, _ = jobs.submit(request(0, priority="batch"), MODEL, caller="a")
+    behind, _ = submit(jobs, request(0, priority="batch"), MODEL, caller="a")
     for unit in (1, 2):
-        jobs.submit(request(unit, priority="batch"), MODEL, caller="b")
-    hurried, created = jobs.submit(request(2), MODEL, caller="c")
+        submit(jobs, request(unit, priority="batch"), MODEL, caller="b")
+    hurried, created = submit(jobs, request(2), MODEL, caller="c")
     assert (hurried.priority, hurried.caller, created) == ("interactive", "b", False)
     assert jobs.queue_position(hurried.id) == 0
     assert len(waiting(redis)) == 3
-    assert jobs.submit(request(2, priority="batch"), MODEL)[0].priority == "interactive"
+    assert submit(jobs, request(2, priority="batch"), MODEL)[0].priority == "interactive"
     assert pop(redis) == hurried.id
     assert jobs.queue_position(behind.id) == 0
 
@@ -131,18 +132,18 @@ def test_who_joins_makes_a_waiting_batch_job_interactive(redis: Redis, jobs: Job
 def test_who_joins_a_running_batch_job_makes_it_interactive_should_it_come_back(
     redis: Redis, jobs: Jobs, leases: Leases
 ) -> None:
-    job, _ = jobs.submit(request(priority="batch"), MODEL)
+    job, _ = submit(jobs, request(priority="batch"), MODEL)
     run = Run(pop(redis), "e1")
-    leases.take(run, slot="s", worker="w", stamp=STAMP)
-    assert jobs.submit(request(), MODEL)[0].priority == "interactive"
-    jobs.submit(request(1), MODEL)
+    leases.take(run, slot="s", worker="w")
+    assert submit(jobs, request(), MODEL)[0].priority == "interactive"
+    submit(jobs, request(1), MODEL)
     assert leases.give_back(run)
     assert FairQueue(redis).pop(["tiny"], 5)[0] == job.id
 
 
 def test_of_two_deadlines_the_later_counts_and_none_is_the_latest(redis: Redis, jobs: Jobs) -> None:
     def deadline(**urgency: Any) -> float | None:
-        return jobs.submit(request(**urgency), MODEL)[0].deadline_at
+        return submit(jobs, request(**urgency), MODEL)[0].deadline_at
 
     first = deadline(deadline_s=50)
     assert first is not None
@@ -161,25 +162,25 @@ def test_of_two_deadlines_the_later_counts_and_none_is_the_latest(redis: Redis, 
 
 
 def test_a_running_job_learns_of_its_new_deadline(redis: Redis, jobs: Jobs, leases: Leases) -> None:
-    jobs.submit(request(deadline_s=50), MODEL)
+    submit(jobs, request(deadline_s=50), MODEL)
     run = Run(pop(redis), "e1")
-    leases.take(run, slot="s", worker="w", stamp=STAMP)
+    leases.take(run, slot="s", worker="w")
     assert redis.zcard("proxygrad:deadlines") == 0
-    deadline_at = leases.beat(run, stamp=STAMP).deadline_at
+    deadline_at = leases.beat(run).deadline_at
     assert deadline_at is not None
-    jobs.submit(request(deadline_s=500), MODEL)
-    later_at = leases.beat(run, stamp=STAMP).deadline_at
+    submit(jobs, request(deadline_s=500), MODEL)
+    later_at = leases.beat(run).deadline_at
     assert later_at is not None
     assert later_at - deadline_at == pytest.approx(450, abs=20)
-    jobs.submit(request(), MODEL)
-    assert leases.beat(run, stamp=STAMP).deadline_at is None
+    submit(jobs, request(), MODEL)
+    assert leases.beat(run).deadline_at is None
     assert redis.zcard("proxygrad:deadlines") == 0
 
 
 def test_an_answer_under_removal_is_computed_again(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     run = started(redis, jobs, leases)
-    leases.close(run, "succeeded", slot="s", stamp=STAMP)
-    redis.set(f"proxygrad:collecting:{run.job_id}", "token")
-    again, created = jobs.submit(question(), MODEL)
+    leases.close(run, "succeeded", slot="s")
+    redis.set(f"proxygrad:deletion-lock:{run.job_id}", "token")
+    again, created = submit(jobs, question(), MODEL)
     assert (again.state, created) == ("queued", True)
-    assert redis.zcard(queue.FINISHED_KEY) == 0
+    assert redis.zcard(rq_names.FINISHED_KEY) == 0

@@ -12,14 +12,15 @@ from redis import Redis
 
 from proxygrad.protocol.problems import Problem
 from tests.support.eventually import until
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import waiting
-from workers.broker import queue
+from workers.broker import rq_names
 from workers.execution.context import WorkerContext
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Jobs
 from workers.process import dispatcher as module
-from workers.process.dispatcher import SUSPENDED_KEY, Dispatcher
+from workers.process.dispatcher import Dispatcher
 from workers.queue.fair_queue import FairQueue
 from workers.storage.store import Store
 
@@ -59,7 +60,7 @@ def dispatcher(runtime: WorkerContext) -> Iterator[Dispatcher]:
 
 
 def popped(redis: Redis) -> int:
-    return redis.llen(queue.POPPED_KEY)
+    return redis.llen(rq_names.INTERMEDIATE_KEY)
 
 
 def pops(redis: Redis) -> int:
@@ -69,7 +70,7 @@ def pops(redis: Redis) -> int:
 
 
 def test_nothing_is_taken_before_a_slot_is_free(redis: Redis, jobs: Jobs, dispatcher: Dispatcher) -> None:
-    first, second = (jobs.submit(question(unit), MODEL)[0].id for unit in range(2))
+    first, second = (submit(jobs, question(unit), MODEL)[0].id for unit in range(2))
     dispatcher.wake()
     time.sleep(0.1)
     assert waiting(redis) == [first, second]
@@ -85,7 +86,7 @@ def test_while_all_slots_are_busy_nobody_asks(
     monkeypatch.setattr(module, "LOOK_S", 0.02)
     assert dispatcher.take(0.1) is None
     time.sleep(0.1)
-    jobs.submit(question(), MODEL)
+    submit(jobs, question(), MODEL)
     before = pops(redis)
     for _ in range(10):
         dispatcher.wake("tiny")
@@ -108,7 +109,7 @@ def test_a_waiting_slot_is_woken_at_once(
     waits = []
     for unit in range(10):
         time.sleep(0.02)
-        jobs.submit(question(unit), MODEL)
+        submit(jobs, question(unit), MODEL)
         woken_s = time.monotonic()
         dispatcher.wake("tiny")
         until(lambda many=unit: len(got) > many)  # type: ignore[misc]
@@ -118,7 +119,7 @@ def test_a_waiting_slot_is_woken_at_once(
 
 def test_without_a_word_it_looks_from_time_to_time(jobs: Jobs, dispatcher: Dispatcher) -> None:
     assert dispatcher.take(0.1) is None
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     assert dispatcher.take(module.LOOK_S + 30) == job.id
 
 
@@ -136,7 +137,7 @@ def test_a_word_about_a_model_it_does_not_serve_wakes_nobody(
 
 
 def test_jobs_of_models_it_does_not_have_are_left_to_others(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     broken = ServedModel(name="tiny", problem=Problem(code="model_unavailable", detail="truncated"))
     for shelf in (Shelf(), Shelf(broken), Shelf(TINY.model_copy(update={"name": "other"}))):
         dispatcher = Dispatcher(WorkerContext("host", redis, store, cast(Any, Idle()), shelf))
@@ -151,12 +152,12 @@ def test_a_suspended_queue_is_left_alone(
     redis: Redis, jobs: Jobs, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.05)
-    redis.set(SUSPENDED_KEY, 1)
-    job, _ = jobs.submit(question(), MODEL)
+    redis.set(rq_names.SUSPENDED_KEY, 1)
+    job, _ = submit(jobs, question(), MODEL)
     dispatcher.wake()
     assert dispatcher.take(0.3) is None
     assert waiting(redis) == [job.id]
-    redis.delete(SUSPENDED_KEY)
+    redis.delete(rq_names.SUSPENDED_KEY)
     assert dispatcher.take(30) == job.id
 
 
@@ -165,7 +166,7 @@ def test_a_process_whose_engine_hangs_takes_nothing(
 ) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.05)
     monkeypatch.setattr(runtime.engine, "stalled_s", runtime.stall_s)
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     assert dispatcher.take(0.3) is None
     assert waiting(redis) == [job.id]
     monkeypatch.setattr(runtime.engine, "stalled_s", 1.0)
@@ -175,7 +176,7 @@ def test_a_process_whose_engine_hangs_takes_nothing(
 def test_what_no_slot_came_for_goes_back_in_its_turn(
     redis: Redis, runtime: WorkerContext, jobs: Jobs
 ) -> None:
-    ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(5)]
+    ids = [submit(jobs, question(unit), MODEL)[0].id for unit in range(5)]
     dispatcher = Dispatcher(runtime)
     dispatcher._popped.extend(FairQueue(redis).pop(["tiny"], 2))
     dispatcher.stop()
@@ -189,7 +190,7 @@ def test_what_no_slot_came_for_goes_back_in_its_turn(
 def test_what_it_pops_while_it_is_stopped_goes_back(
     redis: Redis, runtime: WorkerContext, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(3)]
+    ids = [submit(jobs, question(unit), MODEL)[0].id for unit in range(3)]
     dispatcher = Dispatcher(runtime)
     pop = dispatcher._ready.pop
 
@@ -219,6 +220,6 @@ def test_trouble_is_said_once_and_outlived(
         return pop(models, count)
 
     monkeypatch.setattr(dispatcher._ready, "pop", fail_first)
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     assert dispatcher.take(30) == job.id
     assert [record.message for record in caplog.records] == ["dispatcher: no route to host"]

@@ -11,6 +11,8 @@ from typing import cast
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="slots run the task, which needs torch")
 
 from rq import Worker
@@ -19,7 +21,7 @@ from tests.support.counting_engine import AnyModel, CountingEngine, OnPaper
 from tests.support.eventually import LIMIT_S, ended, until
 from tests.support.model_on_paper import MODEL, question
 from tests.support.worker_in_process import working
-from workers.broker import queue
+from workers.broker import keys, rq_names
 from workers.execution import run as assignments
 from workers.execution.context import WorkerContext
 from workers.execution.drain import FAULT_STATUS, Drain
@@ -66,13 +68,13 @@ def process(
 
 
 def expires_in_s(redis: Redis) -> float:
-    ((_, score),) = cast(list[tuple[bytes, float]], redis.zrange(queue.LEASES_KEY, 0, -1, withscores=True))
+    ((_, score),) = cast(list[tuple[bytes, float]], redis.zrange(rq_names.LEASES_KEY, 0, -1, withscores=True))
     return score - time.time()
 
 
 def expire_in(redis: Redis, seconds: float) -> None:
-    for member in cast(list[bytes], redis.zrange(queue.LEASES_KEY, 0, -1)):
-        redis.zadd(queue.LEASES_KEY, {member: time.time() + seconds})
+    for member in cast(list[bytes], redis.zrange(rq_names.LEASES_KEY, 0, -1)):
+        redis.zadd(rq_names.LEASES_KEY, {member: time.time() + seconds})
 
 
 def begun(slots: SlotPool, count: int = 1) -> Callable[[], bool]:
@@ -81,7 +83,7 @@ def begun(slots: SlotPool, count: int = 1) -> Callable[[], bool]:
 
 def test_all_slots_beat_in_two_scripts(redis: Redis, store: Store, jobs: Jobs) -> None:
     for unit in range(20):
-        jobs.submit(question(unit, steps=LONG), MODEL)
+        submit(jobs, question(unit, steps=LONG), MODEL)
     with process(redis, store, CountingEngine(step_s=0.02), AnyModel(), slots=32) as here:
         until(begun(here.slots, 20))
         until(lambda: len(here.slots.live) == 32)
@@ -89,7 +91,7 @@ def test_all_slots_beat_in_two_scripts(redis: Redis, store: Store, jobs: Jobs) -
         expire_in(redis, leases.LEASE_S / 3)
         taken = [beat_scripts(redis, here.beats) for _ in range(5)]
         assert min(taken) <= 2 + 40  # and what twenty runs write of their progress meanwhile
-        assert redis.zcount(queue.LEASES_KEY, time.time() + leases.LEASE_S / 2, "+inf") == 20
+        assert redis.zcount(rq_names.LEASES_KEY, time.time() + leases.LEASE_S / 2, "+inf") == 20
         assert len(Worker.all(connection=redis)) == 32
 
 
@@ -110,7 +112,7 @@ def test_an_engine_that_hangs_loses_its_jobs_and_then_its_process(
 ) -> None:
     monkeypatch.setattr(leases, "LEASE_S", 60)
     engine = CountingEngine(step_s=0.02)
-    jobs.submit(question(steps=LONG), MODEL)
+    submit(jobs, question(steps=LONG), MODEL)
     with process(redis, store, engine, AnyModel(), stall_s=60.0) as here:
         until(begun(here.slots))
         engine.hangs_since_s = time.monotonic()
@@ -129,7 +131,7 @@ def test_an_engine_that_hangs_loses_its_jobs_and_then_its_process(
 
 def test_an_engine_that_was_only_slow_keeps_its_job(redis: Redis, store: Store, jobs: Jobs) -> None:
     engine = CountingEngine(step_s=0.02)
-    job, _ = jobs.submit(question(steps=LONG), MODEL)
+    job, _ = submit(jobs, question(steps=LONG), MODEL)
     with process(redis, store, engine, AnyModel(), stall_s=0.5) as here:
         until(begun(here.slots))
         expire_in(redis, leases.LEASE_S / 3)
@@ -157,7 +159,7 @@ class Slow(AnyModel):
 
 def test_loading_a_model_has_its_own_clock(redis: Redis, store: Store, jobs: Jobs) -> None:
     engine, models = CountingEngine(), Slow()
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with process(redis, store, engine, models, stall_s=0.5) as here:
         until(lambda: [run.phase for run in here.slots.assignments] == ["loading"])
         expire_in(redis, leases.LEASE_S / 3)
@@ -174,7 +176,7 @@ def test_what_loads_for_too_long_is_given_up_and_so_is_the_process(
 ) -> None:
     monkeypatch.setattr(assignments, "LIMITS_S", {"reading": 300.0, "loading": 0.1, "storing": 300.0})
     models = Slow()
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with process(redis, store, CountingEngine(), models) as here:
         until(lambda: [run.phase for run in here.slots.assignments] == ["loading"])
         time.sleep(0.15)
@@ -190,7 +192,7 @@ def test_a_process_that_gives_up_puts_back_what_the_engine_does_not_have(
 ) -> None:
     monkeypatch.setattr(leases, "LEASE_S", 0.2)
     engine, models = CountingEngine(), Slow()
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with process(redis, store, engine, models, stall_s=0.1) as here:
         until(lambda: [run.phase for run in here.slots.assignments] == ["loading"])
         engine.hangs_since_s = time.monotonic() - 1
@@ -204,19 +206,19 @@ def test_a_process_that_gives_up_puts_back_what_the_engine_does_not_have(
 
 def test_a_cancellation_whose_message_was_lost_is_found(redis: Redis, store: Store, jobs: Jobs) -> None:
     engine = CountingEngine(step_s=0.02)
-    job, _ = jobs.submit(question(steps=LONG), MODEL)
+    job, _ = submit(jobs, question(steps=LONG), MODEL)
     with working(redis, store, engine):
         until(lambda: engine.tickets != [])
-        redis.hset(queue.job_key(job.id), "cancel_requested", time.time())
+        redis.hset(keys.job_key(job.id), "cancel_requested", time.time())
         assert ended(jobs, job.id).state == "canceled"
 
 
 def test_a_deadline_that_moves_is_followed(redis: Redis, store: Store, jobs: Jobs) -> None:
     engine = CountingEngine(step_s=0.02)
-    job, _ = jobs.submit(question(steps=LONG), MODEL)
+    job, _ = submit(jobs, question(steps=LONG), MODEL)
     with working(redis, store, engine):
         until(lambda: engine.tickets != [])
-        redis.hset(queue.job_key(job.id), "deadline_at", time.time() + 0.6)
+        redis.hset(keys.job_key(job.id), "deadline_at", time.time() + 0.6)
         failed = ended(jobs, job.id)
     assert failed.problem is not None
     assert failed.problem.code == "deadline_exceeded"
@@ -226,8 +228,8 @@ def test_a_deadline_that_moves_is_followed(redis: Redis, store: Store, jobs: Job
 
 def test_a_lost_lease_stops_the_lane(redis: Redis, store: Store, jobs: Jobs) -> None:
     engine = CountingEngine(step_s=0.02)
-    jobs.submit(question(steps=LONG), MODEL)
+    submit(jobs, question(steps=LONG), MODEL)
     with working(redis, store, engine):
         until(lambda: engine.tickets != [])
-        redis.zremrangebyrank(queue.LEASES_KEY, 0, -1)
+        redis.zremrangebyrank(rq_names.LEASES_KEY, 0, -1)
         until(lambda: engine.tickets[0].canceled)

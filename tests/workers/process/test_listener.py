@@ -11,6 +11,8 @@ from typing import cast
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="slots run the task, which needs torch")
 
 from rq.command import send_command, send_kill_horse_command, send_shutdown_command, send_stop_job_command
@@ -21,9 +23,10 @@ from tests.support.eventually import ended, until
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import waiting
 from tests.support.worker_in_process import working
-from workers.broker import queue
+from workers.broker import keys, rq_names
 from workers.jobs.repository import Jobs
 from workers.process import dispatcher
+from workers.queue import rq_entries
 from workers.settings import connect
 from workers.storage.store import Store
 
@@ -33,11 +36,11 @@ LONG = 100_000 // 40
 
 
 def is_heard(redis: Redis) -> bool:
-    return dict(redis.pubsub_numsub(queue.CANCEL_CHANNEL))[queue.CANCEL_CHANNEL.encode()] == 1
+    return dict(redis.pubsub_numsub(keys.CANCEL_CHANNEL))[keys.CANCEL_CHANNEL.encode()] == 1
 
 
 def runs(redis: Redis, job_id: str) -> bool:
-    return redis.hget(queue.entry_key(job_id), "status") == b"started"
+    return redis.hget(rq_names.entry_key(job_id), "status") == b"started"
 
 
 def test_a_submission_is_heard_at_once(
@@ -50,7 +53,7 @@ def test_a_submission_is_heard_at_once(
         until(lambda: is_heard(redis))
         time.sleep(0.2)
         for unit in range(11):
-            job, _ = jobs.submit(question(unit), MODEL)
+            job, _ = submit(jobs, question(unit), MODEL)
             waits.append(cast(float, ended(jobs, job.id).waited_s))
     assert sorted(waits)[5] < 1.0  # a look would have found it within a minute
 
@@ -59,28 +62,28 @@ def test_a_submission_is_heard_at_once(
 def test_a_running_job_is_stopped(redis: Redis, store: Store, jobs: Jobs, where: str) -> None:
     stops: dict[str, Callable[[str], object]] = {
         "its own": jobs.cancel,
-        "stop-job": lambda job_id: send_stop_job_command(redis, job_id, serializer=queue.SERIALIZER),
+        "stop-job": lambda job_id: send_stop_job_command(redis, job_id, serializer=rq_entries.SERIALIZER),
         "kill-horse": lambda job_id: send_kill_horse_command(redis, "host.0"),
     }
     engine = CountingEngine(step_s=0.02)
-    job, _ = jobs.submit(question(0, steps=LONG), MODEL)
-    behind, _ = jobs.submit(question(1), MODEL)
+    job, _ = submit(jobs, question(0, steps=LONG), MODEL)
+    behind, _ = submit(jobs, question(1), MODEL)
     with working(redis, store, engine, beat_s=3600.0):  # no beat finds it
         until(lambda: runs(redis, job.id) and engine.tickets != [] and is_heard(redis))
         stops[where](job.id)
         stopped = ended(jobs, job.id)
         assert (stopped.state, stopped.problem) == ("canceled", None)
         assert ended(jobs, behind.id).state == "succeeded"  # the slot goes on
-    assert redis.hget(queue.entry_key(job.id), "status") == b"canceled"
-    assert redis.zscore(queue.CANCELED_KEY, job.id) is not None
-    assert redis.zcard(queue.LEASES_KEY) == 0
+    assert redis.hget(rq_names.entry_key(job.id), "status") == b"canceled"
+    assert redis.zscore(rq_names.CANCELED_KEY, job.id) is not None
+    assert redis.zcard(rq_names.LEASES_KEY) == 0
 
 
 def test_commands_for_another_job_or_none_change_nothing(
     redis: Redis, store: Store, jobs: Jobs, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = CountingEngine(step_s=0.005)
-    job, _ = jobs.submit(question(steps=100), MODEL)
+    job, _ = submit(jobs, question(steps=100), MODEL)
     with working(redis, store, engine, slots=2) as runtime:
         until(lambda: engine.tickets != [] and is_heard(redis))
         slot = next(name for name in ("host.0", "host.1") if runs_in(redis, name, job.id))
@@ -101,7 +104,7 @@ def runs_in(redis: Redis, slot: str, job_id: str) -> bool:
 
 
 def test_rqs_shutdown_drains_the_process(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(steps=LONG), MODEL)
+    job, _ = submit(jobs, question(steps=LONG), MODEL)
     with working(redis, store, CountingEngine(step_s=0.02), slots=2) as runtime:
         until(lambda: runs(redis, job.id) and is_heard(redis))
         send_shutdown_command(redis, "host.1")
@@ -117,7 +120,7 @@ def test_a_lost_connection_is_made_again_and_nothing_missed(
         until(lambda: is_heard(redis))
         time.sleep(0.1)
         redis.client_kill_filter(_type="pubsub")
-        job, _ = jobs.submit(question(), MODEL)  # nobody hears of this one
+        job, _ = submit(jobs, question(), MODEL)  # nobody hears of this one
         assert ended(jobs, job.id).state == "succeeded"
         until(lambda: is_heard(redis))
 
@@ -131,12 +134,12 @@ def test_a_restarted_redis_is_listened_to_again(
             redis = at_work.enter_context(connect(first.url))
             jobs = Jobs(redis, store)
             at_work.enter_context(working(redis, store, CountingEngine(step_s=0.005), slots=3))
-            job, _ = jobs.submit(question(0, steps=300), MODEL)
+            job, _ = submit(jobs, question(0, steps=300), MODEL)
             until(lambda: runs(redis, job.id))
         time.sleep(0.5)
         with EmbeddedValkey(tmp_path) as second, at_work:
             assert second.url == first.url
             until(lambda: is_heard(redis))
             assert ended(jobs, job.id).state == "succeeded"
-            later, _ = jobs.submit(question(1), MODEL)
+            later, _ = submit(jobs, question(1), MODEL)
             assert ended(jobs, later.id).state == "succeeded"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="a worker computes with torch")
 
 
@@ -18,10 +20,10 @@ from tests.support.eventually import ended, until
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import waiting
 from tests.support.worker_processes import as_it_stands, is_running, worker
-from workers.broker import queue
+from workers.broker import rq_names
 from workers.fleet import catalog
 from workers.jobs.repository import Jobs
-from workers.queue.recovery import Janitor
+from workers.queue.janitor import Janitor
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -85,7 +87,7 @@ def test_a_store_that_cannot_be_written_and_a_bad_models_file_are_named(
 def test_sigterm_puts_work_back_and_ends_cleanly(
     redis_url: str, redis: Redis, store: Store, jobs: Jobs
 ) -> None:
-    job, _ = jobs.submit(question(steps=10_000 // 4), MODEL)
+    job, _ = submit(jobs, question(steps=10_000 // 4), MODEL)
     with worker(*counting(redis_url, store)) as process:
         until(lambda: is_running(jobs, job.id), 60)
         assert list(catalog.served(redis)) == ["tiny"]
@@ -96,22 +98,22 @@ def test_sigterm_puts_work_back_and_ends_cleanly(
     assert waiting(redis) == [job.id]
     assert as_it_stands(jobs, job).losses == 0
     assert catalog.live_workers(redis) == []
-    assert redis.zcard(queue.LEASES_KEY) == 0
+    assert redis.zcard(rq_names.LEASES_KEY) == 0
 
 
 def test_jobs_survive_workers_that_are_killed(redis_url: str, redis: Redis, store: Store, jobs: Jobs) -> None:
     """Two workers; one is killed with all its slots busy, then so is the other; a third finishes the work."""
-    ids = [jobs.submit(question(unit, steps=20), MODEL)[0].id for unit in range(40)]
+    ids = [submit(jobs, question(unit, steps=20), MODEL)[0].id for unit in range(40)]
     with worker(*counting(redis_url, store, step_s=3.0)) as first:  # no job ends before the kill
-        until(lambda: redis.zcard(queue.LEASES_KEY) == 4, 60)
+        until(lambda: redis.zcard(rq_names.LEASES_KEY) == 4, 60)
         with worker(*counting(redis_url, store, step_s=3.0)) as second:
-            until(lambda: redis.zcard(queue.LEASES_KEY) == 8, 60)
+            until(lambda: redis.zcard(rq_names.LEASES_KEY) == 8, 60)
             first.kill()
             time.sleep(0.5)
             second.kill()
     with worker(*counting(redis_url, store, slots=8)):
         done = [ended(jobs, job_id, 30) for job_id in ids]
-        until(lambda: redis.zcard(queue.LEASES_KEY) == 0)
+        until(lambda: redis.zcard(rq_names.LEASES_KEY) == 0)
     assert {job.state for job in done} == {"succeeded"}
     assert max(job.losses for job in done) == 1
     assert sum(job.losses for job in done) == 8
@@ -119,13 +121,13 @@ def test_jobs_survive_workers_that_are_killed(redis_url: str, redis: Redis, stor
     assert sorted(path.relative_to(path.parents[1]).as_posix() for path in artifacts) == sorted(
         f"{job_id}/{name}" for job_id in ids for name in ("0.png", "result.json")
     )
-    assert redis.llen(queue.QUEUE_KEY) == redis.llen(queue.POPPED_KEY) == 0
+    assert redis.llen(rq_names.QUEUE_KEY) == redis.llen(rq_names.INTERMEDIATE_KEY) == 0
 
 
 def test_a_paused_worker_that_comes_back_changes_nothing(
     redis_url: str, redis: Redis, store: Store, jobs: Jobs
 ) -> None:
-    job, _ = jobs.submit(question(5, steps=1000), MODEL)
+    job, _ = submit(jobs, question(5, steps=1000), MODEL)
     with worker(*counting(redis_url, store, slots=1, step_s=0.05)) as paused:
         until(lambda: is_running(jobs, job.id), 60)
         with worker(*counting(redis_url, store, slots=1, step_s=0.002)):
@@ -149,12 +151,12 @@ def test_a_rolling_restart_loses_a_few_steps_at_most(
     """Of two jobs on the first worker one ends within its grace period; the other goes on on the second."""
     command = counting(redis_url, store, slots=2, step_s=0.02, grace_s=30.0)
     with worker(*command) as first:
-        long, _ = jobs.submit(question(0, steps=4000), MODEL)
+        long, _ = submit(jobs, question(0, steps=4000), MODEL)
         until(lambda: is_running(jobs, long.id), 60)
         taken_by = as_it_stands(jobs, long).worker
         with worker(*command) as second:
             until(lambda: len(catalog.live_workers(redis)) == 2, 60)
-            short, _ = jobs.submit(question(1, steps=100), MODEL)
+            short, _ = submit(jobs, question(1, steps=100), MODEL)
             until(lambda: as_it_stands(jobs, short).step > 0)
             stopped_s, stopped_at = time.monotonic(), as_it_stands(jobs, long).step
             first.terminate()
@@ -177,7 +179,7 @@ def test_a_job_that_kills_its_workers_does_not_kill_them_all(
     command = counting(redis_url, store, slots=2)
     with worker(*command) as a, worker(*command) as b, worker(*command) as c:
         until(lambda: len(catalog.live_workers(redis)) == 3, 60)
-        poison, _ = jobs.submit(question(POISON), MODEL)
+        poison, _ = submit(jobs, question(POISON), MODEL)
         for process in (a, b, c):
             process.wait(40)
             assert process.returncode == -signal.SIGKILL
@@ -191,7 +193,7 @@ def test_a_job_that_kills_its_workers_does_not_kill_them_all(
 def test_a_worker_whose_engine_hangs_ends_and_its_job_goes_on_elsewhere(
     redis_url: str, redis: Redis, store: Store, jobs: Jobs
 ) -> None:
-    job, _ = jobs.submit(question(HANGING, steps=2500), MODEL)
+    job, _ = submit(jobs, question(HANGING, steps=2500), MODEL)
     with worker(*counting(redis_url, store, slots=1)) as process:
         until(lambda: is_running(jobs, job.id), 60)
         said, _ = process.communicate(timeout=30)
@@ -213,7 +215,7 @@ sys.exit(counting_engine.main(*sys.argv[1:]))
 def test_a_slot_that_hangs_does_not_hold_up_the_end(
     redis_url: str, redis: Redis, store: Store, jobs: Jobs
 ) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with worker("-c", STUCK, redis_url, store.url, "2", "0.01", "40") as process:
         until(lambda: is_running(jobs, job.id), 60)
         time.sleep(0.2)

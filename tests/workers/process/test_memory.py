@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="asks torch about GPUs")
 
-from workers.process.memory import budget, free_bytes
+from workers.process.device import free_bytes, memory_budget
 
 pytestmark = pytest.mark.engine
 
@@ -28,11 +28,11 @@ def tree(root: Path, **files: str) -> Path:
 
 
 def test_what_the_operator_says_counts() -> None:
-    assert budget(2000, "cpu") == 2_000_000_000
+    assert memory_budget(2000, "cpu") == 2_000_000_000
 
 
 def test_otherwise_it_is_half_of_what_is_free() -> None:
-    assert 0 < budget(None, "cpu") <= free_bytes("cpu") * 0.6
+    assert 0 < memory_budget(None, "cpu") <= free_bytes("cpu") * 0.6
 
 
 def test_without_cgroups_it_is_what_the_kernel_has_available(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.support.eventually import LIMIT_S
 from workers.execution.context import WorkerContext
 from workers.process.dispatcher import Dispatcher
 from workers.process.rq_registration import RQRegistration
-from workers.process.slot import SlotWorker
+from workers.process.rq_worker import SlotWorker
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -27,7 +27,7 @@ def test_a_beat_does_not_bring_back_an_earlier_state(
 ) -> None:
     """The beat has read the state, and the slot changes it before the beat has written."""
     runtime = WorkerContext("host", redis, store, CountingEngine(), AnyModel())
-    slot = SlotWorker("host.0", runtime, Dispatcher(runtime))
+    slot = SlotWorker("host.0", runtime, Dispatcher(runtime), RQRegistration(redis))
     slot.register_birth()
     read, may_write, enroll = threading.Event(), threading.Event(), RQRegistration.enroll
 

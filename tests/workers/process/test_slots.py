@@ -15,6 +15,8 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="slots run the task, which needs torch")
 
 from rq import Queue, SimpleWorker, Worker
@@ -28,15 +30,17 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.rq_entries import entry, nothing_left, status
 from tests.support.slot_steps import waiting
 from tests.support.worker_in_process import working
-from workers.broker import queue
+from workers.broker import rq_names
 from workers.errors import QueueMemoryFull
-from workers.jobs.repository import Jobs, image_path, result_path
+from workers.jobs.repository import Jobs
 from workers.process.periodic import PeriodicThread
-from workers.process.slot import SlotWorker
+from workers.process.rq_worker import SlotWorker
+from workers.queue import rq_entries
 from workers.queue.fair_queue import FairQueue
+from workers.queue.janitor import Janitor
 from workers.queue.leases import LEASE_S, Leases, Run
-from workers.queue.recovery import Janitor
 from workers.settings import connect
+from workers.storage.paths import image_path, result_path
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -46,7 +50,7 @@ LONG = 2500  # 50 s, of steps of 0.02 s
 
 def test_jobs_are_done_each_once(redis: Redis, store: Store, jobs: Jobs) -> None:
     engine = CountingEngine()
-    ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(30)]
+    ids = [submit(jobs, question(unit), MODEL)[0].id for unit in range(30)]
     with working(redis, store, engine, slots=4):
         states = {ended(jobs, job_id).state for job_id in ids}
     assert states == {"succeeded"}
@@ -62,8 +66,8 @@ def rq_info(redis_url: str, *options: str) -> str:
 
 
 def test_rq_keeps_its_own_books(redis: Redis, store: Store, jobs: Jobs, redis_url: str) -> None:
-    good, _ = jobs.submit(question(0), MODEL)
-    bad, _ = jobs.submit(question(1), MODEL)
+    good, _ = submit(jobs, question(0), MODEL)
+    bad, _ = submit(jobs, question(1), MODEL)
     with working(redis, store, CountingEngine(errors={1: LaneError("nan at step 3")})):
         until(lambda: status(redis, good.id) == b"finished" and status(redis, bad.id) == b"failed")
         (worker,) = Worker.all(connection=redis)
@@ -73,7 +77,7 @@ def test_rq_keeps_its_own_books(redis: Redis, store: Store, jobs: Jobs, redis_ur
     assert "queue proxygrad 0, 0 executing, 1 finished, 1 failed" in shown
     assert "host.0" in shown
     assert entry(redis, good.id).return_value() == "succeeded"
-    assert redis.ttl(queue.entry_key(good.id)) > 0
+    assert redis.ttl(rq_names.entry_key(good.id)) > 0
     assert Worker.all(connection=redis) == []
     assert nothing_left(redis)
 
@@ -81,7 +85,7 @@ def test_rq_keeps_its_own_books(redis: Redis, store: Store, jobs: Jobs, redis_ur
 def test_rq_info_shows_who_is_idle_and_who_is_busy_with_what(
     redis: Redis, store: Store, jobs: Jobs, redis_url: str
 ) -> None:
-    job, _ = jobs.submit(question(steps=2000), MODEL)
+    job, _ = submit(jobs, question(steps=2000), MODEL)
     with working(redis, store, CountingEngine(step_s=0.02), slots=2):
         until(lambda: {worker.get_state() for worker in Worker.all(connection=redis)} == {"busy", "idle"})
         (busy,) = [worker for worker in Worker.all(connection=redis) if worker.get_state() == "busy"]
@@ -100,10 +104,10 @@ def test_rq_info_shows_who_is_idle_and_who_is_busy_with_what(
 
 def test_a_running_job_shows_as_such(redis: Redis, store: Store, jobs: Jobs) -> None:
     engine = CountingEngine(step_s=0.02)
-    job, _ = jobs.submit(question(steps=LONG), MODEL)
+    job, _ = submit(jobs, question(steps=LONG), MODEL)
     with working(redis, store, engine):
         until(lambda: status(redis, job.id) == b"started" and engine.tickets != [])
-        (worker,) = Worker.all(connection=redis, serializer=queue.SERIALIZER)
+        (worker,) = Worker.all(connection=redis, serializer=rq_entries.SERIALIZER)
         assert (worker.get_state(), worker.get_current_job_id()) == ("busy", job.id)
         seen = jobs.fetch(job.id)
         assert seen is not None
@@ -115,23 +119,23 @@ def test_a_running_job_shows_as_such(redis: Redis, store: Store, jobs: Jobs) -> 
 
 def test_a_long_job_keeps_its_lease(redis: Redis, store: Store, jobs: Jobs) -> None:
     engine = CountingEngine(step_s=0.02)
-    job, _ = jobs.submit(question(steps=LONG), MODEL)
+    job, _ = submit(jobs, question(steps=LONG), MODEL)
     with working(redis, store, engine):
         until(lambda: engine.tickets != [])
-        (member,) = cast(list[bytes], redis.zrange(queue.LEASES_KEY, 0, -1))
+        (member,) = cast(list[bytes], redis.zrange(rq_names.LEASES_KEY, 0, -1))
         for _ in range(3):
-            redis.zadd(queue.LEASES_KEY, {member: time.time() + LEASE_S / 2})
-            until(lambda: (redis.zscore(queue.LEASES_KEY, member) or 0) > time.time() + LEASE_S / 2)
+            redis.zadd(rq_names.LEASES_KEY, {member: time.time() + LEASE_S / 2})
+            until(lambda: (redis.zscore(rq_names.LEASES_KEY, member) or 0) > time.time() + LEASE_S / 2)
         engine.tickets[0].finish()
         assert (ended(jobs, job.id).state, ended(jobs, job.id).losses) == ("succeeded", 0)
 
 
 def test_a_slot_that_lost_its_lease_stops_and_records_nothing(redis: Redis, store: Store, jobs: Jobs) -> None:
     engine = CountingEngine(step_s=0.02)
-    job, _ = jobs.submit(question(steps=200), MODEL)
+    job, _ = submit(jobs, question(steps=200), MODEL)
     with working(redis, store, engine):
         until(lambda: engine.tickets != [])
-        redis.zremrangebyrank(queue.LEASES_KEY, 0, -1)
+        redis.zremrangebyrank(rq_names.LEASES_KEY, 0, -1)
         redis.delete(*cast(list[bytes], redis.keys("rq:execution:*")))
         until(lambda: engine.tickets[0].canceled)
         until(lambda: Worker.all(connection=redis)[0].get_state() == "idle")
@@ -141,7 +145,7 @@ def test_a_slot_that_lost_its_lease_stops_and_records_nothing(redis: Redis, stor
 
 def test_a_deadline_ends_a_running_job(redis: Redis, store: Store, jobs: Jobs) -> None:
     asked = VisualizationRequest.of(question(0, steps=LONG)).model_copy(update={"deadline_s": 0.5})
-    job, _ = jobs.submit(asked, MODEL)
+    job, _ = submit(jobs, asked, MODEL)
     with working(redis, store, CountingEngine(step_s=0.02)):
         done = ended(jobs, job.id)
     assert done.problem is not None
@@ -154,16 +158,16 @@ def test_a_deadline_ends_a_running_job(redis: Redis, store: Store, jobs: Jobs) -
 def test_running_work_ends_in_a_full_redis(tmp_path: Path, store: Store) -> None:
     with EmbeddedValkey(tmp_path) as server, connect(server.url) as redis:
         jobs = Jobs(redis, store)
-        ids = [jobs.submit(question(unit, steps=40), MODEL)[0].id for unit in range(8)]
+        ids = [submit(jobs, question(unit, steps=40), MODEL)[0].id for unit in range(8)]
         with working(redis, store, CountingEngine(step_s=0.01, errors={3: LaneError("nan")}), slots=2):
-            until(lambda: redis.zcard(queue.LEASES_KEY) == 2)
+            until(lambda: redis.zcard(rq_names.LEASES_KEY) == 2)
             redis.config_set("maxmemory", "1")
             with pytest.raises(OutOfMemoryError):
                 redis.set("something", "new")
             done = [ended(jobs, job_id) for job_id in ids]
             assert sorted(worker.name for worker in Worker.all(connection=redis)) == ["host.0", "host.1"]
             with pytest.raises(QueueMemoryFull):
-                jobs.submit(question(100), MODEL)
+                submit(jobs, question(100), MODEL)
         assert nothing_left(redis)
         assert Worker.all(connection=redis) == []
         with working(redis, store, CountingEngine()):  # a worker may start there, too
@@ -194,7 +198,7 @@ def test_a_slot_that_fell_over_starts_again(
         be_born(self)  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(SlotWorker, "register_birth", fall_once)
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with working(redis, store, CountingEngine()):
         assert ended(jobs, job.id).state == "succeeded"
 
@@ -203,24 +207,24 @@ def test_a_job_that_redis_interrupted_is_left_to_the_janitors(
     redis: Redis, store: Store, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.process.slots.RESTART_PAUSE_S", 0.01)
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with working(redis, store, CountingEngine(errors={0: RedisConnectionError("reset by peer")})):
         until(lambda: [worker.name for worker in Worker.all(connection=redis)] == ["host.0.1"])
     seen = jobs.fetch(job.id)
     assert seen is not None
     assert seen.state == "running"
     assert status(redis, job.id) == b"started"
-    (member,) = cast(list[bytes], redis.zrange(queue.LEASES_KEY, 0, -1))
-    redis.zadd(queue.LEASES_KEY, {member: 1})
+    (member,) = cast(list[bytes], redis.zrange(rq_names.LEASES_KEY, 0, -1))
+    redis.zadd(rq_names.LEASES_KEY, {member: 1})
     assert Janitor(redis).sweep() == {job.id: "queued"}
 
 
 def test_rqs_own_cleanup_loses_nothing(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
-    rq_queue = Queue(queue.QUEUE_NAME, connection=redis, serializer=queue.SERIALIZER)
+    job, _ = submit(jobs, question(), MODEL)
+    rq_queue = Queue(rq_names.QUEUE_NAME, connection=redis, serializer=rq_entries.SERIALIZER)
     assert FairQueue(redis).pop(["tiny"], 1) == [job.id]
-    Leases(redis).take(Run(job.id, "e1"), slot="dead.0", worker="dead", stamp="2026-01-01T00:00:00.000000Z")
-    redis.zadd(queue.LEASES_KEY, {f"{job.id}:e1": 1})
+    Leases(redis).take(Run(job.id, "e1"), slot="dead.0", worker="dead")
+    redis.zadd(rq_names.LEASES_KEY, {f"{job.id}:e1": 1})
     assert rq_queue.started_job_registry.count == 0  # what `rq info` does
     assert waiting(redis) == [job.id]
     assert Janitor(redis).sweep() == {job.id: "queued"}  # in RQ's list alone until then
@@ -235,10 +239,10 @@ def test_a_redis_that_stood_still_costs_no_job_and_no_slot(
     monkeypatch.setattr("workers.queue.leases.LEASE_S", 2.5)  # ends while Redis stands still
     with EmbeddedValkey(tmp_path / "valkey") as server, connect(server.url) as redis:
         jobs, pid = Jobs(redis, store), redis.info("server")["process_id"]
-        ids = [jobs.submit(question(unit, steps=100), MODEL)[0].id for unit in range(6)]
+        ids = [submit(jobs, question(unit, steps=100), MODEL)[0].id for unit in range(6)]
         with working(redis, store, CountingEngine(step_s=0.02), slots=3) as runtime:
             PeriodicThread("janitor", Janitor(redis).sweep, 0.2, runtime.stopping).start()
-            until(lambda: redis.zcard(queue.LEASES_KEY) == 3)
+            until(lambda: redis.zcard(rq_names.LEASES_KEY) == 3)
             os.kill(pid, signal.SIGSTOP)
             time.sleep(LEASE_S / 2 + 0.5)  # longer than the gap that makes janitors patient
             os.kill(pid, signal.SIGCONT)

@@ -13,10 +13,11 @@ from rq.job import Job as RQJob
 from proxygrad.protocol.problems import Problem
 from tests.support.slot_steps import waiting
 from tests.support.waiting_jobs import Queue, job_id
-from workers.broker import queue as keys
+from workers.broker import keys, rq_names
 from workers.jobs.repository import Jobs
+from workers.queue import rq_entries
 from workers.queue.fair_queue import FairQueue
-from workers.queue.recovery import Janitor
+from workers.queue.janitor import Janitor
 
 
 @pytest.fixture
@@ -25,11 +26,11 @@ def queue(redis: Redis) -> Queue:
 
 
 def popped(redis: Redis) -> list[str]:
-    return [name.decode() for name in cast(list[bytes], redis.lrange(keys.POPPED_KEY, 0, -1))]
+    return [name.decode() for name in cast(list[bytes], redis.lrange(rq_names.INTERMEDIATE_KEY, 0, -1))]
 
 
 def rq_entry(redis: Redis, number: int) -> RQJob:
-    return RQJob.fetch(job_id(number), connection=redis, serializer=keys.SERIALIZER)
+    return RQJob.fetch(job_id(number), connection=redis, serializer=rq_entries.SERIALIZER)
 
 
 def index_of(redis: Redis) -> list[bytes]:
@@ -89,7 +90,7 @@ def test_a_job_past_its_deadline_fails_instead(queue: Queue, redis: Redis, jobs:
     assert (job.state, job.problem.code) == ("failed", "deadline_exceeded")
     assert "0.02 s after the question was asked" in job.problem.detail
     assert rq_entry(redis, late).is_failed
-    assert redis.zscore(keys.FAILED_KEY, job_id(late)) is not None
+    assert redis.zscore(rq_names.FAILED_KEY, job_id(late)) is not None
     assert redis.ttl(keys.job_key(job_id(late))) > 0
     assert cast(list[bytes], redis.zrange("proxygrad:deadlines", 0, -1)) == [job_id(there).encode()]
 
@@ -99,7 +100,7 @@ def test_many_that_nobody_may_run_do_not_hide_the_one_behind_them(queue: Queue, 
         queue.ask("a", deadline_s=0.001)
     there = queue.ask("a")
     assert queue.pop() == [there]
-    assert redis.zcard(keys.FAILED_KEY) == 250
+    assert redis.zcard(rq_names.FAILED_KEY) == 250
 
 
 def test_the_sweep_fails_what_nobody_pops(queue: Queue, redis: Redis, jobs: Jobs) -> None:
@@ -145,4 +146,4 @@ def test_rq_counts_what_waits(queue: Queue, redis: Redis) -> None:
     for _ in range(3):
         queue.ask("a")
     queue.pop()
-    assert RQQueue(keys.QUEUE_NAME, connection=redis, serializer=keys.SERIALIZER).count == 2
+    assert RQQueue(rq_names.QUEUE_NAME, connection=redis, serializer=rq_entries.SERIALIZER).count == 2

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.waiting_jobs import Queue, job_id
 from workers.jobs.repository import Jobs
@@ -265,5 +266,5 @@ def test_a_canceled_job_buys_no_better_turn(queue: Queue, redis: Redis, store: S
 
 
 def test_costs_are_those_of_the_questions(redis: Redis, store: Store) -> None:
-    job, _ = Jobs(redis, store).submit(question(steps=50), MODEL)
+    job, _ = submit(Jobs(redis, store), question(steps=50), MODEL)
     assert job.cost == pytest.approx(50 * 8 * 8 / 1e6)

@@ -12,12 +12,14 @@ import pytest
 from redis import Redis
 
 from proxygrad.protocol.problems import Problem
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
-from tests.support.slot_steps import STAMP, pop, record, started, take, waiting
-from workers.broker import queue
+from tests.support.slot_steps import pop, record, started, take, waiting
+from workers.broker import keys, rq_names
+from workers.broker.limits import MAX_LOSSES
 from workers.jobs.repository import Jobs
-from workers.queue.leases import BEAT_S, LEASE_S, MAX_LOSSES, Leases, Run
-from workers.queue.recovery import Janitor
+from workers.queue.janitor import Janitor
+from workers.queue.leases import BEAT_S, LEASE_S, Leases, Run
 from workers.settings import connect
 
 JANITORS = 8
@@ -25,7 +27,7 @@ LOST = 60  # fewer than a sweep looks at
 
 
 def expire(redis: Redis, run: Run) -> None:
-    redis.zadd(queue.LEASES_KEY, {run.member: 1})
+    redis.zadd(rq_names.LEASES_KEY, {run.member: 1})
 
 
 def seen_long_ago(redis: Redis, job_id: str) -> None:
@@ -60,13 +62,13 @@ def test_a_lease_that_lasts_is_left_alone(redis: Redis, jobs: Jobs, leases: Leas
 
 def test_a_lost_job_is_next(redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor) -> None:
     run = started(redis, jobs, leases)
-    jobs.submit(question(1), MODEL)
+    submit(jobs, question(1), MODEL)
     expire(redis, run)
     assert janitor.sweep() == {run.job_id: "queued"}
     job = record(jobs, run)
     assert (job.state, job.losses) == ("queued", 1)
     assert jobs.queue_position(run.job_id) == 0
-    assert not leases.beat(run, stamp=STAMP)
+    assert not leases.beat(run)
     assert take(leases, Run(pop(redis), "e2")) == "taken"
 
 
@@ -75,21 +77,21 @@ def test_a_lost_job_without_a_turn_gets_one_and_holds_up_no_other(
 ) -> None:
     """Records of an earlier version have none."""
     old = started(redis, jobs, leases)
-    redis.hdel(queue.job_key(old.job_id), "priority", "model", "turn", "arrival", "flow", "caller")
-    jobs.submit(question(1), MODEL)
+    redis.hdel(keys.job_key(old.job_id), "priority", "model", "turn", "arrival", "flow", "caller")
+    submit(jobs, question(1), MODEL)
     other = Run(pop(redis), "e2")
     assert take(leases, other) == "taken"
     for run in (old, other):
         expire(redis, run)
     assert janitor.sweep() == {old.job_id: "queued", other.job_id: "queued"}
     assert {pop(redis), pop(redis)} == {old.job_id, other.job_id}
-    assert redis.hget(queue.job_key(old.job_id), "losses") == b"1"
+    assert redis.hget(keys.job_key(old.job_id), "losses") == b"1"
 
 
 def test_after_three_losses_it_fails_and_says_why(
     redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor
 ) -> None:
-    jobs.submit(question(), MODEL)
+    submit(jobs, question(), MODEL)
     for life in range(MAX_LOSSES):
         run = Run(pop(redis), f"e{life}")
         assert take(leases, run) == "taken"
@@ -102,10 +104,10 @@ def test_after_three_losses_it_fails_and_says_why(
     assert "3 workers" in job.problem.detail
     assert job.finished_at is not None
     assert waiting(redis) == []
-    assert redis.hget(queue.entry_key(run.job_id), "status") == b"failed"
-    assert redis.zscore(queue.FAILED_KEY, run.job_id) is not None
-    assert redis.ttl(queue.job_key(run.job_id)) > 0
-    assert jobs.submit(question(), MODEL)[1]  # asking again is a new beginning
+    assert redis.hget(rq_names.entry_key(run.job_id), "status") == b"failed"
+    assert redis.zscore(rq_names.FAILED_KEY, run.job_id) is not None
+    assert redis.ttl(keys.job_key(run.job_id)) > 0
+    assert submit(jobs, question(), MODEL)[1]  # asking again is a new beginning
 
 
 def test_a_job_that_ended_before_its_worker_died_stays_ended(
@@ -117,14 +119,14 @@ def test_a_job_that_ended_before_its_worker_died_stays_ended(
     assert janitor.sweep() == {run.job_id: "over"}
     assert record(jobs, run).state == "succeeded"
     assert waiting(redis) == []
-    assert redis.hget(queue.entry_key(run.job_id), "status") == b"finished"
+    assert redis.hget(rq_names.entry_key(run.job_id), "status") == b"finished"
 
 
 def test_an_old_run_of_a_job_that_runs_elsewhere_changes_nothing(
     redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor
 ) -> None:
     old = started(redis, jobs, leases)
-    redis.zrem(queue.LEASES_KEY, old.member)
+    redis.zrem(rq_names.LEASES_KEY, old.member)
     assert janitor.sweep() == {old.job_id: "queued"}
     new = Run(pop(redis), "e2")
     assert take(leases, new) == "taken"
@@ -138,7 +140,7 @@ def test_of_many_janitors_one_finds_each_lost_job(
     redis_url: str, redis: Redis, jobs: Jobs, leases: Leases
 ) -> None:
     for unit in range(LOST):
-        jobs.submit(question(unit), MODEL)
+        submit(jobs, question(unit), MODEL)
         run = Run(pop(redis), "e1")
         take(leases, run)
         expire(redis, run)
@@ -151,22 +153,22 @@ def test_of_many_janitors_one_finds_each_lost_job(
 
 
 def test_what_was_popped_and_never_started_is_next_again(redis: Redis, jobs: Jobs, janitor: Janitor) -> None:
-    jobs.submit(question(0), MODEL)
-    jobs.submit(question(1), MODEL)
+    submit(jobs, question(0), MODEL)
+    submit(jobs, question(1), MODEL)
     job_id = pop(redis)
     assert janitor.sweep() == {}  # seen for the first time
     assert janitor.sweep() == {}
     seen_long_ago(redis, job_id)
     assert janitor.sweep() == {job_id: "queued"}
     assert jobs.queue_position(job_id) == 0
-    assert redis.llen(queue.POPPED_KEY) == 0
+    assert redis.llen(rq_names.INTERMEDIATE_KEY) == 0
     assert janitor.sweep() == {}
 
 
 def test_what_was_started_meanwhile_is_forgotten(
     redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor
 ) -> None:
-    jobs.submit(question(), MODEL)
+    submit(jobs, question(), MODEL)
     run = Run(pop(redis), "e1")
     janitor.sweep()
     take(leases, run)
@@ -175,16 +177,16 @@ def test_what_was_started_meanwhile_is_forgotten(
 
 
 def test_a_popped_entry_without_a_job_is_dropped(redis: Redis, janitor: Janitor) -> None:
-    redis.rpush(queue.POPPED_KEY, "nothing")
+    redis.rpush(rq_names.INTERMEDIATE_KEY, "nothing")
     seen_long_ago(redis, "nothing")
     assert janitor.sweep() == {}
-    assert redis.llen(queue.POPPED_KEY) == 0
+    assert redis.llen(rq_names.INTERMEDIATE_KEY) == 0
     assert waiting(redis) == []
 
 
 def test_of_many_janitors_one_returns_each_popped_job(redis_url: str, redis: Redis, jobs: Jobs) -> None:
     for unit in range(LOST):
-        jobs.submit(question(unit), MODEL)
+        submit(jobs, question(unit), MODEL)
         seen_long_ago(redis, pop(redis))
     found = at_once(redis_url, Janitor.return_stranded)
     finders = Counter(job_id for each in found for job_id in cast(list[str], each))
@@ -204,18 +206,20 @@ def test_after_a_gap_workers_may_beat_first(
     assert janitor.sweep() == {}
     patient_until = float(cast(bytes, redis.hget("proxygrad:sweeps", "patient_until")))
     assert patient_until - time.time() == pytest.approx(2 * BEAT_S, abs=BEAT_S)
-    assert leases.beat(run, stamp=STAMP)
+    assert leases.beat(run)
     expire(redis, run)
     redis.hset("proxygrad:sweeps", "patient_until", time.time())
     assert janitor.sweep() == {run.job_id: "queued"}
 
 
 def test_what_expired_leaves_rqs_books(redis: Redis, janitor: Janitor) -> None:
-    redis.zadd(queue.FINISHED_KEY, {"old": 1, "new": 1e12})
-    redis.zadd(queue.FAILED_KEY, {"old": 1, "new": 1e12})
+    redis.zadd(rq_names.FINISHED_KEY, {"old": 1, "new": 1e12})
+    redis.zadd(rq_names.FAILED_KEY, {"old": 1, "new": 1e12})
     redis.hset("rq:worker:alive", "birth", "today")
-    for key in queue.WORKERS_KEYS:
+    for key in (rq_names.ALL_WORKERS_KEY, rq_names.WORKERS_KEY):
         redis.sadd(key, "rq:worker:alive", "rq:worker:dead")
     janitor.tidy()
-    assert redis.zrange(queue.FINISHED_KEY, 0, -1) == redis.zrange(queue.FAILED_KEY, 0, -1) == [b"new"]
-    assert [redis.smembers(key) for key in queue.WORKERS_KEYS] == [{b"rq:worker:alive"}] * 2
+    assert redis.zrange(rq_names.FINISHED_KEY, 0, -1) == redis.zrange(rq_names.FAILED_KEY, 0, -1) == [b"new"]
+    assert [redis.smembers(key) for key in (rq_names.ALL_WORKERS_KEY, rq_names.WORKERS_KEY)] == [
+        {b"rq:worker:alive"}
+    ] * 2

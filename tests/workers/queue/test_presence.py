@@ -12,19 +12,22 @@ import pytest
 from redis import Redis
 from redis.client import PubSub
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="a worker computes with torch")
 
 from tests.support.eventually import until
 from tests.support.model_on_paper import MODEL, question
-from tests.support.slot_steps import STAMP, pop, record, started, take, waiting
+from tests.support.slot_steps import pop, record, started, take, waiting
 from tests.workers.queue.test_janitor import at_once
-from workers.broker import queue
+from workers.broker import keys, rq_names
+from workers.broker.keys import presence_channel
+from workers.broker.limits import MAX_LOSSES
 from workers.jobs.repository import Jobs
-from workers.queue.attendance import ABSENT_S, SILENT_S, Presence, channel_of
-from workers.queue.leases import LEASE_S, MAX_LOSSES, Leases, Run
-from workers.queue.recovery import SWEEP_S, Janitor
+from workers.queue.janitor import ABSENT_S, SILENT_S, SWEEP_S, Janitor, Presence
+from workers.queue.leases import LEASE_S, Leases, Run
 
-LIST = "proxygrad:attending"
+LIST = keys.PRESENCE_KEY
 FOR_LONG_S = max(ABSENT_S, SILENT_S) + 0.5
 
 
@@ -39,15 +42,15 @@ def run(redis: Redis, jobs: Jobs, leases: Leases) -> Run:
 def attending(redis: Redis, process: str) -> Iterator[None]:
     """Within, the process is there; Redis has seen it go afterwards."""
     with PubSub(redis.connection_pool) as pubsub:
-        pubsub.subscribe(channel_of(process))
+        pubsub.subscribe(presence_channel(process))
         until(lambda: subscribers(redis, process) == 1)
         yield
     until(lambda: subscribers(redis, process) == 0)
 
 
 def subscribers(redis: Redis, process: str) -> int:
-    counts = dict(cast(list[tuple[bytes, int]], redis.pubsub_numsub(channel_of(process))))
-    return counts[channel_of(process).encode()]
+    counts = dict(cast(list[tuple[bytes, int]], redis.pubsub_numsub(presence_channel(process))))
+    return counts[presence_channel(process).encode()]
 
 
 def mark(redis: Redis, process: str = "host") -> bytes | None:
@@ -60,7 +63,7 @@ def pass_by(redis: Redis, seconds: float, process: str = "host") -> None:
     assert text is not None
     since, seen_s = map(float, text.split())
     redis.hset(LIST, process, f"{since - seconds:.6f} {seen_s + seconds}")
-    for member in cast(list[bytes], redis.zrange(queue.LEASES_KEY, 0, -1)):
+    for member in cast(list[bytes], redis.zrange(rq_names.LEASES_KEY, 0, -1)):
         execution = f"rq:execution:{member.decode()}"
         beaten_at = float(redis.hget(execution, "last_heartbeat") or 0)
         redis.hset(execution, "last_heartbeat", f"{beaten_at - seconds:.6f}")
@@ -78,13 +81,13 @@ def test_a_vanished_process_loses_its_jobs_before_their_leases_end(
     assert janitor.sweep() == {}  # seen for the first time
     assert janitor.sweep() == {}
     pass_by(redis, FOR_LONG_S)
-    ends = redis.zscore(queue.LEASES_KEY, run.member)
+    ends = redis.zscore(rq_names.LEASES_KEY, run.member)
     assert ends is not None
     assert ends > time.time()
     assert janitor.sweep() == {run.job_id: "queued"}
     assert record(jobs, run).losses == 1
     assert mark(redis) is None
-    assert not leases.beat(run, stamp=STAMP)  # it changes nothing any more
+    assert not leases.beat(run)  # it changes nothing any more
     assert take(leases, Run(pop(redis), "e2")) == "taken"
 
 
@@ -110,10 +113,10 @@ def test_who_comes_back_was_never_away(redis: Redis, janitor: Janitor, run: Run)
 def test_a_beat_since_is_a_sign_of_life(redis: Redis, leases: Leases, janitor: Janitor, run: Run) -> None:
     janitor.sweep()
     pass_by(redis, FOR_LONG_S)
-    assert leases.beat(run, stamp=STAMP)
+    assert leases.beat(run)
     assert janitor.sweep() == {}
     assert mark(redis) is None  # from now on its lease decides
-    assert leases.beat(run, stamp=STAMP)
+    assert leases.beat(run)
 
 
 def test_a_job_taken_since_is_a_sign_of_life(
@@ -121,7 +124,7 @@ def test_a_job_taken_since_is_a_sign_of_life(
 ) -> None:
     janitor.sweep()
     pass_by(redis, FOR_LONG_S)
-    jobs.submit(question(1), MODEL)
+    submit(jobs, question(1), MODEL)
     assert take(leases, Run(pop(redis), "e2")) == "taken"
     assert janitor.sweep() == {}
 
@@ -161,15 +164,15 @@ def test_a_short_gap_counts_as_one_sweep(redis: Redis, janitor: Janitor, run: Ru
 
 
 def test_jobs_of_others_stay(redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor, run: Run) -> None:
-    jobs.submit(question(1), MODEL)
+    submit(jobs, question(1), MODEL)
     other = Run(pop(redis), "e2")
-    assert leases.take(other, slot="else.0", worker="else", stamp=STAMP) == "taken"
+    assert leases.take(other, slot="else.0", worker="else") == "taken"
     Presence(redis).enlist("else")
     with attending(redis, "else"):
         janitor.sweep()
         pass_by(redis, FOR_LONG_S)
         assert janitor.sweep() == {run.job_id: "queued"}
-        assert leases.beat(other, stamp=STAMP)
+        assert leases.beat(other)
 
 
 def test_who_has_nothing_leaves_the_list(redis: Redis, janitor: Janitor) -> None:
@@ -184,7 +187,7 @@ def test_more_jobs_than_a_sweep_looks_at(
     redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor, run: Run
 ) -> None:
     for unit in range(1, 130):
-        jobs.submit(question(unit), MODEL)
+        submit(jobs, question(unit), MODEL)
         take(leases, Run(pop(redis), "e1"))
     janitor.sweep()
     pass_by(redis, FOR_LONG_S)
@@ -197,7 +200,7 @@ def test_of_many_janitors_one_finds_each_job(
     redis_url: str, redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor, run: Run
 ) -> None:
     for unit in range(1, 40):
-        jobs.submit(question(unit), MODEL)
+        submit(jobs, question(unit), MODEL)
         take(leases, Run(pop(redis), "e1"))
     janitor.sweep()
     pass_by(redis, FOR_LONG_S)

@@ -9,29 +9,31 @@ from rq import Queue as RQQueue
 from rq.job import Job as RQJob
 
 from proxygrad.protocol.problems import Problem
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.queue_invariants import faults
-from tests.support.slot_steps import STAMP, pop, record, started, take, waiting
+from tests.support.slot_steps import pop, record, started, take, waiting
 from tests.support.waiting_jobs import Queue, job_id
-from workers.broker import queue
+from workers.broker import keys, rq_names
 from workers.jobs.repository import Jobs
+from workers.queue import rq_entries
 from workers.queue.fair_queue import FairQueue
+from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
-from workers.queue.recovery import Janitor
 
 
 def rq_queue(redis: Redis) -> RQQueue:
-    return RQQueue(queue.QUEUE_NAME, connection=redis, serializer=queue.SERIALIZER)
+    return RQQueue(rq_names.QUEUE_NAME, connection=redis, serializer=rq_entries.SERIALIZER)
 
 
 def entry(redis: Redis, name: str) -> RQJob:
-    return RQJob.fetch(name, connection=redis, serializer=queue.SERIALIZER)
+    return RQJob.fetch(name, connection=redis, serializer=rq_entries.SERIALIZER)
 
 
 def failed(redis: Redis, jobs: Jobs, leases: Leases) -> Run:
     run = started(redis, jobs, leases)
     problem = Problem(code="lane_failed", detail="nan").model_dump_json()
-    leases.close(run, "failed", fields={"problem": problem}, slot="s", stamp=STAMP)
+    leases.close(run, "failed", fields={"problem": problem}, slot="s")
     return run
 
 
@@ -52,13 +54,13 @@ def test_requeued_with_rq_it_runs_again(redis: Redis, jobs: Jobs, leases: Leases
     assert janitor.sweep() == {run.job_id: "queued"}
     job = record(jobs, run)
     assert (job.state, job.problem, job.losses, job.finished_at) == ("queued", None, 0, None)
-    assert redis.ttl(queue.job_key(run.job_id)) == -1
+    assert redis.ttl(keys.job_key(run.job_id)) == -1
     assert faults(redis) == []
     assert take(leases, Run(pop(redis), "e2")) == "taken"
 
 
 def test_emptied_with_rq_the_jobs_are_canceled(redis: Redis, jobs: Jobs, janitor: Janitor) -> None:
-    ids = [jobs.submit(question(unit), MODEL)[0].id for unit in range(3)]
+    ids = [submit(jobs, question(unit), MODEL)[0].id for unit in range(3)]
     rq_queue(redis).empty()  # type: ignore[no-untyped-call]
     assert janitor.sweep() == dict.fromkeys(ids, "dropped")
     for name in ids:
@@ -68,17 +70,17 @@ def test_emptied_with_rq_the_jobs_are_canceled(redis: Redis, jobs: Jobs, janitor
         assert job.problem is not None
         assert job.problem.code == "removed"
     assert faults(redis) == []
-    assert jobs.submit(question(0), MODEL)[1]
+    assert submit(jobs, question(0), MODEL)[1]
 
 
 def test_canceled_with_rq_it_is_canceled(redis: Redis, jobs: Jobs, janitor: Janitor) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     entry(redis, job.id).cancel()
     assert janitor.sweep() == {job.id: "dropped"}
     after = jobs.fetch(job.id)
     assert after is not None
     assert after.state == "canceled"
-    assert redis.zcard(queue.CANCELED_KEY) == 1
+    assert redis.zcard(rq_names.CANCELED_KEY) == 1
     assert faults(redis) == []
 
 
@@ -86,12 +88,12 @@ def test_taken_from_its_worker_by_rqs_cleanup_it_has_lost_it(
     redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor
 ) -> None:
     run = started(redis, jobs, leases)
-    redis.zadd(queue.LEASES_KEY, {run.member: 1})
+    redis.zadd(rq_names.LEASES_KEY, {run.member: 1})
     assert rq_queue(redis).started_job_registry.count == 0  # what `rq info` does
     assert janitor.sweep() == {run.job_id: "queued"}
     assert (record(jobs, run).state, record(jobs, run).losses) == ("queued", 1)
     assert waiting(redis) == [run.job_id]
-    assert not leases.beat(run, stamp=STAMP)
+    assert not leases.beat(run)
     assert faults(redis) == []
 
 
@@ -100,9 +102,9 @@ def test_a_job_that_runs_is_not_queued_beside(
 ) -> None:
     run = started(redis, jobs, leases)
     rq_queue(redis).push_job_id(run.job_id)
-    redis.hset(queue.entry_key(run.job_id), "status", "queued")
+    redis.hset(rq_names.entry_key(run.job_id), "status", "queued")
     assert janitor.sweep() == {run.job_id: "dropped"}
-    assert leases.close(run, "succeeded", slot="s", stamp=STAMP) == "closed"
+    assert leases.close(run, "succeeded", slot="s") == "closed"
     assert faults(redis) == []
 
 
@@ -118,7 +120,7 @@ def test_entries_that_are_none_of_ours_fail_and_are_never_run(redis: Redis, jani
 
 def test_what_left_the_list_alone_is_put_back(redis: Redis, janitor: Janitor) -> None:
     Queue(redis).ask("a")
-    redis.lrem(queue.QUEUE_KEY, 0, job_id(0))
+    redis.lrem(rq_names.QUEUE_KEY, 0, job_id(0))
     assert janitor.sweep() == {job_id(0): "queued"}
     assert waiting(redis) == [job_id(0)]
     assert faults(redis) == []
@@ -127,7 +129,7 @@ def test_what_left_the_list_alone_is_put_back(redis: Redis, janitor: Janitor) ->
 def test_listed_twice_it_is_listed_once(redis: Redis, janitor: Janitor) -> None:
     waiting_jobs = Queue(redis)
     numbers = [waiting_jobs.ask("a") for _ in range(3)]
-    redis.rpush(queue.QUEUE_KEY, job_id(1))
+    redis.rpush(rq_names.QUEUE_KEY, job_id(1))
     janitor.sweep()
     assert sorted(waiting(redis)) == [job_id(number) for number in numbers]
     assert faults(redis) == []
@@ -137,7 +139,7 @@ def test_a_difference_that_lengths_do_not_show_is_found_by_the_tidy(
     redis: Redis, jobs: Jobs, leases: Leases, janitor: Janitor
 ) -> None:
     run = failed(redis, jobs, leases)
-    job, _ = jobs.submit(question(1), MODEL)
+    job, _ = submit(jobs, question(1), MODEL)
     entry(redis, run.job_id).requeue()
     entry(redis, job.id).delete()
     janitor.tidy()
@@ -156,10 +158,10 @@ def test_more_than_one_round_takes_are_put_right_in_several(redis: Redis, janito
 
 def test_jobs_of_an_earlier_version_are_taken_on(redis: Redis, jobs: Jobs, janitor: Janitor) -> None:
     """As version 0.1 wrote them: in RQ's list, with a record that says nothing of turns."""
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     kept = {b"spec", b"steps", b"state", b"step", b"losses", b"created_at"}
-    fields = cast(dict[bytes, bytes], redis.hgetall(queue.job_key(job.id)))
-    redis.hdel(queue.job_key(job.id), *(fields.keys() - kept))
+    fields = cast(dict[bytes, bytes], redis.hgetall(keys.job_key(job.id)))
+    redis.hdel(keys.job_key(job.id), *(fields.keys() - kept))
     redis.delete(*cast(list[bytes], [key for key in redis.keys("proxygrad:*") if b":job:" not in key]))
     assert janitor.sweep() == {job.id: "queued"}
     assert faults(redis) == []
@@ -167,8 +169,8 @@ def test_jobs_of_an_earlier_version_are_taken_on(redis: Redis, jobs: Jobs, janit
 
 
 def test_a_record_that_vanished_leaves_nothing_behind(redis: Redis, jobs: Jobs, janitor: Janitor) -> None:
-    job, _ = jobs.submit(question(), MODEL, caller="a")
-    redis.delete(queue.job_key(job.id), queue.entry_key(job.id), queue.QUEUE_KEY)
+    job, _ = submit(jobs, question(), MODEL, caller="a")
+    redis.delete(keys.job_key(job.id), rq_names.entry_key(job.id), rq_names.QUEUE_KEY)
     janitor.tidy()
     assert faults(redis) == []
     assert redis.keys("proxygrad:waiting*") == redis.keys("proxygrad:ready*") == []

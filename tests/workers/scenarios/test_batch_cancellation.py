@@ -6,8 +6,9 @@ import pytest
 from redis import Redis
 
 from tests.support.expanded_batches import ask, asked, counts, end_next, now, queued
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
-from tests.support.slot_steps import STAMP, pop
+from tests.support.slot_steps import pop
 from workers.batches.expander import BatchExpander
 from workers.batches.repository import WINDOW, Batches
 from workers.jobs.repository import Jobs
@@ -22,13 +23,13 @@ def test_cancel_ends_what_waits_and_what_was_not_queued(
     end_next(redis)
     run = Run(pop(redis), "e")
     leases = Leases(redis)
-    leases.take(run, slot="s", worker="w", stamp=STAMP)
+    leases.take(run, slot="s", worker="w")
     batches.cancel(batch.id)
     assert queued(redis) == 0
     stopping = now(batches, batch)
     assert (stopping.state, counts(stopping)) == ("running", {"succeeded": 1, "running": 1, "canceled": 998})
-    assert leases.beat(run, stamp=STAMP).cancel
-    leases.close(run, "canceled", slot="s", stamp=STAMP)
+    assert leases.beat(run).cancel
+    leases.close(run, "canceled", slot="s")
     done = now(batches, batch)
     assert (done.state, counts(done)) == ("canceled", {"succeeded": 1, "canceled": 999})
     assert [each.state for each in batches.units(done, [0, 1, 2, 999])] == ["succeeded"] + ["canceled"] * 3
@@ -48,14 +49,14 @@ def test_what_runs_and_is_asked_for_again_before_it_stopped_goes_on(
     runs = [Run(pop(redis), "e1"), Run(pop(redis), "e2")]
     leases = Leases(redis)
     for run in runs:
-        leases.take(run, slot="s", worker="w", stamp=STAMP)
+        leases.take(run, slot="s", worker="w")
     batches.cancel(batch.id)
     ask(batches, asked([1, 2]))
     expansion.look()
     assert expansion.expand_due()
-    assert not any(leases.beat(run, stamp=STAMP).cancel for run in runs)
+    assert not any(leases.beat(run).cancel for run in runs)
     for run in runs:
-        leases.close(run, "succeeded", fields={"activation": 1.0}, slot="s", stamp=STAMP)
+        leases.close(run, "succeeded", fields={"activation": 1.0}, slot="s")
     assert now(batches, batch).state == "succeeded"
 
 
@@ -82,7 +83,7 @@ def test_a_caller_that_withdraws_from_one_question_withdraws_it_from_its_batch(
 ) -> None:
     batch = ask(batches, asked([0, 1]), caller="me")
     expansion.expand_due()
-    shared, _ = jobs.submit(question(0), MODEL, caller="other")
+    shared, _ = submit(jobs, question(0), MODEL, caller="other")
     jobs.cancel(shared.id, caller="me")
     assert counts(now(batches, batch)) == {"canceled": 1, "queued": 1}
     assert queued(redis) == 2

@@ -8,21 +8,21 @@ from types import SimpleNamespace
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="a worker computes with torch")
 
 from tests.support.expanded_batches import ask, asked, counts, end_next, expanded, idle, now
 from tests.support.model_on_paper import MODEL
-from tests.support.slot_steps import STAMP, pop
-from workers.batches.batching import batch_key, due_key
+from tests.support.slot_steps import pop
 from workers.batches.expander import CHUNK, CLAIM_S, BatchExpander
 from workers.batches.expansion_commands import MOST_COMPARED, PIN_EVERY_S
 from workers.batches.repository import Batch, Batches
-from workers.broker.queue import QUEUE_KEY, job_key
+from workers.broker.keys import RECEIVERS_KEY, batch_key, due_batches_key, job_key, pin_key, subscriptions_key
+from workers.broker.rq_names import QUEUE_KEY
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Jobs
-from workers.queue.hooks import RECEIVERS_KEY, hooks_key
 from workers.queue.leases import Leases, Run
-from workers.storage.pins import pin_key
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -38,7 +38,7 @@ def test_units_in_hand_when_the_deadline_passes_count_once(
     redis: Redis, store: Store, batches: Batches
 ) -> None:
     batch = ask(batches, asked([0, 1, 2, 3], deadline_s=5.0))
-    scripts = idle(redis, store)._scripts
+    scripts = idle(redis, store)._commands
     assert scripts.claim(batch.id, "one", CLAIM_S)
     hand = scripts.next(batch.id, "one", CLAIM_S, CHUNK)
     redis.hset(batch_key(batch.id), "deadline_at", 1)
@@ -55,11 +55,11 @@ def test_models_take_turns(redis: Redis, store: Store, monkeypatch: pytest.Monke
     expansion, models = idle(redis, store), SimpleNamespace(served=served)
     monkeypatch.setattr(expansion, "_models", models)
     for name in names:
-        redis.zadd(due_key(name), {f"{name}-{number}": number for number in range(3)})
+        redis.zadd(due_batches_key(name), {f"{name}-{number}": number for number in range(3)})
     for _ in range(2):
         assert expansion.expand_due()
         assert expansion.expand_due()
-        assert len({redis.zcard(due_key(name)) for name in names}) == 1
+        assert len({redis.zcard(due_batches_key(name)) for name in names}) == 1
 
 
 def test_a_cancellation_that_was_taken_back_cancels_nothing(
@@ -78,14 +78,14 @@ def test_a_job_that_another_caller_cancels_is_asked_all_the_same(
     redis: Redis, store: Store, batches: Batches, jobs: Jobs
 ) -> None:
     batch = ask(batches, asked([0]), caller="b")
-    theirs, _ = jobs.submit(batch.about(0, 0.0), MODEL, caller="a")
-    scripts = idle(redis, store)._scripts
+    theirs, _ = submit(jobs, batch.about(0, 0.0), MODEL, caller="a")
+    scripts = idle(redis, store)._commands
     assert scripts.claim(batch.id, "one", CLAIM_S)
     (pair,) = pairs(batch, scripts.next(batch.id, "one", CLAIM_S, CHUNK))
     assert pair == (0, theirs.id)
     assert scripts.link(batch.id, "one", [pair])
     jobs.cancel(theirs.id, caller="a")
-    job, _ = jobs.submit(batch.about(0, time.time()), MODEL, caller="b", flow=batch.id)
+    job, _ = submit(jobs, batch.about(0, time.time()), MODEL, caller="b", flow=batch.id)
     scripts.align(batch.id, "one", "b", [(*pair, job.state, "")], [])
     assert counts(now(batches, batch)) == {"queued": 1}
     end_next(redis)
@@ -110,7 +110,7 @@ def test_a_canceled_batch_ends_though_the_record_of_its_run_is_gone(
     batch = ask(batches, asked([0, 1]))
     expanded(expansion)
     run = Run(pop(redis), "e1")
-    assert Leases(redis).take(run, slot="s", worker="w", stamp=STAMP) == "taken"
+    assert Leases(redis).take(run, slot="s", worker="w") == "taken"
     batches.cancel(batch.id)
     assert now(batches, batch).state == "running"
     redis.delete(job_key(run.job_id), LOOKED)
@@ -136,11 +136,11 @@ def test_one_look_compares_a_few_batches_and_later_ones_the_others(
 
 
 def test_a_batch_deleted_meanwhile_needs_no_promise(redis: Redis, store: Store) -> None:
-    assert not idle(redis, store)._scripts.pins_due("0" * 32, PIN_EVERY_S)
+    assert not idle(redis, store)._commands.pins_due("0" * 32, PIN_EVERY_S)
 
 
 def test_whoever_deletes_a_batch_is_told_nothing(redis: Redis, batches: Batches) -> None:
     batch = ask(batches, asked([0, 1], webhook="https://hooks.example.org/x"))
     assert batches.forget(batch.id)
     assert redis.zcard(RECEIVERS_KEY) == 0
-    assert redis.exists(hooks_key(batch.id)) == 0
+    assert redis.exists(subscriptions_key(batch.id)) == 0

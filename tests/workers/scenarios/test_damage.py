@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="the task reads PNGs with the engine's code")
 
 from proxygrad.images import read_whole
@@ -18,8 +20,9 @@ from tests.support.damaged_files import DAMAGES, Damage, cut_off, zeroed
 from tests.support.eventually import ended
 from tests.support.model_on_paper import MODEL, question
 from tests.support.worker_in_process import working
-from workers.broker import queue
-from workers.jobs.repository import Job, Jobs, image_path, result_path
+from workers.broker import keys, rq_names
+from workers.jobs.repository import Job, Jobs
+from workers.storage.paths import image_path, result_path
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -30,7 +33,7 @@ NEWER = "a newer version's"
 
 def computed(redis: Redis, store: Store, jobs: Jobs, unit: int = 7) -> Job:
     """The job, once it has ended, whoever asked before."""
-    job, _ = jobs.submit(question(unit), MODEL)
+    job, _ = submit(jobs, question(unit), MODEL)
     with working(redis, store, CountingEngine()):
         return ended(jobs, job.id)
 
@@ -45,7 +48,7 @@ def record_of(store: Store, job: Job) -> Path:
 
 def forgotten(redis: Redis, job: Job) -> None:
     """As after a week."""
-    redis.delete(queue.job_key(job.id), queue.entry_key(job.id))
+    redis.delete(keys.job_key(job.id), rq_names.entry_key(job.id))
 
 
 def assert_whole(store: Store, jobs: Jobs, job: Job) -> None:
@@ -101,7 +104,7 @@ def test_a_picture_that_does_not_fit_its_record_is_removed_and_computed_again(
     assert jobs.image(job.id, 0) is None
     assert not picture.exists()
     assert jobs.fetch(job.id) == job, "as where somebody has removed the picture by hand"
-    again, created = jobs.submit(question(7), MODEL)
+    again, created = submit(jobs, question(7), MODEL)
     assert (again.id, created) == (job.id, True)
     assert_whole(store, jobs, computed(redis, store, jobs))
     assert jobs.image(job.id, 0) == png
@@ -121,7 +124,7 @@ def test_a_picture_of_another_size_is_missed_when_its_question_is_asked(
 ) -> None:
     job = computed(redis, store, jobs)
     picture_of(store, job).write_bytes(cut_off(picture_of(store, job).read_bytes()))
-    assert not jobs.whole(job)
+    assert not jobs.intact(job)
     assert_whole(store, jobs, computed(redis, store, jobs))
 
 
@@ -131,7 +134,7 @@ def test_a_run_believes_no_record_whose_picture_is_damaged(redis: Redis, store: 
     picture_of(store, job).write_bytes(zeroed(picture_of(store, job).read_bytes()))
     forgotten(redis, job)
     record = record_of(store, job).rename(directory(store) / "aside")
-    jobs.submit(question(7), MODEL)
+    submit(jobs, question(7), MODEL)
     record.rename(record_of(store, job))
     assert_whole(store, jobs, computed(redis, store, jobs))
 
@@ -146,7 +149,7 @@ def test_a_damaged_record_is_removed_and_computed_again(
     forgotten(redis, job)
     assert jobs.fetch(job.id) is None
     assert not record.exists()
-    _, created = jobs.submit(question(7), MODEL)
+    _, created = submit(jobs, question(7), MODEL)
     assert created
     assert_whole(store, jobs, computed(redis, store, jobs))
 
@@ -156,7 +159,7 @@ def test_a_run_replaces_a_damaged_record(redis: Redis, store: Store, jobs: Jobs,
     job = computed(redis, store, jobs)
     record = record_of(store, job).read_bytes()
     assert jobs.forget(job.id)
-    jobs.submit(question(7), MODEL)
+    submit(jobs, question(7), MODEL)
     store.put(result_path(job.id), damage(record))
     assert jobs.fetch(job.id) is not None
     assert jobs.stored(job.id) is None

@@ -11,19 +11,20 @@ from redis.exceptions import OutOfMemoryError
 
 from proxygrad.protocol.requests import VisualizationRequest
 from service.stack.valkey import EmbeddedValkey
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.queue_invariants import faults
-from tests.support.slot_steps import STAMP, pop, record, started, take
+from tests.support.slot_steps import pop, record, started, take
 from tests.workers.jobs.test_repository import succeed
-from workers.broker import queue
+from workers.broker import rq_names
 from workers.errors import QueueMemoryFull
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Jobs
 from workers.process.rq_registration import RQRegistration
 from workers.queue.fair_queue import FairQueue
+from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
-from workers.queue.recovery import Janitor
 from workers.settings import connect
 from workers.storage.store import Store
 
@@ -63,17 +64,17 @@ def test_nothing_new_is_taken_and_nothing_half_written(redis: Redis, jobs: Jobs)
     fill(redis)
     before = contents(redis)
     with pytest.raises(QueueMemoryFull, match="maxmemory"):
-        jobs.submit(question(), MODEL)
+        submit(jobs, question(), MODEL)
     assert contents(redis) == before
     redis.config_set("maxmemory", 0)
-    assert jobs.submit(question(), MODEL)[1]
+    assert submit(jobs, question(), MODEL)[1]
 
 
 def test_what_waits_is_joined(redis: Redis, jobs: Jobs) -> None:
     batch = VisualizationRequest.of(question()).model_copy(update={"priority": "batch"})
-    job, _ = jobs.submit(batch, MODEL)
+    job, _ = submit(jobs, batch, MODEL)
     fill(redis)
-    joined, created = jobs.submit(question(), MODEL)
+    joined, created = submit(jobs, question(), MODEL)
     assert (joined.id, joined.priority, created) == (job.id, "interactive", False)
     assert jobs.queue_position(job.id) == 0
     assert faults(redis) == []
@@ -82,18 +83,18 @@ def test_what_waits_is_joined(redis: Redis, jobs: Jobs) -> None:
 def test_what_is_there_runs_and_ends(redis: Redis, jobs: Jobs) -> None:
     leases, ready = Leases(redis), FairQueue(redis)
     for unit in range(4):
-        jobs.submit(question(unit), MODEL)
+        submit(jobs, question(unit), MODEL)
     fill(redis)
     redis.script_flush()  # the scripts themselves have to be loaded
     run = Run(pop(redis), "e1")
     assert take(leases, run) == "taken"
-    assert leases.beat(run, stamp=STAMP).held
+    assert leases.beat(run).held
     leases.write(run, {"step": 3, "activation": 0.5})
     assert leases.give_back(run)
     again = Run(pop(redis), "e2")
     assert again.job_id == run.job_id
     assert take(leases, again) == "taken"
-    assert leases.close(again, "succeeded", slot="s", stamp=STAMP, fields={"step": 4}) == "closed"
+    assert leases.close(again, "succeeded", slot="s", fields={"step": 4}) == "closed"
     assert record(jobs, again).state == "succeeded"
     second, third = ready.pop(["tiny"], 2)
     assert ready.put_back([second, third]) == 2
@@ -107,7 +108,7 @@ def test_what_is_there_runs_and_ends(redis: Redis, jobs: Jobs) -> None:
 
 def test_what_was_lost_is_found(redis: Redis, jobs: Jobs) -> None:
     run, janitor = started(redis, jobs, Leases(redis)), Janitor(redis)
-    redis.zadd(queue.LEASES_KEY, {run.member: 1})
+    redis.zadd(rq_names.LEASES_KEY, {run.member: 1})
     fill(redis)
     assert janitor.sweep() == {run.job_id: "queued"}
     janitor.tidy()
@@ -118,14 +119,14 @@ def test_workers_are_still_seen(redis: Redis) -> None:
     fill(redis)
     catalog.publish(redis, "a", [ServedModel(name="tiny", info=MODEL)])
     assert catalog.obstacle(redis, "tiny") is None
-    RQRegistration(redis).note("rq:worker:a.0", {"state": "busy", "birth": "today"}, ttl_s=30)
+    RQRegistration(redis).update("rq:worker:a.0", {"state": "busy", "birth": "today"}, ttl_s=30)
     assert redis.hgetall("rq:worker:a.0") == {b"state": b"busy", b"birth": b"today"}
     assert 0 < redis.ttl("rq:worker:a.0") <= 30
 
 
 def test_an_answer_in_the_store_is_given(redis: Redis, jobs: Jobs, store: Store) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     ended = succeed(redis, store, job)
     redis.flushall()
     fill(redis)
-    assert jobs.submit(question(), MODEL) == (ended, False)
+    assert submit(jobs, question(), MODEL) == (ended, False)

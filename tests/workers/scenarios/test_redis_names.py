@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="a slot runs the task, which needs torch")
 
 from proxygrad.errors import LaneError
@@ -24,7 +26,7 @@ from tests.support.eventually import until
 from tests.support.expanded_batches import ask, asked, drained, end_next, idle
 from tests.support.expanded_batches import ended as batch_ended
 from tests.support.model_on_paper import MODEL, question
-from tests.support.slot_steps import STAMP, pop, take
+from tests.support.slot_steps import pop, take
 from tests.support.worker_in_process import working
 from tests.workers.queue.test_presence import FOR_LONG_S, pass_by
 from workers.batches.expansion_commands import ExpansionCommands
@@ -33,13 +35,12 @@ from workers.execution import checkpoints
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Job, Jobs
-from workers.queue.attendance import Presence
-from workers.queue.deliveries import Deliveries
+from workers.queue.janitor import Janitor, Presence
 from workers.queue.leases import Leases, Run
-from workers.queue.recovery import Janitor
 from workers.storage.collector import GarbageCollector, RetentionPolicy
 from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
+from workers.webhooks import Deliveries
 
 pytestmark = pytest.mark.engine
 
@@ -64,10 +65,10 @@ PLACEHOLDERS = (
 #: Key and type; below it the fields of a hash, or of the entries of a stream.
 KEYS = """
 proxygrad:arrivals string
-proxygrad:asked:{caller} zset
-proxygrad:askers:{id} hash
+proxygrad:requested:{caller} zset
+proxygrad:requesters:{id} hash
     {caller}
-proxygrad:attending hash
+proxygrad:presence hash
     {worker}
 proxygrad:batch:{id} hash
     caller, cancel_pending, cancel_requested, canceled, created_at, cursor, deadline_at, digest,
@@ -90,7 +91,7 @@ proxygrad:batches:running:of:{caller} set
 proxygrad:callers set
 proxygrad:clock hash
     batch, interactive
-proxygrad:collecting:{id} string
+proxygrad:deletion-lock:{id} string
 proxygrad:collector string
 proxygrad:deadlines zset
 proxygrad:deliveries zset
@@ -117,8 +118,8 @@ proxygrad:fronts:batch hash
     {model}
 proxygrad:fronts:interactive hash
     {model}
-proxygrad:hooked:{sha1} string
-proxygrad:hooks:{id} hash
+proxygrad:webhook-sent:{sha1} string
+proxygrad:webhooks:{id} hash
     {caller} {url}
 proxygrad:job:{id} hash
     activation, arrival, best, caller, cancel_requested, checkpoint, cost, created_at, deadline_at,
@@ -171,7 +172,7 @@ rq:workers:proxygrad set
 
 #: Channel, and the forms of its messages; of events the kind and the keys of the JSON.
 MESSAGES = """
-proxygrad:batches:told
+proxygrad:batches:wake
     {model}
 proxygrad:cancel
     {id}
@@ -268,8 +269,8 @@ def test_keys_fields_and_channels(redis: Redis, store: Store, monkeypatch: pytes
 
 def submit_visualization(redis: Redis, store: Store, recorder: Recorder) -> Job:
     request = VisualizationRequest.of(question(1)).model_copy(update=WISHES)
-    job, _ = Jobs(redis, store).submit(request, MODEL, caller=CALLER)
-    Jobs(redis, store).submit(request, MODEL, caller=OTHER)
+    job, _ = submit(Jobs(redis, store), request, MODEL, caller=CALLER)
+    submit(Jobs(redis, store), request, MODEL, caller=OTHER)
     recorder.look()
     return job
 
@@ -312,13 +313,13 @@ def stop_and_fail(redis: Redis, store: Store, job: Job, recorder: Recorder) -> N
     jobs.cancel(job.id, caller=OTHER)
     jobs.forget(job.id)
     recorder.look()
-    assert leases.close(run, "canceled", slot=SLOT, stamp=STAMP) == "closed"
+    assert leases.close(run, "canceled", slot=SLOT) == "closed"
     recorder.look()
     jobs.retry(job.id, caller=CALLER)
     run = Run(pop(redis), "f" * 32)
     assert take(leases, run) == "taken"
     problem = {"problem": Problem(code="lane_failed", detail="nan").model_dump_json()}
-    closing = leases.close(run, "failed", fields=problem, slot=SLOT, stamp=STAMP, exc_string="nan")
+    closing = leases.close(run, "failed", fields=problem, slot=SLOT, exc_string="nan")
     assert closing == "closed"
     end_next(redis)
     recorder.look()
@@ -354,7 +355,7 @@ def drop_batch(redis: Redis, recorder: Recorder) -> None:
 def compute(redis: Redis, store: Store, batch: Batch, recorder: Recorder) -> None:
     """A worker computes what waits; one unit fails."""
     engine, jobs = CountingEngine(step_s=0.02, errors={4: LaneError("nan")}), Jobs(redis, store)
-    job, _ = jobs.submit(question(20, steps=1000), MODEL, caller=CALLER)
+    job, _ = submit(jobs, question(20, steps=1000), MODEL, caller=CALLER)
     with working(redis, store, engine):
         until(lambda: has_checkpoint(jobs, job))
         recorder.look()
@@ -377,7 +378,7 @@ def deliver(redis: Redis, recorder: Recorder) -> None:
 
 
 def collect(redis: Redis, store: Store, job: Job, recorder: Recorder) -> None:
-    ArtifactPins(redis).claim(job.id)
+    ArtifactPins(redis).lock_for_deletion(job.id)
     GarbageCollector(redis, store, RetentionPolicy()).round()
     Janitor(redis).tidy()
     recorder.look()

@@ -10,6 +10,8 @@ from typing import cast
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="the task writes PNGs with the engine's code")
 
 from proxygrad.images import read_text
@@ -21,10 +23,11 @@ from tests.support.model_on_paper import MODEL, outcome
 from tests.support.model_on_paper import question as one
 from tests.support.worker_in_process import working
 from tests.support.worker_processes import is_running, worker
-from workers.broker import queue
-from workers.jobs.repository import Job, Jobs, image_path, result_path
+from workers.broker import rq_names
+from workers.jobs.repository import Job, Jobs
 from workers.storage.collector import GarbageCollector, RetentionPolicy
 from workers.storage.inventory import JobArtifacts
+from workers.storage.paths import image_path, result_path
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -59,7 +62,7 @@ class Elsewhere(CountingEngine):
 
 
 def test_every_image_is_stored_and_described(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with working(redis, store, CountingEngine()):
         done = ended(jobs, job.id)
     assert names(store) == paths(job)
@@ -82,7 +85,7 @@ def test_a_worker_killed_between_images_leaves_them_to_the_next(
     redis_url: str, redis: Redis, store: Store, jobs: Jobs, name: str, kept: int
 ) -> None:
     """What is in the store stays, and the record is of what is there, whichever run it is of."""
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with worker("-m", "tests.support.doomed_worker", redis_url, store.url, name) as process:
         until(lambda: process.poll() is not None, 60)
         assert process.returncode == -signal.SIGKILL
@@ -90,8 +93,8 @@ def test_a_worker_killed_between_images_leaves_them_to_the_next(
     assert names(store) == {image_path(job.id, number) for number in range(kept)}
     assert jobs.stored(job.id) is None
     left = [store.get(image_path(job.id, number)) for number in range(kept)]
-    for member in cast(list[bytes], redis.zrange(queue.LEASES_KEY, 0, -1)):
-        redis.zadd(queue.LEASES_KEY, {member: 1})  # its lease is over
+    for member in cast(list[bytes], redis.zrange(rq_names.LEASES_KEY, 0, -1)):
+        redis.zadd(rq_names.LEASES_KEY, {member: 1})  # its lease is over
     jobs_after = _run_elsewhere(redis, store, jobs, job)
     assert jobs_after.losses == 1
     assert [store.get(image_path(job.id, number)) for number in range(kept)] == left
@@ -107,7 +110,7 @@ def test_a_worker_killed_between_images_leaves_them_to_the_next(
 
 
 def _run_elsewhere(redis: Redis, store: Store, jobs: Jobs, job: Job) -> Job:
-    from workers.queue.recovery import Janitor
+    from workers.queue.janitor import Janitor
 
     redis.delete("proxygrad:sweeps")  # however long ago its worker swept
     assert Janitor(redis).sweep() == {job.id: "queued"}
@@ -122,7 +125,7 @@ def test_two_runs_at_once_write_the_same_record(redis: Redis, store: Store, jobs
     from workers.execution.task import _keep
     from workers.queue.leases import Leases, Run
 
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     run = Run(pop(redis), "e1")
     assert take(Leases(redis), run) == "taken"
     here = CountingEngine().submit(None, job.spec)
@@ -149,13 +152,13 @@ def _picture(assignment: object, job: Job, ticket: CountingTicket, number: int) 
 
 
 def test_an_answer_with_one_image_gone_is_made_again(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with working(redis, store, CountingEngine()):
         done = ended(jobs, job.id)
-        assert jobs.whole(done)
+        assert jobs.intact(done)
         store.delete(image_path(job.id, 3))
-        assert not jobs.whole(done)
-        _, created = jobs.submit(question(), MODEL)
+        assert not jobs.intact(done)
+        _, created = submit(jobs, question(), MODEL)
         assert created
         again = ended(jobs, job.id)
     assert names(store) == paths(job)
@@ -163,8 +166,8 @@ def test_an_answer_with_one_image_gone_is_made_again(redis: Redis, store: Store,
 
 
 def test_all_images_are_counted_collected_and_forgotten(redis: Redis, store: Store, jobs: Jobs) -> None:
-    first, _ = jobs.submit(question(1), MODEL)
-    second, _ = jobs.submit(question(2), MODEL)
+    first, _ = submit(jobs, question(1), MODEL)
+    second, _ = submit(jobs, question(2), MODEL)
     with working(redis, store, CountingEngine()):
         done = ended(jobs, first.id)
         ended(jobs, second.id)
@@ -179,7 +182,7 @@ def test_all_images_are_counted_collected_and_forgotten(redis: Redis, store: Sto
 
 
 def test_a_record_of_a_newer_version_is_read(store: Store, jobs: Jobs, redis: Redis) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with working(redis, store, CountingEngine()):
         done = ended(jobs, job.id)
     told = done.model_dump_json()

@@ -9,6 +9,8 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="slots run the task, which needs torch")
 
 from rq import Worker
@@ -20,9 +22,10 @@ from tests.support.eventually import ended, until
 from tests.support.model_on_paper import MODEL, question
 from tests.support.rq_entries import nothing_left, status, why
 from tests.support.worker_in_process import working
-from workers.broker import queue
+from workers.broker import rq_names
 from workers.jobs.repository import Jobs
-from workers.process.entry import QueueEntry
+from workers.process.rq_worker import QueueEntry
+from workers.queue import rq_entries
 from workers.queue.fair_queue import FairQueue
 from workers.storage.store import Store
 
@@ -39,13 +42,18 @@ def trap(tmp_path: Path) -> Iterator[Path]:
 def smuggle(redis: Redis, func: str, *args: object, job_id: str = "smuggled", **fields: Any) -> str:
     """Put an entry into the queue that names another function."""
     job = RQJob.create(
-        func, args=args, id=job_id, connection=redis, origin=queue.QUEUE_NAME, serializer=queue.SERIALIZER
+        func,
+        args=args,
+        id=job_id,
+        connection=redis,
+        origin=rq_names.QUEUE_NAME,
+        serializer=rq_entries.SERIALIZER,
     )
     job.set_status(JobStatus.QUEUED)
     job.save()
     if fields:
         redis.hset(job.key, mapping=cast(Any, fields))
-    redis.rpush(queue.QUEUE_KEY, job_id)
+    redis.rpush(rq_names.QUEUE_KEY, job_id)
     redis.hset("proxygrad:offsets:interactive", "tiny", 0)
     redis.zadd("proxygrad:ready:interactive:tiny", {f"{0:016d}:{job_id}": 0})
     return job_id
@@ -60,9 +68,9 @@ def test_other_functions_are_refused(redis: Redis, store: Store, trap: Path) -> 
 
 
 def test_an_entry_that_cannot_be_read_fails(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
-    after, _ = jobs.submit(question(1), MODEL)
-    redis.hset(queue.entry_key(job.id), "created_at", "the day before yesterday")
+    job, _ = submit(jobs, question(), MODEL)
+    after, _ = submit(jobs, question(1), MODEL)
+    redis.hset(rq_names.entry_key(job.id), "created_at", "the day before yesterday")
     with working(redis, store, CountingEngine()):
         assert ended(jobs, after.id).state == "succeeded"
         done = ended(jobs, job.id)
@@ -74,16 +82,16 @@ def test_an_entry_that_cannot_be_read_fails(redis: Redis, store: Store, jobs: Jo
 
 
 def test_callbacks_are_ignored(redis: Redis, store: Store, jobs: Jobs, trap: Path) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     names = {
         f"{when}_callback_name": "tests.workers.scenarios.test_smuggling.spring"
         for when in ("success", "failure")
     }
-    redis.hset(queue.entry_key(job.id), mapping=cast(Any, names))
+    redis.hset(rq_names.entry_key(job.id), mapping=cast(Any, names))
     redis.hset(
-        queue.entry_key(job.id), "webhooks", '[{"url": "http://127.0.0.1:1/", "job_status": "finished"}]'
+        rq_names.entry_key(job.id), "webhooks", '[{"url": "http://127.0.0.1:1/", "job_status": "finished"}]'
     )
-    restored = QueueEntry.fetch(job.id, connection=redis, serializer=queue.SERIALIZER)
+    restored = QueueEntry.fetch(job.id, connection=redis, serializer=rq_entries.SERIALIZER)
     assert (restored.success_callback, restored.failure_callback, restored.webhooks) == (None, None, [])
     with working(redis, store, CountingEngine()):
         assert ended(jobs, job.id).state == "succeeded"
@@ -95,18 +103,18 @@ def spring(*_: object) -> None:
 
 
 def test_methods_of_stored_objects_are_refused(redis: Redis, store: Store) -> None:
-    job_id = smuggle(redis, queue.TASK, "x")
-    redis.hset(queue.entry_key(job_id), "data", b'["title", "text", [], {}]')
+    job_id = smuggle(redis, rq_entries.TASK, "x")
+    redis.hset(rq_names.entry_key(job_id), "data", b'["title", "text", [], {}]')
     with working(redis, store, CountingEngine()):
         until(lambda: status(redis, job_id) == b"failed")
     assert "names the task 'title'" in why(redis, job_id)
 
 
 def test_an_entry_for_another_job_is_refused(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     assert FairQueue(redis).pop(["tiny"], 1) == [job.id]  # out of the way
-    redis.delete(queue.POPPED_KEY)
-    job_id = smuggle(redis, queue.TASK, job.id)
+    redis.delete(rq_names.INTERMEDIATE_KEY)
+    job_id = smuggle(redis, rq_entries.TASK, job.id)
     with working(redis, store, CountingEngine()):
         until(lambda: status(redis, job_id) == b"failed")
     assert f"asks for job {job.id}" in why(redis, job_id)
@@ -116,7 +124,7 @@ def test_an_entry_for_another_job_is_refused(redis: Redis, store: Store, jobs: J
 
 
 def test_an_entry_without_a_record_fails(redis: Redis, store: Store) -> None:
-    job_id = smuggle(redis, queue.TASK, "smuggled")
+    job_id = smuggle(redis, rq_entries.TASK, "smuggled")
     with working(redis, store, CountingEngine()):
         until(lambda: status(redis, job_id) == b"failed")
     assert "job smuggled has no record" in why(redis, job_id)

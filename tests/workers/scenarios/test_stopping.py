@@ -8,6 +8,8 @@ from typing import cast
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="slots run the task, which needs torch")
 
 import torch
@@ -20,9 +22,9 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.rq_entries import status
 from tests.support.slot_steps import waiting
 from tests.support.worker_in_process import working
-from workers.broker import queue
+from workers.broker import rq_names
 from workers.jobs.repository import Jobs
-from workers.queue.recovery import Janitor
+from workers.queue.janitor import Janitor
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -33,8 +35,8 @@ SOON_S = 20.0
 
 
 def test_stopping_puts_running_jobs_back_without_a_loss(redis: Redis, store: Store, jobs: Jobs) -> None:
-    running, _ = jobs.submit(question(0, steps=LONG), MODEL)
-    behind, _ = jobs.submit(question(1), MODEL)
+    running, _ = submit(jobs, question(0, steps=LONG), MODEL)
+    behind, _ = submit(jobs, question(1), MODEL)
     started_s = 0.0
     with working(redis, store, CountingEngine(step_s=0.02)):
         until(lambda: status(redis, running.id) == b"started")
@@ -44,15 +46,15 @@ def test_stopping_puts_running_jobs_back_without_a_loss(redis: Redis, store: Sto
     job = jobs.fetch(running.id)
     assert job is not None
     assert (job.state, job.losses, job.worker) == ("queued", 0, None)
-    assert redis.zcard(queue.LEASES_KEY) == 0
+    assert redis.zcard(rq_names.LEASES_KEY) == 0
     with working(redis, store, CountingEngine(step_s=0.0001)):
         assert ended(jobs, running.id).state == "succeeded"
         assert ended(jobs, behind.id).state == "succeeded"
 
 
 def test_what_fits_into_the_grace_period_is_finished(redis: Redis, store: Store, jobs: Jobs) -> None:
-    short, _ = jobs.submit(question(0, steps=50), MODEL)
-    long, _ = jobs.submit(question(1, steps=4000), MODEL)
+    short, _ = submit(jobs, question(0, steps=50), MODEL)
+    long, _ = submit(jobs, question(1, steps=4000), MODEL)
     engine = CountingEngine(step_s=0.02)
     with working(redis, store, engine, slots=2, grace_s=60.0):
         until(lambda: len(engine.tickets) == 2 and all(ticket.progress.step > 2 for ticket in engine.tickets))
@@ -64,7 +66,7 @@ def test_what_fits_into_the_grace_period_is_finished(redis: Redis, store: Store,
 
 
 def test_told_twice_nothing_is_finished(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(0, steps=4000), MODEL)
+    job, _ = submit(jobs, question(0, steps=4000), MODEL)
     engine = CountingEngine(step_s=0.01)
     with working(redis, store, engine, grace_s=60.0) as runtime:
         until(lambda: engine.tickets != [] and engine.tickets[0].progress.step > 2)
@@ -80,7 +82,7 @@ def test_told_twice_nothing_is_finished(redis: Redis, store: Store, jobs: Jobs) 
 def test_an_engine_that_ended_takes_its_process_and_no_job_with_it(
     redis: Redis, store: Store, jobs: Jobs
 ) -> None:
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with working(redis, store, CountingEngine(closed=True)) as runtime:
         assert runtime.stopping.wait(30)
         assert runtime.drain.fault == "the engine has ended"
@@ -95,12 +97,12 @@ def test_a_device_that_failed_takes_its_process_with_it_and_its_job_counts_as_lo
 ) -> None:
     error = LaneError("AcceleratorError: CUDA error: device-side assert triggered")
     error.__cause__ = torch.AcceleratorError("CUDA error: device-side assert triggered")
-    job, _ = jobs.submit(question(), MODEL)
+    job, _ = submit(jobs, question(), MODEL)
     with working(redis, store, CountingEngine(errors={0: error})) as runtime:
         assert runtime.stopping.wait(30)
         assert runtime.drain.fault is not None
-    (member,) = cast(list[bytes], redis.zrange(queue.LEASES_KEY, 0, -1))
-    redis.zadd(queue.LEASES_KEY, {member: 1})
+    (member,) = cast(list[bytes], redis.zrange(rq_names.LEASES_KEY, 0, -1))
+    redis.zadd(rq_names.LEASES_KEY, {member: 1})
     assert Janitor(redis).sweep() == {job.id: "queued"}
     back = jobs.fetch(job.id)
     assert back is not None

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="a slot runs the task, which needs torch")
 
 from PIL import Image
@@ -156,7 +158,7 @@ def test_files_records_and_pngs(
 ) -> None:
     monkeypatch.setattr(checkpoints, "CHECKPOINT_S", 0.0)
     spec = question(steps=1000).model_copy(update={"images": 2, "compare": True})
-    job, _ = jobs.submit(spec, MODEL)
+    job, _ = submit(jobs, spec, MODEL)
     engine = CountingEngine(step_s=0.02)
     with working(redis, store, engine):
         until(lambda: has_checkpoint(jobs, job))

@@ -16,15 +16,16 @@ from rq.job import Job as RQJob
 
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import VisualizationRequest
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.queue_invariants import faults
-from tests.support.slot_steps import STAMP
-from workers.broker import queue
+from workers.broker import rq_names
 from workers.errors import LeaseLost, QueueFull
 from workers.jobs.repository import Checkpoint, Jobs, Limits
+from workers.queue import rq_entries
 from workers.queue.fair_queue import FairQueue
+from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Outcome, Run
-from workers.queue.recovery import Janitor
 from workers.settings import connect
 from workers.storage.store import Store
 
@@ -42,7 +43,7 @@ class Actor:
         self._redis, self._chance, self._name = redis, random.Random(seed), f"actor-{seed}"
         self._jobs, self._leases = Jobs(redis, store), Leases(redis)
         self._ready, self._janitor = FairQueue(redis), Janitor(redis)
-        self._queue = RQQueue(queue.QUEUE_NAME, connection=redis, serializer=queue.SERIALIZER)
+        self._queue = RQQueue(rq_names.QUEUE_NAME, connection=redis, serializer=rq_entries.SERIALIZER)
         self._runs: list[Run] = []
         self._acts: list[Callable[[], object]] = [
             *(self.ask, self.ask, self.ask, self.start, self.start, self.start, self.beat, self.checkpoint),
@@ -64,7 +65,8 @@ class Actor:
             "deadline_s": self._chance.choice([None, None, 0.002, 60.0]),
         }
         with suppress(QueueFull):
-            self._jobs.submit(
+            submit(
+                self._jobs,
                 VisualizationRequest.of(spec).model_copy(update=urgency),
                 model,
                 caller=self._name,
@@ -77,7 +79,7 @@ class Actor:
         for number, job_id in enumerate(self._ready.pop(models, self._chance.randint(1, 3))):
             run = Run(job_id, f"{self._name}-{self._chance.random()}-{number}")
             lives = self._chance.random() < 0.9
-            if lives and self._leases.take(run, slot="s", worker="w", stamp=STAMP) == "taken":
+            if lives and self._leases.take(run, slot="s", worker="w") == "taken":
                 self._runs.append(run)
 
     def _run(self) -> Run | None:
@@ -90,7 +92,7 @@ class Actor:
         return run
 
     def beat(self) -> None:
-        self._leases.beat_all(self._runs, stamp=STAMP)
+        self._leases.beat_all(self._runs)
 
     def checkpoint(self) -> None:
         run, kept = self._run(), Checkpoint(step=self._chance.randint(1, 4), path="x")
@@ -103,7 +105,7 @@ class Actor:
         if run is not None:
             problem = Problem(code="lane_failed", detail="nan").model_dump_json()
             fields = {"problem": problem} if end == "failed" else {}
-            self._leases.close(run, end, fields=fields, slot="s", stamp=STAMP)
+            self._leases.close(run, end, fields=fields, slot="s")
 
     def give_back(self) -> None:
         if run := self._drop():
@@ -114,12 +116,12 @@ class Actor:
 
     def lose(self) -> None:
         """Let some lease end now."""
-        members = _names(self._redis.zrange(queue.LEASES_KEY, 0, -1))
+        members = _names(self._redis.zrange(rq_names.LEASES_KEY, 0, -1))
         if members:
-            self._redis.zadd(queue.LEASES_KEY, {self._chance.choice(members): 1}, xx=True)
+            self._redis.zadd(rq_names.LEASES_KEY, {self._chance.choice(members): 1}, xx=True)
 
     def put_back(self) -> None:
-        self._ready.put_back(_names(self._redis.lrange(queue.POPPED_KEY, 0, 0)))
+        self._ready.put_back(_names(self._redis.lrange(rq_names.INTERMEDIATE_KEY, 0, 0)))
 
     def _any_job(self) -> str:
         model = self._chance.choice([MODEL, OTHER])
@@ -136,7 +138,7 @@ class Actor:
             )
 
     def _entry(self) -> RQJob:
-        return RQJob.fetch(self._any_job(), connection=self._redis, serializer=queue.SERIALIZER)
+        return RQJob.fetch(self._any_job(), connection=self._redis, serializer=rq_entries.SERIALIZER)
 
     def requeue(self) -> None:
         with suppress(*RACES):
@@ -211,17 +213,22 @@ def test_after_a_storm_with_rqs_own_tools_a_tidy_puts_every_job_in_its_place(
 def drained(redis: Redis, *, theirs: bool = True) -> None:
     """Whatever is left can be worked off, and nothing remains but records of what ended."""
     redis.delete("proxygrad:sweeps")
-    for member in _names(redis.zrange(queue.LEASES_KEY, 0, -1)):
-        redis.zadd(queue.LEASES_KEY, {member: 1})
+    for member in _names(redis.zrange(rq_names.LEASES_KEY, 0, -1)):
+        redis.zadd(rq_names.LEASES_KEY, {member: 1})
     leases, ready, janitor = Leases(redis), FairQueue(redis), Janitor(redis)
     janitor.sweep()
-    ready.put_back(_names(redis.lrange(queue.POPPED_KEY, 0, -1)))
+    ready.put_back(_names(redis.lrange(rq_names.INTERMEDIATE_KEY, 0, -1)))
     while popped := ready.pop(["tiny", "other"], 4):
         for job_id in popped:
             run = Run(job_id, "last")
-            assert leases.take(run, slot="s", worker="w", stamp=STAMP) == "taken"
-            assert leases.close(run, "succeeded", slot="s", stamp=STAMP) == "closed"
+            assert leases.take(run, slot="s", worker="w") == "taken"
+            assert leases.close(run, "succeeded", slot="s") == "closed"
     assert faults(redis, theirs=theirs) == []
-    assert redis.llen(queue.QUEUE_KEY) + redis.llen(queue.POPPED_KEY) + redis.zcard(queue.LEASES_KEY) == 0
+    assert (
+        redis.llen(rq_names.QUEUE_KEY)
+        + redis.llen(rq_names.INTERMEDIATE_KEY)
+        + redis.zcard(rq_names.LEASES_KEY)
+        == 0
+    )
     assert redis.keys("proxygrad:ready*") == redis.keys("proxygrad:waiting*") == []
     assert redis.exists("proxygrad:deadlines", "proxygrad:callers") == 0

@@ -11,6 +11,8 @@ from typing import cast
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="a worker computes with torch")
 
 from service.stack.valkey import EmbeddedValkey
@@ -18,17 +20,17 @@ from tests.support.eventually import ended, until
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import record
 from tests.support.worker_processes import worker
-from workers.broker import queue
+from workers.broker import keys
+from workers.broker.keys import presence_channel
 from workers.jobs.repository import Jobs
-from workers.queue.attendance import ABSENT_S, SILENT_S, channel_of
+from workers.queue.janitor import ABSENT_S, SILENT_S, Janitor
 from workers.queue.leases import BEAT_S, LEASE_S, Run
-from workers.queue.recovery import Janitor
 from workers.settings import connect
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
 
-LIST = "proxygrad:attending"
+LIST = keys.PRESENCE_KEY
 LONG_LEASE_S = 60  # what is found before it ends is not found by its end
 BRISK_S = BEAT_S / 2  # between beats: not overdue at once on a machine that is busy
 
@@ -48,7 +50,7 @@ def listed(redis: Redis) -> list[str]:
 
 def holder(redis: Redis, job_id: str) -> str:
     """The process that runs the job; empty while none does."""
-    fields = redis.hmget(queue.job_key(job_id), "state", "worker")
+    fields = redis.hmget(keys.job_key(job_id), "state", "worker")
     state, process = cast("list[bytes | None]", fields)
     return process.decode() if state == b"running" and process else ""
 
@@ -58,7 +60,7 @@ def takeover_s(redis_url: str, redis: Redis, store: Store, jobs: Jobs) -> float:
     command = steady(redis_url, store, LONG_LEASE_S)
     with worker(*command) as first, worker(*command) as second:
         until(lambda: len(listed(redis)) == 2, 60)
-        job, _ = jobs.submit(question(steps=4000), MODEL)
+        job, _ = submit(jobs, question(steps=4000), MODEL)
         until(lambda: bool(holder(redis, job.id)))
         dead = holder(redis, job.id)
         (process,) = [process for process in (first, second) if f"-{process.pid}-" in dead]
@@ -96,9 +98,9 @@ def test_cut_connections_cost_the_living_nothing(
 ) -> None:
     with worker(*steady(redis_url, store, LEASE_S, beat_s=BRISK_S)):
         until(lambda: listed(redis) != [], 60)
-        job, _ = jobs.submit(question(steps=450), MODEL)
+        job, _ = submit(jobs, question(steps=450), MODEL)
         until(lambda: bool(holder(redis, job.id)))
-        execution = redis.hget(queue.job_key(job.id), "execution")
+        execution = redis.hget(keys.job_key(job.id), "execution")
         cut = 0
         until_s = time.monotonic() + ABSENT_S + SILENT_S
         while time.monotonic() < until_s:
@@ -106,7 +108,7 @@ def test_cut_connections_cost_the_living_nothing(
             time.sleep(0.02)
         assert cut > 1
         assert (ended(jobs, job.id, 60).state, record(jobs, Run(job.id, "")).losses) == ("succeeded", 0)
-        assert redis.hget(queue.job_key(job.id), "execution") == execution
+        assert redis.hget(keys.job_key(job.id), "execution") == execution
         until(lambda: listed(redis) != [])
 
 
@@ -115,13 +117,13 @@ def test_restarts_of_redis_cost_the_living_nothing(tmp_path: Path, store: Store)
         with EmbeddedValkey(tmp_path) as server, connect(server.url) as redis:
             at_work.enter_context(worker(*steady(server.url, store, LEASE_S, beat_s=BRISK_S)))
             until(lambda: listed(redis) != [], 60)
-            job, _ = Jobs(redis, store).submit(question(steps=600), MODEL)
+            job, _ = submit(Jobs(redis, store), question(steps=600), MODEL)
             until(lambda: bool(holder(redis, job.id)))
-            execution = redis.hget(queue.job_key(job.id), "execution")
+            execution = redis.hget(keys.job_key(job.id), "execution")
         with EmbeddedValkey(tmp_path) as server, connect(server.url) as redis:
-            until(lambda: listed(redis) != [] and bool(redis.pubsub_channels(channel_of("*"))), 30)
+            until(lambda: listed(redis) != [] and bool(redis.pubsub_channels(presence_channel("*"))), 30)
         time.sleep(1)
         with EmbeddedValkey(tmp_path) as server, connect(server.url) as redis, at_work:
             jobs = Jobs(redis, store)
             assert (ended(jobs, job.id, 60).state, record(jobs, Run(job.id, "")).losses) == ("succeeded", 0)
-            assert redis.hget(queue.job_key(job.id), "execution") == execution
+            assert redis.hget(keys.job_key(job.id), "execution") == execution

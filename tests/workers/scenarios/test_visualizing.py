@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from tests.support.job_calls import submit
+
 pytest.importorskip("torch", reason="a worker computes with torch")
 
 import torch
@@ -26,7 +28,8 @@ from tests.support.eventually import ended, until
 from tests.support.worker_in_process import working
 from tests.support.worker_processes import as_it_stands, worker
 from workers.fleet import catalog
-from workers.jobs.repository import Jobs, image_path
+from workers.jobs.repository import Jobs
+from workers.storage.paths import image_path
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -66,7 +69,7 @@ def test_a_killed_worker_loses_nothing_of_a_real_visualization(
         info = catalog.served(redis)["digits"].info
         assert info is not None
         asked = Spec(model="digits", layer=info.layers[-1].name, unit=3, steps=300)
-        job, _ = jobs.submit(asked, info)
+        job, _ = submit(jobs, asked, info)
         until(lambda: as_it_stands(jobs, job).checkpoint is not None, 60)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -82,7 +85,7 @@ def test_a_killed_worker_loses_nothing_of_a_real_visualization(
         said, _ = process.communicate(timeout=30)
     assert (seen.state, seen.losses) == ("succeeded", 1)
     assert f"job {job.id} goes on from step {kept.step}" in said
-    assert jobs.submit(asked, info) == (seen, False)
+    assert submit(jobs, asked, info) == (seen, False)
     assert sorted(path.name for path in (tmp_path / "artifacts" / job.id).iterdir()) == [
         "0.png",
         "result.json",
@@ -102,10 +105,10 @@ def test_a_real_job_stops_within_a_tenth_of_a_second(redis: Redis, store: Store,
     network = Catalog.from_file().load("digits")
     took: list[float] = []
     with Engine() as engine, working(redis, store, engine, slots=2, models=Lending(network)):
-        other, _ = jobs.submit(Spec(model="digits", layer="layer1", unit=0, steps=2048), network.info)
+        other, _ = submit(jobs, Spec(model="digits", layer="layer1", unit=0, steps=2048), network.info)
         for unit in range(20):
             asked = Spec(model="digits", layer="layer3", unit=unit, steps=2048)
-            job, _ = jobs.submit(asked, network.info)
+            job, _ = submit(jobs, asked, network.info)
             until(lambda job=job: as_it_stands(jobs, job).state == "running")  # type: ignore[misc]
             time.sleep(0.05)
             asked_s = time.time()
@@ -126,7 +129,7 @@ def test_several_images_and_plain_ones_come_through_a_real_worker(
     network = Catalog.from_file().load("digits")
     asked = Spec(model="digits", layer="layer3", unit=7, steps=12, images=2, diversity=0.5, compare=True)
     with Engine(max_lanes=2) as engine, working(redis, store, engine, models=Lending(network)):
-        job, _ = jobs.submit(asked, network.info)
+        job, _ = submit(jobs, asked, network.info)
         done = ended(jobs, job.id)
     assert (done.state, done.problem) == ("succeeded", None)
     assert done.result is not None

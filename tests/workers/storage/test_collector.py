@@ -11,13 +11,15 @@ import pytest
 from redis import Redis
 
 from tests.support.artifacts import HOUR_S, age, directory, job_id, keep_answer, names, remember
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
-from workers.broker import queue
-from workers.broker.lock import TurnOver
-from workers.jobs.repository import Jobs, image_path, result_path
+from workers.broker import keys, rq_names
+from workers.broker.lock import WorkStopped
+from workers.jobs.repository import Jobs
 from workers.storage import collector as retention
 from workers.storage import pins
 from workers.storage.collector import GarbageCollector, RetentionPolicy
+from workers.storage.paths import image_path, result_path
 from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
 
@@ -62,8 +64,8 @@ def test_the_record_in_redis_goes_with_the_answer(redis: Redis, store: Store, jo
     assert jobs.fetch(job_id(0)) is not None
     assert GarbageCollector(redis, store, NOTHING).collect().answers == 1
     assert jobs.fetch(job_id(0)) is None
-    assert redis.zcard(queue.FINISHED_KEY) == 0
-    assert redis.keys("proxygrad:collecting:*") == []
+    assert redis.zcard(rq_names.FINISHED_KEY) == 0
+    assert redis.keys("proxygrad:deletion-lock:*") == []
 
 
 def test_what_was_asked_for_within_the_hour_stays(redis: Redis, store: Store) -> None:
@@ -75,7 +77,7 @@ def test_what_was_asked_for_within_the_hour_stays(redis: Redis, store: Store) ->
 
 
 def test_a_job_that_waits_or_runs_keeps_everything(redis: Redis, store: Store, jobs: Jobs) -> None:
-    job, _ = jobs.submit(question(0), MODEL)
+    job, _ = submit(jobs, question(0), MODEL)
     store.put(image_path(job.id, 0), b"png")
     store.replace(f"{job.id}/checkpoint-1", b"state")
     age(store, job.id, DAY_S)
@@ -89,11 +91,11 @@ def test_what_a_job_without_an_answer_left_goes_after_an_hour(redis: Redis, stor
         store.put(image_path(job_id(unit), 0), b"png")
         store.replace(f"{job_id(unit)}/checkpoint-1", b"state")
         age(store, job_id(unit), age_s)
-        redis.hset(queue.job_key(job_id(unit)), "state", "failed")
+        redis.hset(keys.job_key(job_id(unit)), "state", "failed")
     collected = GarbageCollector(redis, store, RetentionPolicy()).collect()
     assert (collected.orphans, collected.removed_bytes) == (1, 8)
     assert {path.partition("/")[0] for path in names(store)} == {job_id(1)}
-    assert redis.hget(queue.job_key(job_id(0)), "state") == b"failed"
+    assert redis.hget(keys.job_key(job_id(0)), "state") == b"failed"
 
 
 def test_a_checkpoint_beside_an_answer_goes_alone(redis: Redis, store: Store) -> None:
@@ -163,7 +165,7 @@ def test_it_stops_with_its_worker(redis: Redis, store: Store) -> None:
     keep_answer(store, 0, age_s=2 * HOUR_S)
     stopping = threading.Event()
     stopping.set()
-    with pytest.raises(TurnOver, match="the worker stops"):
+    with pytest.raises(WorkStopped, match="the worker stops"):
         GarbageCollector(redis, store, NOTHING, stopping).collect()
     GarbageCollector(redis, store, NOTHING, stopping).round()
     assert store.exists(result_path(job_id(0)))
@@ -191,7 +193,7 @@ def test_a_claim_that_ends_in_mid_removal_leaves_no_record_without_images(
 
     def slow(path: str) -> None:
         delete(path)
-        passed_s[0] += pins.CLAIM_USE_S + 1
+        passed_s[0] += pins.LOCK_USE_S + 1
 
     monkeypatch.setattr(store, "delete", slow)
     collector = GarbageCollector(redis, store, NOTHING)

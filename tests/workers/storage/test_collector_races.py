@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +16,14 @@ import pytest
 from redis import Redis
 
 from tests.support.artifacts import HOUR_S, directory, keep_answer, names
+from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
-from workers.jobs.repository import Jobs, image_path, result_path
-from workers.storage import pins as claims_module
+from workers.broker import limits
+from workers.broker.keys import deletion_lock_key
+from workers.jobs.repository import Jobs
 from workers.storage.collector import GarbageCollector, RetentionPolicy
-from workers.storage.pins import ArtifactPins, DeletionLock, claim_key
+from workers.storage.paths import image_path, result_path
+from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -49,11 +53,11 @@ class Contest:
         jobs, choose = Jobs(self.redis, self.store), random.Random(seed)
         while not self.over.is_set():
             asked_s = time.monotonic()
-            job, created = jobs.submit(question(choose.randrange(6)), MODEL)
+            job, created = submit(jobs, question(choose.randrange(6)), MODEL)
             self.computed.extend([job.id] * created)
             if job.state == "succeeded":
                 self.promised.append(job.id)
-                self._look(job.id, choose.choice((0.0, 0.1, 0.5)), asked_s + claims_module.PIN_S)
+                self._look(job.id, choose.choice((0.0, 0.1, 0.5)), asked_s + limits.PIN_S)
                 self.over.wait(choose.choice((0.0, 1.2)))
             else:
                 self.over.wait(0.01)
@@ -76,14 +80,16 @@ class Contest:
 
 
 @pytest.mark.engine
-def test_no_promised_image_is_missing(redis: Redis, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_promised_image_is_missing(
+    redis: Redis, store: Store, set_limit: Callable[[str, int], None]
+) -> None:
     """Four callers, two slots and two collectors that keep nothing; a promise counts for a second here."""
     pytest.importorskip("torch", reason="a slot computes with torch")
     from tests.support.counting_engine import CountingEngine
     from tests.support.eventually import until
     from tests.support.worker_in_process import working
 
-    monkeypatch.setattr(claims_module, "PIN_S", 1)
+    set_limit("PIN_S", 1)
     contest = Contest(redis, store)
     with working(redis, store, CountingEngine(step_s=0.0005), slots=2):
         threads = [threading.Thread(target=contest.ask, args=(seed,)) for seed in range(4)]
@@ -128,7 +134,9 @@ def test_a_killed_collector_leaves_nothing_wrong(redis_url: str, redis: Redis, s
     assert left
     for job_id in ids:  # an answer is there with its image or not at all
         assert result_path(job_id) not in left or image_path(job_id, 0) in left
-    redis.delete(*redis.keys("proxygrad:collecting:*") or ["none"])  # within a minute they end by themselves
+    redis.delete(
+        *redis.keys("proxygrad:deletion-lock:*") or ["none"]
+    )  # within a minute they end by themselves
     GarbageCollector(redis, store, NOTHING).collect()
     assert names(store) == set()
 
@@ -141,23 +149,23 @@ def test_a_run_waits_until_its_artifacts_have_been_removed(redis: Redis, store: 
     from tests.support.eventually import ended, until
     from tests.support.worker_in_process import working
 
-    jobs, claims, engine = Jobs(redis, store), ArtifactPins(redis), CountingEngine()
+    jobs, pins, engine = Jobs(redis, store), ArtifactPins(redis), CountingEngine()
     job_id = keep_answer(store, 0)
-    claim = claims.claim(job_id)
-    assert isinstance(claim, DeletionLock)
+    lock = pins.lock_for_deletion(job_id)
+    assert isinstance(lock, DeletionLock)
     with working(redis, store, engine):
-        job, created = jobs.submit(question(0), MODEL)
+        job, created = submit(jobs, question(0), MODEL)
         assert (job.id, created) == (job_id, True)
         until(lambda: (now := jobs.fetch(job_id)) is not None and now.state == "running")
         time.sleep(0.3)
         assert engine.tickets == []
         for path in (result_path(job_id), image_path(job_id, 0)):
             store.delete(path)
-        claims.release(claim)
+        pins.unlock(lock)
         assert ended(jobs, job_id).state == "succeeded"
     assert len(engine.tickets) == 1
     assert store.exists(image_path(job_id, 0))
-    assert not redis.exists(claim_key(job_id))
+    assert not redis.exists(deletion_lock_key(job_id))
 
 
 @pytest.mark.engine
@@ -169,10 +177,10 @@ def test_an_answer_whose_image_is_gone_is_computed_again(redis: Redis, store: St
 
     jobs = Jobs(redis, store)
     job_id = keep_answer(store, 0)
-    assert jobs.submit(question(0), MODEL)[1] is False
+    assert submit(jobs, question(0), MODEL)[1] is False
     store.delete(image_path(job_id, 0))
     with working(redis, store, CountingEngine()):
-        job, created = jobs.submit(question(0), MODEL)
+        job, created = submit(jobs, question(0), MODEL)
         assert created
         done = ended(jobs, job.id)
     assert done.images[0].size_bytes == len(store.get(image_path(job_id, 0)) or b"")

@@ -8,9 +8,9 @@ import pytest
 from obstore.store import MemoryStore
 
 from tests.support.artifacts import HOUR_S, age, job_id, keep_answer
-from workers.jobs.repository import image_path, result_path
-from workers.storage.inventory import Inventory, JobArtifacts, holdings, owner
-from workers.storage.store import Store, Stored
+from workers.storage.inventory import Inventory, JobArtifacts, holdings
+from workers.storage.paths import image_path, job_of, result_path
+from workers.storage.store import Store
 
 
 def inventory(store: Store, most: int = 100) -> Inventory:
@@ -19,9 +19,9 @@ def inventory(store: Store, most: int = 100) -> Inventory:
 
 def test_whose_an_artifact_is() -> None:
     mine = job_id(0)
-    assert owner(Stored(f"{mine}/0.png", 1, 0.0)) == mine
+    assert job_of(f"{mine}/0.png") == mine
     for foreign in ("notes.txt", f"{mine}", f"{mine}/a/b", "0123/0.png", f"x/{mine}/0.png", f"{mine}0/0.png"):
-        assert owner(Stored(foreign, 1, 0.0)) is None
+        assert job_of(foreign) is None
 
 
 def test_an_answer_an_orphan_and_a_stray_checkpoint(store: Store) -> None:

@@ -1,0 +1,41 @@
+"""Limits and other constants that Python and Lua scripts share. Lua reads them as ``LIMIT.MAX_LOSSES``.
+
+A number of one side alone stands there, beside its use.
+"""
+
+from __future__ import annotations
+
+from proxygrad.protocol import requests
+
+#: The caller of every request where API keys are not in force.
+ANONYMOUS = requests.ANONYMOUS
+
+#: Seconds that Redis keeps a job after its end; the store answers for a succeeded one from then on. A week
+#: covers "what did I run last week"; a finished job takes some 8 to 11 KB of Redis, RQ's part included.
+FINISHED_TTL_S = 7 * 24 * 3600
+#: A job that was running on this many workers when they died is not given to another one.
+MAX_LOSSES = 3
+#: Jobs that are listed to the caller that requested them, the newest.
+MAX_LISTED_JOBS = 10_000
+#: Batches that are listed to one caller, and to those who see all, the newest.
+MAX_LISTED_BATCHES = 10_000
+
+#: Events that the stream of a job keeps, give or take a hundred: some 25 KB. Progress comes four times a
+#: second.
+EVENT_STREAM_LENGTH = 256
+#: Seconds that the stream outlives its job's end: time to come back after a broken connection.
+EVENT_STREAM_TTL_S = 3600
+
+#: Webhook URLs that one caller may have for one job or batch.
+MAX_WEBHOOKS = 16
+#: Deliveries of one caller that are kept, the newest; an older one goes, delivered or not.
+MAX_DELIVERIES = 10_000
+#: Requested again within so many seconds, a finished job makes no second delivery to the same URL: the
+#: response to the first request was lost.
+WEBHOOK_REPEAT_S = 60
+
+#: Seconds that a stored result is pinned: time to fetch an image whose URL one has just been given.
+PIN_S = 3600
+#: Seconds after which a deletion lock expires if its holder dies. A run of the same job waits that long at
+#: most.
+DELETION_LOCK_S = 60

@@ -1,0 +1,50 @@
+"""Submissions: what a request puts into the queue, and the limits that apply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from proxygrad.protocol.requests import ANONYMOUS, Priority, VisualizationRequest
+from proxygrad.spec import ModelInfo, Spec
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many jobs may wait, in all and of one caller: what runs does not count there.
+
+    ``in_flight``: how many jobs that one caller was the first to ask for may wait or run; None: no bound.
+    """
+
+    queued: int = 10_000
+    queued_per_caller: int = 2_000
+    in_flight: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What is put into the queue, for whom, and when it is of use. ``cost`` is that of `Spec.cost`."""
+
+    job_id: str
+    spec: Spec
+    cost: float
+    priority: Priority = "interactive"
+    deadline_s: float | None = None
+    caller: str = ANONYMOUS
+    flow: str | None = None
+    webhook: str | None = None
+
+    @classmethod
+    def of(cls, request: VisualizationRequest, model: ModelInfo, caller: str, flow: str | None) -> Self:
+        """What ``request`` asks of ``model``. Raises what `Spec.resolve` raises."""
+        spec = request.spec.resolve(model)
+        return cls(
+            job_id=spec.resolved_identity(model),
+            spec=spec,
+            cost=spec.cost(model),
+            priority=request.priority,
+            deadline_s=request.deadline_s,
+            caller=caller,
+            flow=flow,
+            webhook=request.webhook,
+        )

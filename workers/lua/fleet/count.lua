@@ -1,0 +1,46 @@
+#!lua flags=no-writes
+-- Counts what waits, runs and has ended, and the workers.
+-- ARGV: none
+-- Returns: {{priority, model, waiting} of each, age of the oldest waiting job in seconds, running jobs, ended
+--   jobs by state as a flat list, readiness of each worker as JSON, slots, running batches, pending
+--   deliveries}.
+-- @include lib/clock
+-- @include lib/fair_queue
+-- @include lib/keys
+-- @include lib/webhooks
+
+-- A job that was put back stands before what is older than it: so many of the list are compared.
+local COMPARED_JOBS = 100
+-- Receivers of webhooks whose deliveries are counted, those first that are due first.
+local COUNTED_RECEIVERS = 1000
+
+local waiting = {}
+for _, priority in ipairs(PRIORITIES) do
+  for _, model in ipairs(redis.call('HKEYS', offsets_key(priority))) do
+    waiting[#waiting + 1] = {priority, model, redis.call('ZCARD', ready_key(priority, model))}
+  end
+end
+
+local oldest = NOW
+for _, id in ipairs(redis.call('LRANGE', RQ.QUEUE, 0, COMPARED_JOBS - 1)) do
+  oldest = math.min(oldest, tonumber(redis.call('HGET', job_key(id), 'created_at') or NOW))
+end
+
+local readiness = {}
+for _, worker in ipairs(redis.call('ZRANGE', KEY.WORKERS, 0, -1)) do
+  local word = redis.call('GET', KEY.WORKER_PREFIX .. worker .. ':readiness')
+  if word then readiness[#readiness + 1] = word end
+end
+
+local slots = 0 -- RQ's list still has those that were killed a moment ago
+for _, slot in ipairs(redis.call('SMEMBERS', RQ.WORKERS)) do
+  slots = slots + redis.call('EXISTS', slot)
+end
+
+local deliveries = 0
+for _, receiver in ipairs(redis.call('ZRANGE', KEY.RECEIVERS, 0, COUNTED_RECEIVERS - 1)) do
+  deliveries = deliveries + redis.call('ZCARD', due_deliveries_key(receiver))
+end
+
+return {waiting, exact(NOW - oldest), redis.call('SCARD', KEY.RUNNING), redis.call('HGETALL', KEY.ENDED),
+  readiness, slots, redis.call('SCARD', KEY.RUNNING_BATCHES), deliveries}

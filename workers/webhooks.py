@@ -1,0 +1,155 @@
+"""Webhooks: the outbox of deliveries that gateways send to the URLs that callers subscribed.
+
+The scripts that end a job or batch make a delivery for each subscription in the same step (the transactional
+outbox pattern; ``workers/lua/lib/webhooks.lua``). Gateways claim what is due and record the outcome. A claim
+is a lease: of a gateway that dies, another takes over when it ends. So a delivery is made at least once, and
+its id, which stays the same, lets the receiver recognize the second. The log is kept a week, and of each
+caller the newest ten thousand.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self, cast
+
+import redis
+from pydantic import BaseModel, ConfigDict
+
+from proxygrad.protocol.problems import Problem
+from proxygrad.protocol.webhooks import DeliveryState
+from workers.broker import keys
+from workers.broker.scripts import Script, pairs
+from workers.broker.time_index import IndexEntry, older
+
+_COUNTS = ("total", "succeeded", "failed", "canceled")
+
+_log = logging.getLogger(__name__)
+
+
+class Delivery(BaseModel):
+    """One event for one URL, and how far it came. Times are seconds since 1970, UTC.
+
+    ``ended`` is the state in which ``subject`` ended, at ``created_at``; ``counts`` are those of a batch.
+    ``attempts`` were begun, ``tried`` of them since it was made or somebody asked for another try.
+    ``status`` is what the receiver last answered, ``error`` what else was wrong with the last attempt.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    kind: Literal["visualization", "batch"]
+    subject: str
+    caller: str
+    url: str
+    receiver: str
+    ended: str
+    created_at: float
+    state: DeliveryState
+    attempts: int
+    tried: int
+    next_at: float | None = None
+    tried_at: float | None = None
+    status: int | None = None
+    error: str | None = None
+    activation: float | None = None
+    problem: Problem | None = None
+    counts: dict[str, int] | None = None
+    claim: str = ""
+
+    @property
+    def type(self) -> str:
+        """The type of the event."""
+        return "batch.ended" if self.kind == "batch" else f"visualization.{self.ended}"
+
+    @classmethod
+    def from_fields(cls, delivery_id: str, fields: Mapping[bytes, bytes]) -> Self:
+        """From its hash in Redis."""
+        known: dict[str, Any] = {name.decode(): value.decode() for name, value in fields.items()}
+        known = {name: value for name, value in known.items() if value != ""}
+        if "problem" in known:
+            known["problem"] = json.loads(known["problem"])
+        counts = {name: int(known[name]) for name in _COUNTS if name in known}
+        return cls.model_validate({"id": delivery_id, **known, "counts": counts or None})
+
+
+def _read(delivery_id: str, fields: Mapping[bytes, bytes]) -> Delivery | None:
+    """None for none, and for what another version of this program may know how to read."""
+    try:
+        return Delivery.from_fields(delivery_id, fields) if b"subject" in fields else None
+    except ValueError as error:
+        _log.warning("delivery %s cannot be read: %s", delivery_id, type(error).__name__)
+        return None
+
+
+class Deliveries:
+    """Claim, settle, list and retry. Safe to share between threads."""
+
+    def __init__(self, redis: redis.Redis) -> None:
+        self._redis = redis
+        self._deliver_now = Script(redis, "webhooks/deliver_now")
+        self._claim = Script(redis, "webhooks/claim_due")
+        self._settle = Script(redis, "webhooks/settle")
+        self._retry = Script(redis, "webhooks/retry")
+
+    def deliver_now(self, job_id: str, caller: str, url: str, activation: float | None) -> None:
+        """Make a delivery at once: the job had succeeded before it was requested."""
+        self._deliver_now(job_id, caller, url, "" if activation is None else repr(activation))
+
+    def claim(self, most: int, most_each: int, lease_s: float, busy: Mapping[str, int]) -> list[Delivery]:
+        """Take deliveries that are due, for ``lease_s`` seconds, at most ``most``.
+
+        ``busy``: how many are under way by receiver, which with these are to be at most ``most_each`` each.
+        """
+        flat = [part for pair in busy.items() for part in pair]
+        token = secrets.token_hex(8)
+        claimed = cast(list[tuple[bytes, list[bytes]]], self._claim(most, most_each, lease_s, token, *flat))
+        read = (_read(delivery_id.decode(), pairs(fields)) for delivery_id, fields in claimed)
+        return [delivery for delivery in read if delivery is not None]
+
+    def settle(
+        self,
+        delivery: Delivery,
+        state: DeliveryState,
+        status: int | None,
+        error: str | None,
+        wait_s: float = 0,
+    ) -> bool:
+        """Record the outcome of an attempt; False when its lease had ended and another gateway has it."""
+        outcome = (state, "" if status is None else status, error or "")
+        return bool(self._settle(delivery.id, delivery.claim, *outcome, wait_s))
+
+    def retry(self, delivery_id: str) -> bool:
+        """Try it again at once, and from the first interval on; False where there is none."""
+        return bool(self._retry(delivery_id))
+
+    def fetch(self, delivery_id: str) -> Delivery | None:
+        """The delivery of that id, or None."""
+        fields = cast(dict[bytes, bytes], self._redis.hgetall(keys.delivery_key(delivery_id)))
+        return _read(delivery_id, fields)
+
+    def recent(
+        self,
+        last: IndexEntry | None,
+        most: int,
+        looked_at: int,
+        fits: Callable[[Delivery], bool],
+        *,
+        caller: str | None,
+    ) -> tuple[list[Delivery], IndexEntry | None]:
+        """Of those older than ``last``, the newest first, ``most`` that fit; and where to go on.
+
+        At most ``looked_at`` are looked at. ``caller``: whose; None: of all.
+        """
+        found: list[Delivery] = []
+        index = keys.DELIVERIES_KEY if caller is None else keys.deliveries_of_key(caller)
+        for entry in older(self._redis, index, last):
+            looked_at -= 1
+            delivery = self.fetch(entry.job_id)
+            if delivery is not None and fits(delivery):
+                found.append(delivery)
+            if len(found) == most or not looked_at:
+                return found, entry
+        return found, None
