@@ -41,11 +41,12 @@ fuzz: $(VENV)/.dev ## send 10,000 generated requests to a running service: no 5x
 openapi: $(VENV)/.dev ## write docs/openapi.json anew
 	$(BIN)/python tools/openapi.py
 
-check: $(VENV)/.dev ## format, lint, types, import contracts, Dockerfile and compose files
+check: $(VENV)/.dev ## format, lint, types, import contracts, Lua, Dockerfile and compose files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.lint_lua
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec $(YAML)
 

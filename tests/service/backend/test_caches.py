@@ -65,7 +65,7 @@ def test_of_many_the_last_are_kept(
     served: Http, path: str, player: Player, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = app.state.gateway
-    for kept in (gateway.renderings._kept, gateway.jobs._look._kept):
+    for kept in (gateway.renderings._kept, gateway.jobs._status._cached):
         monkeypatch.setattr(kept, "_most", 1)
     other = asked(served, unit=8)
     player.succeed(other)
