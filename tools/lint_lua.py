@@ -80,9 +80,7 @@ class Bytecode:
         (kind,) = self._take("<B")
         if kind == _STRING:
             return self._string()
-        return {_NIL: lambda: None, _BOOLEAN: lambda: self._take("<B"), _NUMBER: lambda: self._take("<d")}[
-            kind
-        ]()
+        return self._take({_NIL: "<", _BOOLEAN: "<B", _NUMBER: "<d"}[kind])
 
     def _string(self) -> bytes:
         (length,) = self._take("<Q")

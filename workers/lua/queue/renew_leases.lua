@@ -7,7 +7,7 @@
 -- @include lib/rq
 
 local lease_s = unpack(ARGV)
-local replies = {}
+local replies, rq_now = {}, rq_time()
 for _, member in ipairs({unpack(ARGV, 2)}) do
   local held, cancel, deadline = 0, false, false
   if redis.call('ZSCORE', RQ.LEASES, member) then
@@ -15,7 +15,7 @@ for _, member in ipairs({unpack(ARGV, 2)}) do
     held = 1
     redis.call('ZADD', RQ.LEASES, NOW + lease_s, member)
     redis.call('HSET', RQ.EXECUTION_PREFIX .. member, 'last_heartbeat', NOW_TEXT)
-    redis.call('HSET', entry_key(id), 'last_heartbeat', rq_time())
+    redis.call('HSET', entry_key(id), 'last_heartbeat', rq_now)
     cancel, deadline = unpack(redis.call('HMGET', job_key(id), 'cancel_requested', 'deadline_at'))
   end
   replies[#replies + 1] = {held, cancel and 1 or 0, deadline or ''}
