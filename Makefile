@@ -44,12 +44,13 @@ openapi: $(VENV)/.dev ## write docs/openapi.json anew
 client: $(VENV)/.dev ## generate the blocking client from the asynchronous one
 	$(BIN)/python tools/unasync.py
 
-check: $(VENV)/.dev ## format, lint, types, import contracts, Dockerfile and compose files
+check: $(VENV)/.dev ## format, lint, types, import contracts, Lua, Dockerfile and compose files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python tools/unasync.py --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.lint_lua
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec $(YAML)
 

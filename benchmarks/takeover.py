@@ -26,7 +26,7 @@ from tests.support.eventually import until
 from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.worker_processes import worker
-from tests.workers.queue.test_presence import subscribers
+from tests.workers.queue.test_janitor_presence import subscribers
 from tests.workers.scenarios.test_vanishing import holder, listed, steady
 from workers.jobs.repository import Jobs
 from workers.queue.leases import LEASE_S

@@ -34,6 +34,7 @@ Decode = Literal["text", "pairs"]
 
 _TABLES: Mapping[str, ModuleType] = {"KEY": keys, "RQ": rq_names, "LIMIT": limits}
 _INCLUDE = re.compile(r"^-- @include (\S+)\n", re.MULTILINE)
+_COMMENT = re.compile(r"^\s*(?:--.*)?\n", re.MULTILINE)  # or an empty line
 _CONSTANT = re.compile(r"\b(KEY|RQ|LIMIT)\.([A-Z_]+)\b")
 
 
@@ -99,9 +100,9 @@ def source(name: str, package: str = "workers") -> str:
 
 
 def compiled(body: str) -> str:
-    """``body`` with its includes, and before it the constants that it uses."""
-    text = _expanded(body, (), set())
-    used = sorted(set(_CONSTANT.findall(re.sub(r"--.*", "", text))))
+    """``body`` with its includes, without comments, and before it the constants that it uses."""
+    text = _COMMENT.sub("", _expanded(body, (), set()))
+    used = sorted(set(_CONSTANT.findall(text)))
     return "\n".join([*(_table(kind, used) for kind in sorted({kind for kind, _ in used})), text])
 
 

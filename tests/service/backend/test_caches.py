@@ -71,7 +71,7 @@ def test_of_many_the_last_are_kept(
 ) -> None:
     backend = app.state.backend
     documents = backend.responses._documents
-    for cache in (documents, backend.jobs._look._kept):
+    for cache in (documents, backend.jobs._status._cached):
         monkeypatch.setattr(cache, "_most", 1)
     other = asked(served, unit=8)
     player.succeed(other)

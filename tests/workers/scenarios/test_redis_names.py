@@ -28,7 +28,7 @@ from tests.support.expanded_batches import ended as batch_ended
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import pop, take
 from tests.support.worker_in_process import working
-from tests.workers.queue.test_presence import FOR_LONG_S, pass_by
+from tests.workers.queue.test_janitor_presence import FOR_LONG_S, pass_by
 from workers.batches.expansion_commands import ExpansionCommands
 from workers.batches.repository import Batch, Batches
 from workers.execution import checkpoints

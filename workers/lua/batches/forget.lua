@@ -2,8 +2,7 @@
 -- Removes a batch and everything beside it.
 -- ARGV: 1 batch id
 -- Returns: 1, or 0 where there is none.
--- @include lib/batches
--- @include lib/webhooks
+-- @include lib/keys
 
 local batch = unpack(ARGV)
 local key = batch_key(batch)

@@ -3,6 +3,7 @@
 -- ARGV: 1 batch id, 2 token, 3… units, each followed by its job id
 -- Returns: 1, or 0 where the claim is lost or the batch wants them no more.
 -- @include lib/batches
+-- @include lib/keys
 
 local batch, token = unpack(ARGV)
 if redis.call('GET', batch_key(batch, 'claim')) ~= token then return 0 end

@@ -4,6 +4,7 @@
 -- ARGV: 1 batch id, 2 token, 3 seconds of the claim, 4 most units
 -- Returns: units.
 -- @include lib/batches
+-- @include lib/keys
 
 local batch, token, claim_s, most = unpack(ARGV)
 local key, now, again = batch_key(batch), batch_key(batch, 'now'), batch_key(batch, 'again')

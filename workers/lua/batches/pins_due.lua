@@ -2,8 +2,8 @@
 -- Says, once in an interval, that the results of a batch are to be pinned anew.
 -- ARGV: 1 batch id, 2 seconds of the interval
 -- Returns: 1 or 0.
--- @include lib/batches
 -- @include lib/clock
+-- @include lib/keys
 
 local batch, every_s = unpack(ARGV)
 local key = batch_key(batch)

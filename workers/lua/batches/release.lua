@@ -4,6 +4,7 @@
 -- Returns: nothing.
 -- @include lib/batches
 -- @include lib/clock
+-- @include lib/keys
 
 local batch, token, rest_s = unpack(ARGV)
 if redis.call('GET', batch_key(batch, 'claim')) ~= token then return end

@@ -4,6 +4,7 @@
 -- Returns: 1, or 0 where it does not run.
 -- @include lib/batches
 -- @include lib/clock
+-- @include lib/keys
 
 local batch = unpack(ARGV)
 local key = batch_key(batch)

@@ -6,6 +6,7 @@
 -- Returns: 'new', 'known', 'hooks' (too many webhooks) or 'too_many' (batches).
 -- @include lib/batches
 -- @include lib/clock
+-- @include lib/keys
 -- @include lib/webhooks
 
 local id, caller, most, deadline_s, url = unpack(ARGV)

@@ -7,7 +7,6 @@
 -- @include lib/clock
 -- @include lib/fair_queue
 -- @include lib/keys
--- @include lib/webhooks
 
 -- A job that was put back stands before what is older than it: so many of the list are compared.
 local COMPARED_JOBS = 100

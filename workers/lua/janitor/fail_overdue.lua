@@ -9,7 +9,8 @@
 -- @include lib/keys
 -- @include lib/waiting
 
-local most, failed = ARGV[1], {}
+local most = unpack(ARGV)
+local failed = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.DEADLINES, '-inf', NOW_TEXT, 'LIMIT', 0, most)) do
   local turn = read_turn(id)
   if turn and redis.call('ZSCORE', ready_key(turn.priority, turn.model), turn.arrival .. ':' .. id) then

@@ -3,6 +3,7 @@
 -- ARGV: none
 -- Returns: nothing.
 -- @include lib/fair_queue
+-- @include lib/keys
 
 for _, priority in ipairs(PRIORITIES) do
   local key, clock = flows_key(priority), clock_of(priority)

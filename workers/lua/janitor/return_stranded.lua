@@ -4,6 +4,7 @@
 -- Returns: ids of the jobs that wait again.
 -- @include lib/clock
 -- @include lib/ending
+-- @include lib/fair_queue
 -- @include lib/keys
 -- @include lib/rq
 -- @include lib/waiting

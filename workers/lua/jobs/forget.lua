@@ -7,7 +7,6 @@
 -- @include lib/batches
 -- @include lib/clock
 -- @include lib/ending
--- @include lib/events
 -- @include lib/keys
 -- @include lib/waiting
 -- @include lib/webhooks

@@ -13,12 +13,6 @@
 local UNIT_STATES = {q = 'queued', r = 'running', s = 'succeeded', f = 'failed', c = 'canceled'}
 local UNIT_LETTERS = {queued = 'q', running = 'r', succeeded = 's', failed = 'f', canceled = 'c'}
 local OPEN_LETTERS = {q = true, r = true}
-local function batch_key(batch, part)
-  return KEY.BATCH_PREFIX .. batch .. (part and ':' .. part or '')
-end
-local function batches_of_job_key(id) return KEY.BATCHES_OF_JOB_PREFIX .. id end
-local function due_batches_key(model) return KEY.DUE_BATCHES_PREFIX .. model end
-local function running_batches_of_key(caller) return KEY.RUNNING_BATCHES_OF_PREFIX .. caller end
 
 -- The batch may be expanded further. A worker that has claimed it looks again before it stops.
 local function make_due(batch, model)

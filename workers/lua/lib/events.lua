@@ -5,9 +5,6 @@
 -- @include lib/keys
 -- @include lib/webhooks
 
-local function events_key(id) return KEY.EVENTS_PREFIX .. id end
-local function watched_key(id) return KEY.WATCHED_PREFIX .. id end
-
 local function publish_event(id, kind, data)
   local at = redis.pcall('XADD', events_key(id), 'MAXLEN', '~', LIMIT.EVENT_STREAM_LENGTH, '*',
     'event', kind, 'data', data)

@@ -16,14 +16,9 @@
 --   could pass one over for ever.
 -- - A flow whose waiting jobs were canceled owes no more than the finish of its last job that started.
 -- @include lib/clock
+-- @include lib/keys
 
 local PRIORITIES = {'interactive', 'batch'}
-local function ready_key(priority, model) return KEY.READY_PREFIX .. priority .. ':' .. model end
-local function offsets_key(priority) return KEY.OFFSETS_PREFIX .. priority end
-local function fronts_key(priority) return KEY.FRONTS_PREFIX .. priority end
-local function flows_key(priority, model)
-  return KEY.FLOWS_PREFIX .. priority .. (model and ':' .. model or '')
-end
 local function clock_of(priority) return tonumber(redis.call('HGET', KEY.CLOCK, priority) or 0) end
 
 local function catch_up(priority, model, offset, clock)
@@ -50,6 +45,22 @@ local function new_turn(priority, model, flow, cost)
   redis.call('HSET', flows_key(priority), 'f:' .. flow, exact(start + cost))
   redis.call('HSET', flows_key(priority, model), 'f:' .. flow, exact(start + cost - (offset or 0)))
   return start, string.format('%016.0f', redis.call('INCR', KEY.ARRIVALS))
+end
+
+-- The turn of a job as its record has it, or nil.
+local function read_turn(id)
+  local priority, model, start, arrival, flow =
+    unpack(redis.call('HMGET', job_key(id), 'priority', 'model', 'turn', 'arrival', 'flow'))
+  if not (priority and model and start and arrival and flow) then return nil end
+  return {priority = priority, model = model, start = tonumber(start), arrival = arrival, flow = flow}
+end
+
+-- Gives a job a new turn.
+local function assign_turn(id, priority, model, flow, cost)
+  local start, arrival = new_turn(priority, model, flow, cost)
+  redis.call('HSET', job_key(id), 'priority', priority, 'model', model, 'flow', flow, 'turn', exact(start),
+    'arrival', arrival)
+  return {priority = priority, model = model, start = start, arrival = arrival, flow = flow}
 end
 
 local function add_to_index(id, turn, back)

@@ -1,5 +1,6 @@
 -- Leases: how one ends, and what becomes of its job.
 -- @include lib/ending
+-- @include lib/fair_queue
 -- @include lib/keys
 -- @include lib/rq
 -- @include lib/waiting

@@ -5,7 +5,6 @@
 -- @include lib/clock
 -- @include lib/fair_queue
 -- @include lib/keys
--- @include lib/waiting
 
 -- Whether a live worker would take a job of the model.
 local function is_served(model)

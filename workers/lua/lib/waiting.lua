@@ -3,26 +3,9 @@
 -- A job waits in RQ's list, in the index of the fair queue, among the waiting jobs of its caller and, where
 -- it has a deadline, among the deadlines. Its turn, {priority, model, start, arrival, flow}, is stored in its
 -- record.
--- @include lib/clock
 -- @include lib/events
 -- @include lib/fair_queue
 -- @include lib/keys
-
--- The turn of a job as its record has it, or nil.
-local function read_turn(id)
-  local priority, model, start, arrival, flow =
-    unpack(redis.call('HMGET', job_key(id), 'priority', 'model', 'turn', 'arrival', 'flow'))
-  if not (priority and model and start and arrival and flow) then return nil end
-  return {priority = priority, model = model, start = tonumber(start), arrival = arrival, flow = flow}
-end
-
--- Gives a job a new turn.
-local function assign_turn(id, priority, model, flow, cost)
-  local start, arrival = new_turn(priority, model, flow, cost)
-  redis.call('HSET', job_key(id), 'priority', priority, 'model', model, 'flow', flow, 'turn', exact(start),
-    'arrival', arrival)
-  return {priority = priority, model = model, start = start, arrival = arrival, flow = flow}
-end
 
 -- `back`: the job had been popped, and goes to the front of RQ's list, which people see.
 local function enqueue(id, turn, back)

@@ -7,12 +7,6 @@
 -- @include lib/clock
 -- @include lib/keys
 
-local function subscriptions_key(subject) return KEY.SUBSCRIPTIONS_PREFIX .. subject end
-local function delivery_key(delivery) return KEY.DELIVERY_PREFIX .. delivery end
-local function due_deliveries_key(receiver) return KEY.DUE_DELIVERIES_PREFIX .. receiver end
-local function sent_key(...) return KEY.WEBHOOK_SENT_PREFIX .. redis.sha1hex(table.concat({...}, ' ')) end
-local function deliveries_of_key(caller) return KEY.DELIVERIES_OF_PREFIX .. caller end
-
 -- Scores a receiver by its first delivery.
 local function plan_receiver(receiver)
   local first = redis.call('ZRANGE', due_deliveries_key(receiver), 0, 0, 'WITHSCORES')

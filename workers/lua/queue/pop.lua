@@ -10,7 +10,9 @@
 -- @include lib/keys
 -- @include lib/waiting
 
-local count, models = tonumber(ARGV[1]), {unpack(ARGV, 2)}
+local count = unpack(ARGV)
+local models = {unpack(ARGV, 2)}
+count = tonumber(count)
 local MAX_DROPPED = 100
 
 local function head_of(priority, model, offset)

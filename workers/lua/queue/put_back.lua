@@ -3,6 +3,7 @@
 -- ARGV: 1… job ids
 -- Returns: the number of jobs that wait again.
 -- @include lib/ending
+-- @include lib/fair_queue
 -- @include lib/keys
 -- @include lib/waiting
 

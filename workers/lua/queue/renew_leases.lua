@@ -6,7 +6,8 @@
 -- @include lib/keys
 -- @include lib/rq
 
-local lease_s, answers = ARGV[1], {}
+local lease_s = unpack(ARGV)
+local replies, rq_now = {}, rq_time()
 for _, member in ipairs({unpack(ARGV, 2)}) do
   local held, cancel, deadline = 0, false, false
   if redis.call('ZSCORE', RQ.LEASES, member) then
@@ -14,9 +15,9 @@ for _, member in ipairs({unpack(ARGV, 2)}) do
     held = 1
     redis.call('ZADD', RQ.LEASES, NOW + lease_s, member)
     redis.call('HSET', RQ.EXECUTION_PREFIX .. member, 'last_heartbeat', NOW_TEXT)
-    redis.call('HSET', entry_key(id), 'last_heartbeat', rq_time())
+    redis.call('HSET', entry_key(id), 'last_heartbeat', rq_now)
     cancel, deadline = unpack(redis.call('HMGET', job_key(id), 'cancel_requested', 'deadline_at'))
   end
-  answers[#answers + 1] = {held, cancel and 1 or 0, deadline or ''}
+  replies[#replies + 1] = {held, cancel and 1 or 0, deadline or ''}
 end
-return answers
+return replies

@@ -6,6 +6,7 @@
 --   receivers, each followed by how many deliveries to it are under way
 -- Returns: {id, fields as a flat list} of each.
 -- @include lib/clock
+-- @include lib/keys
 -- @include lib/webhooks
 
 -- Receivers that are looked at for one claim.

@@ -3,6 +3,7 @@
 -- ARGV: 1 delivery id
 -- Returns: 1, or 0 where there is none.
 -- @include lib/clock
+-- @include lib/keys
 -- @include lib/webhooks
 
 local id = unpack(ARGV)

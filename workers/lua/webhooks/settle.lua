@@ -3,6 +3,7 @@
 -- ARGV: 1 delivery id, 2 token, 3 state, 4 HTTP status or '', 5 error or '', 6 seconds until the next attempt
 -- Returns: 1, or 0 where the claim was lost.
 -- @include lib/clock
+-- @include lib/keys
 -- @include lib/webhooks
 
 local id, token, state, status, problem, wait_s = unpack(ARGV)
