@@ -12,8 +12,8 @@ import redis
 from workers.broker.pipeline import RedisCommand
 from workers.broker.queue import FORGOTTEN_KEY
 from workers.broker.scripts import Script
+from workers.cache import LRUCache
 from workers.jobs.records import Job
-from workers.latest import Latest
 from workers.queue.fair_queue import POSITION
 from workers.storage import pins
 from workers.storage.pins import claim_key, pin_key
@@ -44,7 +44,7 @@ class StatusQuery:
 
     def __init__(self, redis: redis.Redis) -> None:
         self._look = Script(redis, POSITION + _LOOK, "allow-oom")
-        self._kept: Latest[str, tuple[bytes, Job]] = Latest(MOST_KEPT)
+        self._kept: LRUCache[str, tuple[bytes, Job]] = LRUCache(MOST_KEPT)
 
     def __call__(self, job_id: str, *, asked_by: str | None = None) -> RedisCommand[tuple[Job | None, bool]]:
         """The job as it stands, None where it has no record; and whether its answer is promised for an hour.

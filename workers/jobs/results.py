@@ -21,11 +21,11 @@ from pydantic import BaseModel, ValidationError
 from proxygrad.protocol.requests import ANONYMOUS
 from proxygrad.protocol.visualizations import ImageInfo
 from workers.broker.pipeline import Operation
+from workers.cache import LRUCache
 from workers.errors import StorageError
 from workers.jobs.askers import Requesters
 from workers.jobs.looks import MOST_KEPT
 from workers.jobs.records import Job
-from workers.latest import Latest
 from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store
 
@@ -73,7 +73,7 @@ class Answers:
         self._store = store
         self._claims = ArtifactPins(redis)
         self._askers = Requesters(redis)
-        self._seen_whole: Latest[str, tuple[Job, float]] = Latest(MOST_KEPT)
+        self._seen_whole: LRUCache[str, tuple[Job, float]] = LRUCache(MOST_KEPT)
 
     def stored(self, job_id: str) -> Job | None:
         """The succeeded job as the store keeps it; None where its record is gone or damaged.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pydantic import TypeAdapter
 
 from proxygrad.spec import Spec, StoredSpec
-from workers.latest import Latest
+from workers.cache import LRUCache
 
 #: One takes 3.5 KB.
 MOST_KEPT = 1024
 
 _TOLD: TypeAdapter[Spec] = TypeAdapter(StoredSpec)
-_kept: Latest[str, Spec] = Latest(MOST_KEPT)
+_kept: LRUCache[str, Spec] = LRUCache(MOST_KEPT)
 
 
 def to_text(spec: Spec) -> str:
