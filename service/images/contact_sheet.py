@@ -111,9 +111,7 @@ class ContactSheets:
         self._image = image
         self._drawing = asyncio.Semaphore(DRAWN_AT_ONCE)
         self._sheets: LRUCache[str, Sheet] = LRUCache(CACHE_BYTES, lambda sheet: len(sheet.content))
-        self._thumbnails: LRUCache[tuple[str, int, int], Image.Image] = LRUCache(
-            KEPT_THUMBNAILS_BYTES, _size_of
-        )
+        self._thumbnails: LRUCache[tuple[str, int, int], Image.Image] = LRUCache(CACHE_BYTES, _size_of)
 
     async def __call__(
         self, units: Sequence[Unit], layout: SheetLayout, form: SheetFormat, tag: str
