@@ -14,8 +14,8 @@ Value = TypeVar("Value")
 class LRUCache(Generic[Key, Value]):
     """The values that were used last, at most ``max_size`` of them. Safe to share between threads.
 
-    With ``size_of``, the sum of their sizes is at most ``max_size`` instead. (`cachetools.LRUCache` has no lock
-    of its own and refuses values that are too large: wrapped for both it would be as much code.)
+    With ``size_of``, the sum of their sizes is at most ``max_size`` instead. (`cachetools.LRUCache` has no
+    lock and raises for values that are too large: wrapped for both it would be as much code.)
     """
 
     def __init__(self, max_size: int, size_of: Callable[[Value], int] | None = None) -> None:

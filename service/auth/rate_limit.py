@@ -1,4 +1,4 @@
-"""How many requests a key may make: a bucket of tokens in Redis, on Redis' clock.
+"""The rate limit of a key: a token bucket in Redis, on Redis' clock.
 
 The bucket holds a minute's worth and is filled at an even pace. So a key that was quiet may make all requests
 of a minute at once, no more than twice its rate fall into any minute, and over time the rate holds. One
@@ -35,7 +35,7 @@ return {taken, string.format('%.6f', filled - now)}
 
 @dataclass(frozen=True)
 class Allowance:
-    """What is left to a key after a request. ``full_in_s``: until the bucket is full again."""
+    """The state of a bucket after a request. ``full_in_s``: seconds until it is full again."""
 
     granted: bool
     rate_per_min: int
@@ -68,7 +68,7 @@ class RateLimiter:
         self._take = LuaScript(redis, _TAKE)
 
     def take(self, key_id: str, rate_per_min: int) -> RedisCommand[Allowance]:
-        """Count one request of the key, if it may make one."""
+        """Take a token for one request, if there is one."""
         keys, args = [f"proxygrad:requests:{key_id}"], [rate_per_min, WINDOW_S]
         return RedisCommand(
             lambda client: self._take(keys, args, client),

@@ -90,8 +90,8 @@ class Sheet:
 def entity_tag(units: Sequence[Unit], layout: SheetLayout, form: SheetFormat) -> str:
     """The strong entity tag of the sheet of these units as they stand."""
     stand = [f"{unit.number} {_shown(unit)}" for unit in units]
-    said = "\n".join([_STYLE, ENCODER, form, str(layout), *stand])
-    return f'"{hashlib.sha256(said.encode()).hexdigest()}"'
+    text = "\n".join([_STYLE, ENCODER, form, str(layout), *stand])
+    return f'"{hashlib.sha256(text.encode()).hexdigest()}"'
 
 
 def _shown(unit: Unit) -> str:
@@ -102,7 +102,7 @@ def _shown(unit: Unit) -> str:
 
 
 class ContactSheets:
-    """Draws sheets, and remembers. For one event loop.
+    """Draws contact sheets, with a cache of sheets and thumbnails. For one event loop.
 
     ``image`` reads the picture of a job by its number, as `Jobs.image`.
     """
@@ -117,13 +117,13 @@ class ContactSheets:
         self, units: Sequence[Unit], layout: SheetLayout, form: SheetFormat, tag: str
     ) -> Sheet:
         """The sheet of these units, of which ``tag`` is the entity tag. Raises `StorageError`."""
-        known = self._sheets.get(tag)
-        if known is not None:
-            return known
+        cached = self._sheets.get(tag)
+        if cached is not None:
+            return cached
         async with self._drawing:
-            known = self._sheets.get(tag)  # whoever asked for the same before may have drawn it
-            if known is not None:
-                return known
+            cached = self._sheets.get(tag)  # another request may have drawn it meanwhile
+            if cached is not None:
+                return cached
             return await to_thread.run_sync(self.drawn, units, layout, form, tag)
 
     def drawn(self, units: Sequence[Unit], layout: SheetLayout, form: SheetFormat, tag: str) -> Sheet:
