@@ -1,4 +1,4 @@
-"""Which addresses webhooks may reach: public ones, and the private networks that the operator names."""
+"""The addresses that webhooks may be sent to: public ones, and private networks that the operator names."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _NEVER: tuple[Network, ...] = (
 def may_reach(address: str, private: Sequence[Network]) -> bool:
     """Whether ``address`` is public, or in one of the networks ``private``. False for what is no address."""
     try:
-        found = _inside(ip_address(address))
+        parsed = _inside(ip_address(address))
     except ValueError:
         return False
-    if isinstance(found, IPv6Address) and found.scope_id is not None:
+    if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
         return False
-    if any(found in network for network in private if network.version == found.version):
+    if any(parsed in network for network in private if network.version == parsed.version):
         return True
     return (
-        found.is_global
-        and not (found.is_multicast or found.is_reserved or found.is_unspecified or found.is_loopback)
-        and not any(found in network for network in _NEVER if network.version == found.version)
+        parsed.is_global
+        and not (parsed.is_multicast or parsed.is_reserved or parsed.is_unspecified or parsed.is_loopback)
+        and not any(parsed in network for network in _NEVER if network.version == parsed.version)
     )
 
 

@@ -1,7 +1,7 @@
-"""Every way this service says no: one table of codes, and the RFC 9457 document that carries them.
+"""Problem types (RFC 9457): each code's HTTP status, title and retry time, and the error that carries one.
 
-`ProblemCode` is the whole vocabulary; `KINDS` gives each code its status, title and retry time.
-Handlers raise `ProblemError`; `service.web.exception_handlers` turns it, and foreign errors, into a response.
+`ProblemCode` lists all codes, `KINDS` describes them. Handlers raise `ProblemError`;
+`service.web.exception_handlers` turns it, and foreign errors, into a response.
 """
 
 from __future__ import annotations
@@ -23,63 +23,66 @@ class ProblemType:
 
 
 KINDS: Mapping[ProblemCode, ProblemType] = {
-    "bad_request": ProblemType(400, "The request cannot be understood"),
-    "invalid_json": ProblemType(400, "The body is not JSON"),
-    "json_too_deep": ProblemType(400, "The body is nested too deeply"),
+    "bad_request": ProblemType(400, "Malformed request"),
+    "invalid_json": ProblemType(400, "The body is not valid JSON"),
+    "json_too_deep": ProblemType(400, "The JSON is nested too deeply"),
     "unauthorized": ProblemType(401, "No valid key was given"),
-    "forbidden": ProblemType(403, "The caller may not do this"),
+    "forbidden": ProblemType(403, "Not permitted"),
     "unknown_model": ProblemType(404, "No such model"),
     "unknown_layer": ProblemType(404, "No such layer"),
     "unknown_visualization": ProblemType(404, "No such visualization"),
     "unknown_batch": ProblemType(404, "No such batch"),
     "unknown_delivery": ProblemType(404, "No such delivery"),
-    "image_not_ready": ProblemType(404, "The image is not made yet", retry_after_s=1),
+    "image_not_ready": ProblemType(404, "The image is not ready yet", retry_after_s=1),
     "no_image": ProblemType(404, "No such image"),
     "not_found": ProblemType(404, "No such resource"),
-    "method_not_allowed": ProblemType(405, "The resource does not offer this method"),
-    "not_acceptable": ProblemType(406, "The picture has no form that the caller accepts"),
-    "visualization_ended": ProblemType(409, "The visualization has ended otherwise"),
-    "batch_ended": ProblemType(409, "The batch has ended otherwise"),
+    "method_not_allowed": ProblemType(405, "Method not allowed"),
+    "not_acceptable": ProblemType(406, "Not available in an accepted format"),
+    "visualization_ended": ProblemType(409, "The visualization has already ended"),
+    "batch_ended": ProblemType(409, "The batch has already ended"),
     "request_timeout": ProblemType(408, "The request did not arrive in time"),
-    "idempotency_key_reused": ProblemType(409, "The idempotency key belongs to another request"),
+    "idempotency_key_reused": ProblemType(409, "The idempotency key was used for another request"),
     "body_too_large": ProblemType(413, "The body is too large"),
-    "unsupported_media_type": ProblemType(415, "The body has another content type"),
-    "range_not_satisfiable": ProblemType(416, "The range lies beyond the end"),
-    "invalid_request": ProblemType(422, "The request is not valid"),
-    "unit_out_of_range": ProblemType(422, "The layer has fewer units"),
-    "position_out_of_range": ProblemType(422, "The feature map is smaller"),
+    "unsupported_media_type": ProblemType(415, "Unsupported content type or encoding"),
+    "range_not_satisfiable": ProblemType(416, "The range begins beyond the end"),
+    "invalid_request": ProblemType(422, "Invalid request"),
+    "unit_out_of_range": ProblemType(422, "The unit is out of range"),
+    "position_out_of_range": ProblemType(422, "The position is out of range"),
     "objective_mismatch": ProblemType(422, "The objective does not apply to the layer"),
-    "limit_exceeded": ProblemType(422, "Above a limit of this server"),
-    "cost_too_high": ProblemType(422, "The request costs more than this server allows"),
-    "webhook_refused": ProblemType(422, "This server does not tell that URL"),
-    "unknown_host": ProblemType(421, "This server does not answer for that host"),
+    "limit_exceeded": ProblemType(422, "A limit of this server is exceeded"),
+    "cost_too_high": ProblemType(422, "The request is too expensive for this server"),
+    "webhook_refused": ProblemType(422, "The webhook URL is not allowed"),
+    "unknown_host": ProblemType(421, "Unknown host"),
     "queue_full": ProblemType(429, "The queue is full", retry_after_s=30),
-    "caller_queue_full": ProblemType(429, "This caller's share of the queue is full", retry_after_s=30),
-    "too_many_in_flight": ProblemType(429, "Too many jobs of this key wait or run", retry_after_s=30),
-    "too_many_batches": ProblemType(429, "Too many batches of this key run", retry_after_s=30),
-    "too_many_webhooks": ProblemType(429, "Too many URLs are told of one end", retry_after_s=30),
-    "rate_limited": ProblemType(429, "Too many requests of this key", retry_after_s=1),
+    "caller_queue_full": ProblemType(429, "The caller's share of the queue is full", retry_after_s=30),
+    "too_many_in_flight": ProblemType(429, "Too many unfinished jobs of this key", retry_after_s=30),
+    "too_many_batches": ProblemType(429, "Too many unfinished batches of this caller", retry_after_s=30),
+    "too_many_webhooks": ProblemType(
+        429, "Too many webhooks for one visualization or batch", retry_after_s=30
+    ),
+    "rate_limited": ProblemType(429, "Rate limit exceeded", retry_after_s=1),
     "headers_too_large": ProblemType(431, "The header is too large"),
-    "internal_error": ProblemType(500, "The server failed"),
+    "internal_error": ProblemType(500, "Internal error"),
     "model_unavailable": ProblemType(503, "The model could not be loaded"),
-    "no_worker": ProblemType(503, "No worker is alive", retry_after_s=5),
-    "redis_unavailable": ProblemType(503, "Redis does not answer", retry_after_s=2),
-    "queue_memory_full": ProblemType(503, "Redis has no memory for another job", retry_after_s=30),
-    "storage_unavailable": ProblemType(503, "The artifact store does not answer", retry_after_s=5),
+    "no_worker": ProblemType(503, "No worker is running", retry_after_s=5),
+    "redis_unavailable": ProblemType(503, "Redis is not available", retry_after_s=2),
+    "queue_memory_full": ProblemType(503, "Redis is out of memory", retry_after_s=30),
+    "storage_unavailable": ProblemType(503, "The artifact store is not available", retry_after_s=5),
 }
 
 
 class ProblemError(Exception):
-    """Ends a request with the problem `code`; `retry_after_s` where it is known better than by the code.
+    """Ends a request with the problem of that code.
 
-    ``headers`` go with the response; ``state`` is that of the visualization that is in the way.
+    ``retry_after_s`` overrides the one of the code; ``headers`` go with the response; ``state`` is the state
+    of the visualization or batch that is in the way.
     """
 
     def __init__(
         self,
         code: ProblemCode,
         detail: str,
-        flaws: Sequence[FieldError] = (),
+        field_errors: Sequence[FieldError] = (),
         *,
         retry_after_s: int | None = None,
         headers: Mapping[str, str] | None = None,
@@ -91,7 +94,7 @@ class ProblemError(Exception):
         self.state = state
         self.code: ProblemCode = code
         self.detail = detail
-        self.flaws = list(flaws)
+        self.field_errors = list(field_errors)
 
     @property
     def status(self) -> int:
@@ -107,12 +110,12 @@ class ProblemError(Exception):
             status=kind.status,
             detail=self.detail,
             code=self.code,
-            errors=self.flaws,
+            errors=self.field_errors,
             state=self.state,
         )
 
     def headers(self) -> dict[str, str]:
-        """Its own headers, and when trying again may help."""
+        """The headers of the response, `Retry-After` included."""
         retry_after_s = self._retry_after_s or KINDS[self.code].retry_after_s
         when = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
         return self._headers | when

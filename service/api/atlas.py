@@ -120,12 +120,12 @@ def _form(suffix: str, accept: str | None) -> SheetFormat:
         if form == accepted:
             return form
     choices = [MEDIA_TYPES[form] for form in _FORMS]
-    flaw = FieldError(
+    field_error = FieldError(
         location=["header", "accept"], detail="accepts none of the formats", value=(accept or "")[:200]
     )
-    flaw.choices = choices
+    field_error.choices = choices
     detail = f"the sheet is available as {', '.join(choices)}; Accept has none of these"
-    raise ProblemError("not_acceptable", detail, [flaw], headers={"Vary": "Accept"})
+    raise ProblemError("not_acceptable", detail, [field_error], headers={"Vary": "Accept"})
 
 
 def _layout(batch: Batch, columns: int | None, cell_px: int) -> SheetLayout:
@@ -133,15 +133,15 @@ def _layout(batch: Batch, columns: int | None, cell_px: int) -> SheetLayout:
     most = most_columns(cell_px)
     if columns is not None and columns > most:
         detail = f"{columns} columns of {cell_px} px are too wide; valid with width {cell_px}: 1 to {most}"
-        flaw = FieldError(
+        field_error = FieldError(
             location=["query", "columns"], detail=detail, value=columns, minimum=1, maximum=most
         )
-        raise ProblemError("invalid_request", detail, [flaw])
+        raise ProblemError("invalid_request", detail, [field_error])
     return layout_of(len(batch.units), columns, cell_px)
 
 
 def _no_page(batch: Batch, layout: SheetLayout, page: int) -> ProblemError:
     last = (len(batch.units) - 1) // layout.most_cells
     detail = f"there is no page {page} of this sheet; valid: 0 to {last}"
-    flaw = FieldError(location=["query", "page"], detail=detail, value=page, minimum=0, maximum=last)
-    return ProblemError("invalid_request", detail, [flaw])
+    field_error = FieldError(location=["query", "page"], detail=detail, value=page, minimum=0, maximum=last)
+    return ProblemError("invalid_request", detail, [field_error])

@@ -62,15 +62,17 @@ def check_query_names(request: Request) -> None:
     unknown = [name for name in request.query_params if name not in valid]
     if not unknown:
         return
-    flaws = []
+    field_errors = []
     for name in unknown[:3]:
         shown, choices = name[:SHOWN_CHARACTERS], near(name, valid) or valid
         detail = (
             f"unknown parameter; valid: {', '.join(choices)}" if choices else "there are no parameters here"
         )
-        flaws.append(FieldError(location=["query", shown], detail=detail, choices=choices or None))
-    summary = "; ".join(f"query.{flaw.location[1]}: {flaw.detail}" for flaw in flaws)
-    raise ProblemError("invalid_request", summary, flaws)
+        field_errors.append(FieldError(location=["query", shown], detail=detail, choices=choices or None))
+    summary = "; ".join(
+        f"query.{field_error.location[1]}: {field_error.detail}" for field_error in field_errors
+    )
+    raise ProblemError("invalid_request", summary, field_errors)
 
 
 def _query_names(route: APIRoute) -> set[str]:

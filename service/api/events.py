@@ -87,8 +87,8 @@ async def follow_visualization(
     after = last_event_id or last_event or None
     if after is not None and not is_event_id(after):
         where = ["header", "last-event-id"] if last_event_id else ["query", "last_event_id"]
-        flaw = FieldError(location=[*where], detail="not the id of an event", value=after[:200])
-        raise ProblemError("invalid_request", f"{'.'.join(where)}: not the id of an event", [flaw])
+        field_error = FieldError(location=[*where], detail="not the id of an event", value=after[:200])
+        raise ProblemError("invalid_request", f"{'.'.join(where)}: not the id of an event", [field_error])
     await session.job(job_id)
     subscription = await session.backend.events.follow(job_id, KINDS)
     try:

@@ -123,21 +123,21 @@ def _negotiated(number: str, width_px: int | None, accept: str | None) -> tuple[
     formats: tuple[Format, ...] = ("png", "webp") if width_px is not None else tuple(MEDIA_TYPES)
     if suffix:
         if suffix not in formats:
-            flaw = FieldError(
+            field_error = FieldError(
                 location=["query", "width"], detail="only PNG and WebP have one", value=width_px
             )
             detail = "NPY has no width; valid with width: .png, .webp"
-            raise ProblemError("invalid_request", detail, [flaw])
+            raise ProblemError("invalid_request", detail, [field_error])
         return int(index), Form(suffix, width_px)
     accepted = negotiated(accept, formats)
     if accepted is None:
         choices = [MEDIA_TYPES[each] for each in formats]
-        flaw = FieldError(
+        field_error = FieldError(
             location=["header", "accept"], detail="accepts none of the formats", value=(accept or "")[:200]
         )
-        flaw.choices = choices
+        field_error.choices = choices
         detail = f"the image is available as {', '.join(choices)}; Accept has none of these"
-        raise ProblemError("not_acceptable", detail, [flaw], headers={"Vary": "Accept"})
+        raise ProblemError("not_acceptable", detail, [field_error], headers={"Vary": "Accept"})
     return int(index), Form(accepted, width_px)
 
 
@@ -154,13 +154,13 @@ def _part(content: bytes, form: Form, headers: dict[str, str], request: Request)
     try:
         span = requested_range(requested, request.headers.get("if-range"), headers["ETag"], size)
     except Unsatisfiable:
-        flaw = FieldError(
+        field_error = FieldError(
             location=["header", "range"], detail="beyond the end", value=requested, maximum=size - 1
         )
         raise ProblemError(
             "range_not_satisfiable",
             f"the range {requested!r} lies beyond the end of {size} bytes",
-            [flaw],
+            [field_error],
             headers={"Content-Range": f"bytes */{size}"},
         ) from None
     if span is None:
@@ -179,9 +179,9 @@ def _no_image(job: Job, number: int) -> ProblemError:
             "no_image", f"image {number} of {job.id} is gone from the store; request the visualization again"
         )
     if job.state == "succeeded":
-        flaw = FieldError(location=["path", "number"], detail="no such image", value=number, minimum=0)
-        flaw.maximum = len(job.images) - 1
-        return ProblemError("no_image", f"there is no image {number}; valid: {_valid(job)}", [flaw])
+        field_error = FieldError(location=["path", "number"], detail="no such image", value=number, minimum=0)
+        field_error.maximum = len(job.images) - 1
+        return ProblemError("no_image", f"there is no image {number}; valid: {_valid(job)}", [field_error])
     reason = f": {job.problem.detail}" if job.problem else ""
     return ProblemError("no_image", f"visualization {job.id} {job.state}, so it has no image{reason}")
 

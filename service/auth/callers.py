@@ -1,4 +1,4 @@
-"""Who makes a request, and what that one may do."""
+"""The caller of a request, and its permissions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Self
 from proxygrad.protocol.requests import ANONYMOUS
 from service.auth.keys import SCOPES, Key, Scope
 
-#: Where the caller stands in the ASGI scope's state.
+#: Name of the caller in the ASGI scope's state.
 STATE = "caller"
 
 
 @dataclass(frozen=True)
 class Caller:
-    """The holder of a key, or whoever asks where keys are not in force."""
+    """The holder of a key, or anybody where keys are not in force."""
 
     name: str
     scopes: frozenset[Scope]
@@ -27,17 +27,17 @@ class Caller:
 
     @property
     def anonymous(self) -> bool:
-        """Whether nobody is told apart."""
+        """Whether callers are not distinguished."""
         return self.name == ANONYMOUS
 
     @property
     def operates(self) -> bool:
-        """Whether it may cancel and remove what others asked for."""
+        """Whether it may cancel and delete the jobs of others."""
         return "admin" in self.scopes
 
     @property
     def sees_all(self) -> bool:
-        """Whether it may see what others asked for."""
+        """Whether it may see the jobs of others."""
         return self.operates or "read_all" in self.scopes
 
     def may(self, scope: Scope) -> bool:

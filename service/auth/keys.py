@@ -1,4 +1,4 @@
-"""API keys: who may ask, for what, and how much.
+"""API keys: scopes, limits, and how they are stored.
 
 A key is ``pg_<id>_<secret>``, shown once. Redis keeps, in the hash ``proxygrad:keys``, a JSON record under
 its id, with the SHA-256 of the secret. The secret is 256 random bits, so nobody can try candidates against a
@@ -48,13 +48,13 @@ _NOBODY = "0" * 64
 
 
 class KeyProblem(ProxyGradError):
-    """A key cannot be made, found or read as was asked."""
+    """A key cannot be made, found or read."""
 
     code = "key_error"
 
 
 class Key(BaseModel):
-    """What is kept of a key. Times are seconds since 1970, UTC; a limit of None is none."""
+    """The record of a key. Times are seconds since 1970, UTC; a limit of None is none."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -115,7 +115,7 @@ class KeySet:
 
 
 def _check_name(name: str) -> None:
-    """Refuse what steers a terminal or breaks a line; in `made` alone: a key kept already still opens."""
+    """Refuse control characters. Only for new keys: an older one with such a name stays valid."""
     refused = [character for character in name if unicodedata.category(character) in ("Cc", "Zl", "Zp")]
     if refused:
         raise KeyProblem(f"name {name!r} holds the control character {refused[0]!r}; valid: any without them")
@@ -161,7 +161,7 @@ class Keys:
         in_flight: int | None = DEFAULT_IN_FLIGHT,
         expires_days: float | None = None,
     ) -> tuple[Key, str]:
-        """Keep a new key: its record, and the key itself, which is not to be had again."""
+        """Store a new key: its record, and the key itself, which cannot be read again."""
         seconds, micros = self._redis.time()
         key, token = Key.made(
             name,
@@ -176,20 +176,20 @@ class Keys:
         return key, token
 
     def all(self) -> KeySet:
-        """Every record, those revoked and expired too, as one command finds them: all of one moment."""
+        """Every record, revoked and expired ones included, read by one command: all of one moment."""
         texts = cast("dict[bytes, bytes]", self._redis.hgetall(API_KEYS_KEY))
-        known: dict[str, Key] = {}
+        keys: dict[str, Key] = {}
         for key_id, text in texts.items():
             try:
-                known[key_id.decode()] = Key.model_validate_json(text)
+                keys[key_id.decode()] = Key.model_validate_json(text)
             except (ValidationError, UnicodeDecodeError):
                 log.error(
                     "the record %r in %s is no key of this version; it opens nothing", key_id, API_KEYS_KEY
                 )
-        return KeySet(known, in_force=bool(texts))
+        return KeySet(keys, in_force=bool(texts))
 
     def revoke(self, key_id: str) -> Key:
-        """Let the key open nothing any more; its record afterwards. Raises `KeyProblem` if there is none."""
+        """Revoke the key; its record afterwards. Raises `KeyProblem` if there is none."""
         text = cast("bytes | None", self._revoke(key_id))
         if text is None:
             ids = ", ".join(sorted(self.all().keys)) or "there are none"

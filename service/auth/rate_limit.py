@@ -1,4 +1,4 @@
-"""How many requests a key may make: a bucket of tokens in Redis, on Redis' clock.
+"""The rate limit of a key: a token bucket in Redis, on Redis' clock.
 
 The bucket holds a minute's worth and is filled at an even pace. So a key that was quiet may make all requests
 of a minute at once, no more than twice its rate fall into any minute, and over time the rate holds. One
@@ -21,7 +21,7 @@ WINDOW_S = 60
 
 @dataclass(frozen=True)
 class Allowance:
-    """What is left to a key after a request. ``full_in_s``: until the bucket is full again."""
+    """The state of a bucket after a request. ``full_in_s``: seconds until it is full again."""
 
     granted: bool
     rate_per_min: int
@@ -54,7 +54,7 @@ class RateLimiter:
         self._take = Script(redis, "auth/take_token", package="service")
 
     def take(self, key_id: str, rate_per_min: int) -> RedisCommand[Allowance]:
-        """Count one request of the key, if it may make one."""
+        """Take a token for one request, if there is one."""
         return self._take.command(
             *(key_id, rate_per_min, WINDOW_S),
             read=lambda reply: Allowance(bool(reply[0]), rate_per_min, float(reply[1])),

@@ -35,10 +35,10 @@ def check_limits(spec: Spec, model: ModelInfo, settings: ServiceSettings) -> Non
             f"server's limit is {settings.max_cost:g} (its operator's PROXYGRAD_MAX_COST); use fewer steps, "
             f"pixels{' or images, or no comparison' if spec.compare else ' or images' if counted else ''}"
         )
-        flaw = FieldError(
+        field_error = FieldError(
             location=["body"], detail="costs too much", value=round(cost, 6), maximum=settings.max_cost
         )
-        raise ProblemError("cost_too_high", detail, [flaw])
+        raise ProblemError("cost_too_high", detail, [field_error])
 
 
 def check_batch_size(count: int, settings: ServiceSettings) -> None:
@@ -49,20 +49,20 @@ def check_batch_size(count: int, settings: ServiceSettings) -> None:
             f"{count} units are more than this server takes in one batch: {limit} (its operator's "
             "PROXYGRAD_MAX_BATCH_UNITS); split it, for example into ranges of units"
         )
-        flaw = FieldError(location=["body", "units"], detail=detail, value=count, maximum=limit)
-        raise ProblemError("limit_exceeded", detail, [flaw])
+        field_error = FieldError(location=["body", "units"], detail=detail, value=count, maximum=limit)
+        raise ProblemError("limit_exceeded", detail, [field_error])
 
 
 def units_out_of_range(error: UnitOutOfRange) -> ProblemError:
     """The problem of a batch that names a unit which its layer does not have."""
     minimum, maximum = error.valid_range
-    flaw = FieldError(location=["body", "units"], detail=str(error), value=error.unit)
-    flaw.minimum, flaw.maximum = minimum, maximum
-    return ProblemError("unit_out_of_range", str(error), [flaw])
+    field_error = FieldError(location=["body", "units"], detail=str(error), value=error.unit)
+    field_error.minimum, field_error.maximum = minimum, maximum
+    return ProblemError("unit_out_of_range", str(error), [field_error])
 
 
 def _check_limit(field: str, value: int, limit: int, variable: str) -> None:
     if value > limit:
         detail = f"{field} {value} is above this server's limit of {limit} (its operator's {variable})"
-        flaw = FieldError(location=["body", field], detail=detail, value=value, maximum=limit)
-        raise ProblemError("limit_exceeded", detail, [flaw])
+        field_error = FieldError(location=["body", field], detail=detail, value=value, maximum=limit)
+        raise ProblemError("limit_exceeded", detail, [field_error])

@@ -6,8 +6,8 @@ from proxygrad.protocol.requests import VisualizationRequest
 from proxygrad.spec import ModelInfo
 from service.backend.documents import visualization
 from service.web.json_body import parsed
+from workers.cache import LRUCache
 from workers.jobs.repository import Job, Submission
-from workers.latest import Latest
 
 #: Entries of each cache. A parsed request takes a few KB, a response 4 to 60 KB. As many responses as
 #: `workers.jobs.looks` caches jobs.
@@ -20,9 +20,9 @@ class RequestCache:
     """Parsed request bodies, and the submissions made from them. For one event loop."""
 
     def __init__(self) -> None:
-        self._parsed: Latest[bytes, VisualizationRequest] = Latest(MAX_ENTRIES)
-        self._submissions: Latest[tuple[int, str], tuple[VisualizationRequest, ModelInfo, Submission]] = (
-            Latest(MAX_ENTRIES)
+        self._parsed: LRUCache[bytes, VisualizationRequest] = LRUCache(MAX_ENTRIES)
+        self._submissions: LRUCache[tuple[int, str], tuple[VisualizationRequest, ModelInfo, Submission]] = (
+            LRUCache(MAX_ENTRIES)
         )
 
     def parse(self, body: bytes) -> VisualizationRequest:
@@ -48,7 +48,7 @@ class ResponseCache:
     """The JSON documents of jobs that succeeded, which are the same for all callers. For one event loop."""
 
     def __init__(self) -> None:
-        self._documents: Latest[str, tuple[Job, bytes]] = Latest(MAX_ENTRIES)
+        self._documents: LRUCache[str, tuple[Job, bytes]] = LRUCache(MAX_ENTRIES)
 
     def document(self, job: Job) -> bytes:
         """The document of ``job``.

@@ -1,7 +1,7 @@
-"""What many requests wait for, done for all of them at once: one thread and one round trip to Redis.
+"""Coalesces concurrent calls: many requests' Redis commands go out as one pipeline (the DataLoader pattern).
 
-What comes while the last lot is under way waits for the next. So a single request waits for nobody, and the
-more there are, the less each costs.
+Calls that come while a batch is under way wait for the next one. So a single request waits for nobody, and
+the more there are, the less each costs.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from weakref import WeakKeyDictionary
 
 Item = TypeVar("Item")
 
-#: Items of one lot.
+#: Most calls of one batch.
 MOST = 64
-#: Lots at once: while Redis works for one, answers of the other are sent.
+#: Batches at once: while Redis works on one, responses of the other are sent.
 AT_ONCE = 2
 
 
 @dataclass
 class _Line(Generic[Item]):
-    """Who waits in one event loop, and the tasks that work for them."""
+    """The calls that wait in one event loop, and the tasks that run batches for them."""
 
     waiting: list[tuple[Item, asyncio.Future[Any]]] = field(default_factory=list)
     working: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 class Coalescer(Generic[Item]):
-    """Items of many callers, in whatever event loops they are.
+    """Coalesces calls from any event loop. An instance is called with an item, and returns its outcome.
 
-    ``work`` blocks: what came of each, an exception where it failed. ``call`` runs it where it may.
+    ``work`` blocks and returns the outcome of each item of a batch, an exception where it failed; ``call``
+    runs it in a thread.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Coalescer(Generic[Item]):
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line[Item]] = WeakKeyDictionary()
 
     async def __call__(self, item: Item) -> Any:
-        """What came of it; raises what it failed with, or the whole lot."""
+        """The outcome of the item. Raises its failure, or that of the whole batch."""
         loop = asyncio.get_running_loop()
         line = self._lines.get(loop)
         if line is None:
@@ -56,20 +57,20 @@ class Coalescer(Generic[Item]):
     async def _go(self, line: _Line[Item]) -> None:
         try:
             while line.waiting:
-                lot, line.waiting = line.waiting[:MOST], line.waiting[MOST:]
+                batch, line.waiting = line.waiting[:MOST], line.waiting[MOST:]
                 try:
-                    outcomes = await self._call(self._work, [item for item, _ in lot])
+                    outcomes = await self._call(self._work, [item for item, _ in batch])
                 except Exception as error:
-                    outcomes = [error] * len(lot)
-                for (_, waiting), outcome in zip(lot, outcomes, strict=True):
-                    if not waiting.done():  # who asked may have gone
-                        _tell(waiting, outcome)
+                    outcomes = [error] * len(batch)
+                for (_, waiting), outcome in zip(batch, outcomes, strict=True):
+                    if not waiting.done():  # its caller may have gone
+                        _settle(waiting, outcome)
         finally:
-            # At once, and not when the task is done: who was told just now may already ask again.
+            # At once, and not when the task is done: a caller that was just answered may call again.
             line.working -= {asyncio.current_task()}
 
 
-def _tell(waiting: asyncio.Future[Any], outcome: Any) -> None:
+def _settle(waiting: asyncio.Future[Any], outcome: Any) -> None:
     if isinstance(outcome, Exception):
         waiting.set_exception(outcome)
     else:
@@ -77,7 +78,7 @@ def _tell(waiting: asyncio.Future[Any], outcome: Any) -> None:
 
 
 def one_by_one(functions: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What came of each function, or the exception that it raised."""
+    """The outcome of each function: its result, or the exception that it raised."""
     return [_outcome(function) for function in functions]
 
 

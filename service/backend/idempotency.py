@@ -1,8 +1,8 @@
 """The `Idempotency-Key` header: one key, one request (draft-ietf-httpapi-idempotency-key-header).
 
-Questions are safe to repeat without it: the same one has the same id. The key adds that a repeated request is
-never taken for a new one, so it does not start again what has failed since, and that a key which was used for
-another request is noticed.
+Requests are safe to repeat without it: the same one has the same id. With a key, a repeated request is never
+taken for a new one, so it does not start a failed job again; and a key that was used for another request is
+refused.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ PARAMETER: dict[str, Any] = header_parameter(
 
 
 def key_of(request: fastapi.Request) -> str | None:
-    """The request's key, where it has one. Refuses with `invalid_request`."""
+    """The request's key, if it has one. Raises `invalid_request`."""
     key = request.headers.get("idempotency-key")
     if key is None or 0 < len(key) <= MAX_LENGTH:
         return key
-    said = f"should have 1 to {MAX_LENGTH} characters, not {len(key)}"
-    flaw = FieldError(location=["header", "idempotency-key"], detail=said, value=shown(key))
-    raise ProblemError("invalid_request", f"header.idempotency-key: {said}", [flaw])
+    detail = f"should have 1 to {MAX_LENGTH} characters, not {len(key)}"
+    field_error = FieldError(location=["header", "idempotency-key"], detail=detail, value=shown(key))
+    raise ProblemError("invalid_request", f"header.idempotency-key: {detail}", [field_error])
 
 
 class Idempotency:
-    """Which keys were used for what. Safe to share between threads."""
+    """The keys that were used, and the visualizations they led to. Safe to share between threads."""
 
     def __init__(self, redis: Redis) -> None:
         self._begin = Script(redis, "idempotency/begin", package="service")
         self._end = Script(redis, "idempotency/end", package="service")
 
-    def begin(self, caller: str, key: str, asked: VisualizationRequest) -> str | None:
+    def begin(self, caller: str, key: str, request: VisualizationRequest) -> str | None:
         """Reserve the key: the id of the visualization that it already led to, or None.
 
         Raises `ProblemError` with `idempotency_key_reused` where it was used for another request.
         """
-        print_ = fingerprint(asked)
+        print_ = fingerprint(request)
         known = cast("bytes | None", self._begin(_key(caller, key), print_, KEPT_S))
         if known is None:
             return None
@@ -66,16 +66,16 @@ class Idempotency:
             raise ProblemError("idempotency_key_reused", detail)
         return job_id or None
 
-    def end(self, caller: str, key: str, asked: VisualizationRequest, job_id: str | None) -> None:
-        """Keep what it led to; None: to nothing, the key is free again."""
-        print_ = fingerprint(asked)
+    def end(self, caller: str, key: str, request: VisualizationRequest, job_id: str | None) -> None:
+        """Store what the request led to; None: nothing, so that the key is free again."""
+        print_ = fingerprint(request)
         led_to = f"{print_} {job_id}" if job_id else ""
         self._end(_key(caller, key), print_, led_to, KEPT_S)
 
 
-def fingerprint(asked: VisualizationRequest) -> str:
-    """The same for bodies that say the same, in whatever order and spacing."""
-    return hashlib.sha256(asked.model_dump_json(exclude_unset=True).encode()).hexdigest()
+def fingerprint(request: VisualizationRequest) -> str:
+    """A digest of the request: equal for equal fields, in whatever order and spacing."""
+    return hashlib.sha256(request.model_dump_json(exclude_unset=True).encode()).hexdigest()
 
 
 def _key(caller: str, key: str) -> str:

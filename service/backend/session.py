@@ -21,7 +21,7 @@ from service.backend import admission
 from service.backend.backend import Backend
 from service.backend.long_polling import Wake, until_ended
 from service.problems import ProblemError
-from service.web.exception_handlers import refusal_of
+from service.web.exception_handlers import problem_of_error
 from workers.batches.repository import Batch, ResolvedBatch, Unit
 from workers.jobs.repository import Event, IndexEntry, Job, Limits, Requester
 from workers.webhooks import Delivery
@@ -56,7 +56,7 @@ class CallerSession:
     # Visualizations
 
     async def submit(self, request: VisualizationRequest, idempotency_key: str | None = None) -> Job:
-        """The job for a request, new or known; with a key that was used before, the job it led to then."""
+        """The job for a request, new or joined; with a key that was used before, the same job as then."""
         if idempotency_key is None:
             return await self._submit(request)
         backend, name = self.backend, self.caller.name
@@ -81,7 +81,7 @@ class CallerSession:
             admission.check_limits(submission.spec, model, backend.settings)
             return (await backend.run(backend.jobs.submit(submission, self.limits)))[0]
         except InvalidRequest as error:
-            raise refusal_of(error, "body", request.model_dump(mode="json")) from error
+            raise problem_of_error(error, "body", request.model_dump(mode="json")) from error
 
     async def job(self, job_id: str) -> Job:
         """The job of that id; raises `unknown_visualization`. Its stored result is kept for an hour."""
@@ -191,8 +191,11 @@ class CallerSession:
     def _check_owner(self, job_id: str, verb: str) -> None:
         """Refuse to change a job that the caller sees only because it may see all."""
         if not self.caller.operates and self.requester is None:
-            needed = "a key needs the scope 'admin', or to ask the question too"
-            raise ProblemError("forbidden", f"to {verb} what another caller asked for, {needed}")
+            raise ProblemError(
+                "forbidden",
+                f"this caller has not requested the visualization: to {verb} it, use a key with the scope "
+                "'admin', or request it too",
+            )
 
     @property
     def _visible(self) -> str | None:
@@ -202,7 +205,7 @@ class CallerSession:
     # Batches
 
     async def submit_batch(self, request: BatchRequest) -> Batch:
-        """The batch for a request, new or known. Raises `ProblemError` and what `Batches.submit` raises."""
+        """The batch for a request, new or joined. Raises `ProblemError` and what `Batches.submit` raises."""
         backend = self.backend
         try:
             model = await backend.models.info(request.model)
@@ -212,7 +215,7 @@ class CallerSession:
         except UnitOutOfRange as error:
             raise admission.units_out_of_range(error) from error
         except InvalidRequest as error:
-            raise refusal_of(error, "body", request.model_dump(mode="json")) from error
+            raise problem_of_error(error, "body", request.model_dump(mode="json")) from error
         return await backend.call(self._submit_batch, resolved, request)
 
     def _submit_batch(self, resolved: ResolvedBatch, request: BatchRequest) -> Batch:
@@ -270,7 +273,7 @@ class CallerSession:
         batch = await self.batch(batch_id)
         if not self.caller.operates and batch.caller != self.caller.name:
             raise ProblemError(
-                "forbidden", f"to {verb} another caller's batch, a key needs the scope 'admin'"
+                "forbidden", f"to {verb} another caller's batch, use a key with the scope 'admin'"
             )
         return batch
 

@@ -21,8 +21,8 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from proxygrad.protocol.batches import DEFAULT_COLUMNS, GAP_PX, MAX_SIDE_PX, most_columns
 from service.images.conversion import ENCODER
-from service.kept import Kept
 from workers.batches.repository import Unit
+from workers.cache import LRUCache
 
 #: Pixels of a sheet: in memory three bytes each while it is drawn.
 MAX_PIXELS = 8_000_000
@@ -30,8 +30,8 @@ MAX_PIXELS = 8_000_000
 MAX_CELLS = 1024
 #: Sheets that are drawn at once; and objects that one reads at once.
 DRAWN_AT_ONCE, READ_AT_ONCE = 2, 8
-#: Memory for thumbnails, and for sheets.
-KEPT_THUMBNAILS_BYTES = KEPT_SHEETS_BYTES = 32 * 2**20
+#: Size of the cache of thumbnails, and of that of sheets.
+CACHE_BYTES = 32 * 2**20
 
 _LABEL_PX, _FONT_PX = 14, 11
 _PAPER, _EMPTY, _INK, _STROKE = (236, 236, 236), (212, 212, 212), (40, 40, 40), (150, 150, 150)
@@ -90,8 +90,8 @@ class Sheet:
 def entity_tag(units: Sequence[Unit], layout: SheetLayout, form: SheetFormat) -> str:
     """The strong entity tag of the sheet of these units as they stand."""
     stand = [f"{unit.number} {_shown(unit)}" for unit in units]
-    said = "\n".join([_STYLE, ENCODER, form, str(layout), *stand])
-    return f'"{hashlib.sha256(said.encode()).hexdigest()}"'
+    text = "\n".join([_STYLE, ENCODER, form, str(layout), *stand])
+    return f'"{hashlib.sha256(text.encode()).hexdigest()}"'
 
 
 def _shown(unit: Unit) -> str:
@@ -102,7 +102,7 @@ def _shown(unit: Unit) -> str:
 
 
 class ContactSheets:
-    """Draws sheets, and remembers. For one event loop.
+    """Draws contact sheets, with a cache of sheets and thumbnails. For one event loop.
 
     ``image`` reads the picture of a job by its number, as `Jobs.image`.
     """
@@ -110,20 +110,20 @@ class ContactSheets:
     def __init__(self, image: Callable[[str, int], bytes | None]) -> None:
         self._image = image
         self._drawing = asyncio.Semaphore(DRAWN_AT_ONCE)
-        self._sheets: Kept[str, Sheet] = Kept(KEPT_SHEETS_BYTES, lambda sheet: len(sheet.content))
-        self._thumbnails: Kept[tuple[str, int, int], Image.Image] = Kept(KEPT_THUMBNAILS_BYTES, _size_of)
+        self._sheets: LRUCache[str, Sheet] = LRUCache(CACHE_BYTES, lambda sheet: len(sheet.content))
+        self._thumbnails: LRUCache[tuple[str, int, int], Image.Image] = LRUCache(CACHE_BYTES, _size_of)
 
     async def __call__(
         self, units: Sequence[Unit], layout: SheetLayout, form: SheetFormat, tag: str
     ) -> Sheet:
         """The sheet of these units, of which ``tag`` is the entity tag. Raises `StorageError`."""
-        known = self._sheets.get(tag)
-        if known is not None:
-            return known
+        cached = self._sheets.get(tag)
+        if cached is not None:
+            return cached
         async with self._drawing:
-            known = self._sheets.get(tag)  # whoever asked for the same before may have drawn it
-            if known is not None:
-                return known
+            cached = self._sheets.get(tag)  # another request may have drawn it meanwhile
+            if cached is not None:
+                return cached
             return await to_thread.run_sync(self.drawn, units, layout, form, tag)
 
     def drawn(self, units: Sequence[Unit], layout: SheetLayout, form: SheetFormat, tag: str) -> Sheet:

@@ -14,8 +14,8 @@ from anyio import to_thread
 from PIL import Image, UnidentifiedImageError, features
 from PIL import __version__ as pillow_version
 
-from service.kept import Kept
 from service.web.negotiation import Format
+from workers.cache import LRUCache
 from workers.errors import StorageError
 
 #: Size of the cache in bytes: fifty arrays of 3 x 224 x 224 floats, or thousands of thumbnails.
@@ -86,7 +86,7 @@ class Conversions:
     """`convert` with a cache of `CACHE_BYTES`, in a few threads. Safe to share between event loops."""
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
-        self._cache: Kept[tuple[str, Form], bytes] = Kept(cache_bytes, len)
+        self._cache: LRUCache[tuple[str, Form], bytes] = LRUCache(cache_bytes, len)
         self._slots = asyncio.Semaphore(CONVERTED_AT_ONCE)
 
     async def __call__(self, digest: str, png: bytes, form: Form) -> bytes:

@@ -15,7 +15,7 @@ from service.auth.keys import Scope as KeyScope
 from service.auth.rate_limit import Allowance, RateLimiter
 from service.middleware.base import HttpMiddleware
 from service.problems import ProblemError
-from service.web.exception_handlers import redis_refusal, respond
+from service.web.exception_handlers import redis_problem, respond
 from service.web.paths import OPEN_PATHS, READING, WITHOUT_REDIS
 from workers.broker.pipeline import RedisCommand
 
@@ -51,7 +51,7 @@ class Authentication(HttpMiddleware):
             await respond(error)(scope, receive, send)
             return
         except RedisError as error:
-            await respond(redis_refusal(request, error))(scope, receive, send)
+            await respond(redis_problem(request, error))(scope, receive, send)
             return
         scope.setdefault("state", {})[STATE] = caller
         await self.app(scope, receive, _with_headers(send, allowance) if allowance else send)

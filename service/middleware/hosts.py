@@ -62,16 +62,16 @@ class HostFilter(HttpMiddleware):
         host = headers.get("host", "")
         if not self._answers_to(hostname(host)):
             valid = ", ".join(self._allowed) or "localhost and loopback addresses"
-            flaw = FieldError(location=["header", "host"], detail="another host", value=host[:200])
+            field_error = FieldError(location=["header", "host"], detail="another host", value=host[:200])
             detail = (
                 f"this server does not answer for {host[:200]!r}; valid: {valid} (PROXYGRAD_ALLOWED_HOSTS)"
             )
-            raise ProblemError("unknown_host", detail, [flaw])
+            raise ProblemError("unknown_host", detail, [field_error])
         origin = headers.get("origin")
         if origin is not None and method not in READING and not self._may_come_from(origin, host):
-            flaw = FieldError(location=["header", "origin"], detail="another site", value=origin[:200])
+            field_error = FieldError(location=["header", "origin"], detail="another site", value=origin[:200])
             detail = f"pages of {origin[:200]!r} may not ask this server (PROXYGRAD_CORS_ORIGINS)"
-            raise ProblemError("forbidden", detail, [flaw])
+            raise ProblemError("forbidden", detail, [field_error])
 
     def _answers_to(self, name: str) -> bool:
         if self._loopback_only:

@@ -58,7 +58,7 @@ _BOUNDS = {
 
 @router.get("/docs")
 def reference(request: Request) -> Response:
-    """Every call and every field. No key is asked for."""
+    """Every operation and every field. Needs no key."""
     return HTMLResponse(page(request.app.openapi()), headers=HEADERS)
 
 
@@ -67,11 +67,11 @@ def page(document: dict[str, Any]) -> str:
     info = document["info"]
     tags = [(tag["name"], tag.get("description", "")) for tag in document.get("tags", ())]
     groups = [(name, about, _of_tag(document, name)) for name, about in tags]
-    contents = "".join(_contents(name, found) for name, _, found in groups)
+    contents = "".join(_contents(name, operations) for name, _, operations in groups)
     calls = "".join(
         f'<h2 id="{escape(name)}">{escape(name)}</h2>{_prose(about)}'
-        + "".join(_operation(*each) for each in found)
-        for name, about, found in groups
+        + "".join(_operation(*each) for each in operations)
+        for name, about, operations in groups
     )
     schemas = "".join(
         _schema(name, schema) for name, schema in document.get("components", {}).get("schemas", {}).items()
@@ -98,11 +98,11 @@ def _of_tag(document: dict[str, Any], tag: str) -> list[tuple[str, str, dict[str
     ]
 
 
-def _contents(tag: str, found: Iterable[tuple[str, str, dict[str, Any]]]) -> str:
+def _contents(tag: str, operations: Iterable[tuple[str, str, dict[str, Any]]]) -> str:
     rows = "".join(
         f'<li><a href="#{escape(operation["operationId"])}">{_call(method, path)}</a> '
         f"{escape(operation.get('summary', ''))}</li>"
-        for path, method, operation in found
+        for path, method, operation in operations
     )
     return f'<p><a href="#{escape(tag)}">{escape(tag.capitalize())}</a></p><ul>{rows}</ul>'
 
@@ -136,12 +136,12 @@ def _call(method: str, path: str) -> str:
 def _body(body: dict[str, Any] | None) -> str:
     if body is None:
         return ""
-    said = f"<h4>Body</h4><p>{_contained(body)}</p>"
+    text = f"<h4>Body</h4><p>{_contained(body)}</p>"
     for media in body["content"].values():
         for example in media.get("examples", {}).values():
             text = json.dumps(example["value"], ensure_ascii=False)
-            said += f"<small>{_inline(example.get('summary', ''))}</small><pre>{escape(text)}</pre>"
-    return said
+            text += f"<small>{_inline(example.get('summary', ''))}</small><pre>{escape(text)}</pre>"
+    return text
 
 
 def _contained(message: dict[str, Any]) -> str:
@@ -185,15 +185,15 @@ def _type(schema: dict[str, Any]) -> str:
     for several in ("anyOf", "oneOf", "allOf"):
         if several in schema:
             return " or ".join(map(_type, schema[several]))
-    said = escape(str(schema.get("format") or schema.get("type", "any")))
+    text = escape(str(schema.get("format") or schema.get("type", "any")))
     if "prefixItems" in schema:
-        said += f" of ({', '.join(map(_type, schema['prefixItems']))})"
+        text += f" of ({', '.join(map(_type, schema['prefixItems']))})"
     elif "items" in schema:
-        said += f" of {_type(schema['items'])}"
+        text += f" of {_type(schema['items'])}"
     elif isinstance(schema.get("additionalProperties"), dict):
-        said += f" of {_type(schema['additionalProperties'])}"
+        text += f" of {_type(schema['additionalProperties'])}"
     bounds = [form.format(schema[key]) for key, form in _BOUNDS.items() if key in schema]
-    return said + (f" <small>{escape(', '.join(bounds))}</small>" if bounds else "")
+    return text + (f" <small>{escape(', '.join(bounds))}</small>" if bounds else "")
 
 
 def _table(title: str, rows: list[tuple[str, str, str]]) -> str:

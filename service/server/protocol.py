@@ -1,4 +1,4 @@
-"""One connection: how long a header may take to come, and how long an answer may lie unread.
+"""Time limits of a connection: for the header of a request to arrive, and for a response to be read.
 
 uvicorn bounds neither. Its own HTTP/1.1 protocol on h11 is used, whatever else is installed, so that every
 installation has the same limits.
@@ -24,18 +24,18 @@ MAX_INCOMPLETE_BYTES = 16 * 1024
 
 
 class BoundedH11Protocol(H11Protocol):
-    """A connection that is closed when its client is too slow; what is no HTTP is answered with a problem."""
+    """The HTTP/1.1 protocol of uvicorn, with time limits; malformed requests are answered with a problem."""
 
     _header_timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The header may take so long from now."""
+        """Start the time of the header."""
         super().connection_made(transport)
         self._header_timer = self.loop.call_later(HEADER_S, self._header_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """Stop all timers."""
         self._stop_timers()
         super().connection_lost(exc)
 
@@ -50,26 +50,26 @@ class BoundedH11Protocol(H11Protocol):
             self._header_timer = None
 
     def pause_writing(self) -> None:
-        """The reader is slow: give it so long."""
+        """Start the time of the slow reader."""
         super().pause_writing()
         if self._unread_timer is None:
             self._unread_timer = self.loop.call_later(UNREAD_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The reader has caught up."""
+        """Stop the time: the reader has caught up."""
         super().resume_writing()
         if self._unread_timer is not None:
             self._unread_timer.cancel()
             self._unread_timer = None
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request. uvicorn calls this while it handles what h11 found wrong."""
-        found = sys.exc_info()[1]
-        if isinstance(found, h11.RemoteProtocolError) and found.error_status_hint == 431:
+        """Answer a malformed request. uvicorn calls this while it handles the error of h11."""
+        error = sys.exc_info()[1]
+        if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
             detail = f"the header has more than {MAX_INCOMPLETE_BYTES} bytes, and its end did not come"
             self._end("headers_too_large", detail)
         else:
-            self._end("bad_request", "this is no request of HTTP/1.1")
+            self._end("bad_request", "this is not an HTTP/1.1 request")
 
     def _header_is_late(self) -> None:
         self._header_timer = None
@@ -77,12 +77,12 @@ class BoundedH11Protocol(H11Protocol):
             self._end("request_timeout", f"the header of the request did not come within {HEADER_S:g} s")
 
     def _end(self, code: ProblemCode, detail: str) -> None:
-        """Answer with the problem, where nothing has been answered yet, and close."""
-        refusal = ProblemError(code, detail)
+        """Send the problem, unless a response has begun, and close."""
+        problem = ProblemError(code, detail)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            content = refusal.details().model_dump_json().encode()
+            content = problem.details().model_dump_json().encode()
             headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(content)), "Connection": "close"}
-            response = h11.Response(status_code=refusal.status, headers=list(headers.items()))
+            response = h11.Response(status_code=problem.status, headers=list(headers.items()))
             for event in (response, h11.Data(data=content), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()

@@ -1,4 +1,4 @@
-"""One process of the stack: started, asked to stop, and never outliving its parent."""
+"""A child process that ends with its parent and can be restarted, with the backoff between restarts."""
 
 from __future__ import annotations
 
@@ -104,5 +104,5 @@ class Child:
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").split("\n") if self.log and self.log.exists() else []
-        said = [line.strip() for line in lines if line.strip()]
-        return f"its last line was {said[-1]!r}; " if said else ""
+        written = [line.strip() for line in lines if line.strip()]
+        return f"its last line was {written[-1]!r}; " if written else ""

@@ -51,7 +51,7 @@ class StackError(ProxyGradError):
 
 
 class NoKeys(StackError):
-    """Nobody could use a server that asks for keys when there are none."""
+    """Keys are required and there are none, so that nobody could use the server."""
 
     code = "no_keys"
 
@@ -60,7 +60,7 @@ class Stack:
     """A context manager: ready to answer at ``url`` when entered, with every process gone when left.
 
     ``environ`` is what the children inherit; ``settings`` must come from it. ``log_directory`` receives
-    what the children print; without one they print to the terminal. ``say`` is told what happens. Once
+    what the children print; without one they print to the terminal. ``say`` is called with messages. Once
     ``interrupted`` is set, starting and supervising end with `KeyboardInterrupt`.
     """
 

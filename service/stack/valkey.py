@@ -1,4 +1,4 @@
-"""A Valkey server of our own, for one machine without Redis: started, kept and ended with this process.
+"""An embedded Valkey server, for a machine without Redis: it starts and ends with this process.
 
 The server listens on a unix socket only, writes an append-only file into the data directory, and never
 outlives its parent, not even one that was killed with SIGKILL (`service.stack.parent_death`).

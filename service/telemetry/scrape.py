@@ -40,7 +40,7 @@ def _queue(statistics: FleetStatistics) -> Iterator[Metric]:
     for labels, count in statistics.waiting.items():
         waiting.add_metric(labels, count)
     yield waiting
-    about = "Seconds since the oldest waiting job was asked for; 0 with none."
+    about = "Seconds since the oldest waiting job was requested; 0 with none."
     yield _gauge("proxygrad_oldest_waiting_job_seconds", about, statistics.oldest_s)
     yield _gauge("proxygrad_jobs_running", "Jobs that run.", statistics.running)
     ended = CounterMetricFamily("proxygrad_jobs_ended", "Jobs that ended.", labels=("state",))

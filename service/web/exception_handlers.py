@@ -26,7 +26,7 @@ from proxygrad.errors import (
 )
 from proxygrad.protocol.problems import MEDIA_TYPE, FieldError, ProblemCode
 from service.problems import ProblemError
-from service.web.validation import flaws, shown, summary
+from service.web.validation import field_errors, shown, summary
 from workers.errors import QueueFull, QueueMemoryFull, StorageError, TooManyWebhooks
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def install(app: FastAPI) -> None:
     app.exception_handler(Exception)(_unexpected)
 
 
-def refusal_of(
+def problem_of_error(
     error: InvalidRequest, part: Literal["body", "path"], values: Mapping[str, object]
 ) -> ProblemError:
     """The problem for an error of the library about ``values``, which came in that part of the request."""
@@ -68,10 +68,10 @@ def refusal_of(
     if name is None:
         return ProblemError(code, str(error))
     minimum, maximum = getattr(error, "valid_range", (None, None))
-    flaw = FieldError(location=[part, name], detail=str(error), value=shown(values.get(name)))
-    flaw.minimum, flaw.maximum = minimum, maximum
-    flaw.choices = list(getattr(error, "choices", ())) or None
-    return ProblemError(code, str(error), [flaw])
+    field_error = FieldError(location=[part, name], detail=str(error), value=shown(values.get(name)))
+    field_error.minimum, field_error.maximum = minimum, maximum
+    field_error.choices = list(getattr(error, "choices", ())) or None
+    return ProblemError(code, str(error), [field_error])
 
 
 def respond(error: ProblemError) -> JSONResponse:
@@ -81,7 +81,7 @@ def respond(error: ProblemError) -> JSONResponse:
     return JSONResponse(content, error.status, headers, MEDIA_TYPE)
 
 
-def redis_refusal(request: Request, error: RedisError) -> ProblemError:
+def redis_problem(request: Request, error: RedisError) -> ProblemError:
     """The problem of a Redis that does not answer; logs the reason."""
     log.warning("Redis failed during %s %s: %s", request.method, request.url.path, error)
     return ProblemError("redis_unavailable", "Redis does not answer; nothing was lost, try again shortly")
@@ -98,12 +98,12 @@ async def _problem(request: Request, error: ProblemError) -> Response:
 
 
 async def _invalid_path(request: Request, error: InvalidRequest) -> Response:
-    return respond(refusal_of(error, "path", request.path_params))
+    return respond(problem_of_error(error, "path", request.path_params))
 
 
 async def _validation(request: Request, error: RequestValidationError) -> Response:
     errors = error.errors()
-    details = flaws(errors, [], None)
+    details = field_errors(errors, [], None)
     return respond(ProblemError("invalid_request", summary(details, len(errors)), details))
 
 
@@ -145,7 +145,7 @@ async def _no_memory(request: Request, error: QueueMemoryFull | OutOfMemoryError
 
 
 async def _redis(request: Request, error: RedisError) -> Response:
-    return respond(redis_refusal(request, error))
+    return respond(redis_problem(request, error))
 
 
 async def _storage(request: Request, error: StorageError) -> Response:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from proxygrad.protocol.problems import FieldError
 from service.problems import ProblemError
-from service.web.validation import flaws, summary
+from service.web.validation import field_errors, summary
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -25,24 +25,24 @@ async def json_body(request: fastapi.Request) -> bytes:
     """The body of a request with the content type JSON. Raises `ProblemError` with 413 or 415."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
-        said = f"not {content_type!r}" if content_type else "and none was given"
-        flaw = FieldError(
+        given = f"not {content_type!r}" if content_type else "and none was given"
+        field_error = FieldError(
             location=["header", "content-type"], detail="another type", value=content_type or None
         )
-        flaw.choices = ["application/json"]
+        field_error.choices = ["application/json"]
         raise ProblemError(
-            "unsupported_media_type", f"the content type must be 'application/json', {said}", [flaw]
+            "unsupported_media_type", f"the content type must be 'application/json', {given}", [field_error]
         )
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
-        flaw = FieldError(
+        field_error = FieldError(
             location=["header", "content-encoding"], detail="another coding", value=coding[:200]
         )
-        flaw.choices = ["identity"]
+        field_error.choices = ["identity"]
         raise ProblemError(
             "unsupported_media_type",
-            f"the body must come as it is, without a Content-Encoding, not in {coding[:200]!r}",
-            [flaw],
+            f"the body must have no Content-Encoding, not {coding[:200]!r}",
+            [field_error],
             headers={"Accept-Encoding": "identity"},  # RFC 9110 section 15.5.16
         )
     return await request.body()
@@ -57,18 +57,20 @@ def parsed(body: bytes, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        if found[0]["type"] == "json_invalid":
-            raise ProblemError("invalid_json", f"the body is not JSON: {found[0]['ctx']['error']}") from error
-        said = flaws(found, ["body"], model)
-        raise ProblemError("invalid_request", summary(said, len(found)), said) from error
+        errors = error.errors(include_url=False)
+        if errors[0]["type"] == "json_invalid":
+            raise ProblemError(
+                "invalid_json", f"the body is not JSON: {errors[0]['ctx']['error']}"
+            ) from error
+        details = field_errors(errors, ["body"], model)
+        raise ProblemError("invalid_request", summary(details, len(errors)), details) from error
 
 
 def check_depth(body: bytes) -> None:
     """Refuse JSON nested deeper than `MAX_DEPTH` with `json_too_deep`, before anything recursive reads it."""
     depth = 0
-    for found in _TOKENS.finditer(body):
-        token = found[0]
+    for match in _TOKENS.finditer(body):
+        token = match[0]
         if token in (b"[", b"{"):
             depth += 1
             if depth > MAX_DEPTH:

@@ -1,4 +1,4 @@
-"""Which form of a picture a caller wants, by its `Accept` header (RFC 9110, section 12.5.1)."""
+"""Content negotiation: the format of an image by the `Accept` header (RFC 9110, section 12.5.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 Format = Literal["png", "webp", "npy"]
 
-#: What there is, the one that costs nothing first: of forms that a caller likes equally, the first is sent.
+#: The formats, the one that costs nothing first: of formats with equal weights the first is sent.
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "npy": "application/x-npy"}
 
 #: A media range and its parameters. What is malformed is passed over, as an unknown type is.
@@ -34,22 +34,22 @@ def negotiated(accept: str | None, formats: Iterable[Format] = tuple(MEDIA_TYPES
 
 
 def _ranges(accept: str) -> list[tuple[str, str, float]]:
-    found = []
+    ranges = []
     for text in accept.split(","):
         if (match := _RANGE.fullmatch(text)) is None:
             continue
         kind, subtype, parameters = match[1].lower(), match[2].lower(), match[3]
         quality = _QUALITY.search(parameters)
         if quality is None and _ANY_QUALITY.search(parameters):
-            continue  # a weight that is none
-        found.append((kind, subtype, float(quality[1]) if quality else 1.0))
-    return found
+            continue  # an invalid weight
+        ranges.append((kind, subtype, float(quality[1]) if quality else 1.0))
+    return ranges
 
 
 def _quality(media_type: str, ranges: Sequence[tuple[str, str, float]]) -> float:
     kind, _, subtype = media_type.partition("/")
-    for wanted in ((kind, subtype), (kind, "*"), ("*", "*")):
-        fitting = [quality for *given, quality in ranges if tuple(given) == wanted]
-        if fitting:
-            return max(fitting)
+    for pattern in ((kind, subtype), (kind, "*"), ("*", "*")):
+        qualities = [quality for *given, quality in ranges if tuple(given) == pattern]
+        if qualities:
+            return max(qualities)
     return 0.0

@@ -1,7 +1,7 @@
-"""The OpenAPI document: what this gateway says of itself, to clients and to the programs that write clients.
+"""The OpenAPI document: the interface of this gateway, for people and for generators of clients.
 
-FastAPI makes most of it from the routes. Here stands what it cannot know, and what it guesses wrongly:
-bodies that a route reads by itself, keys, what every route may answer, how one answer leads to the next call.
+FastAPI makes most of it from the routes. This module adds what it cannot know, and corrects what it guesses
+wrongly: bodies that a route reads itself, keys, the responses of every route, links between operations.
 """
 
 from __future__ import annotations
@@ -24,36 +24,35 @@ from proxygrad.version import __version__
 from service.web.openapi_security import describe_keys
 
 DESCRIPTION = """\
-Ask what a unit of a neural network responds to; get the picture, and the activation that it truly achieves.
+Find out what a unit of a neural network responds to: get an image, and the activation that it achieves.
 
-Ask with `POST /v1/visualizations`, then follow `links.self` until the state is `succeeded`, `failed` or
-`canceled`. A question is safe to repeat: the same one has the same id and is computed once.
+Send `POST /v1/visualizations`, then poll `links.self` until the state is `succeeded`, `failed` or `canceled`.
+Requests are safe to repeat: the same one has the same id and is computed once.
 
 Timestamps are RFC 3339 in UTC, names ending in `_s` are seconds, in `_px` pixels. Unknown fields are refused.
-Whatever goes wrong is answered with one document, `ProblemDetails` (RFC 9457); each operation lists the codes
-that it may answer with, for programs as `x-codes`. Beside those, a path that does not exist is `not_found`, a
-method that does not apply `method_not_allowed`, what is no HTTP `bad_request`, and a fault of the server
-`internal_error`."""
+Every error has the same document, `ProblemDetails` (RFC 9457). Each operation lists its codes, for programs
+as `x-codes`. Beside those, an unknown path is `not_found`, a method that does not apply `method_not_allowed`,
+malformed HTTP `bad_request`, and a fault of the server `internal_error`."""
 
 TAGS = (
-    ("visualizations", "One question about one unit: its state, its answer, its pictures."),
-    ("batches", "The same question about many units of a layer."),
-    ("models", "What live workers serve, and the layers that can be asked about."),
-    ("webhooks", "What is sent when something ends, and whether it arrived."),
-    ("health", "For whoever runs the server: no key is asked for."),
-    ("metrics", "What Prometheus reads."),
+    ("visualizations", "One unit: request, state, result and images."),
+    ("batches", "The same request for many units of a layer."),
+    ("models", "The models of live workers, and their layers."),
+    ("webhooks", "Deliveries of the events that are sent when a job or batch ends."),
+    ("health", "Health checks, without a key."),
+    ("metrics", "Metrics for Prometheus."),
 )
 SERVERS = (
     {"url": "/", "description": "The server that this document comes from."},
     {"url": "http://127.0.0.1:8000", "description": "Where `proxygrad serve` listens by default."},
 )
 
-#: Bodies that routes read by themselves, so that what is not JSON, too large or too deep is told apart.
+#: Bodies that routes read themselves, so that what is not JSON, too large or too deep has its own problem.
 BODIES: tuple[type[BaseModel], ...] = (VisualizationRequest, BatchRequest)
 #: Schemas that only `problems.problem_responses` and the like name.
 ANSWERS: tuple[type[BaseModel], ...] = (ProblemDetails, *EVENTS.values())
 
-#: Values that several schemas share have one name, so that clients have one type for them.
+#: Sets of values that several schemas share have one name, so that clients have one type for each.
 ENUMS: dict[str, Any] = {
     "State": State,
     "Priority": Priority,
@@ -69,7 +68,7 @@ ENUMS: dict[str, Any] = {
     "ProblemCode": ProblemCode,
 }
 
-#: What a link gives for the second parameter of a path, as the number of a picture.
+#: What a link gives for the second parameter of a path, such as the number of an image.
 FIRST = "0"
 
 #: FastAPI's description of an answer that has none.
@@ -94,7 +93,7 @@ def describe(app: FastAPI) -> None:
 
 
 def skeleton() -> dict[str, Any]:
-    """What `FastAPI` is told about the service."""
+    """The arguments of `FastAPI` that describe the service."""
     return {
         "title": "ProxyGrad Service",
         "version": __version__,
@@ -218,7 +217,7 @@ def _require_all(document: dict[str, Any]) -> None:
 
 def _below(schemas: dict[str, Any], node: Any) -> set[str]:
     """The names of the schemas that ``node`` leads to."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [node]
     while waiting:
         each = waiting.pop()
@@ -227,10 +226,10 @@ def _below(schemas: dict[str, Any], node: Any) -> set[str]:
         elif isinstance(each, dict):
             waiting += each.values()
             name = each["$ref"].rpartition("/")[2] if isinstance(each.get("$ref"), str) else None
-            if name is not None and name not in found:
-                found.add(name)
+            if name is not None and name not in names:
+                names.add(name)
                 waiting.append(schemas[name])
-    return found
+    return names
 
 
 def _leave_open(body: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ _SCHEME = {
     "type": "http",
     "scheme": "bearer",
     "bearerFormat": "pg_<id>_<secret>",
-    "description": "A key of `proxygrad keys create`, where the server asks for one.",
+    "description": "A key of `proxygrad keys create`, where the server requires one.",
 }
 _LIMITS = {
     "RateLimit": "What is left to the key: `r` requests, all of them again in `t` seconds.",
@@ -23,24 +23,24 @@ _LIMITS = {
 
 
 def describe_keys(document: dict[str, Any]) -> None:
-    """Add the security scheme, and to each route behind it what it may answer before the route is asked."""
+    """Add the security scheme, and to each operation behind it the responses of the middleware."""
     document["components"]["securitySchemes"] = {"key": _SCHEME}
     for path, methods in document["paths"].items():
         for operation in methods.values():
-            _answers_also(operation["responses"], _EVERYWHERE)
+            _add_responses(operation["responses"], _EVERYWHERE)
             if path not in OPEN_PATHS:
                 operation["security"] = [{"key": []}, {}]
-                _answers_also(operation["responses"], _WITH_KEYS)
+                _add_responses(operation["responses"], _WITH_KEYS)
                 limited = operation["responses"]["429"].setdefault("headers", {})
                 for name, about in _LIMITS.items():
                     limited[name] = {"description": about, "schema": {"type": "string"}}
 
 
-def _answers_also(responses: dict[str, Any], codes: tuple[ProblemCode, ...]) -> None:
+def _add_responses(responses: dict[str, Any], codes: tuple[ProblemCode, ...]) -> None:
     for status, response in problem_responses(*codes).items():
-        known = responses.setdefault(str(status), response)
-        for said in response["description"].split("; "):
-            if said not in known["description"]:
-                known["description"] += f"; {said}"
+        documented = responses.setdefault(str(status), response)
+        for part in response["description"].split("; "):
+            if part not in documented["description"]:
+                documented["description"] += f"; {part}"
         if "headers" in response:
-            known["headers"] = response["headers"] | known.get("headers", {})
+            documented["headers"] = response["headers"] | documented.get("headers", {})

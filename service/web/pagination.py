@@ -76,7 +76,7 @@ def entry_of(cursor: str | None) -> IndexEntry | None:
             return IndexEntry(created_at, job_id)
     except (ValueError, binascii.Error, RecursionError):
         pass
-    flaw = FieldError(location=["query", "cursor"], detail="not from a `next` link", value=cursor)
+    field_error = FieldError(location=["query", "cursor"], detail="not from a `next` link", value=cursor)
     raise ProblemError(
-        "invalid_request", f"query.cursor: {cursor!r} comes from no `next` link of a page", [flaw]
+        "invalid_request", f"query.cursor: {cursor!r} comes from no `next` link of a page", [field_error]
     )

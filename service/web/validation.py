@@ -1,4 +1,4 @@
-"""What is wrong with a value: pydantic's findings in the words of `problems.FieldError`."""
+"""Translates pydantic's validation errors to `FieldError`s, with the valid range or choices of each value."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ SHOWN_ITEMS, SHOWN_NAME = 4, 40
 _SAID = frozenset({"missing", "value_error", "too_short", "too_long"})
 
 
-def flaws(
-    found: Sequence[Mapping[str, Any]], location: Sequence[str], model: type[BaseModel] | None
+def field_errors(
+    errors: Sequence[Mapping[str, Any]], location: Sequence[str], model: type[BaseModel] | None
 ) -> list[FieldError]:
     """Translate the first `MAX_REPORTED` of pydantic's errors.
 
     `location` is put before each place, `model` knows the valid ranges.
     """
-    return [_flaw(error, location, model) for error in found[:MAX_REPORTED]]
+    return [_field_error(error, location, model) for error in errors[:MAX_REPORTED]]
 
 
-def summary(found: Sequence[FieldError], count: int | None = None) -> str:
-    """One sentence for `count` errors (default: those of `found`), the first three in words."""
-    said = "; ".join(f"{'.'.join(map(str, flaw.location))}: {flaw.detail}" for flaw in found[:3])
-    count = len(found) if count is None else count
-    return said if count <= 3 else f"{said}; and {count - 3} more"
+def summary(errors: Sequence[FieldError], count: int | None = None) -> str:
+    """One sentence for `count` errors (default: those of `errors`), the first three in words."""
+    first = "; ".join(f"{'.'.join(map(str, each.location))}: {each.detail}" for each in errors[:3])
+    count = len(errors) if count is None else count
+    return first if count <= 3 else f"{first}; and {count - 3} more"
 
 
 def shown(value: object) -> JsonValue:
@@ -79,7 +79,9 @@ def _is_small(value: object) -> bool:
     return not any(isinstance(item, list | dict) for item in value)
 
 
-def _flaw(error: Mapping[str, Any], location: Sequence[str], model: type[BaseModel] | None) -> FieldError:
+def _field_error(
+    error: Mapping[str, Any], location: Sequence[str], model: type[BaseModel] | None
+) -> FieldError:
     path, fields = _place(error, {} if model is None else _schema(model))
     bounds = _from_context(error.get("ctx", {}))
     if model is not None and len(error["loc"]) == 1:
@@ -87,11 +89,13 @@ def _flaw(error: Mapping[str, Any], location: Sequence[str], model: type[BaseMod
     whole = error["type"] == "missing" or not error["loc"]  # its sentence names the values
     value = None if whole else shown(error.get("input"))
     where = [name if isinstance(name, int) else shortened(name) for name in path]
-    flaw = FieldError(location=[*location, *where], detail=_sentence(error, bounds), value=value, **bounds)
+    field_error = FieldError(
+        location=[*location, *where], detail=_sentence(error, bounds), value=value, **bounds
+    )
     if error["type"] == "extra_forbidden" and fields:
-        flaw.choices = near(str(error["loc"][-1]), fields) or fields
-        flaw.detail = f"unknown field; valid: {', '.join(flaw.choices)}"
-    return flaw
+        field_error.choices = near(str(error["loc"][-1]), fields) or fields
+        field_error.detail = f"unknown field; valid: {', '.join(field_error.choices)}"
+    return field_error
 
 
 @cache

@@ -1,7 +1,7 @@
-"""Delivers what is due, in the background of every gateway: claims, attempts, tries again.
+"""The dispatcher of webhooks: claims due deliveries and attempts them, in the background of every gateway.
 
-Each attempt is bounded in time, each receiver in how many are under way, so that a slow one holds up nobody
-else. What a gateway that is killed had claimed, another one claims when the lease ends.
+Each attempt is bounded in time, and each receiver in attempts at once, so that a slow one holds up no other.
+The deliveries of a gateway that was killed are claimed by another one when their leases end.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def payload(delivery: Delivery) -> str:
 
 
 class Deliverer:
-    """One process's part of the work, on one event loop. ``schedule_s``: between one attempt and the next."""
+    """Delivers in one process, on one event loop. ``schedule_s``: seconds between attempts."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Deliverer:
             await self._sender.aclose()
 
     async def _begin(self) -> int:
-        """Begin what is due and has room; how many that were."""
+        """Begin the attempts that are due, as many as there is room for; their number."""
         room = MOST - len(self._attempts)
         if not room:
             return 0
@@ -171,9 +171,9 @@ class Deliverer:
             await self._call(self._deliveries.settle, delivery, "exhausted", answer.status, answer.error)
         else:
             wait_s = self._schedule_s[delivery.tried - 1] * random.uniform(1, 1 + JITTER)
-            asked_s = min(answer.retry_after_s or 0, MOST_RETRY_AFTER_S)
-            said = (answer.status, answer.error, max(wait_s, asked_s))
-            await self._call(self._deliveries.settle, delivery, "pending", *said)
+            requested_s = min(answer.retry_after_s or 0, MOST_RETRY_AFTER_S)
+            retry = (answer.status, answer.error, max(wait_s, requested_s))
+            await self._call(self._deliveries.settle, delivery, "pending", *retry)
 
 
 @asynccontextmanager

@@ -37,7 +37,7 @@ class AddressRefused(Exception):
 
 @dataclass(frozen=True)
 class DeliveryOutcome:
-    """What came of an attempt: a status, or an error in words. ``retry_after_s`` as the receiver said."""
+    """The outcome of an attempt: a status or an error; ``retry_after_s`` as the receiver sent it."""
 
     status: int | None = None
     error: str | None = None
@@ -47,8 +47,8 @@ class DeliveryOutcome:
 async def resolve(host: str, port: int) -> list[str]:
     """The addresses of ``host``, as this machine finds them. Raises `OSError`."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(place[4][0]) for place in found))
+    infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
 class _Checked(httpcore.AsyncNetworkBackend):
@@ -83,11 +83,11 @@ class _Checked(httpcore.AsyncNetworkBackend):
         raise failure
 
     async def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
-        """Never."""
+        """Refuse: webhooks go to hosts alone."""
         raise AddressRefused("a unix socket")
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Sleep, as the backend of httpcore does."""
         await self._real.sleep(seconds)
 
 
@@ -106,7 +106,7 @@ class Sender:
         attempt_s: float = ATTEMPT_S,
     ) -> None:
         self._attempt_s = attempt_s
-        # Nothing is kept open: each attempt resolves and checks anew.
+        # No connection is reused: each attempt resolves and checks the address anew.
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=tls or httpx.create_ssl_context(),
             max_connections=None,
@@ -139,7 +139,7 @@ class Sender:
             port=place.port,
             target=place.target.encode(),
         )
-        said = {
+        all_headers = {
             "Host": place.netloc,
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
@@ -149,7 +149,7 @@ class Sender:
         }
         step = dict.fromkeys(("connect", "read", "write", "pool"), STEP_S)
         async with self._pool.stream(
-            "POST", url, headers=list(said.items()), content=body, extensions={"timeout": step}
+            "POST", url, headers=list(all_headers.items()), content=body, extensions={"timeout": step}
         ) as response:
             # What else it says does not matter, nor whether that ever comes.
             return DeliveryOutcome(response.status, retry_after_s=_retry_after_s(response.headers))

@@ -1,7 +1,6 @@
-"""Which URLs may be told: those at hosts that the operator has allowed, written in one plain form.
+"""Webhook URLs: parsed once, and checked against the hosts that the operator has allowed.
 
-A URL is taken apart here once, and sent to by these parts (`service.webhooks.sender`): no second reading of
-it can find another host.
+Events are sent to the parsed parts (`service.webhooks.sender`): no second parser can find another host.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ MAX_NAME = 253
 
 
 class BadURL(ValueError):
-    """Not a URL that can be told; says why."""
+    """Not a valid webhook URL; says why."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a URL leads: ``host`` in lower case, an IPv6 address without its brackets."""
+    """The endpoint of a URL: ``host`` in lower case, an IPv6 address without its brackets."""
 
     scheme: str
     host: str
@@ -96,7 +95,7 @@ def _host(text: str) -> str:
 
 @dataclass(frozen=True)
 class HostRule:
-    """One entry of the operator's list: a host, or all names below one."""
+    """One allowed host, or all names below one."""
 
     text: str
     place: Endpoint
@@ -115,14 +114,14 @@ class HostRule:
         return cls(text, place, host != rest)
 
     def holds(self, place: Endpoint) -> bool:
-        """Whether it allows that place."""
+        """Whether it allows that endpoint."""
         if (self.place.scheme, self.place.port) != (place.scheme, place.port):
             return False
         return place.host.endswith(f".{self.place.host}") if self.below else place.host == self.place.host
 
 
 class AllowedHosts:
-    """The operator's list."""
+    """The hosts that the operator allows."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
         """Raises `BadURL`, which names the entry."""
@@ -134,18 +133,18 @@ class AllowedHosts:
                 raise BadURL(f"{text!r}: {error}") from error
 
     def place(self, url: str) -> Endpoint:
-        """Where ``url`` leads. Raises `BadURL` where that is nowhere, or not allowed."""
+        """The endpoint of ``url``. Raises `BadURL` for an invalid URL, or a host that is not allowed."""
         place = Endpoint.of(url)
         if not any(entry.holds(place) for entry in self.entries):
-            raise BadURL(f"{place.scheme}://{place.netloc} is no host that this server may tell")
+            raise BadURL(f"{place.scheme}://{place.netloc} is not an allowed host")
         return place
 
     def check(self, url: str | None) -> str | None:
-        """``url`` in its plain form. Refuses with `webhook_refused`, and the hosts that are valid."""
+        """``url`` in canonical form. Raises `webhook_refused`, with the allowed hosts."""
         if url is None:
             return None
         if not self.entries:
-            raise _refused(url, "this server tells nobody: its operator allows no host", [])
+            raise _refused(url, "this server sends no webhooks: its operator allows no host", [])
         try:
             return str(self.place(url))
         except BadURL as error:
@@ -155,5 +154,5 @@ class AllowedHosts:
 def _refused(url: str, why: str, choices: list[str]) -> ProblemError:
     shown = url if len(url) <= 200 else f"{url[:200]}…"
     valid = f"; valid hosts: {', '.join(choices)}" if choices else " (PROXYGRAD_WEBHOOK_HOSTS)"
-    flaw = FieldError(location=["body", "webhook"], detail=why, value=shown, choices=choices or None)
-    return ProblemError("webhook_refused", f"webhook {shown!r}: {why}{valid}", [flaw])
+    field_error = FieldError(location=["body", "webhook"], detail=why, value=shown, choices=choices or None)
+    return ProblemError("webhook_refused", f"webhook {shown!r}: {why}{valid}", [field_error])

@@ -182,7 +182,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import service, workers
 names = [m.name for m in pkgutil.walk_packages(service.__path__, "service.")]
-free = {"batches", "broker", "errors", "fleet", "jobs", "latest", "queue", "settings", "storage"}
+free = {"batches", "broker", "errors", "fleet", "jobs", "cache", "queue", "settings", "storage"}
 names += [m.name for m in pkgutil.walk_packages(workers.__path__, "workers.") if m.name.split(".")[1] in free]
 for name in names:
     importlib.import_module(name)

@@ -16,12 +16,12 @@ from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import ANONYMOUS, Priority
 from proxygrad.protocol.visualizations import ImageInfo, State
 from proxygrad.spec import Result, Spec, StoredSpec
-from workers.latest import Latest
+from workers.cache import LRUCache
 
 _STORED_SPEC: TypeAdapter[Spec] = TypeAdapter(StoredSpec)
 #: Parsed specs that are cached, those used last; one takes 3.5 KB.
 _CACHED_SPECS = 1024
-_specs: Latest[str, Spec] = Latest(_CACHED_SPECS)
+_specs: LRUCache[str, Spec] = LRUCache(_CACHED_SPECS)
 
 
 def spec_to_json(spec: Spec) -> str:

@@ -12,8 +12,8 @@ from workers.broker import keys
 from workers.broker.pipeline import RedisCommand
 from workers.broker.scripts import Script, pairs
 from workers.broker.time_index import PAGE, IndexEntry, page
+from workers.cache import LRUCache
 from workers.jobs.job import Job
-from workers.latest import Latest
 
 #: Succeeded jobs that are cached, those looked at last; one takes 10 to 100 KB.
 CACHED_JOBS = 256
@@ -33,7 +33,7 @@ class StatusQuery:
 
     def __init__(self, redis: redis.Redis) -> None:
         self._look = Script(redis, "jobs/look")
-        self._cached: Latest[str, tuple[bytes, Job]] = Latest(CACHED_JOBS)
+        self._cached: LRUCache[str, tuple[bytes, Job]] = LRUCache(CACHED_JOBS)
 
     def __call__(self, job_id: str, *, requester: str | None = None) -> RedisCommand[tuple[Job | None, bool]]:
         """The job as it stands, None where it has no record; and whether its result is pinned for an hour.

@@ -21,10 +21,10 @@ from pydantic import BaseModel, ValidationError
 from proxygrad.protocol.requests import ANONYMOUS
 from proxygrad.protocol.visualizations import ImageInfo
 from workers.broker.pipeline import Operation
+from workers.cache import LRUCache
 from workers.errors import StorageError
 from workers.jobs.job import Job
 from workers.jobs.queries import CACHED_JOBS, Requesters
-from workers.latest import Latest
 from workers.storage.paths import image_path, result_path
 from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store
@@ -63,7 +63,7 @@ class StoredResults:
         self._store = store
         self._pins = ArtifactPins(redis)
         self._requesters = Requesters(redis)
-        self._seen_complete: Latest[str, tuple[Job, float]] = Latest(CACHED_JOBS)
+        self._seen_complete: LRUCache[str, tuple[Job, float]] = LRUCache(CACHED_JOBS)
 
     def stored(self, job_id: str) -> Job | None:
         """The succeeded job as the store keeps it; None where its record is gone or damaged.

@@ -22,13 +22,13 @@ def test_units_are_listed_by_state_and_page(served: Http, worker: BatchPlayer) -
     found = served.get(found["links"]["next"]).json()
     assert [each["unit"] for each in found["visualizations"]] == list(range(6, 10))
     problem = served.get(path, params={"state": "done"}).json()
-    (flaw,) = problem["errors"]
-    assert (problem["code"], flaw["location"], flaw["value"]) == (
+    (field_error,) = problem["errors"]
+    assert (problem["code"], field_error["location"], field_error["value"]) == (
         "invalid_request",
         ["query", "state", 0],
         "done",
     )
-    assert flaw["choices"] == ["waiting", "queued", "running", "succeeded", "failed", "canceled"]
+    assert field_error["choices"] == ["waiting", "queued", "running", "succeeded", "failed", "canceled"]
 
 
 def test_a_unit_that_was_not_queued_has_no_visualization_yet(served: Http) -> None:

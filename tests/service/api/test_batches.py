@@ -147,8 +147,8 @@ def test_what_cannot_be_asked_is_refused(
 def test_what_is_wrong_with_the_units_is_said_once_with_the_value(
     served: Http, units: Any, detail: str, value: Any, maximum: int | None, choices: list[str] | None
 ) -> None:
-    (flaw,) = served("POST", "/v1/batches", json=LAYER | {"units": units}).json()["errors"]
-    found = (flaw["detail"], flaw["value"], flaw["maximum"], flaw["choices"])
+    (field_error,) = served("POST", "/v1/batches", json=LAYER | {"units": units}).json()["errors"]
+    found = (field_error["detail"], field_error["value"], field_error["maximum"], field_error["choices"])
     assert found == (detail, value, maximum, choices)
 
 

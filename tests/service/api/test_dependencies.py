@@ -26,7 +26,7 @@ def test_an_unknown_name_is_refused(
     served: Http, path: str, location: str, choices: list[str] | None
 ) -> None:
     problem = problem_of(served.get(path.format(id=asked(served))), 422, "invalid_request")
-    assert [flaw["location"] for flaw in problem["errors"]] == [["query", location]]
+    assert [field_error["location"] for field_error in problem["errors"]] == [["query", location]]
     if choices is not None:
         assert problem["errors"][0]["choices"] == choices
         assert f"query.{location}: unknown parameter; valid: {choices[0]}" in problem["detail"]

@@ -67,9 +67,9 @@ def test_every_form_has_a_tag_of_its_own(served: Http, path: str) -> None:
 
 def test_a_form_that_there_is_not_is_refused_with_those_there_are(served: Http, path: str) -> None:
     response = served.get(path, headers={"Accept": "image/jpeg"})
-    flaw = problem_of(response, 406, "not_acceptable")["errors"][0]
-    assert flaw["choices"] == ["image/png", "image/webp", "application/x-npy"]
-    assert (flaw["location"], flaw["value"]) == (["header", "accept"], "image/jpeg")
+    field_error = problem_of(response, 406, "not_acceptable")["errors"][0]
+    assert field_error["choices"] == ["image/png", "image/webp", "application/x-npy"]
+    assert (field_error["location"], field_error["value"]) == (["header", "accept"], "image/jpeg")
     assert response.headers["vary"] == "Accept"
     small = served.get(path, params={"width": 64}, headers={"Accept": "application/x-npy"})
     assert problem_of(small, 406, "not_acceptable")["errors"][0]["choices"] == ["image/png", "image/webp"]

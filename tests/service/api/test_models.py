@@ -39,8 +39,8 @@ def test_unknown_names_are_answered_with_near_ones(served: Http) -> None:
     ]:
         response = served.get(path)
         assert (response.status_code, response.json()["code"]) == (404, code)
-        flaw = response.json()["errors"][0]
-        assert (flaw["location"], flaw["choices"][0]) == (["path", name], near)
+        field_error = response.json()["errors"][0]
+        assert (field_error["location"], field_error["choices"][0]) == (["path", name], near)
 
 
 def test_layers_of_a_broken_model_are_unavailable_and_its_own_page_says_why(served: Http) -> None:

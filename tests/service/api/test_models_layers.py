@@ -91,9 +91,9 @@ def test_a_filter_that_is_none_is_answered_with_the_valid_ones(
 ) -> None:
     answer = tiny.get(f"/v1/models/tiny/layers{query}")
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-    flaw = answer.json()["errors"][0]
-    assert flaw["location"][:2] == ["query", name]
-    assert all(repr(choice) in flaw["detail"] for choice in choices)
+    field_error = answer.json()["errors"][0]
+    assert field_error["location"][:2] == ["query", name]
+    assert all(repr(choice) in field_error["detail"] for choice in choices)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_a_near_miss_in_a_question_is_answered_with_what_was_meant(
 ) -> None:
     answer = tiny.ask(json={"model": "tiny", "layer": "stem", "unit": 0, **wrong})
     assert 400 <= answer.status_code < 500
-    flaw = answer.json()["errors"][0]
-    assert (flaw["location"][-1], flaw["choices"][0]) == (field, nearest)
+    field_error = answer.json()["errors"][0]
+    assert (field_error["location"][-1], field_error["choices"][0]) == (field, nearest)
 
 
 def test_what_an_older_worker_published_is_read_too(http: Http, redis: redis_client.Redis) -> None:

@@ -164,10 +164,10 @@ def test_a_question_that_cannot_be_answered_names_field_value_and_choices(
 ) -> None:
     problem = problem_of(served.ask(json=QUESTION | changes), status, code)
     assert said in problem["detail"]
-    flaw = problem["errors"][0]
-    assert flaw["location"] == ["body", field]
+    field_error = problem["errors"][0]
+    assert field_error["location"] == ["body", field]
     value = changes[field]
-    assert flaw["value"] == (value if value != 10**30 else "a whole number of 100 bits")
+    assert field_error["value"] == (value if value != 10**30 else "a whole number of 100 bits")
 
 
 def test_a_model_that_could_not_be_loaded_is_unavailable_with_the_workers_reason(served: Http) -> None:
@@ -176,8 +176,8 @@ def test_a_model_that_could_not_be_loaded_is_unavailable_with_the_workers_reason
 
 
 def test_a_unit_out_of_range_carries_the_range_for_programs(served: Http) -> None:
-    flaw = served.ask(json=QUESTION | {"unit": 99}).json()["errors"][0]
-    assert (flaw["value"], flaw["minimum"], flaw["maximum"]) == (99, 0, 63)
+    field_error = served.ask(json=QUESTION | {"unit": 99}).json()["errors"][0]
+    assert (field_error["value"], field_error["minimum"], field_error["maximum"]) == (99, 0, 63)
 
 
 def test_nothing_is_queued_for_a_refused_question(served: Http, redis: redis_client.Redis) -> None:

@@ -120,9 +120,12 @@ def test_what_is_no_list_is_refused(served: Http, query: dict[str, Any], where: 
 
 def test_the_valid_values_of_a_filter_are_given(served: Http) -> None:
     states = ["queued", "running", "succeeded", "failed", "canceled"]
-    (flaw,) = served.get("/v1/visualizations", params={"state": "bogus"}).json()["errors"]
-    assert (flaw["value"], flaw["choices"]) == ("bogus", states)
-    assert flaw["detail"] == "should be 'queued', 'running', 'succeeded', 'failed' or 'canceled', not 'bogus'"
-    (flaw,) = served.get("/v1/models/digits/layers", params={"kind": "foo"}).json()["errors"]
-    assert (flaw["location"], flaw["value"]) == (["query", "kind", 0], "foo")
-    assert "feature_map" in flaw["choices"]
+    (field_error,) = served.get("/v1/visualizations", params={"state": "bogus"}).json()["errors"]
+    assert (field_error["value"], field_error["choices"]) == ("bogus", states)
+    assert (
+        field_error["detail"]
+        == "should be 'queued', 'running', 'succeeded', 'failed' or 'canceled', not 'bogus'"
+    )
+    (field_error,) = served.get("/v1/models/digits/layers", params={"kind": "foo"}).json()["errors"]
+    assert (field_error["location"], field_error["value"]) == (["query", "kind", 0], "foo")
+    assert "feature_map" in field_error["choices"]

@@ -130,17 +130,17 @@ def test_pages_and_filters(served: Http, player: Player, redis: redis_client.Red
 def test_a_filter_by_what_is_no_id_is_refused(served: Http, kind: str, value: str) -> None:
     answer = served.get(LOG, params={kind: ["0" * 32, value]})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-    (flaw,) = answer.json()["errors"]
-    assert (flaw["location"], flaw["value"]) == (["query", kind, 1], value)
-    assert "'^[0-9a-f]{32}$'" in flaw["detail"]
+    (field_error,) = answer.json()["errors"]
+    assert (field_error["location"], field_error["value"]) == (["query", kind, 1], value)
+    assert "'^[0-9a-f]{32}$'" in field_error["detail"]
 
 
 @pytest.mark.parametrize("kind", ["visualization", "batch"])
 def test_a_filter_takes_so_many_values(served: Http, kind: str) -> None:
     ids = [f"{number:032x}" for number in range(51)]
     assert served.get(LOG, params={kind: ids[:50]}).status_code == 200
-    (flaw,) = served.get(LOG, params={kind: ids}).json()["errors"]
-    assert (flaw["location"], flaw["detail"]) == (
+    (field_error,) = served.get(LOG, params={kind: ids}).json()["errors"]
+    assert (field_error["location"], field_error["detail"]) == (
         ["query", kind],
         "list should have at most 50 items, not 51",
     )

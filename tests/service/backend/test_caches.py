@@ -72,7 +72,7 @@ def test_of_many_the_last_are_kept(
     backend = app.state.backend
     documents = backend.responses._documents
     for cache in (documents, backend.jobs._status._cached):
-        monkeypatch.setattr(cache, "_most", 1)
+        monkeypatch.setattr(cache, "_max_size", 1)
     other = asked(served, unit=8)
     player.succeed(other)
     for _ in range(2):

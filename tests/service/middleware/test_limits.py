@@ -136,8 +136,12 @@ def test_a_request_that_costs_too_much_is_told_its_cost_and_the_limit(
     detail = refused(response, 422, "cost_too_high")
     assert "0.200704 megapixel steps" in detail
     assert "0.2 (its operator's PROXYGRAD_MAX_COST)" in detail
-    flaw = response.json()["errors"][0]
-    assert (flaw["location"], flaw["value"], flaw["maximum"]) == (["body"], 0.200704, 0.2)
+    field_error = response.json()["errors"][0]
+    assert (field_error["location"], field_error["value"], field_error["maximum"]) == (
+        ["body"],
+        0.200704,
+        0.2,
+    )
 
 
 def test_by_default_the_largest_single_picture_is_within_the_cost(

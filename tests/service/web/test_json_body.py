@@ -79,7 +79,7 @@ def test_json_that_is_no_question_is_invalid_and_the_place_is_named(
     with pytest.raises(ProblemError) as refused:
         parse(body)
     assert (refused.value.code, refused.value.status) == ("invalid_request", 422)
-    assert refused.value.flaws[0].location == location
+    assert refused.value.field_errors[0].location == location
     # Whatever was sent, the document that repeats it is JSON that any reader takes.
     text = refused.value.details().model_dump_json()
     assert "NaN" not in text.replace("'NaN'", "")
@@ -89,7 +89,10 @@ def test_json_that_is_no_question_is_invalid_and_the_place_is_named(
 def test_the_range_of_every_bounded_field_is_given() -> None:
     with pytest.raises(ProblemError) as refused:
         parse(smallest(steps="0", slope="2", seed="-1", step_size="0", size_px="3"))
-    given = {flaw.location[1]: (flaw.value, flaw.minimum, flaw.maximum) for flaw in refused.value.flaws}
+    given = {
+        field_error.location[1]: (field_error.value, field_error.minimum, field_error.maximum)
+        for field_error in refused.value.field_errors
+    }
     assert given == {
         "steps": (0, 1, MAX_STEPS),
         "slope": (2.0, 0, 1),
@@ -104,7 +107,7 @@ def test_the_range_of_every_bounded_field_is_given() -> None:
 def test_choices_and_near_field_names_are_given() -> None:
     with pytest.raises(ProblemError) as refused:
         parse(smallest(objective='"chanel"', sead="1"))
-    choices = {flaw.location[1]: flaw.choices for flaw in refused.value.flaws}
+    choices = {field_error.location[1]: field_error.choices for field_error in refused.value.field_errors}
     assert choices == {"objective": ["channel", "neuron", "logit"], "sead": ["seed"]}
 
 
@@ -176,7 +179,7 @@ def test_the_answer_stays_small_and_quick_however_much_is_wrong(
         parsed(body, kind)
     text = refused.value.details().model_dump_json()
     assert time.process_time() - begun_s < 1
-    assert len(refused.value.flaws) == min(count, MAX_REPORTED)
+    assert len(refused.value.field_errors) == min(count, MAX_REPORTED)
     assert len(text) < 20_000
     if count > 3:
         assert refused.value.detail.endswith(f"and {count - 3} more")

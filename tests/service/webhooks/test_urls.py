@@ -98,9 +98,9 @@ def test_all_else_is_refused_with_the_valid_hosts(url: str) -> None:
     with pytest.raises(ProblemError) as refused:
         RECEIVERS.check(url)
     assert (refused.value.code, refused.value.status) == ("webhook_refused", 422)
-    (flaw,) = refused.value.flaws
-    assert flaw.location == ["body", "webhook"]
-    assert flaw.choices == list(LIST)
+    (field_error,) = refused.value.field_errors
+    assert field_error.location == ["body", "webhook"]
+    assert field_error.choices == list(LIST)
     assert len(refused.value.detail) < 600
 
 
@@ -151,7 +151,7 @@ def test_whatever_is_taken_leads_to_an_allowed_host() -> None:
 def test_without_a_list_nothing_may_be_told() -> None:
     with pytest.raises(ProblemError, match="operator allows no host") as refused:
         AllowedHosts(()).check("https://hooks.example.org/")
-    assert refused.value.flaws[0].choices is None
+    assert refused.value.field_errors[0].choices is None
     assert AllowedHosts(()).check(None) is None
 
 
