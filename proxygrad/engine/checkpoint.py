@@ -40,7 +40,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """Steps that every lane has done."""
         return max(0, self._evaluations - 1)
 
     @property

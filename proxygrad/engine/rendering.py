@@ -36,7 +36,7 @@ class Rendering:
 
     @property
     def png(self) -> bytes:
-        """The best image."""
+        """The PNG of the best image."""
         return self.images[self.result.best]
 
 

@@ -86,7 +86,7 @@ class ActivationTracer(TorchFunctionInterceptor):
         self._held: list[Value] = []
 
     def value(self, tensor: Tensor) -> Value:
-        """``tensor`` as it is now."""
+        """The record of ``tensor`` as it is now; a new one where it is not followed yet."""
         return self._values.get(id(tensor)) or self._new(Value(tensor))
 
     def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -52,7 +52,7 @@ class LayerReader:
             return self._read(self._variant, images)
 
     def arithmetic(self) -> AbstractContextManager[None]:
-        """`proxygrad.precision.arithmetic` of this reader."""
+        """Context manager: `proxygrad.precision.arithmetic` for the passes of this reader."""
         return arithmetic(self.dtype, self.device)
 
     @property

@@ -209,7 +209,7 @@ class Deviation:
 
     @property
     def largest(self) -> float:
-        """Over all layers."""
+        """The largest deviation over all layers; infinite after a failure."""
         return math.inf if self.failure else max(self.by_layer.values(), default=0.0)
 
 
