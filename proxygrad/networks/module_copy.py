@@ -1,4 +1,4 @@
-"""A private copy of somebody's module: frozen, in evaluation mode, in float32; theirs stays untouched."""
+"""Module copies: a private, frozen copy of a caller's module, which itself is never changed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def sharing_copy(module: nn.Module) -> nn.Module:
 
 
 class _DetachedCopies(TorchFunctionInterceptor):
-    """Within it, `copy.deepcopy` takes tensors that are results of a computation too, as plain values.
+    """Context manager: `copy.deepcopy` also copies results of a computation, as plain values.
 
     torch refuses those. They sit on modules on which another tool's hooks have stored activations, and where
     weight norm keeps its product.
@@ -69,7 +69,7 @@ class _DetachedCopies(TorchFunctionInterceptor):
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """The module itself, without what stands around it and runs it."""
+    """The module inside `nn.DataParallel` and `torch.compile` wrappers."""
     inside: Any = None
     if isinstance(module, nn.DataParallel | DistributedDataParallel):
         inside = module.module
