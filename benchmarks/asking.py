@@ -42,10 +42,15 @@ def question(network: Network, layer: str, unit: int, objective: ObjectiveKind |
 def ratios(found: Sequence[Visualization | Result], base: Sequence[Visualization | Result]) -> list[float]:
     """Achieved activations, ``found`` to ``base``, over the units that ``base`` moved."""
     return [
-        ours.achieved_activation / theirs.achieved_activation
+        achieved(ours) / achieved(theirs)
         for ours, theirs in zip(found, base, strict=True)
-        if not theirs.stuck and theirs.achieved_activation > 0
+        if not theirs.stuck and achieved(theirs) > 0
     ]
+
+
+def achieved(found: Visualization | Result) -> float:
+    """The activation of the image."""
+    return found.activation if isinstance(found, Visualization) else found.achieved_activation
 
 
 def shown(values: list[float], width: int = 6, digits: int = 3) -> tuple[str, str]:

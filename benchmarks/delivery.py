@@ -37,7 +37,7 @@ QUESTIONS: tuple[tuple[str, Objective], ...] = (
 
 def through(network: Network, objective: Objective, image: Tensor, seed: int) -> Evaluation:
     """The same of the network itself, in one pass of all nine images to its logits."""
-    logits = next(layer.name for layer in network.units() if layer.kind == "logits")
+    logits = next(layer.name for layer in network.layers if layer.kind == "logits")
     images = torch.stack([image, *shifted(image, seed)])
     with torch.no_grad():
         read = network.read(images, tuple(dict.fromkeys((*objective.layers, logits))))

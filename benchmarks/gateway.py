@@ -33,7 +33,7 @@ from benchmarks.processes import printed, started
 from benchmarks.raw import Kind, Server, Turn, request, turn
 from service.auth.keys import Keys
 from service.server.run import server_config
-from service.stack.supervisor import address, listen
+from service.server.sockets import address, listen
 from service.stack.valkey import EmbeddedValkey
 from workers.fleet import catalog
 from workers.settings import connect

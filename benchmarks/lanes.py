@@ -42,9 +42,9 @@ def main() -> None:
                 torch.stack([a.image - b.image for a, b in zip(together, apart, strict=True)]).abs() * 255
             )
             activations = [
-                abs(a.achieved_activation / b.achieved_activation - 1)
+                abs(a.activation / b.activation - 1)
                 for a, b in zip(together, apart, strict=True)
-                if b.achieved_activation
+                if b.activation
             ]
             print(
                 f"{preset:<8} {steps:>5} {float(pixels.max()):>12.1f} {float(pixels.mean()):>6.2f} "

@@ -42,11 +42,12 @@ def tiny() -> Any:
 def work() -> int:
     """A worker as `python -m workers`, which also notes when each image had its first step and its end."""
     from proxygrad.engine import engine
+    from proxygrad.engine.future import RenderFuture
     from workers.process.main import main as worker
 
     with Path(os.environ[TRACE]).open("a", buffering=1) as trace:
 
-        def observe(ticket: engine.RenderFuture) -> None:
+        def observe(ticket: RenderFuture) -> None:
             while ticket.progress.step == 0:
                 time.sleep(LOOK_S / 5)
             first_at = time.time()
@@ -54,7 +55,7 @@ def work() -> int:
             trace.write(f"{ticket.spec.seed} {first_at!r} {time.time()!r}\n")
 
         class Observed(engine.Engine):
-            def submit(self, *args: Any, **options: Any) -> engine.RenderFuture:
+            def submit(self, *args: Any, **options: Any) -> RenderFuture:
                 ticket = super().submit(*args, **options)
                 threading.Thread(target=observe, args=(ticket,), daemon=True).start()
                 return ticket

@@ -26,7 +26,7 @@ from benchmarks.figures import row, single
 from benchmarks.observed import LOOK_S, MODELS, ROOT, TRACE, running, until, worker
 from proxygrad.client import Client, ServiceUnreachable
 from proxygrad.spec import ModelInfo, Spec
-from service.stack.supervisor import address, listen
+from service.server.sockets import address, listen
 from service.stack.valkey import EmbeddedValkey
 from workers.broker import queue
 from workers.fleet import catalog

@@ -28,10 +28,7 @@ def questions(network: Network, layer: str, units: int) -> list[Objective]:
 
 def row(found: list[Visualization], reference: list[Visualization]) -> str:
     """Units, on how many more was reached, three ratios, and how many were stuck, as columns."""
-    pairs = [
-        (one.achieved_activation, other.achieved_activation)
-        for one, other in zip(found, reference, strict=True)
-    ]
+    pairs = [(one.activation, other.activation) for one, other in zip(found, reference, strict=True)]
     ratios = sorted(one / other for one, other in pairs if other > 0)
     columns = f"{median(ratios):>7.3f} {ratios[len(ratios) // 10]:>6.3f} {ratios[0]:>6.3f}"
     more = sum(one > other for one, other in pairs)
@@ -67,7 +64,7 @@ def main() -> None:
     for layer in arguments.layers:
         asked = questions(network, layer, arguments.units)
         for share in arguments.shares:
-            found = maximize(network, asked, spread_max_pool=share, **settings)
+            found: list[Visualization] = maximize(network, asked, spread_max_pool=share, **settings)
             everything[share] += found
             reference = everything[arguments.shares[0]][-len(found) :]
             print(f"{layer:<12} {share:>5g} {row(found, reference)}", flush=True)

@@ -39,9 +39,7 @@ def reached(
 ) -> list[float]:
     """The achieved activation of every unit from every seed."""
     return [
-        outcome.achieved_activation
-        for seed in seeds
-        for outcome in maximize(network, asked, seed=seed, **settings)
+        outcome.activation for seed in seeds for outcome in maximize(network, asked, seed=seed, **settings)
     ]
 
 

@@ -128,8 +128,7 @@ def variants(network: Network, layer: str) -> dict[str, LayerReader]:
 def stepping(network: Network, layer: str, reader: LayerReader, batch: int) -> Callable[[], Any]:
     settings = [AscentSettings(steps=ENDLESS, seed=seed).completed() for seed in range(batch)]
     lanes = [Lane(each, Channel(layer, CHANNEL)) for each in settings]
-    group = Group(GroupKey.of(network, lanes[0], (SIDE_PX, SIDE_PX)))
-    group._read = reader
+    group = Group(GroupKey.of(network, lanes[0], (SIDE_PX, SIDE_PX)), reader)
     for lane in lanes:
         group.join(lane)
     return group.step
@@ -187,8 +186,8 @@ def race(arguments: argparse.Namespace) -> None:
             count *= 2
             fresh = Network(module, (3, SIDE_PX, SIDE_PX), *NORMALIZATION)  # preparing it counts
             began = time.perf_counter()
-            (outcome,) = maximize(fresh, objective, steps=count, preset=arguments.preset)
-            ours_s, achieved = time.perf_counter() - began, outcome.achieved_activation
+            outcome = maximize(fresh, objective, steps=count, preset=arguments.preset)
+            ours_s, achieved = time.perf_counter() - began, outcome.activation
         print(
             f"{channel:>7} {theirs_s:>9.1f} {theirs:>9.3f} {ours_s:>8.2f} {count:>6} {achieved:>9.3f} "
             f"{theirs_s / ours_s:>5.0f}x",

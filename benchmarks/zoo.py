@@ -29,15 +29,15 @@ def visualize(name: str, sizes_px: list[int], steps: int) -> str:
     began = time.monotonic()
     network = prepared(name, sizes_px)
     layer = middle(network)
-    (outcome,) = maximize(network, [Channel(layer.name, 0)], steps=steps)
-    if not all(map(math.isfinite, (*outcome.curve, outcome.achieved_activation))):
+    outcome = maximize(network, Channel(layer.name, 0), steps=steps)
+    if not all(map(math.isfinite, (*outcome.curve, outcome.activation))):
         raise ProxyGradError(f"the activation left finite numbers: {outcome.curve}")
-    kinds = {kind: sum(each.kind == kind for each in network.units()) for kind in ("feature_map", "tokens")}
+    kinds = {kind: sum(each.kind == kind for each in network.layers) for kind in ("feature_map", "tokens")}
     shape = "x".join(map(str, layer.shape))
     return (
         f"{name:<20} {network.input_shape[1]:>4} {kinds['feature_map']:>5} {kinds['tokens']:>6} "
         f"{len(network.unlisted):>8}  {layer.name[-44:]:<44} {layer.kind:<11} {shape:<13} "
-        f"{outcome.start_activation:>9.3g} {outcome.achieved_activation:>9.3g} "
+        f"{outcome.start_activation:>9.3g} {outcome.activation:>9.3g} "
         f"{time.monotonic() - began:>5.1f}"
     )
 
@@ -59,7 +59,7 @@ def prepared(name: str, sizes_px: list[int]) -> Network:
 
 def middle(network: Network) -> LayerInfo:
     """Of the layers with several positions, the one in the middle."""
-    layers = [layer for layer in network.units() if math.prod(layer.grid) > 1]
+    layers = [layer for layer in network.layers if math.prod(layer.grid) > 1]
     return layers[len(layers) // 2]
 
 

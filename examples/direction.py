@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proxygrad import Catalog, Direction, Logit, maximize, tile
+import proxygrad as pg
 
 
 def main(output: Path = Path("direction.png"), steps: int = 128) -> None:
-    network = Catalog.from_file().load("digits")
+    network = pg.load("digits")
+    three, eight = pg.Logit("fc", 3), pg.Logit("fc", 8)
     both = tuple(1.0 if unit in (3, 8) else 0.0 for unit in range(10))
     objectives = {
-        "3": Logit("fc", 3),
-        "8": Logit("fc", 8),
-        "3 and 8": Direction("fc", both),
-        "3, not 8": Logit("fc", 3) - 0.5 * Logit("fc", 8),
-        "8, not 3": Logit("fc", 8) - 0.5 * Logit("fc", 3),
+        "3": three,
+        "8": eight,
+        "3 and 8": pg.Direction("fc", both),
+        "3, not 8": three - eight / 2,
+        "8, not 3": eight - three / 2,
     }
-    outcomes = maximize(network, list(objectives.values()), steps=steps)
-    for name, outcome in zip(objectives, outcomes, strict=True):
-        print(f"{name:<10} {outcome.achieved_activation:8.2f}")
-    tile([outcome.image for outcome in outcomes]).save(output)
+    images = pg.maximize(network, list(objectives.values()), steps=steps)
+    for name, image in zip(objectives, images, strict=True):
+        print(f"{name:<10} {image.activation:8.2f}")
+    pg.grid(images).save(output)
 
 
 if __name__ == "__main__":

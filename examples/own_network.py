@@ -2,20 +2,17 @@
 
     python examples/own_network.py
 
-Nothing is traced and nothing is rewritten; the module itself stays as it is. Prints the layers that can be
-asked about, then makes one image for each of three questions and writes them into the current directory.
+Nothing is traced and nothing is rewritten; the module itself stays as it is. Prints the layers, then makes
+one image for each of three objectives and writes them into the current directory.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from proxygrad import Channel, Logit, Network, Neuron, maximize
-from proxygrad.images import encode_png
+import proxygrad as pg
 
 
 class Own(nn.Module):
@@ -40,18 +37,14 @@ class Own(nn.Module):
 
 def main() -> None:
     torch.manual_seed(0)
-    network = Network(Own(), input_shape=(3, 64, 64))
-    for layer in network.units():
-        print(f"{layer.name:<8} {layer.kind:<12} {layer.units:>3} units  {layer.shape}")
-    asked = {
-        "first_call": Channel("loop", 5),
-        "second_call": Neuron("loop@2", 5, (10, 20)),
-        "logit": Logit("output", 3),
-    }
-    for name, outcome in zip(asked, maximize(network, list(asked.values()), steps=32), strict=True):
-        path = Path(f"own_{name}.png")
-        path.write_bytes(encode_png(outcome.image))
-        print(f"{path}: {outcome.start_activation:.3g} -> {outcome.achieved_activation:.3g}")
+    network = pg.Network(Own(), input_shape=(3, 64, 64))
+    print(network.layers)
+    objectives = {"first_call": "loop:5", "second_call": "loop@2:5@10,20", "logit": "output:3"}
+    for name, image in zip(
+        objectives, pg.maximize(network, list(objectives.values()), steps=32), strict=True
+    ):
+        image.save(f"own_{name}.png")
+        print(f"own_{name}.png: {image.start_activation:.3g} -> {image.activation:.3g}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,17 @@
 """ProxyGrad: see what a unit of a network responds to.
 
+::
+
+    import proxygrad as pg
+
+    network = pg.load("digits")
+    images = pg.maximize(network, [f"fc:{unit}" for unit in range(10)])
+    pg.grid(images).save("digits.png")
+
+    with pg.surrogate(slope=0.05):  # the method alone, in a loop of one's own
+        loss = model(x)[0, 3]
+    loss.backward()
+
 Public names are imported on first use, so that ``import proxygrad`` stays light and the parts without
 torch (`proxygrad.spec`, `proxygrad.errors`) can be used where torch is not installed.
 """
@@ -12,24 +24,31 @@ from typing import TYPE_CHECKING, Any
 from proxygrad.version import __version__
 
 if TYPE_CHECKING:
+    from proxygrad.backward.surrogate import surrogate
     from proxygrad.client import AsyncClient, Client
     from proxygrad.engine.checkpoint import Checkpoint
     from proxygrad.engine.engine import Engine
     from proxygrad.engine.future import RenderFuture
     from proxygrad.engine.rendering import Rendering
-    from proxygrad.images import tile
-    from proxygrad.maximization import Visualization, maximize
+    from proxygrad.images import grid
+    from proxygrad.maximization.ascent import maximize
+    from proxygrad.maximization.visualization import Visualization, VisualizationList
     from proxygrad.models.catalog import Catalog
+    from proxygrad.models.loading import load
     from proxygrad.networks.network import Network
     from proxygrad.objectives.base import Objective
     from proxygrad.objectives.directions import Direction, Energy
     from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
-    from proxygrad.parameterizations import spectrum
+    from proxygrad.optim.update_rules import StepContext, UpdateRule
+    from proxygrad.parameterizations import Parameterization, spectrum
     from proxygrad.spec import Result, Spec
     from proxygrad.spec.robustness import Robustness
     from proxygrad.spec.settings import AscentSettings
+    from proxygrad.transforms import Transform
 
+#: Where each public name is defined.
 _HOMES = {
+    "AscentSettings": "spec.settings",
     "AsyncClient": "client",
     "Catalog": "models.catalog",
     "Channel": "objectives.units",
@@ -43,16 +62,22 @@ _HOMES = {
     "Network": "networks.network",
     "Neuron": "objectives.units",
     "Objective": "objectives.base",
-    "Visualization": "maximization",
+    "Parameterization": "parameterizations",
+    "RenderFuture": "engine.future",
     "Rendering": "engine.rendering",
     "Result": "spec",
     "Robustness": "spec.robustness",
-    "AscentSettings": "spec.settings",
     "Spec": "spec",
-    "RenderFuture": "engine.future",
-    "maximize": "maximization",
+    "StepContext": "optim.update_rules",
+    "Transform": "transforms",
+    "UpdateRule": "optim.update_rules",
+    "Visualization": "maximization.visualization",
+    "VisualizationList": "maximization.visualization",
+    "grid": "images",
+    "load": "models.loading",
+    "maximize": "maximization.ascent",
     "spectrum": "parameterizations",
-    "tile": "images",
+    "surrogate": "backward.surrogate",
 }
 
 __all__ = [
@@ -70,16 +95,23 @@ __all__ = [
     "Network",
     "Neuron",
     "Objective",
+    "Parameterization",
     "RenderFuture",
     "Rendering",
     "Result",
     "Robustness",
     "Spec",
+    "StepContext",
+    "Transform",
+    "UpdateRule",
     "Visualization",
+    "VisualizationList",
     "__version__",
+    "grid",
+    "load",
     "maximize",
     "spectrum",
-    "tile",
+    "surrogate",
 ]
 
 
@@ -89,3 +121,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,9 +6,11 @@ An image is a tensor ``(C, H, W)`` with values in [0, 1] and C = 1 (gray) or 3 (
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,11 +18,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from proxygrad.errors import NetworkError
+from proxygrad.errors import InvalidRequest, NetworkError
 from proxygrad.spec.settings import START_NOISE
 
 #: The last chunk of every PNG: no bytes, its name, its checksum (PNG specification, section 11.2.5).
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+#: Gray and RGB.
+PNG_CHANNELS = (1, 3)
 
 
 def start_image(shape: tuple[int, int, int], seed: int) -> Tensor:
@@ -38,7 +43,7 @@ def encode_png(image: Tensor) -> bytes:
 
     Raises `NetworkError` for any other number of channels: they would have to be shown as something else.
     """
-    if image.shape[0] not in (1, 3):
+    if image.shape[0] not in PNG_CHANNELS:
         raise NetworkError(
             f"an image of {image.shape[0]} channels has no PNG, which holds 1 (gray) or 3 (RGB); "
             "`proxygrad.maximize` returns it as a tensor"
@@ -92,14 +97,33 @@ def read_whole(png: bytes) -> dict[str, str]:
         raise ValueError(f"these {len(png)} bytes are no PNG, or a damaged one: {error}") from error
 
 
-def tile(images: Sequence[Tensor], columns: int | None = None, gap_px: int = 2) -> Image.Image:
-    """Images ``(C, H, W)`` of one size side by side, ``columns`` in a row (default all), as a picture."""
-    columns = columns or len(images)
-    height, width = images[0].shape[1:]
-    rows = -(-len(images) // columns)
+class HasImage(Protocol):
+    """Anything with an ``image`` ``(C, H, W)`` in [0, 1], such as a `proxygrad.Visualization`."""
+
+    @property
+    def image(self) -> Tensor:
+        """``(C, H, W)``."""
+
+
+def grid(images: Iterable[Tensor | HasImage], columns: int | None = None, gap_px: int = 2) -> Image.Image:
+    """Images ``(C, H, W)`` of one size, or visualizations, side by side as one picture.
+
+    ``columns``: images in a row; default all of up to five, else about twice as many columns as rows. The
+    picture is a `PIL.Image.Image`: a notebook shows it, and ``grid(images).save("all.png")`` writes it.
+    Raises `InvalidRequest` without images, or where they differ in size.
+    """
+    tensors = [each if isinstance(each, Tensor) else each.image for each in images]
+    if not tensors or len({each.shape[1:] for each in tensors}) > 1:
+        sizes = " and ".join(sorted({f"{each.shape[1]}x{each.shape[2]} px" for each in tensors}))
+        raise InvalidRequest(f"a grid of {sizes or 'no images'}; valid: one or more images of one size")
+    if columns is not None and columns < 1:
+        raise InvalidRequest(f"columns {columns} must be at least 1")
+    columns = columns or (len(tensors) if len(tensors) <= 5 else math.ceil(math.sqrt(2 * len(tensors))))
+    height, width = tensors[0].shape[1:]
+    rows = -(-len(tensors) // columns)
     size = (columns * (width + gap_px) - gap_px, rows * (height + gap_px) - gap_px)
     sheet = Image.new("RGB", size, (255, 255, 255))
-    for number, image in enumerate(images):
+    for number, image in enumerate(tensors):
         with Image.open(io.BytesIO(encode_png(image))) as picture:
             at = (number % columns * (width + gap_px), number // columns * (height + gap_px))
             sheet.paste(picture.convert("RGB"), at)

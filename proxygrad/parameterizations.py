@@ -49,10 +49,10 @@ MARGIN = 1e-3
 
 
 class Parameterization(Protocol):
-    """Images ``(B, C, H, W)`` in [0, 1] as parameters ``(B, *P)``."""
+    """Images ``(B, C, H, W)`` in [0, 1] as parameters ``(B, *P)``, for images of one shape on one device.
 
-    name: ParameterizationName
-    shape: Shape
+    One of one's own is any object with these four methods. Rows are lanes: nothing may pass between them.
+    """
 
     def start(self, generator: torch.Generator, noise: float = START_NOISE) -> Tensor:
         """One lane's random start, ``P``, on the CPU: the same for a seed on any device.
@@ -67,13 +67,11 @@ class Parameterization(Protocol):
         """The images, in [0, 1]; differentiable."""
 
     def project(self, params: Tensor) -> Tensor:
-        """What a step has left the allowed set by is taken back."""
+        """The parameters moved back into the allowed set after a step; themselves where all are allowed."""
 
 
 class Pixels:
     """Every pixel value for itself, ``P = (C, H, W)``; `encode` is exact and `project` clamps to [0, 1]."""
-
-    name: ParameterizationName = "pixels"
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -103,8 +101,6 @@ class Fourier:
     spectrum of complex numbers has coefficients that no real image contains. Parameters of unit variance
     give z of unit variance. `encode` is exact up to `MARGIN`.
     """
-
-    name: ParameterizationName = "fourier"
 
     def __init__(self, shape: Shape, device: torch.device | str = "cpu") -> None:
         self.shape = shape
@@ -140,8 +136,6 @@ class Maco:
     In the columns that are their own mirror image two coefficients share a wave, and get their mean.
     `encode` keeps a given image's phases and so its outlines, not its contrasts.
     """
-
-    name: ParameterizationName = "maco"
 
     def __init__(
         self, shape: Shape, device: torch.device | str = "cpu", magnitude: Tensor | None = None
@@ -202,7 +196,7 @@ class Maco:
 def parameterization(
     name: ParameterizationName, shape: Shape, device: torch.device | str = "cpu"
 ) -> Parameterization:
-    """The parameterization of that name for images of ``shape`` ``(C, H, W)``; kept for the next call."""
+    """The parameterization of that name for images of ``shape`` ``(C, H, W)``, from a cache."""
     return _made(name, tuple(shape), torch.device(device))
 
 

@@ -1,4 +1,4 @@
-"""Robustness: each step sees the image a little moved, so that only what survives it can grow.
+"""Random transforms: each step sees the image a little moved, so that only robust patterns grow.
 
 Jitter, scale, rotation, padding and cropping are one affine map per lane, drawn from the lane's own generator
 on the CPU and applied to all lanes in one `grid_sample`; noise is added after it. The tensor keeps its size,
@@ -12,14 +12,29 @@ units, activation under the "standard" set).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from proxygrad.errors import InvalidRequest
 from proxygrad.spec.robustness import Robustness
+
+
+class Transform(Protocol):
+    """A random transform of one's own: what a step sees in place of the image.
+
+    ``transform(image, generator)``: ``(1, C, H, W)`` in [0, 1] → a view of the same shape, differentiable. It
+    draws from ``generator`` alone, which is on the CPU, so that a seed always gives the same views; a step
+    that is evaluated again, because memory ran out, sees the same one. For instance
+    ``lambda image, generator: image.roll(int(torch.randint(-4, 5, (), generator=generator)), dims=-1)``.
+    """
+
+    def __call__(self, image: Tensor, generator: torch.Generator, /) -> Tensor:
+        """``(1, C, H, W)`` → ``(1, C, H, W)``."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +42,13 @@ class Draw:
     """One lane's view for one step. ``None`` means untouched.
 
     ``theta``: ``(2, 3)``, from positions in the view to positions in the image, both from -1 to 1 as
-    `torch.nn.functional.affine_grid` has them; ``noise``: ``(C, H, W)``, added.
+    `torch.nn.functional.affine_grid` has them; ``noise``: ``(C, H, W)``, added; ``own``: a `Transform` with
+    its generator, ``(1, C, H, W)`` → the same shape.
     """
 
     theta: Tensor | None
     noise: Tensor | None
+    own: Callable[[Tensor], Tensor] | None = None
 
 
 def draw(
@@ -45,6 +62,12 @@ def draw(
     if robustness.noise > 0:
         noise = robustness.noise * torch.randn((channels, *size), generator=generator)
     return Draw(theta, noise)
+
+
+def draw_own(transform: Transform, generator: torch.Generator) -> Draw:
+    """Draw one lane's view by a transform of one's own, which gets a generator that ``generator`` seeds."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return Draw(None, None, lambda image: transform(image, torch.Generator().manual_seed(seed)))
 
 
 def _theta(robustness: Robustness, size: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -76,7 +99,18 @@ def apply(images: Tensor, draws: Sequence[Draw]) -> Tensor:
         images = _sample(images, moved, [each.theta for each in draws if each.theta is not None])
     if any(each.noise is not None for each in draws):
         images = images + torch.stack([_noise(each, images) for each in draws])
+    if any(each.own is not None for each in draws):
+        rows = zip(draws, images.split(1), strict=True)
+        images = torch.cat([row if each.own is None else _own(each.own, row) for each, row in rows])
     return images
+
+
+def _own(transform: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    view: Any = transform(image)
+    if not isinstance(view, Tensor) or view.shape != image.shape:
+        got = f"shape {tuple(view.shape)}" if isinstance(view, Tensor) else f"a {type(view).__name__}"
+        raise InvalidRequest(f"transform returned {got} for an image; valid: shape {tuple(image.shape)}")
+    return view
 
 
 def _sample(images: Tensor, moved: list[int], thetas: list[Tensor]) -> Tensor:

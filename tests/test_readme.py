@@ -76,12 +76,17 @@ def test_the_printed_id_is_that_of_the_printed_question() -> None:
     assert spec.identity(Catalog.from_file().load("digits").info) in README
 
 
-def test_the_python_lines_work_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_lines_work_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, program = blocks("python")
+    monkeypatch.chdir(tmp_path)
     exec(compile(program, "README.md", "exec"), {})
     activations = [float(line) for line in capsys.readouterr().out.split()]
     assert len(activations) == 10
     assert min(activations) > 0
+    with Image.open(tmp_path / "digits.png") as picture:
+        assert picture.size == (5 * 34 - 2, 2 * 34 - 2)
 
 
 def test_the_lines_of_the_client_work_as_printed(

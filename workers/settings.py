@@ -1,19 +1,21 @@
-"""Settings of a worker process, and the connection to Redis that they describe.
+"""Settings from environment variables: the base that all processes share, and the settings of a worker.
 
-Read from an environment that is passed in; nothing else of `workers` looks at environment variables.
+Each variable is a field: its alias is the name of the variable, its type and bounds are the valid values. The
+environment is passed in; nothing else of `workers` reads environment variables.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 import redis
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -28,7 +30,7 @@ WORKER_RETRIES = 60
 BACKOFF_BASE_S = 0.1
 BACKOFF_CAP_S = 2.0
 
-#: Far longer than any answer takes: only a dead peer meets it.
+#: Far longer than any reply takes: only a dead peer meets it.
 SOCKET_TIMEOUT_S = 10.0
 
 #: A connection that was idle this long is checked before use: proxies drop idle ones silently, nginx for one
@@ -36,9 +38,6 @@ SOCKET_TIMEOUT_S = 10.0
 HEALTH_CHECK_S = 30
 
 MAX_SLOTS = 256
-_SCHEMES = ("redis", "rediss", "unix")
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 MAX_THREADS = 1024
 #: Less than a lease (`workers.queue.leases.LEASE_S`) would take jobs from an engine in the middle of a slow
 #: step.
@@ -46,108 +45,202 @@ MIN_STALL_S = 6.0
 MAX_STALL_S = 3600.0
 MAX_GRACE_S = 3600.0
 
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a worker process is told.
+_SCHEMES = ("redis", "rediss", "unix")
+_DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 
-    ``redis_url`` is None where `REDIS_URL` is not set: `proxygrad serve` then brings its own server.
+
+@dataclass(frozen=True)
+class Valid:
+    """Metadata of a field: what an error message says of valid values beside the type and bounds.
+
+    ``values``: the valid values in words, where the type does not say them. ``unset``: what it means to leave
+    the variable unset.
+    """
+
+    values: str = ""
+    unset: str = ""
+
+
+def _check_redis_url(url: str | None) -> str | None:
+    if url is not None and urlsplit(url).scheme not in _SCHEMES:
+        raise ValueError(
+            f"is {without_password(url)!r}; valid: redis://host:port/0, rediss://…, unix:///path"
+        )
+    return url
+
+
+def _check_file(path: Path | None) -> Path | None:
+    if path is not None and not path.is_file():
+        raise ValueError(f"is not usable: there is no file {path}")
+    return path
+
+
+class SharedSettings(BaseModel):
+    """The settings that gateway and worker processes share. ``redis_url`` is None where it is not set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+
+    home: Annotated[Path, Field(alias="PROXYGRAD_HOME", description="Data directory.")]
+    redis_url: Annotated[
+        str | None,
+        AfterValidator(_check_redis_url),
+        Field(alias="REDIS_URL", description="Redis or Valkey; None: `proxygrad serve` brings its own."),
+    ] = None
+    store_url: Annotated[
+        str, Field(alias="PROXYGRAD_STORE", description="Where artifacts are stored, as a URL.")
+    ]
+
+    @classmethod
+    def variables(cls) -> frozenset[str]:
+        """The names of the environment variables."""
+        return frozenset(field.alias or name for name, field in cls.model_fields.items())
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """Settings from environment variables; an empty one counts as unset. Raises `SettingsError`."""
+        texts = {name: environ.get(name, "").strip() for name in cls.variables()}
+        given = {name: text for name, text in texts.items() if text}
+        try:
+            return cls.model_validate({**given, **cls._paths(environ)})
+        except ValidationError as error:
+            raise _settings_error(cls, error) from None  # pydantic's own text would show secrets
+
+    @classmethod
+    def _paths(cls, environ: Mapping[str, str]) -> dict[str, Any]:
+        """The values that depend on more than their own variable."""
+        directory = home(environ)
+        store_url = environ.get("PROXYGRAD_STORE") or (directory / "artifacts").as_uri()
+        return {"PROXYGRAD_HOME": directory, "PROXYGRAD_STORE": store_url}
+
+
+class WorkerSettings(SharedSettings):
+    """The settings of a worker process.
+
     ``models_path`` is None where there is no `models.toml`: only the bundled model is served.
     ``model_memory_mb`` is None where the worker decides, ``keep_days`` and ``keep_gb`` where all is kept.
     """
 
-    home: Path
-    redis_url: str | None
-    store_url: str
-    models_path: Path | None
-    slots: int = 8
-    device: str = "auto"
-    precision: str = "auto"
-    model_memory_mb: int | None = None
-    keep_days: float | None = None
-    keep_gb: float | None = None
-    threads: int | None = None
-    stall_s: float = 60.0
-    grace_s: float = 25.0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.slots <= MAX_SLOTS:
-            raise SettingsError(f"PROXYGRAD_SLOTS is {self.slots}; valid: 1 to {MAX_SLOTS}")
-        if not _DEVICE.fullmatch(self.device):
-            raise SettingsError(
-                f"PROXYGRAD_DEVICE is {self.device!r}; valid: auto, cpu, cuda, cuda:0, cuda:1, …"
-            )
-        if self.precision not in PRECISIONS:
-            raise SettingsError(f"PROXYGRAD_PRECISION is {self.precision!r}; valid: {', '.join(PRECISIONS)}")
-        self._check_bounds()
-        bounds = (
-            ("PROXYGRAD_THREADS", self.threads, 1, MAX_THREADS),
-            ("PROXYGRAD_STALL_S", self.stall_s, MIN_STALL_S, MAX_STALL_S),
-            ("PROXYGRAD_GRACE_S", self.grace_s, 0, MAX_GRACE_S),
-        )
-        for variable, value, least, most in bounds:
-            if value is not None and not least <= value <= most:
-                raise SettingsError(f"{variable} is {value:g}; valid: {least:g} to {most:g}")
-        if self.redis_url is not None and urlsplit(self.redis_url).scheme not in _SCHEMES:
-            raise SettingsError(
-                f"REDIS_URL is {without_password(self.redis_url)!r}; valid: redis://host:port/0, rediss://…, unix:///path"
-            )
-        if self.models_path is not None and not self.models_path.is_file():
-            raise SettingsError(f"PROXYGRAD_MODELS: there is no file {self.models_path}")
-
-    def _check_bounds(self) -> None:
-        if self.model_memory_mb is not None and self.model_memory_mb < 1:
-            raise SettingsError(f"PROXYGRAD_MODEL_MEMORY_MB is {self.model_memory_mb}; valid: 1 or more")
-        for name, bound in (("PROXYGRAD_KEEP_DAYS", self.keep_days), ("PROXYGRAD_KEEP_GB", self.keep_gb)):
-            if bound is not None and not (bound >= 0 and math.isfinite(bound)):
-                raise SettingsError(f"{name} is {bound:g}; valid: 0 or more, or unset to keep everything")
+    models_path: Annotated[
+        Path | None,
+        AfterValidator(_check_file),
+        Field(alias="PROXYGRAD_MODELS", description="The operator's `models.toml`."),
+    ] = None
+    slots: Annotated[
+        int, Field(alias="PROXYGRAD_SLOTS", ge=1, le=MAX_SLOTS, description="Jobs in hand at once.")
+    ] = 8
+    device: Annotated[
+        str,
+        Valid("auto, cpu, cuda, cuda:0, cuda:1, …"),
+        Field(alias="PROXYGRAD_DEVICE", pattern=_DEVICE, description="Device of the engine."),
+    ] = "auto"
+    precision: Annotated[
+        Precision, Field(alias="PROXYGRAD_PRECISION", description="Precision of gradient steps.")
+    ] = "auto"
+    model_memory_mb: Annotated[
+        int | None,
+        Field(alias="PROXYGRAD_MODEL_MEMORY_MB", ge=1, description="Memory for loaded models, 10⁶ bytes."),
+    ] = None
+    keep_days: Annotated[
+        float | None,
+        Valid(unset="to keep everything"),
+        Field(
+            alias="PROXYGRAD_KEEP_DAYS",
+            ge=0,
+            allow_inf_nan=False,
+            description="Age in days at which artifacts are removed.",
+        ),
+    ] = None
+    keep_gb: Annotated[
+        float | None,
+        Valid(unset="to keep everything"),
+        Field(
+            alias="PROXYGRAD_KEEP_GB",
+            ge=0,
+            allow_inf_nan=False,
+            description="Size of the store, in 10⁹ bytes, above which the oldest artifacts are removed.",
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        Field(
+            alias="PROXYGRAD_THREADS",
+            ge=1,
+            le=MAX_THREADS,
+            description="Threads of one torch operation on the CPU.",
+        ),
+    ] = None
+    stall_s: Annotated[
+        float,
+        Field(
+            alias="PROXYGRAD_STALL_S",
+            ge=MIN_STALL_S,
+            le=MAX_STALL_S,
+            description="Seconds without progress after which a worker ends.",
+        ),
+    ] = 60.0
+    grace_s: Annotated[
+        float,
+        Field(
+            alias="PROXYGRAD_GRACE_S", ge=0, le=MAX_GRACE_S, description="Seconds from SIGTERM to the end."
+        ),
+    ] = 25.0
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Settings from environment variables; an empty one counts as not set. Raises `SettingsError`."""
-        return cls(
-            home=home(environ),
-            redis_url=environ.get("REDIS_URL") or None,
-            store_url=environ.get("PROXYGRAD_STORE") or (home(environ) / "artifacts").as_uri(),
-            models_path=models_file(environ),
-            slots=_whole_number(environ, "PROXYGRAD_SLOTS", cls.slots),
-            device=environ.get("PROXYGRAD_DEVICE") or cls.device,
-            precision=environ.get("PROXYGRAD_PRECISION") or cls.precision,
-            threads=_whole_number(environ, "PROXYGRAD_THREADS", None),
-            stall_s=_seconds(environ, "PROXYGRAD_STALL_S", cls.stall_s),
-            grace_s=_seconds(environ, "PROXYGRAD_GRACE_S", cls.grace_s),
-            model_memory_mb=_whole_number(environ, "PROXYGRAD_MODEL_MEMORY_MB", None),
-            keep_days=_number(environ, "PROXYGRAD_KEEP_DAYS"),
-            keep_gb=_number(environ, "PROXYGRAD_KEEP_GB"),
-        )
+    def _paths(cls, environ: Mapping[str, str]) -> dict[str, Any]:
+        return {**super()._paths(environ), "PROXYGRAD_MODELS": models_file(environ)}
 
 
-def _number(environ: Mapping[str, str], name: str) -> float | None:
-    text = environ.get(name)
-    try:
-        return float(text) if text else None
-    except ValueError:
-        raise SettingsError(f"{name} is {text!r}; valid: a number, or unset to keep everything") from None
+def _settings_error(model: type[SharedSettings], error: ValidationError) -> SettingsError:
+    """The first error as one line that names the variable, its value, and the valid ones."""
+    first = error.errors(include_url=False)[0]
+    variable = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "value_error":  # the validator's own sentence; one of several variables names them
+        return SettingsError(f"{variable} {first['ctx']['error']}".strip())
+    (field,) = (each for each in model.model_fields.values() if each.alias == variable)
+    value, valid = first["input"], _valid(field, out_of_bounds=first["type"] in _BOUND_ERRORS)
+    shown = value if first["type"] in _BOUND_ERRORS else repr(value)
+    return SettingsError(f"{variable} is {shown}; valid: {valid}")
 
 
-@overload
-def _whole_number(environ: Mapping[str, str], name: str, default: int) -> int: ...
-@overload
-def _whole_number(environ: Mapping[str, str], name: str, default: None) -> int | None: ...
-def _whole_number(environ: Mapping[str, str], name: str, default: int | None) -> int | None:
-    text = environ.get(name)
-    try:
-        return int(text) if text else default
-    except ValueError:
-        raise SettingsError(f"{name} is {text!r}; valid: a whole number") from None
+_BOUND_ERRORS = frozenset(
+    {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
+)
 
 
-def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
-    text = environ.get(name)
-    try:
-        return float(text) if text else default
-    except ValueError:
-        raise SettingsError(f"{name} is {text!r}; valid: a number of seconds") from None
+def _valid(field: FieldInfo, *, out_of_bounds: bool) -> str:
+    """The valid values of a field in words."""
+    note = next((each for each in field.metadata if isinstance(each, Valid)), Valid())
+    values = note.values or (_bounds(field) if out_of_bounds else _type(field))
+    return f"{values}, or unset {note.unset}" if note.unset else values
+
+
+def _type(field: FieldInfo) -> str:
+    kinds = get_args(field.annotation) or (field.annotation,)
+    if bool in kinds:
+        return "true, false, or unset"
+    if int in kinds:
+        return "a whole number"
+    if float in kinds:
+        return "a number of seconds" if (field.alias or "").endswith("_S") else "a number"
+    return ", ".join(str(kind) for kind in kinds)  # of a Literal, the values
+
+
+def _bounds(field: FieldInfo) -> str:
+    limits = {name: getattr(each, name) for each in field.metadata for name in _LIMITS if hasattr(each, name)}
+    least, above, most = (limits.get(name) for name in _LIMITS)
+    if above is not None:
+        return f"above {_number(above)}, up to {_number(most)}"
+    return f"{_number(least)} or more" if most is None else f"{_number(least)} to {_number(most)}"
+
+
+_LIMITS = ("ge", "gt", "le")
+
+
+def _number(value: Any) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def without_password(url: str) -> str:

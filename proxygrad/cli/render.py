@@ -10,7 +10,7 @@ from proxygrad.cli.arguments import add_models, add_question, describe, picture_
 from proxygrad.errors import ProxyGradError
 
 if TYPE_CHECKING:
-    from proxygrad.engine.engine import RenderFuture
+    from proxygrad.engine.future import RenderFuture
 
 HELP = "render a unit in this process, without a server"
 

@@ -1,8 +1,8 @@
-"""The engine: one thread that steps every group in turn, while any thread may submit and cancel.
+"""The engine: continuous batching in one thread, which steps every group in turn.
 
-A submitted `Spec` becomes a lane, or several, which join the group they fit in at the next step. Groups take
-turns step by step; within a group all lanes advance together. Nothing of a network is touched by any other
-thread, so a `Network` needs no lock.
+Any thread may submit and cancel. A submitted `Spec` becomes a lane, or several, which join the group they fit
+in at the next step. Groups take turns step by step; within a group all lanes advance together. No other
+thread touches a network, so a `Network` needs no lock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Self
 
 from proxygrad.engine.capacity import DEFAULT_MAX_LANES, MOST_LANES, out_of_memory
 from proxygrad.engine.checkpoint import Checkpoint
-from proxygrad.engine.future import Progress, RenderFuture
+from proxygrad.engine.future import RenderFuture
 from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import Lane
 from proxygrad.engine.rendering import render
@@ -27,8 +27,6 @@ from proxygrad.networks.network import Network
 from proxygrad.precision import Precision
 from proxygrad.spec import Spec
 
-__all__ = ["Engine", "Progress", "RenderFuture"]
-
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +34,7 @@ class Engine:
     """Runs visualizations. Use it as a context manager, or call `start` and `close`.
 
     ``max_lanes``: how many images are optimized at once; further ones wait in order of arrival, and a
-    question of more than that runs alone. None: on the CPU `DEFAULT_MAX_LANES`; on CUDA as many in each group
+    request of more than that runs alone. None: on the CPU `DEFAULT_MAX_LANES`; on CUDA as many in each group
     as free memory takes, found after its first step.
     ``precision``: what the steps compute in, see `proxygrad.precision.chosen`; what is reported is float32.
     """
@@ -46,8 +44,8 @@ class Engine:
             raise ValueError(f"max_lanes {max_lanes} must be at least 1")
         self.max_lanes = max_lanes
         self.precision: Precision = precision
-        self._waiting: deque[RenderFuture] = deque()
-        self._running: dict[Lane, RenderFuture] = {}
+        self._waiting: deque[RenderRequest] = deque()
+        self._running: dict[Lane, RenderRequest] = {}
         self._groups: dict[GroupKey, Group] = {}
         self._changed = threading.Condition()
         self._closing = False
@@ -62,7 +60,7 @@ class Engine:
         return self
 
     def close(self) -> None:
-        """End: running and waiting tickets end with `Canceled`. Returns when the thread has ended."""
+        """Stop: running and waiting requests end with `Canceled`. Returns when the thread has ended."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -79,7 +77,7 @@ class Engine:
 
     @property
     def stalled_s(self) -> float:
-        """Seconds since the engine last finished something (an admission, a slice of a step, a delivery)
+        """Seconds since the engine last finished something (an admission, a slice of a step, a rendering)
         while it has work to do; 0 when it has none. Waits for nothing.
         """
         return 0.0 if self._idle else time.monotonic() - self._beaten_at
@@ -92,11 +90,11 @@ class Engine:
         deadline_s: float | None = None,
         checkpoint: bytes | None = None,
     ) -> RenderFuture:
-        """Ask for a visualization, to be ended with `DeadlineExceeded` after ``deadline_s`` seconds.
+        """Submit a request; it ends with `DeadlineExceeded` after ``deadline_s`` seconds.
 
-        With the bytes of a ``checkpoint`` of the same question it goes on from there. Raises at once:
+        With the bytes of a ``checkpoint`` of the same request it resumes from there. Raises at once:
         `InvalidRequest` for an unknown layer or unit, `CheckpointMismatch` for a checkpoint that is damaged
-        or of something else.
+        or of another request.
         """
         if network.input_shape[0] not in (1, 3):
             raise NetworkError(
@@ -107,14 +105,14 @@ class Engine:
         begin_at = None if checkpoint is None else Checkpoint.from_bytes(checkpoint)
         if begin_at is not None:
             begin_at.check(resolved, network.info)
-        ticket = RenderFuture(network, resolved, deadline_s, begin_at, self._withdraw)
+        request = RenderRequest(network, resolved, deadline_s, begin_at)
         with self._changed:
             if self._closing:
                 raise Canceled("the engine is closing and takes no more work")
-            self._waiting.append(ticket)
+            self._waiting.append(request)
             self._wake()
             self._changed.notify()
-        return ticket
+        return RenderFuture(request, self._withdraw)
 
     def _run(self) -> None:
         ended: Exception = Canceled("the engine was closed")
@@ -127,8 +125,8 @@ class Engine:
             ended = _explained(error)
         with self._changed:
             self._closing = self._idle = True
-        for ticket in (*self._running.values(), *self._waiting):
-            ticket._resolve(ended)
+        for request in (*self._running.values(), *self._waiting):
+            request.resolve(ended)
 
     def _advance(self) -> None:
         """One step of every group. On its own, so that an idle thread refers to no group and no network."""
@@ -156,44 +154,44 @@ class Engine:
     def _beat(self) -> None:
         self._beaten_at = time.monotonic()
 
-    def _withdraw(self, ticket: RenderFuture) -> None:
-        """In any thread: a ticket that was canceled need not wait for a lane."""
-        stopped = ticket._stopped()
-        if stopped is not None and self._take(ticket):
-            ticket._resolve(stopped)
+    def _withdraw(self, request: RenderRequest) -> None:
+        """In any thread: a request that was canceled need not wait for lanes."""
+        stopped = request.stop_error
+        if stopped is not None and self._take(request):
+            request.resolve(stopped)
 
-    def _take(self, ticket: RenderFuture) -> bool:
-        """Take a ticket off the queue; False when somebody else has done so."""
+    def _take(self, request: RenderRequest) -> bool:
+        """Take a request off the queue; False when another thread has done so."""
         with self._changed:
-            if ticket not in self._waiting:
+            if request not in self._waiting:
                 return False
-            self._waiting.remove(ticket)
+            self._waiting.remove(request)
             return True
 
     def _admit(self) -> None:
         """In order of arrival; what does not fit in its own group yet does not hold up other groups.
 
-        What needs more lanes than there are holds up what came later, or it would never get them; one that
+        A request for more lanes than are free holds up what came later, or it would never get them; one that
         needs more than `max_lanes` runs when nothing else does.
         """
         with self._changed:
             waiting = list(self._waiting)
         full, held = set[GroupKey](), False
-        for ticket in waiting:
-            stopped = ticket._stopped()
+        for request in waiting:
+            stopped = request.stop_error
             if stopped is not None:
-                if self._take(ticket):
-                    ticket._resolve(stopped)
+                if self._take(request):
+                    request.resolve(stopped)
                 continue
-            lanes = len(self._running) + ticket.spec.lanes
-            held = held or (bool(self._running) and lanes > self._most(ticket.network))
+            lanes = len(self._running) + request.spec.lanes
+            held = held or (bool(self._running) and lanes > self._most(request.network))
             if held:
                 continue
             try:
-                self._join(ticket, full)
+                self._join(request, full)
             except Exception as error:
-                self._take(ticket)
-                ticket._resolve(_explained(error))
+                self._take(request)
+                request.resolve(_explained(error))
             self._beat()
 
     def _most(self, network: Network) -> int:
@@ -201,46 +199,44 @@ class Engine:
         on_cuda = network.device.type == "cuda"
         return self.max_lanes or (MOST_LANES if on_cuda else DEFAULT_MAX_LANES)
 
-    def _join(self, ticket: RenderFuture, full: set[GroupKey]) -> None:
-        """Put a ticket's lanes into their group, if that has room; else note that it is ``full``."""
-        party = ticket._party = ticket._party or RenderRequest.of(ticket.network, ticket.spec, self.precision)
-        group = self._groups.get(party.key)
-        if party.key in full:
+    def _join(self, request: RenderRequest, full: set[GroupKey]) -> None:
+        """Put a request's lanes into their group, if that has room; else add it to ``full``."""
+        key = request.prepare(self.precision)
+        group = self._groups.get(key)
+        if key in full:
             return
-        if group and self.max_lanes is None and group.full(DEFAULT_MAX_LANES, len(party.lanes)):
-            full.add(party.key)
+        if group and self.max_lanes is None and group.full(DEFAULT_MAX_LANES, len(request.lanes)):
+            full.add(key)
             return
-        if not self._take(ticket):
+        if not self._take(request):
             return
-        group = group or Group(party.key)
-        states = ticket._begin_at.states if ticket._begin_at else [None] * len(party.lanes)
+        group = group or Group(key)
         try:
-            for lane, state in zip(party.lanes, states, strict=True):
+            for lane, state in zip(request.lanes, request.states, strict=True):
                 group.join(lane, state)
         except Exception:
-            self._leave(group, party)
+            self._leave(group, request)
             raise
-        ticket._start()
-        self._groups[party.key] = group
-        self._running.update(dict.fromkeys(party.lanes, ticket))
+        request.start()
+        self._groups[key] = group
+        self._running.update(dict.fromkeys(request.lanes, request))
 
-    def _leave(self, group: Group, party: RenderRequest) -> None:
+    def _leave(self, group: Group, request: RenderRequest) -> None:
         """Take lanes out, whether they have ended or not, and whether or not all of them are in."""
-        for lane in party.lanes:
+        for lane in request.lanes:
             group.leave(lane)
             self._running.pop(lane, None)
 
-    def _under_way(self, lanes: Sequence[Lane]) -> list[tuple[RenderFuture, RenderRequest]]:
-        """The tickets of these lanes, each once."""
-        tickets = dict.fromkeys(self._running[lane] for lane in lanes)
-        return [(ticket, ticket._party) for ticket in tickets if ticket._party is not None]
+    def _requests_of(self, lanes: Sequence[Lane]) -> list[RenderRequest]:
+        """The requests of these lanes, each once."""
+        return list(dict.fromkeys(self._running[lane] for lane in lanes))
 
     def _drop_stopped(self, group: Group) -> None:
-        for ticket, party in self._under_way(group.lanes):
-            stopped = ticket._stopped()
+        for request in self._requests_of(group.lanes):
+            stopped = request.stop_error
             if stopped is not None:
-                self._leave(group, party)
-                ticket._resolve(stopped)
+                self._leave(group, request)
+                request.resolve(stopped)
 
     def _step(self, group: Group) -> None:
         lanes = list(group.lanes)
@@ -248,44 +244,43 @@ class Engine:
             ended = group.step(self._beat)
         except Exception as error:
             log.exception("a step of %d lanes at %s failed", len(lanes), ", ".join(group.key.layers))
-            for ticket, party in self._under_way(lanes):
-                self._leave(group, party)
-                ticket._resolve(_explained(error))
+            for request in self._requests_of(lanes):
+                self._leave(group, request)
+                request.resolve(_explained(error))
             return
         finally:
             self._beat()
-        for ticket, party in self._under_way(lanes):
-            ticket._follow(party)
-            if any(lane in ended for lane in party.lanes):  # the others with it, which have failed or not
-                self._leave(group, party)
-                self._finish(ticket, party)
+        for request in self._requests_of(lanes):
+            request.follow()
+            if any(lane in ended for lane in request.lanes):  # the others with it, failed or not
+                self._leave(group, request)
+                self._finish(request)
                 self._beat()
-            else:
-                self._grant(ticket, party, group)
+            elif request.wants_checkpoint:
+                self._checkpoint(request, group)
 
-    def _grant(self, ticket: RenderFuture, party: RenderRequest, group: Group) -> None:
-        """The checkpoint that somebody waits for; none, if it cannot be made."""
-        if not ticket._wished:
-            return
+    def _checkpoint(self, request: RenderRequest, group: Group) -> None:
+        """Deliver the checkpoint that is waited for; none, if it cannot be made."""
         taken = None
         try:
-            states = [group.state(lane) for lane in party.lanes]
-            taken = Checkpoint.of(ticket.spec, ticket.network.info, states, ticket._ran_s())
+            states = [group.state(lane) for lane in request.lanes]
+            taken = Checkpoint.of(request.spec, request.network.info, states, request.ran_s)
         except Exception:
             log.exception("no checkpoint of a lane at %s", ", ".join(group.key.layers))
-        ticket._grant(taken)
+        request.deliver_checkpoint(taken)
 
-    def _finish(self, ticket: RenderFuture, party: RenderRequest) -> None:
+    def _finish(self, request: RenderRequest) -> None:
         try:
-            ticket._resolve(
-                party.error or render(ticket.network, ticket.spec, party.lanes, ticket._ran_s(), self._beat)
+            request.resolve(
+                request.lane_error
+                or render(request.network, request.spec, request.lanes, request.ran_s, self._beat)
             )
         except Exception as error:
-            ticket._resolve(_explained(error))
+            request.resolve(_explained(error))
 
 
 def _explained(error: Exception) -> ProxyGradError:
-    """Ours as it is; anything else becomes a `LaneError` that names it."""
+    """A deliberate error as it is; anything else becomes a `LaneError` that names it."""
     if isinstance(error, ProxyGradError):
         return error
     kind = OutOfMemory if out_of_memory(error) else LaneError

@@ -1,11 +1,11 @@
 """A group of lanes: images that are optimized together, one forward and one backward pass a step for all.
 
 Lanes of a group share what `GroupKey` names and nothing else: each has its own objective, slope, seed, views,
-penalties, number of steps and fate. They join and leave between steps, so a short one never waits for a
+penalties, number of steps and end. They join and leave between steps, so a short one never waits for a
 long one. Each lane's state is one row of the group's tensors.
 
 Where memory is too short for all lanes at once, a step evaluates them slice by slice (`Capacity`) and then
-moves all. Nothing of a lane advances before all slices are through. A family stays in one slice: its
+moves all. Nothing of a lane advances before all slices are through. A diversity group stays in one slice: its
 images are compared with each other.
 """
 
@@ -15,30 +15,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from proxygrad.backward.surrogate import surrogate
 from proxygrad.engine.capacity import Capacity, out_of_memory, release
-from proxygrad.engine.lane import Lane, LaneState
-from proxygrad.errors import NetworkError, OutOfMemory
+from proxygrad.engine.lane import NO_OVERRIDES, Lane, LaneState, MethodOverrides
+from proxygrad.engine.step import AscentStep, StepEvaluation
+from proxygrad.errors import OutOfMemory
+from proxygrad.networks.layer_reader import LayerReader
 from proxygrad.networks.network import Network
-from proxygrad.optim.diversity import push_apart
-from proxygrad.optim.regularizers import blur, penalize
-from proxygrad.optim.update_rules import UpdateRule, new_state, normalize, update_rule
-from proxygrad.parameterizations import Maco, Parameterization, parameterization
+from proxygrad.optim.update_rules import new_state, update_rule
+from proxygrad.parameterizations import parameterization
 from proxygrad.precision import Precision
 from proxygrad.spec.settings import GafName, ParameterizationName, Proxy, UpdateName
-from proxygrad.transforms import Draw, apply
+from proxygrad.transforms import Draw
 
 
 @dataclass(frozen=True)
 class GroupKey:
     """What lanes must have in common to be stepped together. ``size``: height and width in pixels.
 
-    ``alone`` names the one lane, or party of lanes, of a group that takes no other: because it asks for it
-    (``solo``), or because rectifiers tell lanes apart by the first dimension, which is not the batch in every
-    network (`Network.batch_first`); there each lane is evaluated for itself. ``precision`` is what is asked
-    for, not yet what it comes to. ``maco`` holds a given magnitude, by identity.
+    ``alone`` identifies the one request whose lanes make up a group that takes no others: because it asks for
+    it (``solo``), or because rectifiers tell lanes apart by the first dimension, which is not the batch in
+    every network (`Network.batch_first`); there each lane is evaluated for itself. ``precision`` is the
+    setting, not yet what it comes to. ``overrides`` are compared by identity.
     """
 
     network: Network
@@ -51,7 +49,7 @@ class GroupKey:
     spread_max_pool: float = 0.0
     alone: int | None = None
     precision: Precision = "float32"
-    maco: Maco | None = None
+    overrides: MethodOverrides = NO_OVERRIDES
 
     @classmethod
     def of(
@@ -68,59 +66,51 @@ class GroupKey:
             settings.gaf,
             settings.proxy,
             settings.spread_max_pool,
-            id(lane.together or lane) if settings.solo or not network.batch_first else None,
+            id(lane.batch_token or lane) if settings.solo or not network.batch_first else None,
             precision,
-            lane.maco,
+            lane.overrides,
         )
 
 
-@dataclass(frozen=True)
-class StepEvaluation:
-    """What one forward and one backward pass found.
+class Group:
+    """Lanes of one `GroupKey`; `step` advances all of them by one step.
 
-    ``images`` ``(lanes, C, H, W)``; their ``activations`` and the ``steepest`` entries of the activations'
-    own gradients, both ``(lanes,)``; ``gradient`` ``(lanes, *P)``: where the parameters should go, penalties
-    included.
+    ``read``: in place of the reader that ``key`` prepares.
     """
 
-    images: Tensor
-    activations: Tensor
-    steepest: Tensor
-    gradient: Tensor
-
-
-class Group:
-    """Lanes of one `GroupKey`; `step` advances all of them by one step."""
-
-    def __init__(self, key: GroupKey) -> None:
+    def __init__(self, key: GroupKey, read: LayerReader | None = None) -> None:
         self.key = key
         self.lanes: list[Lane] = []
-        self._read = key.network.prepared(key.layers, key.precision)
         self._channels = key.network.input_shape[0]
         device = key.network.device
         self.capacity = Capacity(device)
         self._most = None if key.network.batch_first else 1  # lanes of one evaluation
-        self._images: Parameterization = key.maco or parameterization(
-            key.parameterization, (self._channels, *key.size), device
+        self._step = AscentStep(
+            read or key.network.prepared(key.layers, key.precision),
+            key.overrides.parameterization
+            or parameterization(key.parameterization, (self._channels, *key.size), device),
+            key.overrides.update_rule or update_rule(key.update, key.gaf),
+            key.proxy,
+            key.spread_max_pool,
         )
-        self._rule: UpdateRule = update_rule(key.update, key.gaf)
-        self._params = self._images.start(torch.Generator()).to(device).unsqueeze(0)[:0]  # (0, *P)
-        self._state = new_state(self._rule, self._params)  # each (lanes, *P)
+        first = self._step.parameterization.start(torch.Generator().manual_seed(0))
+        self._params = first.to(device, torch.float32).unsqueeze(0)[:0]  # (0, *P)
+        self._state = new_state(self._step.rule, self._params)  # each (lanes, *P)
 
     def join(self, lane: Lane, state: LaneState | None = None) -> None:
-        """Take a lane in: at its start, or at ``state``, which `state` gave for a lane of the same question.
+        """Add a lane: at its start, or at ``state``, which `state` returned for a lane of the same request.
 
         Raises `CheckpointMismatch` when ``state`` is of other shapes.
         """
         if state is None:
-            params = lane.begin(self._images, self.key.network.device)
-            rule = new_state(self._rule, params)
+            params = lane.begin(self._step.parameterization, self.key.network.device)
+            rule = new_state(self._step.rule, params)
         else:
             state.check(self._params.shape[1:], self._state, (self._channels, *self.key.size))
             params = state.params.to(self._params).unsqueeze(0)
             rule = {name: value.to(self._params).unsqueeze(0) for name, value in state.rule.items()}
             lane.resume(state, self.key.network.device)
-        lane.dtype = self._read.dtype
+        lane.dtype = self._step.read.dtype
         joined = torch.cat([self._params, params])
         self._state = {name: torch.cat([rows, rule[name]]) for name, rows in self._state.items()}
         self._params = joined
@@ -134,7 +124,7 @@ class Group:
         return bool(self.lanes) and len(self.lanes) + joining > self.capacity.lanes(at_first)
 
     def leave(self, lane: Lane) -> None:
-        """Let a lane go, whether it has ended or not."""
+        """Remove a lane, whether it has ended or not."""
         self._keep([index for index, other in enumerate(self.lanes) if other is not lane])
 
     def state(self, lane: Lane) -> LaneState:
@@ -150,18 +140,18 @@ class Group:
         """
         found = self._evaluate(on_slice)
         rows = torch.stack([found.activations, found.steepest], dim=1).tolist()  # one transfer a step
-        steps = torch.tensor([lane.step for lane in self.lanes], device=found.gradient.device)
+        steps_done = torch.tensor([lane.step for lane in self.lanes], device=found.gradient.device)
         for lane, image, (activation, steepest) in zip(self.lanes, found.images, rows, strict=True):
             if lane.error is None:
                 lane.note(activation, steepest, image)
-        self._move(found.gradient, steps)
+        self._params = self._step.update(self.lanes, self._params, found.gradient, self._state, steps_done)
         ended = [lane for lane in self.lanes if lane.ended]
         if ended:
             self._keep([index for index, lane in enumerate(self.lanes) if not lane.ended])
         return ended
 
     def _evaluate(self, on_slice: Callable[[], None]) -> StepEvaluation:
-        """All lanes, in as many slices as memory asks for."""
+        """All lanes, in as many slices as memory requires."""
         draws = [lane.view(self.key.size, self._channels) for lane in self.lanes]
         waiting, parts = self._inseparable(), list[tuple[list[int], StepEvaluation]]()
         while waiting:
@@ -183,10 +173,10 @@ class Group:
         return self._joined(parts)
 
     def _inseparable(self) -> list[list[int]]:
-        """Rows that must be evaluated together: each lane for itself, but families as a whole."""
+        """Rows that must be evaluated together: each lane for itself, but diversity groups as a whole."""
         members: dict[int, list[int]] = {}
         for row, lane in enumerate(self.lanes):
-            members.setdefault(id(lane.family or lane), []).append(row)
+            members.setdefault(id(lane.diversity_group or lane), []).append(row)
         return list(members.values())
 
     def _fitting(self, waiting: list[list[int]]) -> int:
@@ -200,9 +190,9 @@ class Group:
         return taken
 
     def _attempt(self, rows: list[int], draws: Sequence[Draw]) -> StepEvaluation | str:
-        """What was found; or, when memory ran out, the words for that."""
+        """The evaluation of the lanes of ``rows``; or, when memory ran out, the message of that error."""
         try:
-            with self.capacity.watched(len(rows)), self._read.arithmetic():
+            with self.capacity.watched(len(rows)), self._step.read.arithmetic():
                 return self._pass(rows, [draws[row] for row in rows])
         except Exception as error:
             if not out_of_memory(error):
@@ -210,6 +200,10 @@ class Group:
             reason = str(error).partition("\n")[0]
         release(self.key.network.device)  # out here no exception holds the frames of the failed pass
         return reason
+
+    def _pass(self, rows: list[int], draws: Sequence[Draw]) -> StepEvaluation:
+        params = self._params if len(rows) == len(self.lanes) else self._params[rows]
+        return self._step.evaluate([self.lanes[row] for row in rows], params, draws)
 
     def _refuse(self, rows: list[int], reason: str) -> None:
         height, width = self.key.size
@@ -230,69 +224,7 @@ class Group:
             activations[rows], steepest[rows] = part.activations, part.steepest
         return StepEvaluation(images, activations, steepest, gradient)
 
-    def _pass(self, rows: list[int], draws: Sequence[Draw]) -> StepEvaluation:
-        """One forward and one backward pass of the lanes of ``rows``."""
-        lanes = [self.lanes[row] for row in rows]
-        params = self._params if len(rows) == len(self.lanes) else self._params[rows]
-        params = params.detach().requires_grad_()  # (lanes, *P)
-        images = self._images.decode(params)  # (lanes, C, H, W)
-        views = apply(images, draws)
-        with surrogate(self._slopes(lanes), self.key.proxy, spread_max_pool=self.key.spread_max_pool):
-            read = self._read(views)
-        values = _values(lanes, read)  # (lanes,)
-        if not values.requires_grad:
-            raise NetworkError(f"layer {self.key.layers[0]!r} does not depend on the image")
-        families = _families(lanes)
-        (gradient,) = torch.autograd.grad(values.sum(), images, retain_graph=bool(families))
-        steepest = gradient.flatten(1).abs().amax(dim=1)
-        for members, weight in families:
-            gradient = push_apart(gradient, images, read, members, weight)
-        gradient = _penalized(lanes, gradient, images)
-        if images is not params:
-            (gradient,) = torch.autograd.grad(images, params, gradient)
-        if self.key.proxy == "network":
-            with torch.no_grad():
-                values = _values(lanes, self._read(views))
-        # Rules see one memory layout, whatever the network's: element-wise code rounds by it now and then.
-        return StepEvaluation(images.detach(), values.detach(), steepest, gradient.contiguous())
-
-    def _move(self, gradient: Tensor, steps: Tensor) -> None:
-        rates = gradient.new_tensor([lane.rate for lane in self.lanes])
-        self._params = self._images.project(
-            self._rule.step(self._params, gradient, rates, self._state, steps)
-        )
-        widths = [lane.settings.blur_px for lane in self.lanes]
-        if any(widths):  # of pixels only, which `AscentSettings` sees to
-            self._params = blur(self._params, gradient.new_tensor(widths))
-
-    def _slopes(self, lanes: Sequence[Lane]) -> float | Tensor:
-        slopes = [lane.slope for lane in lanes]
-        return slopes[0] if len(set(slopes)) == 1 else torch.tensor(slopes, device=self._params.device)
-
     def _keep(self, rows: Sequence[int]) -> None:
         self.lanes = [self.lanes[index] for index in rows]
         self._params = self._params[list(rows)]
         self._state = {name: value[list(rows)] for name, value in self._state.items()}
-
-
-def _values(lanes: Sequence[Lane], read: dict[str, Tensor]) -> Tensor:
-    rows = [{layer: value[row : row + 1] for layer, value in read.items()} for row in range(len(lanes))]
-    return torch.cat([lane.objective(row) for lane, row in zip(lanes, rows, strict=True)])
-
-
-def _penalized(lanes: Sequence[Lane], gradient: Tensor, images: Tensor) -> Tensor:
-    weights = [(lane.settings.total_variation, lane.settings.l2) for lane in lanes]
-    if not any(roughness or distance for roughness, distance in weights):
-        return gradient
-    roughness, distance = torch.tensor(weights, device=gradient.device).T
-    return penalize(normalize(gradient), images, roughness, distance)
-
-
-def _families(lanes: Sequence[Lane]) -> list[tuple[list[int], float]]:
-    """Rows of the lanes that shall differ from each other, and how much that counts."""
-    members: dict[int, list[int]] = {}
-    for index, lane in enumerate(lanes):
-        if lane.family is not None:
-            members.setdefault(id(lane.family), []).append(index)
-    weighted = [(rows, lanes[rows[0]].family) for rows in members.values() if len(rows) > 1]
-    return [(rows, family.diversity) for rows, family in weighted if family is not None]

@@ -1,4 +1,4 @@
-"""A lane: one image on its way up."""
+"""A lane: one image being optimized, with its settings, its progress and how it ended."""
 
 from __future__ import annotations
 
@@ -11,26 +11,43 @@ from torch import Tensor
 
 from proxygrad.errors import CheckpointMismatch, LaneError, ProxyGradError
 from proxygrad.objectives.base import Objective
-from proxygrad.optim import update_rules
-from proxygrad.parameterizations import Maco, Parameterization
+from proxygrad.optim.update_rules import UpdateRule, rate
+from proxygrad.parameterizations import Parameterization
 from proxygrad.precision import Arithmetic
 from proxygrad.spec.robustness import resolved
 from proxygrad.spec.settings import AscentSettings
-from proxygrad.transforms import Draw, draw
+from proxygrad.transforms import Draw, Transform, draw, draw_own
 
 _UNMOVED = Draw(None, None)
 
 
 @dataclass(frozen=True, eq=False)
 class DiversityGroup:
-    """Lanes that shall differ from each other; ``diversity`` is the weight of that beside the activation."""
+    """Lanes that are pushed away from each other; ``weight`` is that of the push beside the activation."""
 
-    diversity: float
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class MethodOverrides:
+    """Parts of the method that a caller brings, each in place of the one that the settings name.
+
+    Lanes can be stepped as one batch only if they share one instance. ``parameterization`` is made for the
+    image's shape and the network's device.
+    """
+
+    parameterization: Parameterization | None = None
+    update_rule: UpdateRule | None = None
+    transform: Transform | None = None
+
+
+#: Every part as the settings have it.
+NO_OVERRIDES = MethodOverrides()
 
 
 @dataclass(frozen=True, eq=False)
 class LaneState:
-    """Everything that a lane's next steps depend on, besides what was asked; on the CPU, shared with nothing.
+    """Everything that a lane's next steps depend on, besides its settings; on the CPU, shared with nothing.
 
     ``params``: ``P``; ``rule``: what the update rule keeps, each ``P``; ``generator``: the state of the
     lane's generator, uint8; ``image``: ``(C, H, W)``, or None before the first evaluation.
@@ -52,29 +69,28 @@ class LaneState:
             tensors["image"], expected["image"] = self.image, tuple(image)
         held = {name: tuple(value.shape) for name, value in tensors.items()}
         if held != expected:
-            raise CheckpointMismatch(f"the checkpoint holds {held}; this question needs {expected}")
+            raise CheckpointMismatch(f"the checkpoint holds {held}; this request needs {expected}")
 
 
 @dataclass(eq=False)
 class Lane:
-    """One image being optimized: what is asked of it, what has been seen, and how it ended.
+    """One image being optimized.
 
     ``settings`` are completed; ``start`` is an image ``(C, H, W)`` in [0, 1], or None for a random one of the
-    seed. ``together``: lanes with the same one share a batch where each wants one of its own. ``maco`` is the
-    parameterization where its magnitude was given. ``curve`` holds the activation before each step and, once
-    ended, after the last one. ``image`` ``(C, H, W)`` is the best that was seen,
-    or the latest where steps see moved images: their activations are of the view, so the highest is luck. The
-    first and the last evaluation always see the image itself. ``steepest`` is the largest entry of the
-    activation's gradient at the latest evaluation, ``steepest_ever`` the largest at any. ``error`` is set
-    when the lane failed.
+    seed. ``batch_token``: lanes with the same one share a batch, where a lane must have one of its own.
+    ``curve`` holds the activation before each step and, once ended, after the last one. ``image``
+    ``(C, H, W)`` is the best that was seen, or the latest where steps see transformed images: their
+    activations are of the view, so the highest is luck. The first and the last evaluation always see the
+    image itself. ``steepest`` is the largest entry of the activation's gradient at the latest evaluation,
+    ``steepest_ever`` the largest at any. ``error`` is set when the lane failed.
     """
 
     settings: AscentSettings
     objective: Objective
     start: Tensor | None = None
-    family: DiversityGroup | None = None
-    together: object | None = None
-    maco: Maco | None = None
+    diversity_group: DiversityGroup | None = None
+    batch_token: object | None = None
+    overrides: MethodOverrides = NO_OVERRIDES
     curve: list[float] = field(default_factory=list)
     image: Tensor | None = None
     steepest: float = 0.0
@@ -100,9 +116,7 @@ class Lane:
     @property
     def rate(self) -> float:
         """Length of the step that follows the latest evaluation; 0 when the lane has ended."""
-        return (
-            0.0 if self.ended else update_rules.rate(self.settings.step_size, self.step, self.settings.steps)
-        )
+        return 0.0 if self.ended else rate(self.settings.step_size, self.step, self.settings.steps)
 
     @property
     def slope(self) -> float:
@@ -113,23 +127,36 @@ class Lane:
         passed = min(1.0, len(self.curve) / (self.settings.steps - 1))
         return begin + passed * (end - begin)
 
-    def begin(self, images: Parameterization, device: torch.device) -> Tensor:
+    @property
+    def finished_image(self) -> Tensor:
+        """The image of a lane that has ended, ``(C, H, W)``. Raises the lane's error."""
+        if self.error is not None:
+            raise self.error
+        if self.image is None:
+            raise LaneError(f"{self.objective}: no image was evaluated")
+        return self.image
+
+    def begin(self, parameterization: Parameterization, device: torch.device) -> Tensor:
         """Parameters of the first image, ``(1, *P)``: of ``start``, or drawn, once, from the generator."""
         if self.start is None:
-            return (
-                images.start(self.generator, self.settings.start_noise).to(device, torch.float32).unsqueeze(0)
-            )
-        return images.encode(self.start.to(device, torch.float32).unsqueeze(0))
+            params = parameterization.start(self.generator, self.settings.start_noise)
+            return params.to(device, torch.float32).unsqueeze(0)
+        return parameterization.encode(self.start.to(device, torch.float32).unsqueeze(0))
 
     def view(self, size: tuple[int, int], channels: int) -> Draw:
-        """How the evaluation to come sees the image: moved, but for the first and the last.
+        """How the evaluation to come sees the image: transformed, but for the first and the last.
 
-        Drawn once for each evaluation: until `note` has recorded it, asking again gives the same.
+        Drawn once for each evaluation: until `note` has recorded it, a second call returns the same.
         """
         if len(self.curve) in (0, self.settings.steps):
             return _UNMOVED
         if self._view is None:
-            self._view = draw(self._robustness, size, channels, self.generator)
+            own = self.overrides.transform
+            self._view = (
+                draw(self._robustness, size, channels, self.generator)
+                if own is None
+                else draw_own(own, self.generator)
+            )
         return self._view
 
     def note(self, activation: float, steepest: float, image: Tensor) -> None:
@@ -147,13 +174,13 @@ class Lane:
         best = not self.curve or activation > max(self.curve)
         self.steepest, self.steepest_ever = steepest, max(steepest, self.steepest_ever)
         self.curve.append(activation)
-        if self._robustness is not None:
+        if self._robustness is not None or self.overrides.transform is not None:
             self.image = image.clone() if self.ended else image
         elif best:
             self.image = image.clone()
 
     def state(self, params: Tensor, rule: Mapping[str, Tensor]) -> LaneState:
-        """What it takes to go on from here; ``params`` ``P`` and ``rule`` are this lane's rows, copied."""
+        """The state to resume from; ``params`` ``P`` and ``rule`` are this lane's rows, copied."""
         return LaneState(
             params=_copied(params),
             rule={name: _copied(value) for name, value in rule.items()},
@@ -165,7 +192,7 @@ class Lane:
         )
 
     def resume(self, state: LaneState, device: torch.device) -> None:
-        """Go on from ``state``, which was taken of a lane of the same question."""
+        """Continue from ``state``, which was taken of a lane of the same request."""
         self.generator.set_state(state.generator)
         self.curve = list(state.curve)
         self.steepest, self.steepest_ever = state.steepest, state.steepest_ever

@@ -1,6 +1,6 @@
-"""From optimized images to what is handed out: the PNGs, and the truth about them.
+"""Rendering: encodes the optimized images as PNGs and measures what they achieve.
 
-Whatever number format the steps were computed in, what is reported here is measured in float32 on the network
+Whatever number format the steps were computed in, everything here is measured in float32 on the network
 itself.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -39,6 +40,42 @@ class Rendering:
         """The best image."""
         return self.images[self.result.best]
 
+    @property
+    def activation(self) -> float:
+        """Of the best image, as decoded from its PNG: `Result.achieved_activation`."""
+        return self.result.achieved_activation
+
+    @property
+    def start_activation(self) -> float:
+        """Of the image that the best one started from."""
+        return self.result.start_activation
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """The activation before each step and after the last one, as the steps saw it."""
+        return self.result.curve
+
+    @property
+    def stuck(self) -> bool:
+        """Whether ascent got nowhere (`is_stuck`)."""
+        return self.result.stuck
+
+    def save(self, path: str | Path) -> None:
+        """Write the PNG of the best image."""
+        Path(path).write_bytes(self.png)
+
+    def __repr__(self) -> str:
+        spec, found = self.result.spec, self.result
+        stuck = ", stuck" if found.stuck else ""
+        return (
+            f"Rendering('{spec.layer}:{spec.unit}', activation {found.start_activation:.4g} → "
+            f"{found.achieved_activation:.4g}{stuck}, {found.width_px}x{found.height_px} px)"
+        )
+
+    def _repr_png_(self) -> bytes:
+        """For IPython: the best image."""
+        return self.png
+
 
 def measure(network: Network, objective: Objective, image: Tensor) -> float:
     """The activation of one image ``(C, H, W)`` in [0, 1] on the network itself: float32, alone, no proxy."""
@@ -49,22 +86,23 @@ def measure(network: Network, objective: Objective, image: Tensor) -> float:
 
 def first_image(network: Network, lane: Lane) -> Tensor:
     """The image that ``lane`` began with, ``(C, H, W)`` in [0, 1]: made again, from its seed or its start."""
-    assert lane.image is not None, "a lane that ended without an error has been evaluated"
-    channels, height, width = lane.image.shape
+    channels, height, width = lane.finished_image.shape
     shape = (channels, height, width)
-    images = lane.maco or parameterization(lane.settings.parameterization, shape, network.device)
+    images = lane.overrides.parameterization or parameterization(
+        lane.settings.parameterization, shape, network.device
+    )
     again = Lane(lane.settings, lane.objective, lane.start)
     with torch.no_grad():
         return images.decode(again.begin(images, network.device))[0]
 
 
 def is_stuck(lane: Lane, start: float, best: float) -> bool:
-    """Whether ascent got nowhere, from ``start`` to ``best``: what `Result.stuck` says.
+    """Whether ascent got nowhere, from ``start`` to ``best``: the value of `Result.stuck`.
 
     Either ``best`` is above ``start`` by no more than `ROUNDING`; or the unit has gone silent: it is not
     above 0 and its gradient has faded. The latter is where plain ascent leads a unit that begins where its
-    GELU, SiLU or Hardswish falls: from below 0 up to 0, and no further. It is asked of single units alone:
-    of others, as of one that is to be made small, 0 may be the best there is.
+    GELU, SiLU or Hardswish falls: from below 0 up to 0, and no further. It applies to objectives of a single
+    unit (`Objective.unit`) alone: of others, as of a unit that is minimized, 0 may be the best there is.
     """
     if best - start <= ROUNDING * max(abs(start), abs(best)):
         return True
@@ -78,20 +116,19 @@ def render(
     ran_s: float,
     on_image: Callable[[], None] = lambda: None,
 ) -> Rendering:
-    """Encode the images that ``spec`` asked for, decode them again, and measure what they achieve.
+    """Encode the images of ``spec``, decode them again, and measure what they achieve.
 
-    ``lanes``: those asked for, then the plain ones beside them. ``ran_s``: seconds since their first step.
-    ``on_image`` is called after each of several.
+    ``lanes``: those of the request, then the plain ones beside them. ``ran_s``: seconds since their first
+    step. ``on_image`` is called after each image. Raises the error of a lane that has failed.
     """
     images, seen = list[bytes](), list[ImageResult]()
     for number, lane in enumerate(lanes):
-        png, measured = _delivered(network, lane, "proxygrad" if number < spec.images else "baseline")
+        png, measured = _encoded(network, lane, "proxygrad" if number < spec.images else "baseline")
         images.append(png)
         seen.append(measured)
         on_image()
     first, lane = seen[0], lanes[0]
-    assert lane.image is not None, "it has been delivered"
-    height, width = lane.image.shape[1:]
+    height, width = lane.finished_image.shape[1:]
     result = Result(
         **{name: getattr(first, name) for name in Measured.model_fields},
         spec=_as_used(spec, lane.objective),
@@ -107,9 +144,10 @@ def render(
     return Rendering(tuple(images), result if len(seen) == 1 else result.of(tuple(seen)))
 
 
-def _delivered(network: Network, lane: Lane, role: Role) -> tuple[bytes, ImageResult]:
-    assert lane.image is not None, "a lane that ended without an error has been evaluated"
-    png = encode_png(lane.image)
+def _encoded(network: Network, lane: Lane, role: Role) -> tuple[bytes, ImageResult]:
+    """The PNG of a lane that has ended, and the measurements of it decoded again."""
+    image = lane.finished_image
+    png = encode_png(image)
     decoded = decode_png(png)
     seen = evaluate(network, lane.objective, decoded, lane.settings.seed)
     start = measure(network, lane.objective, first_image(network, lane))
@@ -122,7 +160,7 @@ def _delivered(network: Network, lane: Lane, role: Role) -> tuple[bytes, ImageRe
         rank=seen.rank,
         rank_of=seen.rank_of,
         class_probabilities=seen.class_probabilities,
-        stuck=is_stuck(lane, start, measure(network, lane.objective, lane.image)),
+        stuck=is_stuck(lane, start, measure(network, lane.objective, image)),
         curve=tuple(lane.curve),
         steps_done=lane.step,
     )

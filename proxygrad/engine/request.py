@@ -1,61 +1,168 @@
-"""A party: the lanes of one question, which begin, step and end together.
+"""A render request: one submitted `Spec` inside the engine, from submission to its rendering.
 
-Those asked for come first, with seeds from that of the question on; then, to compare, the plain ones with
-the same seeds. They are in one group. What shall differ from each other is a family among its own kind:
-that plain ones may differ too is what makes the comparison one of the slope alone.
+Its lanes begin, step and end together, in one group. The images of the request come first, with seeds from
+its own on; then, to compare, those of plain activation maximization with the same seeds. Lanes that are
+pushed away from each other are a diversity group among their own kind: that the plain ones may differ too is
+what makes the comparison one of the slope alone.
 """
 
 from __future__ import annotations
 
+import math
+import threading
+import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.group import GroupKey
-from proxygrad.engine.lane import DiversityGroup, Lane
-from proxygrad.errors import InvalidRequest, ProxyGradError
+from proxygrad.engine.lane import DiversityGroup, Lane, LaneState
+from proxygrad.engine.rendering import Rendering
+from proxygrad.errors import Canceled, DeadlineExceeded, InvalidRequest, ProxyGradError
 from proxygrad.networks.network import Network
 from proxygrad.objectives.base import Objective
 from proxygrad.objectives.units import UNIT_OBJECTIVES
 from proxygrad.precision import Precision
 from proxygrad.spec import Role, Spec
 
+#: The pace is the mean of this many steps.
+PACE_STEPS = 8
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True)
+class Progress:
+    """Steps done, steps in all, and the latest activation, which is None before the first step.
+
+    Of several images the highest; those of plain activation maximization do not count.
+    """
+
+    step: int
+    steps: int
+    activation: float | None
+
+
 class RenderRequest:
-    """``lanes`` are in the order of `Result.images`, each with its role; they fit in the group ``key``."""
+    """One request in the engine: its lanes, its deadline, its progress and its outcome.
 
-    lanes: tuple[Lane, ...]
-    roles: tuple[Role, ...]
-    key: GroupKey
+    ``spec`` is resolved; ``deadline_s`` counts from now; ``checkpoint`` is of the same request. The engine's
+    thread alone calls `prepare`, `start`, `follow`, `deliver_checkpoint` and `resolve`; all else may be
+    called by any thread.
 
-    @classmethod
-    def of(cls, network: Network, spec: Spec, precision: Precision) -> RenderRequest:
-        """What ``spec``, which is resolved, asks for. Raises `InvalidRequest` errors."""
-        _, height, width = network.input_shape
-        size = (spec.size_px, spec.size_px) if spec.size_px else (height, width)
-        objective = requested_objective(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
-        if spec.diversity > 0 and not network.batch_first:
-            raise InvalidRequest(
-                f"diversity {spec.diversity:g} needs images in one batch, which layers of model "
-                f"{network.name!r} that have no batch in front rule out; valid: diversity 0"
+    ``lanes``, ``roles``: in the order of `Result.images`; empty before `prepare`. ``image``: the image of the
+    leading lane, ``(C, H, W)``, not written to any more; None before the first step.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        spec: Spec,
+        deadline_s: float | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.network = network
+        self.spec = spec
+        self.lanes: tuple[Lane, ...] = ()
+        self.roles: tuple[Role, ...] = ()
+        self.progress = Progress(checkpoint.step if checkpoint else 0, spec.steps, None)
+        self.image: Tensor | None = None
+        self.outcome: Future[Rendering] = Future()
+        self._checkpoint = checkpoint
+        self._key: GroupKey | None = None
+        self._submitted_at = time.monotonic()
+        self._deadline: float | None = None
+        self.extend_deadline(deadline_s)
+        self._canceled = threading.Event()
+        self._started_at: float | None = None
+        self._times: deque[float] = deque(maxlen=PACE_STEPS + 1)
+        self._pace: tuple[float, float] | None = None  # seconds a step, and since when
+        self._lock = threading.Lock()
+        self._checkpoint_wish: Future[Checkpoint | None] | None = None
+
+    def cancel(self) -> None:
+        """Stop before the next step."""
+        self._canceled.set()
+
+    def extend_deadline(self, seconds_from_now: float | None) -> None:
+        """Move the deadline, back or forth; None takes it away. Raises `ValueError` for NaN."""
+        if seconds_from_now is not None and math.isnan(seconds_from_now):
+            raise ValueError(f"deadline_s {seconds_from_now} is not a number of seconds")
+        self._deadline = None if seconds_from_now is None else time.monotonic() + seconds_from_now
+
+    @property
+    def stop_error(self) -> ProxyGradError | None:
+        """`Canceled` or `DeadlineExceeded` where the lanes must end before their next step; else None."""
+        step, deadline = self.progress.step, self._deadline
+        if self._canceled.is_set():
+            return Canceled(f"canceled {f'after step {step}' if step else 'before its first step'}")
+        if deadline is not None and time.monotonic() >= deadline:
+            return DeadlineExceeded(step, self.spec.steps, deadline - self._submitted_at)
+        return None
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds to the last step at the pace of the latest ones; None before two steps, 0 once ended."""
+        if self.outcome.done():
+            return 0.0
+        pace, progress = self._pace, self.progress
+        if pace is None:
+            return None
+        seconds_per_step, since = pace
+        return max(0.0, (progress.steps - progress.step) * seconds_per_step - (time.monotonic() - since))
+
+    @property
+    def ran_s(self) -> float:
+        """Seconds since the first step, those before the checkpoint included; 0 before it."""
+        return 0.0 if self._started_at is None else time.monotonic() - self._started_at
+
+    def prepare(self, precision: Precision) -> GroupKey:
+        """Make the lanes, once, and return the group that they fit in. Raises `InvalidRequest` errors."""
+        if self._key is None:
+            network, spec = self.network, self.spec
+            _, height, width = network.input_shape
+            size = (spec.size_px, spec.size_px) if spec.size_px else (height, width)
+            lanes = _lanes(network, spec, size)
+            self._key = GroupKey.of(network, lanes[0], size, precision)
+            self.roles = tuple(
+                "proxygrad" if number < spec.images else "baseline" for number in range(len(lanes))
             )
-        together = object()
-        lanes = list(_lanes(spec, objective, together))
-        roles: list[Role] = ["proxygrad"] * len(lanes)
-        if spec.compare:
-            lanes += _lanes(spec.baseline(), objective, together)
-            roles += ["baseline"] * spec.images
-        return cls(tuple(lanes), tuple(roles), GroupKey.of(network, lanes[0], size, precision))
+            self.lanes = lanes
+        return self._key
+
+    @property
+    def states(self) -> tuple[LaneState | None, ...]:
+        """Where each lane begins: at its state in the checkpoint, or None without one."""
+        return self._checkpoint.states if self._checkpoint else (None,) * len(self.lanes)
+
+    def start(self) -> None:
+        """The lanes have joined their group."""
+        carried_s = self._checkpoint.ran_s if self._checkpoint else 0.0
+        with self._lock:
+            self._started_at = time.monotonic() - carried_s
+
+    def follow(self) -> None:
+        """A step has been made: renew pace, progress and image."""
+        lane = self.leading
+        self._times.append(time.monotonic())
+        if len(self._times) > 2:  # the first of them only evaluated the start
+            since = self._times[-1]
+            self._pace = (since - self._times[0]) / (len(self._times) - 1), since
+        self.progress = Progress(lane.step, lane.settings.steps, lane.curve[-1] if lane.curve else None)
+        self.image = lane.image
 
     @property
     def leading(self) -> Lane:
-        """Of those asked for, the one with the highest latest activation."""
+        """The lane with the highest latest activation, those of plain activation maximization left out."""
         own = [lane for lane, role in zip(self.lanes, self.roles, strict=True) if role == "proxygrad"]
         return max(own, key=lambda lane: lane.curve[-1] if lane.curve else float("-inf"))
 
     @property
-    def error(self) -> ProxyGradError | None:
-        """Why it has failed, if it has: the first lane's error, with the number of its image."""
+    def lane_error(self) -> ProxyGradError | None:
+        """The error of the first lane that has failed, with the number of its image; None without one."""
         for number, lane in enumerate(self.lanes):
             if lane.error is None:
                 continue
@@ -67,17 +174,63 @@ class RenderRequest:
             return named
         return None
 
+    def wish_checkpoint(self) -> Future[Checkpoint | None]:
+        """Ask for a checkpoint after the next step. The future holds it, or None once the lanes have ended;
+        before the first step, at once, the checkpoint that the request was submitted with, or None.
+        """
+        with self._lock:
+            if not self.outcome.done() and self._started_at is not None:
+                self._checkpoint_wish = self._checkpoint_wish or Future()
+                return self._checkpoint_wish
+            ready: Future[Checkpoint | None] = Future()
+            ready.set_result(None if self.outcome.done() else self._checkpoint)
+            return ready
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether somebody waits for a checkpoint."""
+        return self._checkpoint_wish is not None
+
+    def deliver_checkpoint(self, checkpoint: Checkpoint | None) -> None:
+        """Answer everybody who waits for a checkpoint; None: there is none."""
+        with self._lock:
+            wish, self._checkpoint_wish = self._checkpoint_wish, None
+        if wish is not None:
+            wish.set_result(checkpoint)
+
+    def resolve(self, outcome: Rendering | Exception) -> None:
+        """End the request; the first outcome counts."""
+        with suppress(InvalidStateError):
+            if isinstance(outcome, Rendering):
+                self.outcome.set_result(outcome)
+            else:
+                self.outcome.set_exception(outcome)
+        self.deliver_checkpoint(None)
+
 
 def requested_objective(spec: Spec) -> Objective:
-    """The objective of a resolved `Spec`."""
+    """The objective of a resolved `Spec`; raises `ValueError` for one that names none."""
     if spec.objective is None:
         raise ValueError("the request is not resolved: it has no objective")
     position = {} if spec.position is None else {"position": spec.position}
     return UNIT_OBJECTIVES[spec.objective](layer=spec.layer, unit=spec.unit, **position)
 
 
-def _lanes(spec: Spec, objective: Objective, together: object) -> Iterator[Lane]:
-    family = DiversityGroup(spec.diversity) if spec.diversity > 0 else None
+def _lanes(network: Network, spec: Spec, size: tuple[int, int]) -> tuple[Lane, ...]:
+    """The lanes of a resolved request, for images of ``size`` (height, width)."""
+    objective = requested_objective(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
+    if spec.diversity > 0 and not network.batch_first:
+        raise InvalidRequest(
+            f"diversity {spec.diversity:g} needs images in one batch, which layers of model "
+            f"{network.name!r} that have no batch in front rule out; valid: diversity 0"
+        )
+    token = object()
+    own = _of_one_kind(spec, objective, token)
+    return (*own, *(_of_one_kind(spec.baseline(), objective, token) if spec.compare else ()))
+
+
+def _of_one_kind(spec: Spec, objective: Objective, token: object) -> Iterator[Lane]:
+    group = DiversityGroup(spec.diversity) if spec.diversity > 0 else None
     for seed in range(spec.seed, spec.seed + spec.images):
         settings = spec.model_copy(update={"seed": seed})
-        yield Lane(settings, objective, family=family, together=together)
+        yield Lane(settings, objective, diversity_group=group, batch_token=token)

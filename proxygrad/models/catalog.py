@@ -53,8 +53,8 @@ class ModelEntry(BaseModel):
         return Network(
             module,
             self.input_shape,
-            self.mean,
-            self.std,
+            0.0 if self.mean is None else self.mean,
+            1.0 if self.std is None else self.std,
             name=name,
             classes=self._class_names(folder),
             origin=self.builder,

@@ -6,6 +6,7 @@ read with ``weights_only=True``.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,14 @@ from torch import Tensor, nn
 
 from proxygrad.errors import WeightsError, near
 from proxygrad.models.torchvision_compat import import_torchvision
+
+log = logging.getLogger(__name__)
+
+#: Where training code keeps the weights in a checkpoint: Lightning and many others, the PyTorch tutorials,
+#: DeiT's and others'.
+CONTAINERS = ("state_dict", "model_state_dict", "model")
+#: What wrappers put before every key: DataParallel and DDP, torch.compile, Lightning's usual attribute.
+PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -33,8 +42,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"weights file {path} cannot be read; is it truncated? {_first_line(error)}"
         ) from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
+    loaded = _unwrapped(loaded, path)
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise WeightsError(
             f"weights file {path} holds a {type(loaded).__name__}, not a state dict of tensors"
@@ -43,11 +51,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Fill ``module`` with ``state``; every key must match.
+    """Fill ``module`` with ``state``; every key must match, but for a prefix that wrappers put before all of
+    them (`PREFIXES`).
 
     Raises `WeightsError` naming ``source`` and the first key that is missing, surplus, or of another shape.
     """
     own = module.state_dict()
+    state = _without_prefix(state, own, source)
     for key, tensor in own.items():
         if key not in state and key.endswith("num_batches_tracked"):
             continue  # a training counter that old files lack; load_state_dict accepts that too
@@ -64,6 +74,31 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     if surplus is not None:
         raise WeightsError(f"{source} is of another architecture: the model has no {surplus!r}")
     module.load_state_dict(dict(state))
+
+
+def _unwrapped(loaded: Any, path: Path) -> Any:
+    """The state dict inside a training checkpoint, which holds it beside the optimizer's and others."""
+    for key in CONTAINERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            log.info("weights file %s is a training checkpoint: the weights are its %r", path, key)
+            return _unwrapped(loaded[key], path)
+    return loaded
+
+
+def _without_prefix(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str
+) -> Mapping[str, Tensor]:
+    """``state`` without the prefixes that all of its keys have and the module's have not."""
+    removed = ""
+    while state and not any(key in own for key in state):
+        prefix = next((each for each in PREFIXES if all(key.startswith(each) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+        removed += prefix
+    if removed:
+        log.info("%s: the keys' prefix %r is left out", source, removed)
+    return state
 
 
 def download(builder: str, name: str) -> dict[str, Tensor]:

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from proxygrad.backward.surrogate import rectifier_name
 from proxygrad.networks.capture import tensors_in
 from proxygrad.spec import Stage
+from proxygrad.torch_function import TorchFunctionInterceptor
 
 #: By what they are called in torch, of its functions and of the methods of tensors.
 _POOLING = {
@@ -77,7 +77,7 @@ class Value:
         return ("pre_activation", self.taken_by) if self.taken_by else (None, None)
 
 
-class ActivationTracer(TorchFunctionMode):
+class ActivationTracer(TorchFunctionInterceptor):
     """Within it, follows which values rectifiers make and take."""
 
     def __init__(self) -> None:
@@ -89,14 +89,8 @@ class ActivationTracer(TorchFunctionMode):
         """``tensor`` as it is now."""
         return self._values.get(id(tensor)) or self._new(Value(tensor))
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the call, and follow the tensors that it took and returned."""
         result = func(*args, **kwargs)
         changed = list(tensors_in(args[:1] if func is Tensor.__setitem__ else result))
         if changed:

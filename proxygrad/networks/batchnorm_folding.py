@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from proxygrad.networks.capture import first_tensor, tensors_in
+from proxygrad.torch_function import TorchFunctionInterceptor
 
 _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -70,7 +70,7 @@ class _Product:
     used_otherwise: bool = False
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(TorchFunctionInterceptor):
     """Follows what layers return through one forward pass."""
 
     def __init__(self, names: Mapping[nn.Module, str]) -> None:
@@ -102,14 +102,9 @@ class _Watch(TorchFunctionMode):
             # A linear layer has its units last and a batch norm in dimension 1: the same in (B, units) only.
             self._products[id(output)] = _Product(output, name, {name})
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the call, and note which products it took."""
+        result = func(*args, **kwargs)
         if next(tensors_in(result), None) is not None:  # not a shape, a device, …
             for tensor in tensors_in((args, kwargs)):
                 product = self._product(tensor)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import logging
 from collections.abc import Sequence
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
-from proxygrad.errors import NetworkError, ProxyGradError, SizeUnsupported, UnknownLayer
+from proxygrad.errors import InvalidRequest, NetworkError, ProxyGradError, SizeUnsupported, UnknownLayer
 from proxygrad.networks.capture import ModuleCall
 from proxygrad.networks.layer_reader import LayerReader, prepare
+from proxygrad.networks.layer_table import LayerTable
 from proxygrad.networks.layers import Survey, discover_layers
 from proxygrad.networks.module_copy import private_copy
+from proxygrad.networks.preprocessing import PerChannel, Preprocessing, preprocessing_of
 from proxygrad.networks.variants import Variant, VariantFactory
 from proxygrad.precision import Precision, arithmetic
 from proxygrad.spec.models import OUTPUT, LayerInfo, ModelInfo
 from proxygrad.version import ENGINE_VERSION
+
+log = logging.getLogger(__name__)
 
 
 class Network:
@@ -27,8 +31,12 @@ class Network:
     ``module``: any floating-point `torch.nn.Module` that takes one tensor ``(B, C, H, W)``; it is copied, in
     float32 (`proxygrad.networks.module_copy`), and never changed. ``input_shape``: ``(C, H, W)`` it was made
     for, C = 1 (gray), 3 (RGB), or any other number, for which there are images but no PNG. ``mean``, ``std``:
-    per channel; images in [0, 1] are normalized with them before the network (default 0 and 1). ``classes``:
-    names of the logits. ``origin``: where the module came from, e.g. its builder; part of the digest.
+    images in [0, 1] are normalized with them before the network; a number, or a list, array or tensor with
+    one for each channel. ``classes``: names of the logits. ``origin``: where the module came from, e.g. its
+    builder; part of the digest.
+
+    Models of torchvision and timm bring their own ``input_shape``, ``mean`` and ``std``, which a log line
+    states (`proxygrad.networks.preprocessing`); others default to ``(3, 224, 224)``, 0 and 1.
 
     A layer is one call of one module, by its dotted name; the second call of the same module in a forward
     pass is ``name@2``, counted from 1 as the calls return, so ``name`` is ``name@1``. Of several tensors that
@@ -45,15 +53,16 @@ class Network:
     def __init__(
         self,
         module: nn.Module,
-        input_shape: tuple[int, int, int] = (3, 224, 224),
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        input_shape: tuple[int, int, int] | None = None,
+        mean: PerChannel | None = None,
+        std: PerChannel | None = None,
         *,
         name: str = "network",
         classes: Sequence[str] | None = None,
         origin: str = "",
         device: str | torch.device = "cpu",
     ) -> None:
+        input_shape, mean, std = _with_own_preprocessing(module, input_shape, mean, std)
         channels = input_shape[0]
         if channels < 1:
             raise NetworkError(f"input_shape {input_shape} has {channels} channels; images have 1 or more")
@@ -63,10 +72,10 @@ class Network:
         self.origin = origin
         self.device = _device(device)
         with torch.inference_mode(False), torch.enable_grad():
-            self._mean = _per_channel("mean", mean or [0.0] * channels, channels).to(self.device)
-            self._std = _per_channel("std", std or [1.0] * channels, channels).to(self.device)
+            self._mean = _per_channel("mean", mean, channels).to(self.device)
+            self._std = _per_channel("std", std, channels).to(self.device)
             if not bool((self._std > 0).all()):
-                raise NetworkError(f"std {list(std or [])} must be positive")
+                raise NetworkError(f"std {self._std.flatten().tolist()} must be positive")
             self.module = private_copy(module).to(self.device)
             self._modules = {each: child for each, child in self.module.named_modules() if each}
             self._survey = self._surveyed()
@@ -130,13 +139,27 @@ class Network:
             self._shapes[layer, size] = tuple(activation.shape[1:])
         return self._shapes[layer, size]
 
-    def units(self) -> tuple[LayerInfo, ...]:
-        """Every addressable layer, in the order of the forward pass."""
-        return self.info.layers
+    @property
+    def layers(self) -> LayerTable:
+        """Every addressable layer, in the order of the forward pass; prints as a table."""
+        return LayerTable(self.info.layers)
+
+    def __getitem__(self, layer: str) -> LayerInfo:
+        """One layer by its name, as `layer` finds it: ``network["features.7"].units``."""
+        if not isinstance(layer, str):
+            raise InvalidRequest(f"layer {layer!r} is of type {type(layer).__name__}; valid: its name")
+        return self.layer(layer)
+
+    __iter__ = None  # `layers` can be looped over; without this, Python would try network[0], network[1], …
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.input_shape))
+        classes = f", {len(self.classes)} classes" if self.classes else ""
+        return f"Network({self.name!r}, input {shape}, {len(self.layers)} layers{classes}, on {self.device})"
 
     @property
     def unlisted(self) -> dict[str, str]:
-        """Modules and calls that `units` leaves out, each with the reason."""
+        """Modules and calls that `layers` leaves out, each with the reason."""
         return dict(self._survey.unlisted)
 
     @property
@@ -245,11 +268,33 @@ def _device(device: str | torch.device) -> torch.device:
     return found
 
 
-def _per_channel(what: str, values: Sequence[float], channels: int) -> Tensor:
+def _with_own_preprocessing(
+    module: nn.Module,
+    input_shape: tuple[int, int, int] | None,
+    mean: PerChannel | None,
+    std: PerChannel | None,
+) -> tuple[tuple[int, int, int], PerChannel, PerChannel]:
+    """What is not given is the module's own where it is known, else 3 x 224 x 224 px, mean 0 and std 1."""
+    own = preprocessing_of(module)
+    if own is None or (input_shape is not None and input_shape[0] != own.input_shape[0]):
+        own = Preprocessing((3, 224, 224), 0.0, 1.0, "")
+    elif mean is None or std is None:
+        log.info("%s: input %s, mean %s and std %s of %s", type(module).__name__, *own)
+    return (
+        input_shape if input_shape is not None else own.input_shape,
+        mean if mean is not None else own.mean,
+        std if std is not None else own.std,
+    )
+
+
+def _per_channel(what: str, given: PerChannel, channels: int) -> Tensor:
+    """A number, or one for each channel, as ``(1, C, 1, 1)`` float32."""
+    values = torch.as_tensor(given, dtype=torch.float32, device="cpu").detach()
+    values = values.flatten() if values.ndim else values.expand(channels)
     if len(values) != channels:
         raise NetworkError(
-            f"{what} {list(values)} has {len(values)} values; the input has {channels} channels"
+            f"{what} {values.tolist()} has {len(values)} values; the input has {channels} channels"
         )
-    if not all(map(math.isfinite, values)):
-        raise NetworkError(f"{what} {list(values)} must be finite")
-    return torch.tensor(values, dtype=torch.float32).view(1, channels, 1, 1)
+    if not bool(values.isfinite().all()):
+        raise NetworkError(f"{what} {values.tolist()} must be finite")
+    return values.reshape(1, channels, 1, 1).clone()

@@ -1,4 +1,4 @@
-"""How an image moves: update rules, gradient activation functions, regularizers.
+"""Gradient ascent on images: update rules, gradient activation functions, regularizers.
 
 May import `proxygrad.spec` and `proxygrad.errors`. Read `update_rules` first.
 """

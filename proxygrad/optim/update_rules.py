@@ -1,45 +1,28 @@
-"""Update rules: how a gradient becomes a step up.
-
-``step(params (B, *P), gradient, rates (B,), state, step (B,)) → params``: each row is a lane, and nothing
-passes between rows. `rate` is the schedule, from the step size asked for linearly down to 0.
+"""Update rules: how the gradient of each image becomes a step up.
 
 Every rule first brings each lane's gradient to a root mean square of 1. Activations and their gradients
 differ by many orders of magnitude between units, layers and networks; so one step size suits all of them,
-and the gradient activations of Liu et al. meet the values they bend. `Normalized` steps along it: a
-step of ``rate`` changes a parameter by ``rate`` in root mean square. `Sgd` and `Adam` are torch's, of
-that gradient.
+and the gradient activations of Liu et al. meet the values for which they were made. `Normalized` steps along
+it: a step of ``rate`` changes a parameter by ``rate`` in root mean square. `Sgd` and `Adam` are torch's, of
+that gradient. `rate` is the schedule, from the step size linearly down to 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from proxygrad.optim.gradient_activations import GAFS, gaf, normalize
 from proxygrad.spec.settings import GafName, UpdateName
-
-#: α and β of every gradient activation, as in Liu et al.'s runs (arXiv 2107.04228): (0.1, 20).
-GAF_ALPHA, GAF_BETA = 0.1, 20.0
 
 
 def rate(step_size: float, step: int, steps: int) -> float:
     """Length of step ``step`` (from 0) of ``steps``: from ``step_size`` down to ``step_size / steps``."""
     return step_size * (1 - step / steps)
-
-
-def normalize(gradient: Tensor) -> Tensor:
-    """Each image's gradient at a root mean square of 1; zero stays zero. ``(B, *P)`` → the same.
-
-    Divided by the largest entry first: squares of gradients as small as 1e-30 would vanish in float32.
-    """
-    dims = tuple(range(1, gradient.ndim))
-    largest = gradient.abs().amax(dim=dims, keepdim=True)  # (B, 1, …)
-    scaled = gradient / torch.where(largest > 0, largest, 1)
-    length = scaled.square().mean(dim=dims, keepdim=True).sqrt()
-    return scaled / torch.where(length > 0, length, 1)
 
 
 def normalized_ascent(images: Tensor, gradient: Tensor, rates: Tensor) -> Tensor:
@@ -50,54 +33,58 @@ def normalized_ascent(images: Tensor, gradient: Tensor, rates: Tensor) -> Tensor
     return (images + rates.view(-1, 1, 1, 1) * normalize(gradient)).clamp(0, 1)
 
 
-def _unbent(gradient: Tensor) -> Tensor:
-    return gradient
+@dataclass(frozen=True)
+class StepContext:
+    """Where each lane of a batch of B is in its ascent.
 
-
-def _atan(gradient: Tensor) -> Tensor:
-    return GAF_ALPHA * torch.atan(GAF_BETA * gradient)
-
-
-def _tanh(gradient: Tensor) -> Tensor:
-    return GAF_ALPHA * torch.tanh(GAF_BETA * gradient)
-
-
-def _log(gradient: Tensor) -> Tensor:
-    return GAF_ALPHA * gradient.sign() * torch.log1p(GAF_BETA * gradient.abs())
-
-
-_GAFS: dict[GafName, Callable[[Tensor], Tensor]] = {
-    "none": _unbent,
-    "atan": _atan,
-    "tanh": _tanh,
-    "log": _log,
-}
-
-
-def gaf(name: GafName) -> Callable[[Tensor], Tensor]:
-    """A gradient activation function: element-wise, odd, monotone, zero at zero (arXiv 2107.04228).
-
-    ``atan``: ``α atan(βg)``; ``tanh``: ``α tanh(βg)``; ``log``: ``α sign(g) log(1 + β|g|)``; ``none``: g.
-    Small entries grow against large ones; a gradient of zero stays zero, so no dead unit is revived.
+    ``rates``: ``(B,)``, the length of each lane's step. ``steps_done``: ``(B,)``, how many each has made
+    before. ``generators``: one on the CPU for each lane, for a rule that draws noise.
     """
-    if name not in _GAFS:
-        raise ValueError(f"gradient activation {name!r}; there are {', '.join(map(repr, _GAFS))}")
-    return _GAFS[name]
+
+    rates: Tensor
+    steps_done: Tensor
+    generators: Sequence[torch.Generator] = ()
+
+    def rates_of(self, params: Tensor) -> Tensor:
+        """The rates as ``(B, 1, …)``, to multiply the rows of ``params`` ``(B, *P)``."""
+        return _rows(self.rates, params)
+
+    def noise(self, params: Tensor) -> Tensor:
+        """Standard normal noise like ``params`` ``(B, *P)``.
+
+        Each row is drawn from its own lane's generator, so it depends neither on the device nor on the other
+        lanes, and goes on from a checkpoint.
+        """
+        rows = [torch.randn(params.shape[1:], generator=each) for each in self.generators]
+        return torch.stack(rows).to(params)
 
 
 class UpdateRule(Protocol):
-    """One rule for all lanes of a group.
+    """How a gradient becomes a step up; one rule serves all lanes of a batch.
 
-    ``state_names`` are the tensors ``(B, *P)`` that the rule keeps between steps, zero when a lane joins;
-    `step` puts their next values into ``state``. Rows may join and leave between steps.
+    A rule of one's own is any object with these two members, for instance plain ascent::
+
+        class Ascent:
+            state_names = ()
+
+            def step(self, params, gradient, state, context):
+                return params + context.rates_of(params) * gradient
+
+    Rows are lanes: nothing may pass between them, since lanes join and leave between steps.
     """
 
-    state_names: ClassVar[tuple[str, ...]]
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the tensors ``(B, *P)`` that the rule keeps between steps; zero when a lane joins."""
 
     def step(
-        self, params: Tensor, gradient: Tensor, rates: Tensor, state: dict[str, Tensor], step: Tensor
+        self, params: Tensor, gradient: Tensor, state: dict[str, Tensor], context: StepContext
     ) -> Tensor:
-        """The next parameters; ``rates`` ``(B,)``, ``step`` ``(B,)`` the steps each lane has done before."""
+        """The next parameters ``(B, *P)``, from these and their gradient.
+
+        ``gradient`` points up, at any scale (`proxygrad.optim.gradient_activations.normalize`). The rule puts
+        the next values of its tensors into ``state``.
+        """
 
 
 @dataclass(frozen=True)
@@ -112,13 +99,13 @@ class Normalized:
     state_names: ClassVar[tuple[str, ...]] = ()
 
     def step(
-        self, params: Tensor, gradient: Tensor, rates: Tensor, state: dict[str, Tensor], step: Tensor
+        self, params: Tensor, gradient: Tensor, state: dict[str, Tensor], context: StepContext
     ) -> Tensor:
         """``params + rate · g``, g of root mean square 1, or 0 where there is no gradient."""
         direction = normalize(gradient)
         if self.gaf != "none":
             direction = normalize(gaf(self.gaf)(direction))
-        return params + _rows(rates, params) * direction
+        return params + context.rates_of(params) * direction
 
 
 @dataclass(frozen=True)
@@ -134,11 +121,11 @@ class Sgd:
     state_names: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def step(
-        self, params: Tensor, gradient: Tensor, rates: Tensor, state: dict[str, Tensor], step: Tensor
+        self, params: Tensor, gradient: Tensor, state: dict[str, Tensor], context: StepContext
     ) -> Tensor:
         """``m ← momentum · m + g; params + rate · gaf(m)``."""
         state["momentum"] = self.momentum * state["momentum"] + normalize(gradient)
-        return params + _rows(rates, params) * gaf(self.gaf)(state["momentum"])
+        return params + context.rates_of(params) * gaf(self.gaf)(state["momentum"])
 
 
 @dataclass(frozen=True)
@@ -156,16 +143,16 @@ class Adam:
     state_names: ClassVar[tuple[str, ...]] = ("mean", "square")
 
     def step(
-        self, params: Tensor, gradient: Tensor, rates: Tensor, state: dict[str, Tensor], step: Tensor
+        self, params: Tensor, gradient: Tensor, state: dict[str, Tensor], context: StepContext
     ) -> Tensor:
         """``params + rate · m̂ / (√v̂ + ε)``, both averages corrected for their start at 0."""
         bent = gaf(self.gaf)(normalize(gradient))
         state["mean"] = torch.lerp(bent, state["mean"], self.beta1)
         state["square"] = torch.lerp(bent.square(), state["square"], self.beta2)
-        count = (step + 1).to(params.dtype)
+        count = (context.steps_done + 1).to(params.dtype)
         mean = state["mean"] / _rows(1 - self.beta1**count, params)
         square = state["square"] / _rows(1 - self.beta2**count, params)
-        return params + _rows(rates, params) * mean / (square.sqrt() + self.epsilon)
+        return params + context.rates_of(params) * mean / (square.sqrt() + self.epsilon)
 
 
 _RULES: dict[UpdateName, type[Normalized | Sgd | Adam]] = {
@@ -177,11 +164,11 @@ UPDATES: tuple[UpdateName, ...] = tuple(_RULES)
 
 
 def update_rule(name: UpdateName, gaf: GafName = "none") -> UpdateRule:
-    """The rule of that name with that gradient activation."""
+    """The rule of that name with that gradient activation; raises `ValueError` for an unknown one."""
     if name not in _RULES:
         raise ValueError(f"update {name!r}; there are {', '.join(map(repr, _RULES))}")
-    if gaf not in _GAFS:
-        raise ValueError(f"gradient activation {gaf!r}; there are {', '.join(map(repr, _GAFS))}")
+    if gaf not in GAFS:
+        raise ValueError(f"gradient activation {gaf!r}; there are {', '.join(map(repr, GAFS))}")
     return _RULES[name](gaf=gaf)
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from proxygrad.spec.base import Frozen
 from proxygrad.spec.robustness import Robustness, RobustnessName
 
-Preset = Literal["max", "natural", "fast"]
+Preset = Literal["natural", "max", "fast"]
 Proxy = Literal["surrogate", "network"]
 ParameterizationName = Literal["pixels", "fourier", "maco"]
 UpdateName = Literal["normalized", "sgd", "adam"]
@@ -26,9 +26,9 @@ MAX_SEED = 2**63 - 1
 MIN_SIZE_PX = 8
 MAX_SIZE_PX = 1024
 
-#: What each preset changes in the defaults, which are those of `max`. How they were found: docs/method.md.
+#: What each preset chooses, where a request leaves it open. The fields' own defaults are those of `natural`.
+#: How the values were found: docs/method.md.
 PRESETS: dict[Preset, dict[str, Any]] = {
-    "max": {},
     "natural": {
         "parameterization": "fourier",
         "gaf": "log",
@@ -36,19 +36,39 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "total_variation": 0.01,
         "l2": 0.05,
         "slope": 0.02,
+        "steps": 128,
         "step_size": 0.05,
     },
-    "fast": {"parameterization": "fourier", "gaf": "log", "slope": 0.02, "steps": 12, "step_size": 0.25},
+    "max": {
+        "parameterization": "pixels",
+        "gaf": "none",
+        "robustness": "none",
+        "total_variation": 0.0,
+        "l2": 0.0,
+        "slope": 0.05,
+        "steps": 128,
+        "step_size": 0.2,
+    },
+    "fast": {
+        "parameterization": "fourier",
+        "gaf": "log",
+        "robustness": "none",
+        "total_variation": 0.0,
+        "l2": 0.0,
+        "slope": 0.02,
+        "steps": 12,
+        "step_size": 0.25,
+    },
 }
 
 
 class AscentSettings(Frozen):
-    """The settings of one ascent. The defaults are those of preset `max`."""
+    """The settings of one ascent. The defaults are those of preset `natural`."""
 
     preset: Preset = Field(
-        default="max",
-        description="`max`: the highest activation; `natural`: robust and smooth, what one would print; "
-        "`fast`: a preview in about a tenth of the time. Changes the defaults of what is not given.",
+        default="natural",
+        description="`natural`: robust and smooth, what one would print; `max`: the highest activation; "
+        "`fast`: a preview in about a tenth of the time. Sets the defaults of what is not given.",
     )
     proxy: Proxy = Field(
         default="surrogate",
@@ -56,7 +76,7 @@ class AscentSettings(Frozen):
         "`network`: the gradient of a second network, which has the slope in its forward pass too.",
     )
     slope: float = Field(
-        default=0.05,
+        default=0.02,
         ge=0.0,
         le=1.0,
         description="Slope of every rectifier for negative inputs in the backward pass (ProxyGrad); "
@@ -76,7 +96,7 @@ class AscentSettings(Frozen):
         "0 leaves all of it to the largest value.",
     )
     parameterization: ParameterizationName = Field(
-        default="pixels",
+        default="fourier",
         description="What the steps move. `pixels`: the values themselves; `fourier`: coefficients scaled by "
         "1/f, in decorrelated colors; `maco`: phases only, under a natural spectrum.",
     )
@@ -84,22 +104,22 @@ class AscentSettings(Frozen):
         default="normalized", description="`normalized` gradient ascent, `sgd` with momentum, or `adam`."
     )
     gaf: GafName = Field(
-        default="none", description="Gradient activation function, which enlarges small values."
+        default="log", description="Gradient activation function, which enlarges small values."
     )
     robustness: RobustnessName | Robustness = Field(
-        default="none",
+        default="standard",
         description="`standard`: each step sees the image a little shifted, scaled and turned; or a "
         "`Robustness` of one's own.",
     )
     total_variation: float = Field(
-        default=0.0,
+        default=0.01,
         ge=0.0,
         le=1.0,
         description="Weight against roughness, beside the activation's gradient at a root mean square of 1: "
         "0.02 shows, 0.2 costs activation, 1 leaves little of the image.",
     )
     l2: float = Field(
-        default=0.0,
+        default=0.05,
         ge=0.0,
         le=10.0,
         description="Weight against distance from gray, measured likewise: 0.1 shows, 1 costs activation, 10 "
@@ -113,7 +133,7 @@ class AscentSettings(Frozen):
     )
     steps: int = Field(default=128, ge=1, le=MAX_STEPS, description="Gradient steps.")
     step_size: float = Field(
-        default=0.2,
+        default=0.05,
         gt=0.0,
         le=10.0,
         description="Length of the first step, which falls linearly to 0. `normalized`: root mean square "
@@ -147,7 +167,10 @@ class AscentSettings(Frozen):
     def _blur_is_of_pixels(self) -> Self:
         kind = self._chosen().get("parameterization", self.parameterization)
         if self.blur_px > 0 and kind != "pixels":
-            raise ValueError(f"blur_px {self.blur_px:g} applies to parameterization 'pixels', not {kind!r}")
+            raise ValueError(
+                f"blur_px {self.blur_px:g} applies to parameterization 'pixels', not {kind!r}; valid with "
+                "preset 'max' or parameterization 'pixels'"
+            )
         return self
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ class VisualizationTemplate(AscentSettings):
     """A request but for the unit: model, layer and objective, and how the images are to be made."""
 
     robustness: RobustnessName = Field(  # by name alone: `AscentSettings` takes more
-        default="none",
+        default="standard",
         description="`standard`: each step sees the image a little shifted, scaled and turned.",
     )
     model: str = Field(

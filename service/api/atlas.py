@@ -1,4 +1,4 @@
-"""`GET /v1/batches/{id}/atlas`: the contact sheet of a batch, as far as there are pictures."""
+"""`GET /v1/batches/{id}/atlas`: the contact sheet of a batch, with the images so far."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from proxygrad.protocol.addresses import BATCHES
 from proxygrad.protocol.batches import DEFAULT_CELL_PX, MAX_CELL_PX, MAX_COLUMNS, MIN_CELL_PX, most_columns
 from proxygrad.protocol.problems import FieldError
-from service.api.batches import BatchId, visible
-from service.api.images import KEEP_S, sharing
-from service.backend.gateway import GatewayDep
-from service.images.contact_sheet import SheetFormat, SheetLayout, entity_tag, layout
+from service.api.batches import BatchId
+from service.api.dependencies import SessionDep
+from service.api.images import MAX_AGE_S, cache_scope
+from service.images.contact_sheet import SheetFormat, SheetLayout, entity_tag, layout_of
 from service.problems import ProblemError, problem_responses
 from service.web.conditional import matches
 from service.web.negotiation import MEDIA_TYPES, negotiated
@@ -22,14 +22,14 @@ router = APIRouter(prefix=BATCHES, tags=["batches"])
 
 Columns = Annotated[
     int | None,
-    Query(ge=1, le=MAX_COLUMNS, description="Pictures in a row; by default 16, or as many as there are."),
+    Query(ge=1, le=MAX_COLUMNS, description="Images in a row; by default 16, or as many as there are."),
 ]
 Width = Annotated[
     int,
     Query(
         ge=MIN_CELL_PX,
         le=MAX_CELL_PX,
-        description="Width and height of each picture, in pixels.",
+        description="Width and height of each image, in pixels.",
     ),
 ]
 PageNumber = Annotated[
@@ -41,9 +41,9 @@ PageNumber = Annotated[
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _HEADERS = {
-    "ETag": "Strong entity tag; it changes with every picture that is added.",
-    "Cache-Control": "Whether the sheet may be kept: once all pictures are there, it may.",
-    "Vary": "`Accept`, where that decided the form.",
+    "ETag": "Strong entity tag; it changes with every image that is added.",
+    "Cache-Control": "Whether the sheet may be kept: it may once all images are there.",
+    "Vary": "`Accept`, where that decided the format.",
     "Link": 'The next page, as `rel="next"`, where there is one.',
 }
 _FORMS: tuple[SheetFormat, ...] = ("png", "webp")
@@ -64,10 +64,15 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 @router.get("/{batch_id}/atlas.png", include_in_schema=False)
 @router.get("/{batch_id}/atlas.webp", include_in_schema=False)
-@router.get("/{batch_id}/atlas", summary="Its contact sheet", response_class=Response, responses=_RESPONSES)
+@router.get(
+    "/{batch_id}/atlas",
+    summary="Read the contact sheet of a batch",
+    response_class=Response,
+    responses=_RESPONSES,
+)
 async def read_batch_atlas(
     batch_id: BatchId,
-    gateway: GatewayDep,
+    session: SessionDep,
     request: Request,
     columns: Columns = None,
     width: Width = DEFAULT_CELL_PX,
@@ -77,52 +82,54 @@ async def read_batch_atlas(
         str | None, Header(description="Entity tags that the caller has, or `*`: answered with 304.")
     ] = None,
 ) -> Response:
-    """The pictures so far, each above its unit's number, in the order of the units.
+    """The images so far, each above its unit's number, in the order of the units.
 
-    A gray cell waits for its picture; a crossed one gets none. `.png` or `.webp` after the path counts before
-    `Accept`. The entity tag changes with every picture that is added.
+    A gray cell waits for its image; a crossed one gets none. `.png` or `.webp` after the path counts before
+    `Accept`. The entity tag changes with every image that is added.
     """
-    batch = await visible(batch_id, gateway)
+    batch = await session.batch(batch_id)
     suffix = request.url.path.rpartition("atlas")[2]
     form = _form(suffix, accept)
-    placed = _layout(batch, columns, width)
-    first = page * placed.most_cells
-    numbers = batch.units[first : first + placed.most_cells]
+    layout = _layout(batch, columns, width)
+    first = page * layout.most_cells
+    numbers = batch.units[first : first + layout.most_cells]
     if not numbers:
-        raise _no_page(batch, placed, page)
-    units = await gateway.call(gateway.batches.units, batch, numbers)
-    tag = entity_tag(units, placed, form)
-    keep = f"max-age={KEEP_S}" if batch.state == "succeeded" else "no-cache"
-    headers = {"ETag": tag, "Cache-Control": f"{sharing(gateway)}, {keep}"}
+        raise _no_page(batch, layout, page)
+    units = await session.units(batch, numbers)
+    tag = entity_tag(units, layout, form)
+    keep = f"max-age={MAX_AGE_S}" if batch.state == "succeeded" else "no-cache"
+    headers = {"ETag": tag, "Cache-Control": f"{cache_scope(session.caller)}, {keep}"}
     if not suffix:
         headers["Vary"] = "Accept"
-    if first + placed.most_cells < len(batch.units):
+    if first + layout.most_cells < len(batch.units):
         following = request.url.include_query_params(page=page + 1)
         headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
     if matches(if_none_match, tag):
         return Response(status_code=304, headers=headers)
-    sheet = await gateway.sheets(units, placed, form, tag)
-    if not sheet.whole:  # a picture is gone from the store: the same units may look otherwise later
+    sheet = await session.backend.sheets(units, layout, form, tag)
+    if not sheet.whole:  # an image is gone from the store: the same units may look otherwise later
         del headers["ETag"]
         headers["Cache-Control"] = "no-store"
     return Response(sheet.content, media_type=MEDIA_TYPES[form], headers=headers)
 
 
 def _form(suffix: str, accept: str | None) -> SheetFormat:
-    """Refuses with `not_acceptable`."""
-    found = suffix.removeprefix(".") if suffix else negotiated(accept, _FORMS)
+    """The format of the sheet. Raises `not_acceptable`."""
+    accepted = suffix.removeprefix(".") if suffix else negotiated(accept, _FORMS)
     for form in _FORMS:
-        if form == found:
+        if form == accepted:
             return form
     choices = [MEDIA_TYPES[form] for form in _FORMS]
-    flaw = FieldError(location=["header", "accept"], detail="takes none of them", value=(accept or "")[:200])
+    flaw = FieldError(
+        location=["header", "accept"], detail="accepts none of the formats", value=(accept or "")[:200]
+    )
     flaw.choices = choices
-    said = f"the sheet is to be had as {', '.join(choices)}, and Accept takes none of them"
-    raise ProblemError("not_acceptable", said, [flaw], headers={"Vary": "Accept"})
+    detail = f"the sheet is available as {', '.join(choices)}; Accept has none of these"
+    raise ProblemError("not_acceptable", detail, [flaw], headers={"Vary": "Accept"})
 
 
 def _layout(batch: Batch, columns: int | None, cell_px: int) -> SheetLayout:
-    """Refuses more columns than a sheet has room for."""
+    """The layout of the sheet. Raises `invalid_request` for more columns than it has room for."""
     most = most_columns(cell_px)
     if columns is not None and columns > most:
         detail = f"{columns} columns of {cell_px} px are too wide; valid with width {cell_px}: 1 to {most}"
@@ -130,11 +137,11 @@ def _layout(batch: Batch, columns: int | None, cell_px: int) -> SheetLayout:
             location=["query", "columns"], detail=detail, value=columns, minimum=1, maximum=most
         )
         raise ProblemError("invalid_request", detail, [flaw])
-    return layout(len(batch.units), columns, cell_px)
+    return layout_of(len(batch.units), columns, cell_px)
 
 
-def _no_page(batch: Batch, placed: SheetLayout, page: int) -> ProblemError:
-    last = (len(batch.units) - 1) // placed.most_cells
+def _no_page(batch: Batch, layout: SheetLayout, page: int) -> ProblemError:
+    last = (len(batch.units) - 1) // layout.most_cells
     detail = f"there is no page {page} of this sheet; valid: 0 to {last}"
     flaw = FieldError(location=["query", "page"], detail=detail, value=page, minimum=0, maximum=last)
     return ProblemError("invalid_request", detail, [flaw])

@@ -1,64 +1,44 @@
-"""`/v1/batches`: the same question about many units of a layer."""
+"""`/v1/batches`: the same request for many units of a layer."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import fastapi
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from proxygrad.errors import InvalidRequest, UnitOutOfRange
 from proxygrad.protocol.addresses import BATCHES
-from proxygrad.protocol.batches import Batch
-from proxygrad.protocol.problems import FieldError
+from proxygrad.protocol.batches import Batch, BatchPage, BatchState, BatchUnitPage
+from proxygrad.protocol.pagination import DEFAULT_LIMIT
 from proxygrad.protocol.requests import BatchRequest
-from service.api.ids import PathId
-from service.backend import documents
-from service.backend.gateway import Gateway, GatewayDep
+from proxygrad.protocol.visualizations import State as JobState
+from service.api.dependencies import PathId, SessionDep
+from service.api.examples import BATCH_BODY
+from service.backend import admission, documents
 from service.backend.long_polling import (
     PREFERENCE_APPLIED,
     RETRY_AFTER,
     RETRY_AFTER_S,
-    Heard,
     Prefer,
     Wait,
     preferred_wait_s,
-    until_ended,
 )
 from service.problems import ProblemError, problem_responses
-from service.web.exception_handlers import refusal_of
-from service.web.json_body import json_body, parsed, tellable, within_limits
+from service.web.json_body import json_body, parsed
+from service.web.pagination import Cursor, Limit, entry_of, only, page
 from workers.batches import repository as batches
-from workers.batches.repository import ResolvedBatch
+from workers.batches.repository import Unit
+
+DEFAULT_UNITS, MAX_UNITS = 100, 1000
 
 router = APIRouter(prefix=BATCHES, tags=["batches"])
 
 BatchId = PathId
+UnitStates = Annotated[
+    list[Literal["waiting", JobState]],  # one list of values, so that an error names them all
+    only("units in these states", most=10),
+]
 
-EXAMPLES: dict[str, Any] = {
-    "layer": {"summary": "Every unit of a layer", "value": {"model": "digits", "layer": "layer3"}},
-    "range": {
-        "summary": "Every other unit of the first 32, with settings",
-        "value": {
-            "model": "digits",
-            "layer": "layer3",
-            "units": {"start": 0, "stop": 32, "step": 2},
-            "steps": 64,
-        },
-    },
-    "list": {"summary": "Three units", "value": {"model": "digits", "layer": "layer3", "units": [3, 5, 8]}},
-}
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": "#/components/schemas/BatchRequest"},
-                "examples": EXAMPLES,
-            }
-        },
-    }
-}
 _LINK = {"description": "Path of the batch.", "schema": {"type": "string"}}
 _HEADERS = {"Location": _LINK, "Preference-Applied": PREFERENCE_APPLIED}
 _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -76,77 +56,132 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
     ),
 }
 _READ_RESPONSES = problem_responses("unknown_batch", "invalid_request", "redis_unavailable")
-_CANCELED: dict[int | str, dict[str, Any]] = {
+_CANCEL_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "It is canceled."},
-    202: {"description": "What runs is being stopped; look again.", "model": Batch},
+    202: {"description": "Its running jobs are being stopped; look again.", "model": Batch},
     **problem_responses("unknown_batch", "forbidden", "batch_ended", "invalid_request", "redis_unavailable"),
+}
+_DELETE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    204: {"description": "Gone."},
+    **problem_responses("unknown_batch", "forbidden", "invalid_request", "redis_unavailable"),
 }
 
 
-async def _asked(request: fastapi.Request) -> BatchRequest:
+async def _body(request: fastapi.Request) -> BatchRequest:
     return parsed(await json_body(request), BatchRequest)
 
 
 @router.post(
     "",
-    summary="Ask about many units",
+    summary="Request a batch",
     status_code=202,
     response_model=Batch,
     responses=_POST_RESPONSES,
-    openapi_extra=_BODY,
+    openapi_extra=BATCH_BODY,
 )
 async def create_batch(
-    asked: Annotated[BatchRequest, Depends(_asked)],
-    gateway: GatewayDep,
+    body: Annotated[BatchRequest, Depends(_body)],
+    session: SessionDep,
     request: Request,
     response: Response,
     prefer: Prefer = None,
 ) -> Batch:
     """Safe to repeat: the same units and settings have the same id, and no unit is computed twice.
 
-    Units that were answered before cost nothing. Asked again, those that failed or were canceled are tried
-    again. They are put into the queue some at a time, so that a batch of any size leaves room for others.
+    Units that succeeded before cost nothing. On a repeated request, those that failed or were canceled are
+    tried again. Units are queued some at a time, so that a batch of any size leaves room for others.
     """
-    asked = tellable(asked, gateway.receivers)
-    try:
-        model = await gateway.model(asked.model)
-        question = ResolvedBatch.of(asked, model)
-        _check_size(question, gateway)
-        within_limits(question.first, model, gateway.settings)
-    except UnitOutOfRange as error:
-        raise _out_of_range(error) from error
-    except InvalidRequest as error:
-        raise refusal_of(error, "body", asked.model_dump(mode="json")) from error
-    batch, _ = await gateway.call(_ask, gateway, question, asked)
+    batch = await session.submit_batch(admission.check_webhook(body, session.backend.allowed_hosts))
     wait_s = preferred_wait_s(prefer)
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
-        batch = await _ended(batch, gateway, wait_s, request)
+        batch = await session.wait_for_batch(batch, wait_s, request)
     response.headers["Location"] = f"{BATCHES}/{batch.id}"
     response.status_code = 200 if batch.ended else 202
-    return _answered(batch, response)
+    return _document(batch, response)
 
 
-@router.get("/{batch_id}", summary="How far it is", responses=_READ_RESPONSES)
+@router.get(
+    "",
+    summary="List batches, newest first",
+    responses=problem_responses("invalid_request", "redis_unavailable"),
+)
+async def list_batches(
+    session: SessionDep,
+    response: Response,
+    model: Annotated[list[str], only("of these models")],
+    layer: Annotated[list[str], only("of these layers")],
+    state: Annotated[list[BatchState], only("in these states")],
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> BatchPage:
+    """The caller's batches, by the time of the last request; each is kept for a week after its end."""
+
+    def fits(batch: batches.Batch) -> bool:
+        return (
+            (not model or batch.template.model in model)
+            and (not layer or batch.template.layer in layer)
+            and (not state or batch.state in state)
+        )
+
+    listed, end = await session.list_batches(entry_of(cursor), limit, fits)
+    links = page(
+        response,
+        BATCHES,
+        {"model": model, "layer": layer, "state": state},
+        limit=limit,
+        cursor=cursor,
+        end=end,
+    )
+    return BatchPage(batches=[documents.batch(each, brief=True) for each in listed], links=links)
+
+
+@router.get("/{batch_id}", summary="Read a batch", responses=_READ_RESPONSES)
 async def read_batch(
-    batch_id: BatchId, gateway: GatewayDep, request: Request, response: Response, wait: Wait = 0
+    batch_id: BatchId, session: SessionDep, request: Request, response: Response, wait: Wait = 0
 ) -> Batch:
     """Its state and counts; with `wait`, answers when the batch ends or the time is over."""
-    batch = await _ended(await visible(batch_id, gateway), gateway, wait, request)
-    return _answered(batch, response)
+    batch = await session.wait_for_batch(await session.batch(batch_id), wait, request)
+    return _document(batch, response)
 
 
-@router.post("/{batch_id}/cancel", summary="Cancel a batch", response_model=Batch, responses=_CANCELED)
-async def cancel_batch(batch_id: BatchId, gateway: GatewayDep, response: Response) -> Batch:
-    """What was not queued yet and what waits is canceled at once; what runs is asked to stop.
+@router.get(
+    "/{batch_id}/visualizations",
+    summary="List the units of a batch, in their order",
+    responses=_READ_RESPONSES,
+)
+async def list_batch_visualizations(
+    batch_id: BatchId,
+    session: SessionDep,
+    response: Response,
+    state: UnitStates,
+    limit: Annotated[int, Query(ge=1, le=MAX_UNITS, description="Most units of one page.")] = DEFAULT_UNITS,
+    cursor: Annotated[
+        int, Query(ge=0, lt=2**31, description="From `links.next`: how many units come before the page.")
+    ] = 0,
+) -> BatchUnitPage:
+    """The state of each unit, and its visualization."""
+    batch = await session.batch(batch_id)
 
-    What others asked too, or another batch of the caller, goes on there. Safe to repeat. One that has
-    succeeded or failed is left as it is: 409, with its state.
+    def fits(unit: Unit) -> bool:
+        return not state or unit.state in state
+
+    units, end = await session.list_units(batch, cursor, limit, fits)
+    path = f"{BATCHES}/{batch_id}/visualizations"
+    links = page(response, path, {"state": state}, limit=limit, cursor=cursor, end=end)
+    return BatchUnitPage(visualizations=[documents.batch_unit(unit) for unit in units], links=links)
+
+
+@router.post(
+    "/{batch_id}/cancel", summary="Cancel a batch", response_model=Batch, responses=_CANCEL_RESPONSES
+)
+async def cancel_batch(batch_id: BatchId, session: SessionDep, response: Response) -> Batch:
+    """Units that are not queued or wait are canceled at once; runs are asked to stop.
+
+    Visualizations that other callers, or other batches of the caller, have requested too go on. Safe to
+    repeat. A batch that has succeeded or failed stays as it is: 409, with its state.
     """
-    batch = await _own(batch_id, gateway, "cancel")
-    if not batch.ended:
-        await gateway.call(gateway.batches.cancel, batch_id)
-        batch = await visible(batch_id, gateway)
+    batch = await session.cancel_batch(batch_id)
     if batch.state in ("succeeded", "failed"):
         raise ProblemError(
             "batch_ended",
@@ -154,79 +189,24 @@ async def cancel_batch(batch_id: BatchId, gateway: GatewayDep, response: Respons
             state=batch.state,
         )
     response.status_code = 200 if batch.ended else 202
-    return _answered(batch, response)
+    return _document(batch, response)
 
 
 @router.delete(
     "/{batch_id}",
-    summary="Cancel and forget a batch",
+    summary="Cancel and delete a batch",
     status_code=204,
     response_class=Response,
-    responses={
-        204: {"description": "Gone."},
-        **problem_responses("unknown_batch", "forbidden", "invalid_request", "redis_unavailable"),
-    },
+    responses=_DELETE_RESPONSES,
 )
-async def delete_batch(batch_id: BatchId, gateway: GatewayDep) -> Response:
-    """Cancels what has not ended, and forgets the batch. The answers stay: each is a visualization."""
-    await _own(batch_id, gateway, "delete")
-    await gateway.call(gateway.batches.forget, batch_id)
+async def delete_batch(batch_id: BatchId, session: SessionDep) -> Response:
+    """Cancels what has not ended, and deletes the batch. Its visualizations stay."""
+    await session.forget_batch(batch_id)
     return Response(status_code=204)
 
 
-async def visible(batch_id: str, gateway: Gateway) -> batches.Batch:
-    """The batch of that id; refuses with `unknown_batch`, also where it is another caller's."""
-    batch = await gateway.call(gateway.batches.fetch, batch_id)
-    if batch is None or not (gateway.caller.sees_all or batch.caller == gateway.caller.name):
-        raise ProblemError("unknown_batch", f"there is no batch {batch_id!r}")
-    return batch
-
-
-async def _own(batch_id: str, gateway: Gateway, what: str) -> batches.Batch:
-    """The same; refuses to change what the caller sees only because it may see all."""
-    batch = await visible(batch_id, gateway)
-    if not gateway.caller.operates and batch.caller != gateway.caller.name:
-        raise ProblemError("forbidden", f"to {what} another caller's batch, a key needs the scope 'admin'")
-    return batch
-
-
-def _ask(
-    gateway: Gateway, question: ResolvedBatch, asked: BatchRequest
-) -> tuple[batches.Batch, batches.Asked]:
-    caller = gateway.caller.name
-    return gateway.batches.ask(question, asked, caller=caller, limits=gateway.limits)
-
-
-def _check_size(question: ResolvedBatch, gateway: Gateway) -> None:
-    """Hold the number of units against the operator's limit."""
-    count, limit = len(question.units), gateway.settings.max_batch_units
-    if count > limit:
-        detail = (
-            f"{count} units are more than this server takes in one batch: {limit} (its operator's "
-            "PROXYGRAD_MAX_BATCH_UNITS); ask in parts, such as a range of units"
-        )
-        flaw = FieldError(location=["body", "units"], detail=detail, value=count, maximum=limit)
-        raise ProblemError("limit_exceeded", detail, [flaw])
-
-
-def _out_of_range(error: UnitOutOfRange) -> ProblemError:
-    minimum, maximum = error.valid_range
-    flaw = FieldError(location=["body", "units"], detail=str(error), value=error.unit)
-    flaw.minimum, flaw.maximum = minimum, maximum
-    return ProblemError("unit_out_of_range", str(error), [flaw])
-
-
-def _answered(batch: batches.Batch, response: Response) -> Batch:
+def _document(batch: batches.Batch, response: Response) -> Batch:
     response.headers["Cache-Control"] = "no-store"
     if not batch.ended:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return documents.batch(batch)
-
-
-async def _ended(batch: batches.Batch, gateway: Gateway, wait_s: float, request: Request) -> batches.Batch:
-    """The batch when it has ended, or as it stands after `wait_s` seconds or when the caller went away."""
-
-    async def look(_: Heard) -> batches.Batch:
-        return await visible(batch.id, gateway)
-
-    return await until_ended(batch, batch.id, look, gateway.live, wait_s, request)

@@ -1,6 +1,6 @@
-"""Has the process started, is it alive, can it answer: `/startupz`, `/livez` and `/readyz`.
+"""Health checks: `/startupz`, `/livez` and `/readyz`.
 
-Probes are answered whatever parameters they come with: those of others have some.
+Any query parameters are accepted: the probes of some platforms send them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from service.backend.gateway import Gateway
+from service.backend.backend import Backend
 from service.problems import ProblemError, problem_responses
 from workers.fleet import catalog
 
@@ -36,14 +36,14 @@ class Ready(BaseModel):
 
 @router.get("/livez", summary="Is the process alive?")
 async def livez() -> Alive:
-    """Answers as long as the process does; asks nobody else."""
+    """Answers as long as the process runs; needs neither Redis nor a worker."""
     return Alive()
 
 
 @router.get("/startupz", summary="Has the process started?", responses=problem_responses("redis_unavailable"))
 async def startupz(request: Request) -> Started:
     """Started once Redis has answered for the first time, and from then on."""
-    await _gateway(request).start()
+    await _backend(request).start()
     return Started()
 
 
@@ -54,8 +54,8 @@ async def startupz(request: Request) -> Started:
 )
 async def readyz(request: Request) -> Ready:
     """Ready when Redis answers and a worker is alive; otherwise 503 says which of them is missing."""
-    gateway = _gateway(request)
-    workers = await gateway.call(catalog.live_workers, gateway.redis)
+    backend = _backend(request)
+    workers = await backend.call(catalog.live_workers, backend.redis)
     if not workers:
         raise ProblemError(
             "no_worker", "Redis answers, but no worker is alive; start one with `python -m workers`"
@@ -63,6 +63,6 @@ async def readyz(request: Request) -> Ready:
     return Ready(workers=len(workers))
 
 
-def _gateway(request: Request) -> Gateway:
-    gateway: Gateway = request.app.state.gateway
-    return gateway
+def _backend(request: Request) -> Backend:
+    backend: Backend = request.app.state.backend
+    return backend

@@ -1,8 +1,8 @@
-"""`/v1/visualizations/{id}/images/{n}`: the pictures, in the form that the caller wants.
+"""`/v1/visualizations/{id}/images/{n}`: the images, in the format that the caller accepts.
 
-A picture never changes, so every form of it has a strong entity tag and may be kept for good. It comes from
-the store alone. Redis is asked whether a caller with a key has asked for it, unless the scope is `admin`; and
-why there is no picture, where there is none.
+An image never changes, so each format of it has a strong entity tag and may be cached for good. It comes from
+the store alone. Redis is read for the requesters of the job, unless the scope is `admin`, and for the reason
+where there is no image.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal
 
-from anyio import to_thread
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from proxygrad.protocol.addresses import VISUALIZATIONS
 from proxygrad.protocol.problems import FieldError
+from service.api.dependencies import SessionDep
 from service.api.visualizations import JobId
-from service.backend.gateway import Gateway, GatewayDep
+from service.auth.callers import Caller
 from service.images.conversion import ENCODER, Form
 from service.problems import ProblemError, problem_responses
-from service.web.conditional import Unsatisfiable, matches, wanted_range
+from service.web.conditional import Unsatisfiable, matches, requested_range
 from service.web.negotiation import MEDIA_TYPES, Format, negotiated
 from workers.jobs.repository import Job
 
@@ -27,8 +27,8 @@ router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
 #: Bounds of `width`, in pixels.
 MIN_WIDTH_PX, MAX_WIDTH_PX = 32, 512
-#: An image may be kept for a year, the longest that caches are used to, without being asked for again.
-KEEP_S = 31_536_000
+#: Caches may keep an image for a year, the longest that they are used to, without asking again.
+MAX_AGE_S = 31_536_000
 
 Number = Annotated[
     str,
@@ -43,27 +43,27 @@ Width = Annotated[
     Query(
         ge=MIN_WIDTH_PX,
         le=MAX_WIDTH_PX,
-        description="Pixels that a smaller PNG or WebP shall be wide; none is made wider than it is.",
+        description="Width of a smaller PNG or WebP in pixels; no image is made wider than it is.",
     ),
 ]
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _CONTENT = dict.fromkeys(MEDIA_TYPES.values(), _BINARY)
 _HEADERS = {
-    "ETag": "Strong entity tag of this form of the picture.",
-    "Cache-Control": "That it may be kept for a year; `private` where keys are in force.",
-    "Accept-Ranges": "`bytes`: a part can be asked for with `Range`.",
-    "Vary": "`Accept`, where that decided the form.",
+    "ETag": "Strong entity tag of the image in this format.",
+    "Cache-Control": "It may be kept for a year; `private` where keys are in force.",
+    "Accept-Ranges": "`bytes`: `Range` requests a part.",
+    "Vary": "`Accept`, where that decided the format.",
 }
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The picture. NPY is float32 (channels, rows, columns) in 0 to 1; WebP is lossless.",
+        "description": "The image. NPY is float32 (channels, rows, columns) in 0 to 1; WebP is lossless.",
         "content": _CONTENT,
         "headers": {
             name: {"description": about, "schema": {"type": "string"}} for name, about in _HEADERS.items()
         },
     },
-    206: {"description": "The part of it that `Range` names (one range).", "content": _CONTENT},
+    206: {"description": "The part that `Range` names (one range).", "content": _CONTENT},
     304: {"description": "The caller has it already (`If-None-Match`)."},
     **problem_responses(
         *("unknown_visualization", "image_not_ready", "no_image", "not_acceptable", "range_not_satisfiable"),
@@ -73,11 +73,13 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 @router.head("/{job_id}/images/{number}", include_in_schema=False)
-@router.get("/{job_id}/images/{number}", summary="A picture", response_class=Response, responses=_RESPONSES)
+@router.get(
+    "/{job_id}/images/{number}", summary="Read an image", response_class=Response, responses=_RESPONSES
+)
 async def read_image(
     job_id: JobId,
     number: Number,
-    gateway: GatewayDep,
+    session: SessionDep,
     request: Request,
     width: Width = None,
     accept: Annotated[
@@ -87,39 +89,36 @@ async def read_image(
         str | None, Header(description="Entity tags that the caller has, or `*`: answered with 304.")
     ] = None,
 ) -> Response:
-    """The stored PNG, or another form of it: those asked for first, then the plain ones to compare with."""
-    index, form = _wanted(number, width, accept)
-    png = await gateway.image(job_id, index)
+    """The stored PNG, or another format of it. The requested images come first, then the plain ones."""
+    index, form = _negotiated(number, width, accept)
+    png = await session.image(job_id, index)
     if png is None:
-        raise _no_image(await gateway.job(job_id), index)
+        raise _no_image(await session.job(job_id), index)
     digest = hashlib.sha256(png).hexdigest()
     etag = _etag(digest, form)
     headers = {
         "ETag": etag,
-        "Cache-Control": f"{sharing(gateway)}, max-age={KEEP_S}, immutable",
+        "Cache-Control": f"{cache_scope(session.caller)}, max-age={MAX_AGE_S}, immutable",
         "Accept-Ranges": "bytes",
     }
     if "." not in number:
         headers["Vary"] = "Accept"
     if matches(if_none_match, etag):
         return Response(status_code=304, headers=headers)
-    content = png
-    if not form.original:
-        async with gateway.converting:
-            content = await to_thread.run_sync(gateway.conversions, digest, png, form)
+    content = await session.backend.conversions(digest, png, form)
     if request.method == "HEAD":
         headers["Content-Length"] = str(len(content))
         return Response(headers=headers, media_type=MEDIA_TYPES[form.format])
     return _part(content, form, headers, request)
 
 
-def sharing(gateway: Gateway) -> Literal["public", "private"]:
-    """Whether caches between here and the caller may hand a picture to others."""
-    return "public" if gateway.caller.anonymous else "private"
+def cache_scope(caller: Caller) -> Literal["public", "private"]:
+    """The `Cache-Control` directive that says whether shared caches may keep an image."""
+    return "public" if caller.anonymous else "private"
 
 
-def _wanted(number: str, width_px: int | None, accept: str | None) -> tuple[int, Form]:
-    """Which picture, and in which form. Refuses with `not_acceptable`, or a width of an array."""
+def _negotiated(number: str, width_px: int | None, accept: str | None) -> tuple[int, Form]:
+    """The number of the image, and its format. Raises `not_acceptable` or `invalid_request`."""
     index, _, suffix = number.partition(".")
     formats: tuple[Format, ...] = ("png", "webp") if width_px is not None else tuple(MEDIA_TYPES)
     if suffix:
@@ -127,19 +126,19 @@ def _wanted(number: str, width_px: int | None, accept: str | None) -> tuple[int,
             flaw = FieldError(
                 location=["query", "width"], detail="only PNG and WebP have one", value=width_px
             )
-            said = "an array is not made smaller; valid with width: .png, .webp"
-            raise ProblemError("invalid_request", said, [flaw])
+            detail = "NPY has no width; valid with width: .png, .webp"
+            raise ProblemError("invalid_request", detail, [flaw])
         return int(index), Form(suffix, width_px)
-    found = negotiated(accept, formats)
-    if found is None:
+    accepted = negotiated(accept, formats)
+    if accepted is None:
         choices = [MEDIA_TYPES[each] for each in formats]
         flaw = FieldError(
-            location=["header", "accept"], detail="takes none of them", value=(accept or "")[:200]
+            location=["header", "accept"], detail="accepts none of the formats", value=(accept or "")[:200]
         )
         flaw.choices = choices
-        said = f"the picture is to be had as {', '.join(choices)}, and Accept takes none of them"
-        raise ProblemError("not_acceptable", said, [flaw], headers={"Vary": "Accept"})
-    return int(index), Form(found, width_px)
+        detail = f"the image is available as {', '.join(choices)}; Accept has none of these"
+        raise ProblemError("not_acceptable", detail, [flaw], headers={"Vary": "Accept"})
+    return int(index), Form(accepted, width_px)
 
 
 def _etag(digest: str, form: Form) -> str:
@@ -150,17 +149,17 @@ def _etag(digest: str, form: Form) -> str:
 
 
 def _part(content: bytes, form: Form, headers: dict[str, str], request: Request) -> Response:
-    """All of it, or what `Range` and `If-Range` name."""
-    size, media_type, wanted = len(content), MEDIA_TYPES[form.format], request.headers.get("range")
+    """The whole image, or the part that `Range` and `If-Range` name."""
+    size, media_type, requested = len(content), MEDIA_TYPES[form.format], request.headers.get("range")
     try:
-        span = wanted_range(wanted, request.headers.get("if-range"), headers["ETag"], size)
+        span = requested_range(requested, request.headers.get("if-range"), headers["ETag"], size)
     except Unsatisfiable:
         flaw = FieldError(
-            location=["header", "range"], detail="beyond the end", value=wanted, maximum=size - 1
+            location=["header", "range"], detail="beyond the end", value=requested, maximum=size - 1
         )
         raise ProblemError(
             "range_not_satisfiable",
-            f"the range {wanted!r} lies beyond the end of {size} bytes",
+            f"the range {requested!r} lies beyond the end of {size} bytes",
             [flaw],
             headers={"Content-Range": f"bytes */{size}"},
         ) from None
@@ -177,7 +176,7 @@ def _no_image(job: Job, number: int) -> ProblemError:
         )
     if number < len(job.images):
         return ProblemError(
-            "no_image", f"image {number} of {job.id} is gone from the store; submit the question again"
+            "no_image", f"image {number} of {job.id} is gone from the store; request the visualization again"
         )
     if job.state == "succeeded":
         flaw = FieldError(location=["path", "number"], detail="no such image", value=number, minimum=0)
@@ -188,10 +187,11 @@ def _no_image(job: Job, number: int) -> ProblemError:
 
 
 def _valid(job: Job) -> str:
-    """The numbers of its pictures, in words."""
-    asked = job.spec.images if job.spec.compare else len(job.images)
-    said = _numbers(0, asked)
-    return f"{said}, and {_numbers(asked, len(job.images))} of plain ascent" if job.spec.compare else said
+    """The numbers of its images, in words."""
+    if not job.spec.compare:
+        return _numbers(0, len(job.images))
+    count = job.spec.images
+    return f"{_numbers(0, count)}, and {_numbers(count, len(job.images))} of plain ascent"
 
 
 def _numbers(start: int, stop: int) -> str:

@@ -1,25 +1,23 @@
-"""`/v1/models`: what live workers serve, and the layers that can be asked about."""
+"""`/v1/models`: the models of live workers, and their layers."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 
 from proxygrad.protocol.addresses import MODELS
 from proxygrad.protocol.models import Layer, LayerList, Model, ModelList
 from proxygrad.spec import LayerKind, Stage
+from service.api.dependencies import BackendDep
 from service.backend import documents
-from service.backend.gateway import GatewayDep
 from service.problems import problem_responses
+from service.web.pagination import only
 
 router = APIRouter(prefix=MODELS, tags=["models"])
 
 ModelName = Annotated[str, Path(description="Name of a served model.", examples=["digits"])]
 LayerName = Annotated[str, Path(description="Dotted name of a layer.", examples=["layer3"])]
-
-#: Values of one filter.
-MAX_CHOICES = 50
 
 _AWAY = problem_responses("invalid_request", "no_worker", "redis_unavailable")
 _UNKNOWN_MODEL = problem_responses("invalid_request", "unknown_model", "no_worker", "redis_unavailable")
@@ -32,34 +30,28 @@ _UNKNOWN_LAYER = problem_responses(
 )
 
 
-def _filter(what: str) -> Any:
-    return Query(
-        default_factory=list, max_length=MAX_CHOICES, description=f"Only of these {what}; repeatable."
-    )
-
-
 @router.get("", summary="List models", responses=_AWAY)
-async def list_models(gateway: GatewayDep) -> ModelList:
+async def list_models(backend: BackendDep) -> ModelList:
     """Every model of every live worker; one that could not be loaded is listed with its problem."""
-    served = await gateway.served()
-    return ModelList(models=[documents.model(served[name]) for name in sorted(served)])
+    models = await backend.models.all()
+    return ModelList(models=[documents.model(models[name]) for name in sorted(models)])
 
 
-@router.get("/{model}", summary="One model", responses=_UNKNOWN_MODEL)
-async def read_model(model: ModelName, gateway: GatewayDep) -> Model:
+@router.get("/{model}", summary="Read a model", responses=_UNKNOWN_MODEL)
+async def read_model(model: ModelName, backend: BackendDep) -> Model:
     """One model, ready or not."""
-    return documents.model(await gateway.served_model(model))
+    return documents.model(await backend.models.find(model))
 
 
-@router.get("/{model}/layers", summary="Layers of a model", responses=_NOT_READY)
+@router.get("/{model}/layers", summary="List the layers of a model", responses=_NOT_READY)
 async def list_layers(
     model: ModelName,
-    gateway: GatewayDep,
-    kind: Annotated[list[LayerKind], _filter("kinds")],
-    stage: Annotated[list[Stage], _filter("stages")],
+    backend: BackendDep,
+    kind: Annotated[list[LayerKind], only("of these kinds")],
+    stage: Annotated[list[Stage], only("of these stages")],
 ) -> LayerList:
-    """Its layers with their unit counts and shapes, and which of them rectifiers made or take."""
-    info = await gateway.model(model)
+    """Its layers: unit counts, shapes, and whether a rectifier comes before or after."""
+    info = await backend.models.info(model)
     layers = [
         documents.layer(layer)
         for layer in info.layers
@@ -68,8 +60,8 @@ async def list_layers(
     return LayerList(model=model, layers=layers)
 
 
-@router.get("/{model}/layers/{layer}", summary="One layer", responses=_UNKNOWN_LAYER)
-async def read_layer(model: ModelName, layer: LayerName, gateway: GatewayDep) -> Layer:
+@router.get("/{model}/layers/{layer}", summary="Read a layer", responses=_UNKNOWN_LAYER)
+async def read_layer(model: ModelName, layer: LayerName, backend: BackendDep) -> Layer:
     """One layer: its kind, shape, how many units it has and which objectives apply."""
-    info = await gateway.model(model)
+    info = await backend.models.info(model)
     return documents.layer(info.layer(layer))

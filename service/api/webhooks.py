@@ -1,19 +1,18 @@
-"""`/v1/webhooks/deliveries`: what was sent to whom, and what came of it."""
+"""`/v1/webhooks/deliveries`: the deliveries of webhooks, and the outcome of their attempts."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Response
 
 from proxygrad.protocol.addresses import DELIVERIES
-from proxygrad.protocol.pagination import DEFAULT_LIMIT, MAX_SCANNED
+from proxygrad.protocol.pagination import DEFAULT_LIMIT
 from proxygrad.protocol.webhooks import Delivery, DeliveryPage, DeliveryState
-from service.api.ids import FilterId, PathId
+from service.api.dependencies import FilterId, PathId, SessionDep
 from service.backend import documents
-from service.backend.gateway import Gateway, GatewayDep
-from service.problems import ProblemError, problem_responses
-from service.web.pagination import Cursor, Limit, cursor_of, entry_of, only, page_links
+from service.problems import problem_responses
+from service.web.pagination import Cursor, Limit, entry_of, only, page
 from workers.queue import deliveries
 
 router = APIRouter(prefix=DELIVERIES, tags=["webhooks"])
@@ -27,7 +26,7 @@ DeliveryId = PathId
     responses=problem_responses("invalid_request", "redis_unavailable"),
 )
 async def list_webhook_deliveries(
-    gateway: GatewayDep,
+    session: SessionDep,
     response: Response,
     state: Annotated[list[DeliveryState], only("those in these states")],
     visualization: Annotated[list[FilterId], only("those about visualizations of these ids")],
@@ -36,7 +35,6 @@ async def list_webhook_deliveries(
     cursor: Cursor = None,
 ) -> DeliveryPage:
     """Of the last week, the caller's newest ten thousand; a key with the scope `admin` sees all."""
-    last = None if cursor is None else entry_of(cursor)
     subjects = {("visualization", each) for each in visualization} | {("batch", each) for each in batch}
 
     def fits(delivery: deliveries.Delivery) -> bool:
@@ -44,46 +42,35 @@ async def list_webhook_deliveries(
             not subjects or (delivery.kind, delivery.subject) in subjects
         )
 
-    def look() -> Any:
-        own = None if gateway.caller.operates else gateway.caller.name
-        return gateway.deliveries.recent(last, limit, MAX_SCANNED, fits, caller=own)
-
-    found, end = await gateway.call(look)
-    query: list[tuple[str, str]] = [("state", each) for each in state]
-    query += [("visualization", each) for each in visualization] + [("batch", each) for each in batch]
-    query.append(("limit", str(limit)))
-    response.headers["Cache-Control"] = "no-store"
-    links = page_links(DELIVERIES, query, cursor, None if end is None else cursor_of(end))
-    return DeliveryPage(deliveries=[documents.delivery(each) for each in found], links=links)
+    listed, end = await session.list_deliveries(entry_of(cursor), limit, fits)
+    links = page(
+        response,
+        DELIVERIES,
+        {"state": state, "visualization": visualization, "batch": batch},
+        limit=limit,
+        cursor=cursor,
+        end=end,
+    )
+    return DeliveryPage(deliveries=[documents.delivery(each) for each in listed], links=links)
 
 
 _ONE = problem_responses("unknown_delivery", "invalid_request", "redis_unavailable")
 
 
-@router.get("/{delivery_id}", summary="One delivery", responses=_ONE)
-async def read_webhook_delivery(delivery_id: DeliveryId, gateway: GatewayDep, response: Response) -> Delivery:
-    """How far it came."""
+@router.get("/{delivery_id}", summary="Read a delivery", responses=_ONE)
+async def read_webhook_delivery(delivery_id: DeliveryId, session: SessionDep, response: Response) -> Delivery:
+    """Its state, and the outcome of the last attempt."""
     response.headers["Cache-Control"] = "no-store"
-    return documents.delivery(await _own(delivery_id, gateway))
+    return documents.delivery(await session.delivery(delivery_id))
 
 
 @router.post("/{delivery_id}/retry", summary="Deliver again", status_code=202, responses=_ONE)
 async def retry_webhook_delivery(
-    delivery_id: DeliveryId, gateway: GatewayDep, response: Response
+    delivery_id: DeliveryId, session: SessionDep, response: Response
 ) -> Delivery:
-    """Have it tried within a second or two, whatever its state, and from the first interval on if that fails.
+    """Try again within a second or two, whatever the state; the intervals begin anew if that fails.
 
-    The event is the same, with the same `webhook-id`. One that is being tried is left to that.
+    The event is the same, with the same `webhook-id`. A delivery that is being tried is left to that attempt.
     """
-    await _own(delivery_id, gateway)
-    await gateway.call(gateway.deliveries.retry, delivery_id)
     response.headers["Cache-Control"] = "no-store"
-    return documents.delivery(await _own(delivery_id, gateway))
-
-
-async def _own(delivery_id: str, gateway: Gateway) -> deliveries.Delivery:
-    """The delivery of that id; refuses with `unknown_delivery`, also where it is another caller's."""
-    found = await gateway.call(gateway.deliveries.fetch, delivery_id)
-    if found is None or not (gateway.caller.operates or found.caller == gateway.caller.name):
-        raise ProblemError("unknown_delivery", f"there is no delivery {delivery_id!r}")
-    return found
+    return documents.delivery(await session.retry_delivery(delivery_id))

@@ -1,28 +1,62 @@
-"""Answers as they are sent: that of a job that succeeded is the same for all who may see it."""
+"""Caches of parsed requests and of responses, for requests that come again and again as the same bytes."""
 
 from __future__ import annotations
 
+from proxygrad.protocol.requests import VisualizationRequest
+from proxygrad.spec import ModelInfo
 from service.backend.documents import visualization
-from workers.jobs.repository import Job
+from service.web.json_body import parsed
+from workers.jobs.repository import Job, Submission
 from workers.latest import Latest
 
-#: Answers that are kept, those sent last; one takes 4 to 60 KB. As many as `workers.jobs.looks` keeps.
-MOST_KEPT = 256
+#: Entries of each cache. A parsed request takes a few KB, a response 4 to 60 KB. As many responses as
+#: `workers.jobs.looks` caches jobs.
+MAX_ENTRIES = 256
+#: Longer bodies are not cached.
+MAX_BODY_BYTES = 2048
+
+
+class RequestCache:
+    """Parsed request bodies, and the submissions made from them. For one event loop."""
+
+    def __init__(self) -> None:
+        self._parsed: Latest[bytes, VisualizationRequest] = Latest(MAX_ENTRIES)
+        self._submissions: Latest[tuple[int, str], tuple[VisualizationRequest, ModelInfo, Submission]] = (
+            Latest(MAX_ENTRIES)
+        )
+
+    def parse(self, body: bytes) -> VisualizationRequest:
+        """The request in ``body``. Raises `ProblemError` with 400 or 422."""
+        request = self._parsed.get(body)
+        if request is None:
+            request = parsed(body, VisualizationRequest)
+            if len(body) <= MAX_BODY_BYTES:
+                self._parsed.put(body, request)
+        return request
+
+    def submission(self, request: VisualizationRequest, model: ModelInfo, caller: str) -> Submission:
+        """The submission of ``request`` for ``model``. Raises what `Spec.resolve` raises."""
+        key = id(request), caller  # the entry holds the request, so no other one has its id meanwhile
+        entry = self._submissions.get(key)
+        if entry is None or entry[0] is not request or entry[1] is not model:
+            entry = request, model, Submission.of(request, model, caller, None)
+            self._submissions.put(key, entry)
+        return entry[2]
 
 
 class ResponseCache:
-    """The documents of jobs that succeeded, as JSON. For one event loop."""
+    """The JSON documents of jobs that succeeded, which are the same for all callers. For one event loop."""
 
     def __init__(self) -> None:
-        self._kept: Latest[str, tuple[Job, bytes]] = Latest(MOST_KEPT)
+        self._documents: Latest[str, tuple[Job, bytes]] = Latest(MAX_ENTRIES)
 
-    def __call__(self, job: Job) -> bytes:
+    def document(self, job: Job) -> bytes:
         """The document of ``job``.
 
-        Made once for one object: whoever reads a job that has changed, or is seen otherwise, has another.
+        Made once for one object: a job that was read anew because it changed gets a new document.
         """
-        kept = self._kept.get(job.id)
-        if kept is None or kept[0] is not job:
-            kept = job, visualization(job, None, None, job.created_at).model_dump_json().encode()
-            self._kept.put(job.id, kept)
-        return kept[1]
+        entry = self._documents.get(job.id)
+        if entry is None or entry[0] is not job:
+            entry = job, visualization(job, None, None, job.created_at).model_dump_json().encode()
+            self._documents.put(job.id, entry)
+        return entry[1]

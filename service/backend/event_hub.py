@@ -1,9 +1,9 @@
-"""What happens to jobs, as it happens: one connection to Redis for all who follow one through this process.
+"""The event hub: fans the events of jobs and batches out to all who follow them in this process.
 
-A job's channel is subscribed to while somebody follows it. Each follower has a mailbox, in which newer
-progress takes the place of older, so that one who reads slowly, or not at all, holds a handful of events and
-misses no change of state. After a break of the connection every mailbox gets a `MISSED`, whereupon its owner
-reads what it missed from the job's stream.
+One connection to Redis subscribes to the channels of what is followed. Each follower has a `Subscription`, in
+which newer progress takes the place of older, so that one who reads slowly, or not at all, holds a handful of
+events and misses no change of state. After a break of the connection every subscription gets a `MISSED`,
+whereupon its owner reads what it missed from the job's stream.
 """
 
 from __future__ import annotations
@@ -23,54 +23,54 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from workers.jobs.repository import Event, events_channel
 
-#: Something may have been missed: read the stream.
+#: An item of a subscription: events may have been missed; read the stream.
 MISSED: Literal["gap"] = "gap"
 
-#: Redis is asked this often whether it is there; one that says nothing for `SILENCE_S` is not.
+#: Interval of pings. A connection without a reply for `SILENCE_S` is given up.
 PING_S, SILENCE_S = 2.0, 6.0
 #: Between two tries to reach Redis.
 RETRY_S = 0.25
 #: Longest wait for a subscription.
 SUBSCRIBE_S = 2.0
-#: How often Redis is told which jobs are watched; less than half of `workers.jobs.events.WATCHED_S`.
+#: How often the watches of previews are renewed; less than half of `workers.jobs.events.WATCHED_S`.
 WATCH_S = 4.0
 
-#: Subscribed to all the time, so that the connection is one of a subscriber from its beginning.
+#: A channel that is always subscribed to, so that the connection is a subscriber's from its beginning.
 _ALWAYS = b"proxygrad:events"
 
 _log = logging.getLogger(__name__)
 
 
 class Subscription:
-    """What a follower of one job has not read yet."""
+    """The events of one job that its follower has not read yet."""
 
-    def __init__(self, reader: EventSubscriber, job_id: str, kinds: Collection[str]) -> None:
+    def __init__(self, subscriber: EventSubscriber, job_id: str, kinds: Collection[str]) -> None:
         self.job_id = job_id
         self.kinds = kinds
-        self._reader = reader
+        self._subscriber = subscriber
         self._waiting: deque[Event | Literal["gap"]] = deque()
         self._filled = asyncio.Event()
 
     def put(self, item: Event | Literal["gap"]) -> None:
-        """Leave something. Of progress, previews and gaps only the last is kept."""
+        """Add an event. Of progress, previews and `MISSED` only the last one stays."""
         kind = _kind(item)
         if kind not in (*self.kinds, "gap"):
             return
         if kind == "withdrawn" and item in self._waiting:
             return
         if kind not in ("state", "withdrawn"):
-            kept = [each for each in self._waiting if _kind(each) != kind]
-            if len(kept) != len(self._waiting):
-                self._waiting = deque(kept)
+            others = [each for each in self._waiting if _kind(each) != kind]
+            if len(others) != len(self._waiting):
+                self._waiting = deque(others)
         self._waiting.append(item)
         self._filled.set()
 
     def wake(self) -> None:
-        """Let `next` return, though there is nothing."""
+        """Let `next` return without an event."""
         self._filled.set()
 
     async def next(self, timeout_s: float) -> Event | Literal["gap"] | None:
-        """The next thing, or None after ``timeout_s`` seconds, and when the process is to end."""
+        """The next event, or None after ``timeout_s`` seconds and when the process stops."""
         if not self._waiting:
             self._filled.clear()
             try:
@@ -81,8 +81,8 @@ class Subscription:
         return self._waiting.popleft() if self._waiting else None
 
     def close(self) -> None:
-        """Follow the job no longer. Harmless when done before."""
-        self._reader.leave(self)
+        """Stop following. Harmless when closed before."""
+        self._subscriber.leave(self)
 
 
 def _kind(item: Event | Literal["gap"]) -> str:
@@ -90,15 +90,19 @@ def _kind(item: Event | Literal["gap"]) -> str:
 
 
 class _Channel:
-    """A subscription, and who shares it."""
+    """One channel of Redis, and the subscriptions that share it."""
 
     def __init__(self) -> None:
-        self.mailboxes: set[Subscription] = set()
+        self.subscriptions: set[Subscription] = set()
         self.ready = asyncio.Event()
+
+    def put(self, item: Event | Literal["gap"]) -> None:
+        for subscription in self.subscriptions:
+            subscription.put(item)
 
 
 class EventSubscriber:
-    """The connection, on the event loop that made it. ``watch`` tells Redis which jobs are watched."""
+    """The connection to Redis, on the event loop that made it. ``watch`` requests previews of jobs."""
 
     def __init__(self, url: str, watch: Callable[[list[str]], Awaitable[object]]) -> None:
         self._redis = Redis.from_url(
@@ -113,48 +117,48 @@ class EventSubscriber:
         self._changed = asyncio.Event()
         self.loop = asyncio.get_running_loop()
         self._tasks = [self.loop.create_task(self._run()), self.loop.create_task(self._renew())]
-        self._trouble = ""
+        self._last_error = ""
 
     async def follow(self, job_id: str, kinds: Collection[str]) -> Subscription:
-        """A mailbox that hears of everything from now on. Raises `RedisError`."""
-        mailbox, name = Subscription(self, job_id, kinds), events_channel(job_id).encode()
+        """A subscription to everything from now on. Raises `RedisError`."""
+        subscription, name = Subscription(self, job_id, kinds), events_channel(job_id).encode()
         channel = self._channels.setdefault(name, _Channel())
-        channel.mailboxes.add(mailbox)
+        channel.subscriptions.add(subscription)
         self._changed.set()
         try:
             async with asyncio.timeout(SUBSCRIBE_S):
                 await channel.ready.wait()
         except TimeoutError:
-            mailbox.close()
+            subscription.close()
             raise RedisTimeout(f"Redis did not subscribe within {SUBSCRIBE_S:g} s") from None
         except BaseException:
-            mailbox.close()
+            subscription.close()
             raise
-        return mailbox
+        return subscription
 
-    def leave(self, mailbox: Subscription) -> None:
-        """Take a mailbox away, and with the last its channel."""
-        name = events_channel(mailbox.job_id).encode()
+    def leave(self, subscription: Subscription) -> None:
+        """Remove a subscription, and with the last one its channel."""
+        name = events_channel(subscription.job_id).encode()
         channel = self._channels.get(name)
-        if channel is None or mailbox not in channel.mailboxes:
+        if channel is None or subscription not in channel.subscriptions:
             return
-        channel.mailboxes.discard(mailbox)
-        if not channel.mailboxes:
+        channel.subscriptions.discard(subscription)
+        if not channel.subscriptions:
             del self._channels[name]
             self._changed.set()
 
     @property
-    def mailboxes(self) -> list[Subscription]:
+    def subscriptions(self) -> list[Subscription]:
         """All of them."""
-        channels = list(self._channels.values())  # in one step: another thread may ask
-        return [mailbox for channel in channels for mailbox in list(channel.mailboxes)]
+        channels = list(self._channels.values())  # in one step: another thread may read it
+        return [each for channel in channels for each in list(channel.subscriptions)]
 
     def stop(self) -> None:
-        """End the tasks, and with them the connection; wake whoever waits."""
+        """End the tasks, and with them the connection; wake all followers."""
         for task in self._tasks:
             task.cancel()
-        for mailbox in self.mailboxes:
-            mailbox.wake()
+        for subscription in self.subscriptions:
+            subscription.wake()
 
     async def _run(self) -> None:
         """Connect, and connect again, until canceled."""
@@ -165,17 +169,17 @@ class EventSubscriber:
                     async with self._redis.pubsub() as pubsub:
                         await pubsub.subscribe(_ALWAYS)
                         await self._serve(pubsub)
-                except Exception as error:  # whatever it is: nobody else would connect again
-                    self._complain(error)
-                self._lose()
+                except Exception as error:  # whatever it is: nothing else would connect again
+                    self._warn(error)
+                self._miss_all()
                 await asyncio.sleep(RETRY_S)
         finally:
             await self._redis.aclose()
 
     async def _serve(self, pubsub: PubSub) -> None:
-        """Hear and ask on one connection, until one of them fails; raises what it failed with."""
+        """Receive and subscribe on one connection until one of them fails; raises that failure."""
         self._changed.set()
-        halves = [asyncio.ensure_future(half) for half in (self._hear(pubsub), self._ask(pubsub))]
+        halves = [asyncio.ensure_future(half) for half in (self._receive(pubsub), self._subscribe(pubsub))]
         try:
             done, _ = await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
             for half in done:
@@ -185,16 +189,16 @@ class EventSubscriber:
                 half.cancel()
             await asyncio.gather(*halves, return_exceptions=True)
 
-    async def _hear(self, pubsub: PubSub) -> None:
+    async def _receive(self, pubsub: PubSub) -> None:
         while True:
             _check_canceled()
             message = await pubsub.get_message(timeout=SILENCE_S)
             if message is None:
-                raise RedisConnectionError("Redis says nothing on the connection of the events")
-            self._take(message)
+                raise RedisConnectionError("Redis sends nothing on the connection of the events")
+            self._dispatch(message)
 
-    async def _ask(self, pubsub: PubSub) -> None:
-        """Subscribe to what is wanted, and no more; and ask whether Redis is there."""
+    async def _subscribe(self, pubsub: PubSub) -> None:
+        """Subscribe to the channels that are followed, and no others; ping in between."""
         subscribed: dict[bytes, _Channel] = {}
         while True:
             _check_canceled()
@@ -205,49 +209,45 @@ class EventSubscriber:
                 await pubsub.ping()
                 continue
             self._changed.clear()
-            wanted = dict(self._channels)
-            # Also what was left and is followed again since the last round: who follows waits for the answer.
-            if new := [name for name, channel in wanted.items() if subscribed.get(name) is not channel]:
+            followed = dict(self._channels)
+            # Also what was left and followed again since the last round: its follower waits for the reply.
+            if new := [name for name, channel in followed.items() if subscribed.get(name) is not channel]:
                 await pubsub.subscribe(*new)
-            if old := subscribed.keys() - wanted.keys():
+            if old := subscribed.keys() - followed.keys():
                 await pubsub.unsubscribe(*old)
-            subscribed = wanted
+            subscribed = followed
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _dispatch(self, message: dict[str, Any]) -> None:
         channel = self._channels.get(message["channel"]) if message["channel"] else None
         if channel is None:
-            self._trouble = ""
+            self._last_error = ""
         elif message["type"] == "subscribe":
-            if channel.ready.is_set():  # not for the first time: what came in between is not known
-                self._tell(channel, MISSED)
+            if channel.ready.is_set():  # not for the first time: events in between may be lost
+                channel.put(MISSED)
             channel.ready.set()
         elif message["type"] == "message":
-            self._tell(channel, Event.published(message["data"]))
+            channel.put(Event.published(message["data"]))
 
-    def _tell(self, channel: _Channel, item: Event | Literal["gap"]) -> None:
-        for mailbox in channel.mailboxes:
-            mailbox.put(item)
-
-    def _lose(self) -> None:
-        """The connection is gone: who waits for Redis may see for itself."""
+    def _miss_all(self) -> None:
+        """The connection is gone: followers read the stream themselves."""
         for channel in self._channels.values():
-            self._tell(channel, MISSED)
+            channel.put(MISSED)
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
-            watched = sorted({each.job_id for each in self.mailboxes if "preview" in each.kinds})
+            watched = sorted({each.job_id for each in self.subscriptions if "preview" in each.kinds})
             try:
                 if watched:
                     await self._watch(watched)
             except Exception as error:
-                self._complain(error)
+                self._warn(error)
 
-    def _complain(self, error: Exception) -> None:
-        """Once for the same trouble."""
-        if str(error) != self._trouble:
+    def _warn(self, error: Exception) -> None:
+        """Log an error, once while it stays the same."""
+        if str(error) != self._last_error:
             _log.warning("the events of jobs are cut off: %s", error)
-        self._trouble = str(error)
+        self._last_error = str(error)
 
 
 def _check_canceled() -> None:
@@ -258,29 +258,29 @@ def _check_canceled() -> None:
 
 
 class EventHub:
-    """Followers of jobs in this process. The reader starts with the first of them."""
+    """All followers in this process. The connection is opened for the first of them."""
 
     def __init__(self, url: str, watch: Callable[[list[str]], Awaitable[object]]) -> None:
         self._url = url
         self._watch = watch
-        self._reader: EventSubscriber | None = None
+        self._subscriber: EventSubscriber | None = None
         self.closing = False
 
     async def follow(self, job_id: str, kinds: Collection[str]) -> Subscription:
-        """A mailbox for events of these kinds; to be closed. Raises `RedisError`."""
-        reader = self._reader
-        if reader is None or reader.loop is not asyncio.get_running_loop():
-            reader = self._reader = EventSubscriber(self._url, self._watch)
-        return await reader.follow(job_id, kinds)
+        """A subscription to events of these kinds; close it. Raises `RedisError`."""
+        subscriber = self._subscriber
+        if subscriber is None or subscriber.loop is not asyncio.get_running_loop():
+            subscriber = self._subscriber = EventSubscriber(self._url, self._watch)
+        return await subscriber.follow(job_id, kinds)
 
     @property
     def followers(self) -> int:
-        """How many there are. From any thread."""
-        return 0 if self._reader is None else len(self._reader.mailboxes)
+        """Number of open subscriptions. From any thread."""
+        return 0 if self._subscriber is None else len(self._subscriber.subscriptions)
 
     def close(self) -> None:
         """Let all followers go. From any thread, and a signal's handler."""
         self.closing = True
-        reader = self._reader
-        if reader is not None and not reader.loop.is_closed():
-            reader.loop.call_soon_threadsafe(reader.stop)
+        subscriber = self._subscriber
+        if subscriber is not None and not subscriber.loop.is_closed():
+            subscriber.loop.call_soon_threadsafe(subscriber.stop)

@@ -77,12 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
 @contextmanager
 def _service(interrupted: threading.Event) -> Iterator[str]:
     """The address of a service: our own on a free port, or the one that has the data directory already."""
-    from service.settings import Settings
+    from service.settings import ServiceSettings
     from service.stack.data_directory import HomeInUse
     from service.stack.supervisor import Stack
 
     environ = {**os.environ, "PROXYGRAD_HOST": "127.0.0.1", "PROXYGRAD_PORT": "0"}
-    settings = Settings.from_env(environ)
+    settings = ServiceSettings.from_env(environ)
     _say(f"starting the gateway, one worker and Valkey (data and logs: {settings.home})")
     with ExitStack() as running:
         try:

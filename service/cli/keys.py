@@ -89,11 +89,11 @@ def _create(keys: Keys, arguments: argparse.Namespace) -> None:
 def webhook_secrets(environ: Mapping[str, str], name: str) -> list[str]:
     """The secrets of the caller with that key, the newest first; raises a `ProxyGradError`."""
     from service.auth.keys import KeyProblem
-    from service.settings import Settings
+    from service.settings import ServiceSettings
     from service.webhooks.signing import Signer
     from workers.errors import SettingsError
 
-    signer = Signer(Settings.from_env(environ).webhook_secret)
+    signer = Signer(ServiceSettings.from_env(environ).webhook_secret)
     if not signer:
         raise SettingsError("PROXYGRAD_WEBHOOK_SECRET is not set; give it the value that the gateways have")
     if name == ANONYMOUS:
@@ -115,11 +115,11 @@ def _keys(environ: Mapping[str, str]) -> Iterator[Keys]:
     from redis.exceptions import RedisError
 
     from service.auth.keys import Keys
-    from service.settings import Settings
+    from service.settings import ServiceSettings
     from workers.errors import QueueUnavailable
     from workers.settings import connect, require_redis
 
-    settings = Settings.from_env(environ)
+    settings = ServiceSettings.from_env(environ)
     with _server(settings.redis_url, settings.home / "valkey") as url:
         require_redis(url)
         with connect(url, retries=1, timeout_s=5.0) as redis:

@@ -33,11 +33,11 @@ def add_home(parser: argparse.ArgumentParser, default: str | None = None) -> Non
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve; returns 0 when asked to stop, raises what keeps it from starting."""
-    from service.settings import Settings
+    from service.settings import ServiceSettings
     from service.stack.supervisor import Stack
 
     environ = overridden(os.environ, arguments)
-    settings = Settings.from_env(environ)
+    settings = ServiceSettings.from_env(environ)
     with interruptible() as interrupted:
         try:
             with Stack(settings, environ, say=_say, interrupted=interrupted) as stack:

@@ -73,7 +73,7 @@ class SheetLayout:
         )
 
 
-def layout(count: int, columns: int | None, cell_px: int) -> SheetLayout:
+def layout_of(count: int, columns: int | None, cell_px: int) -> SheetLayout:
     """For so many units: by default as many columns as there is room for, up to `DEFAULT_COLUMNS`."""
     widest = most_columns(cell_px)
     return SheetLayout(min(columns or min(DEFAULT_COLUMNS, max(1, count)), widest), cell_px)
@@ -87,10 +87,10 @@ class Sheet:
     whole: bool
 
 
-def entity_tag(units: Sequence[Unit], placed: SheetLayout, form: SheetFormat) -> str:
+def entity_tag(units: Sequence[Unit], layout: SheetLayout, form: SheetFormat) -> str:
     """The strong entity tag of the sheet of these units as they stand."""
     stand = [f"{unit.number} {_shown(unit)}" for unit in units]
-    said = "\n".join([_STYLE, ENCODER, form, str(placed), *stand])
+    said = "\n".join([_STYLE, ENCODER, form, str(layout), *stand])
     return f'"{hashlib.sha256(said.encode()).hexdigest()}"'
 
 
@@ -114,7 +114,7 @@ class ContactSheets:
         self._thumbnails: Kept[tuple[str, int, int], Image.Image] = Kept(KEPT_THUMBNAILS_BYTES, _size_of)
 
     async def __call__(
-        self, units: Sequence[Unit], placed: SheetLayout, form: SheetFormat, tag: str
+        self, units: Sequence[Unit], layout: SheetLayout, form: SheetFormat, tag: str
     ) -> Sheet:
         """The sheet of these units, of which ``tag`` is the entity tag. Raises `StorageError`."""
         known = self._sheets.get(tag)
@@ -124,12 +124,12 @@ class ContactSheets:
             known = self._sheets.get(tag)  # whoever asked for the same before may have drawn it
             if known is not None:
                 return known
-            return await to_thread.run_sync(self.drawn, units, placed, form, tag)
+            return await to_thread.run_sync(self.drawn, units, layout, form, tag)
 
-    def drawn(self, units: Sequence[Unit], placed: SheetLayout, form: SheetFormat, tag: str) -> Sheet:
+    def drawn(self, units: Sequence[Unit], layout: SheetLayout, form: SheetFormat, tag: str) -> Sheet:
         """The same, drawn now. Blocks. Safe to call from several threads."""
-        thumbnails = self._fetched(units, placed.cell_px)
-        sheet = draw(units, thumbnails, placed)
+        thumbnails = self._fetched(units, layout.cell_px)
+        sheet = draw(units, thumbnails, layout)
         answered = [each for unit, each in zip(units, thumbnails, strict=True) if unit.state == "succeeded"]
         made = Sheet(_encoded(sheet, form), whole=None not in answered)
         if made.whole:
@@ -154,26 +154,26 @@ class ContactSheets:
         return made
 
 
-def draw(units: Sequence[Unit], thumbnails: Sequence[Image.Image | None], placed: SheetLayout) -> Image.Image:
+def draw(units: Sequence[Unit], thumbnails: Sequence[Image.Image | None], layout: SheetLayout) -> Image.Image:
     """A sheet with a cell for each unit: its picture, or a gray one, crossed out where there will be none."""
-    rows = math.ceil(len(units) / placed.columns)
+    rows = math.ceil(len(units) / layout.columns)
     colored = any(each is not None and each.mode != "L" for each in thumbnails)
     sheet = Image.new(
-        "RGB" if colored else "L", (placed.width_px, placed.height_px(rows)), _tone(_PAPER, colored)
+        "RGB" if colored else "L", (layout.width_px, layout.height_px(rows)), _tone(_PAPER, colored)
     )
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PX)
     for index, (unit, thumbnail) in enumerate(zip(units, thumbnails, strict=True)):
-        left, top = placed.corner(index)
-        right, bottom = left + placed.cell_px - 1, top + placed.cell_px - 1
+        left, top = layout.corner(index)
+        right, bottom = left + layout.cell_px - 1, top + layout.cell_px - 1
         if thumbnail is None:
             pen.rectangle((left, top, right, bottom), fill=_tone(_EMPTY, colored))
             if unit.state in ("failed", "canceled"):
                 pen.line((left, top, right, bottom), fill=_tone(_STROKE, colored))
                 pen.line((left, bottom, right, top), fill=_tone(_STROKE, colored))
         else:
-            dx, dy = (placed.cell_px - thumbnail.width) // 2, (placed.cell_px - thumbnail.height) // 2
+            dx, dy = (layout.cell_px - thumbnail.width) // 2, (layout.cell_px - thumbnail.height) // 2
             sheet.paste(thumbnail, (left + dx, top + dy))
-        middle = (left + placed.cell_px // 2, bottom + 1 + _LABEL_PX // 2)
+        middle = (left + layout.cell_px // 2, bottom + 1 + _LABEL_PX // 2)
         pen.text(middle, str(unit.number), font=font, fill=_tone(_INK, colored), anchor="mm")
     return sheet
 

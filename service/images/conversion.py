@@ -1,15 +1,16 @@
-"""The stored PNG in another form: WebP without loss, an array of floats, or smaller.
+"""Converts stored PNGs: to lossless WebP, to an array of floats, or to a smaller size.
 
-Pillow does the work, in the caller's thread. What was made is kept for a while, so that a page of thumbnails
-that is opened again costs nothing.
+Pillow does the work. Results are cached, so that a page of thumbnails that is opened again costs nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import io
 import sys
 from dataclasses import dataclass
 
+from anyio import to_thread
 from PIL import Image, UnidentifiedImageError, features
 from PIL import __version__ as pillow_version
 
@@ -17,9 +18,10 @@ from service.kept import Kept
 from service.web.negotiation import Format
 from workers.errors import StorageError
 
-#: What converted pictures may take in memory, in bytes: fifty arrays of 3 x 224 x 224 floats, or thousands of
-#: thumbnails.
-KEPT_BYTES = 32 * 2**20
+#: Size of the cache in bytes: fifty arrays of 3 x 224 x 224 floats, or thousands of thumbnails.
+CACHE_BYTES = 32 * 2**20
+#: Images that are converted at once: others wait without a thread, which calls to Redis need.
+CONVERTED_AT_ONCE = 4
 #: The encoder is part of an entity tag: another version may write other bytes for the same pixels.
 ENCODER = f"pillow-{pillow_version}+webp-{features.version('webp')}"
 
@@ -29,19 +31,19 @@ _PARTS = [level / 255 for level in range(256)]
 
 @dataclass(frozen=True)
 class Form:
-    """How a picture is wanted; ``width_px`` None: as it is."""
+    """A format of an image; ``width_px`` None: as wide as it is stored."""
 
     format: Format = "png"
     width_px: int | None = None
 
     @property
     def original(self) -> bool:
-        """Whether the stored bytes are what is wanted."""
+        """Whether it is the format of the stored bytes."""
         return self.format == "png" and self.width_px is None
 
 
 def convert(png: bytes, form: Form) -> bytes:
-    """The picture in that form. A width beyond its own leaves it as large as it is.
+    """The image in that format. A width beyond its own leaves it as large as it is.
 
     NPY is float32 ``(channels, rows, columns)`` in 0 to 1: the levels of the PNG divided by 255.
     Raises `StorageError` for what is no PNG.
@@ -81,17 +83,23 @@ def _npy(picture: Image.Image) -> bytes:
 
 
 class Conversions:
-    """`convert`, remembered: at most `KEPT_BYTES` of what was used last. Safe to share between threads."""
+    """`convert` with a cache of `CACHE_BYTES`, in a few threads. Safe to share between event loops."""
 
-    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
-        self._kept: Kept[tuple[str, Form], bytes] = Kept(kept_bytes, len)
+    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+        self._cache: Kept[tuple[str, Form], bytes] = Kept(cache_bytes, len)
+        self._slots = asyncio.Semaphore(CONVERTED_AT_ONCE)
 
-    def __call__(self, digest: str, png: bytes, form: Form) -> bytes:
-        """The picture in that form; ``digest`` is the SHA-256 of ``png``."""
+    async def __call__(self, digest: str, png: bytes, form: Form) -> bytes:
+        """The image in that format; ``digest`` is the SHA-256 of ``png``. Raises `StorageError`."""
         if form.original:
             return png
-        made = self._kept.get((digest, form))
-        if made is None:
-            made = convert(png, form)
-            self._kept.put((digest, form), made)
-        return made
+        async with self._slots:
+            return await to_thread.run_sync(self.convert, digest, png, form)
+
+    def convert(self, digest: str, png: bytes, form: Form) -> bytes:
+        """The same, in this thread."""
+        converted = self._cache.get((digest, form))
+        if converted is None:
+            converted = convert(png, form)
+            self._cache.put((digest, form), converted)
+        return converted

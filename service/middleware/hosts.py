@@ -1,8 +1,8 @@
-"""Which names this server answers to, and which pages of other servers may ask it.
+"""Allowed hosts and origins: which names this server answers to, and which sites' pages may send requests.
 
 A page in somebody's browser can reach a server that listens on loopback: by a name of its own that it lets
-point there (DNS rebinding), which the `Host` header shows, or by sending it requests whose answers it cannot
-read, which the `Origin` header shows.
+point there (DNS rebinding), which the `Host` header shows, or by requests whose responses it cannot read,
+which the `Origin` header shows.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxygrad.protocol.addresses import is_loopback
 from proxygrad.protocol.problems import FieldError
+from service.middleware.base import HttpMiddleware
 from service.problems import ProblemError
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.web.exception_handlers import respond
+from service.web.paths import PROBES, READING, SCRAPED
 
-#: Probes come by whatever address the machine has.
-PROBES = frozenset({"/livez", "/readyz", "/startupz"})
-#: So does Prometheus. Where a key is needed, that guards it; where none may be, the names do.
-SCRAPED = frozenset({"/metrics"})
-#: What the pages of `cors_origins` may do: send keys, but no cookies, of which there are none.
+#: What pages of `cors_origins` may send: keys, but no cookies, of which there are none.
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
     "allow_headers": [
@@ -38,28 +36,27 @@ CORS: dict[str, Any] = {
     ],
     "max_age": 600,
 }
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class HostFilter:
-    """ASGI middleware: answers requests for other hosts with 421, those of other pages with 403."""
+class HostFilter(HttpMiddleware):
+    """ASGI middleware: answers requests for other hosts with 421, those from other sites' pages with 403."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
+        super().__init__(app)
         self._allowed = settings.allowed_hosts
         self._loopback_only = not settings.allowed_hosts and not settings.keys_required
         self._origins = settings.cors_origins
         self._exempt = PROBES | SCRAPED if settings.keys_required else PROBES
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] == "http" and scope["path"] not in self._exempt:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check `Host` and `Origin`, and answer the request or pass it on."""
+        if scope["path"] not in self._exempt:
             try:
                 self._check(Headers(scope=scope), scope["method"])
-            except ProblemError as refusal:
-                await respond(refusal)(scope, receive, send)
+            except ProblemError as error:
+                await respond(error)(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
     def _check(self, headers: Headers, method: str) -> None:
         host = headers.get("host", "")
@@ -71,23 +68,27 @@ class HostFilter:
             )
             raise ProblemError("unknown_host", detail, [flaw])
         origin = headers.get("origin")
-        if origin is not None and method not in _READING and not self._may_come_from(origin, host):
+        if origin is not None and method not in READING and not self._may_come_from(origin, host):
             flaw = FieldError(location=["header", "origin"], detail="another site", value=origin[:200])
             detail = f"pages of {origin[:200]!r} may not ask this server (PROXYGRAD_CORS_ORIGINS)"
             raise ProblemError("forbidden", detail, [flaw])
 
     def _answers_to(self, name: str) -> bool:
         if self._loopback_only:
-            return is_loopback(name)
+            return _is_loopback(name)
         return not self._allowed or is_among(name, self._allowed)
 
     def _may_come_from(self, origin: str, host: str) -> bool:
         return origin in self._origins or origin.partition("://")[2].lower() == host.lower()
 
 
+#: Hosts come from callers, the same few again and again.
+_is_loopback = lru_cache(256)(is_loopback)
+
+
 @lru_cache(256)
 def hostname(host: str) -> str:
-    """The name in a `Host` header, without port, brackets and case; empty for what is none."""
+    """The name in a `Host` header: no port, no brackets, lower case; empty for an invalid one."""
     try:
         parts = urlsplit(f"//{host}")
         return "" if parts.username or parts.path or parts.query else (parts.hostname or "").rstrip(".")
@@ -96,5 +97,5 @@ def hostname(host: str) -> str:
 
 
 def is_among(name: str, patterns: Collection[str]) -> bool:
-    """Whether ``name`` is one of the patterns, or below one that begins with ``*.``."""
+    """Whether ``name`` is one of the patterns, or a name below one that begins with ``*.``."""
     return any(name == each or (each[:2] == "*." and name.endswith(each[1:])) for each in patterns)

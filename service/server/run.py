@@ -1,4 +1,4 @@
-"""``python -m service``: the gateway, on the address that the environment names or on an inherited socket."""
+"""``python -m service``: runs the gateway on the address in the environment, or on an inherited socket."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import sys
-from dataclasses import replace
 from types import FrameType
 
 import uvicorn
@@ -17,11 +16,11 @@ from fastapi import FastAPI
 from proxygrad.errors import ProxyGradError
 from proxygrad.protocol.addresses import is_loopback
 from service.app import create_app
-from service.backend.gateway import Gateway
-from service.middleware.hosts import PROBES, SCRAPED
+from service.backend.backend import Backend
 from service.server.protocol import MAX_INCOMPLETE_BYTES, BoundedH11Protocol
-from service.settings import Settings
-from service.stack.supervisor import address, listen
+from service.server.sockets import address, listen
+from service.settings import ServiceSettings
+from service.web.paths import PROBES, SCRAPED
 
 #: Short requests end in well under a second, long waits let go at once; what is left after this is cut off.
 GRACE_S = 3
@@ -30,25 +29,25 @@ KEEP_ALIVE_S = 15
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:
-    """Whether a line of the access log is about more than health checks and scrapes, which never end."""
+    """Whether a line of the access log is about anything but health checks and scrapes."""
     path = record.args[2] if isinstance(record.args, tuple) and len(record.args) > 2 else ""
     return path not in PROBES | SCRAPED
 
 
 class _Server(uvicorn.Server):
-    """Tells the gateway when to let go of long waits, which uvicorn would sit out."""
+    """Ends long waits when the process is to stop; uvicorn would wait for them."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+    def __init__(self, config: uvicorn.Config, backend: Backend) -> None:
         super().__init__(config)
-        self._gateway = gateway
+        self._backend = backend
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._gateway.close()
+        self._backend.close()
         super().handle_exit(sig, frame)
 
 
 def server_config(app: FastAPI) -> uvicorn.Config:
-    """How uvicorn serves: by HTTP/1.1 alone, with bounds on slow clients."""
+    """The configuration of uvicorn: HTTP/1.1 alone, with limits on slow clients."""
     return uvicorn.Config(
         app,
         http=BoundedH11Protocol,
@@ -59,12 +58,12 @@ def server_config(app: FastAPI) -> uvicorn.Config:
     )
 
 
-def _as_reachable(settings: Settings, listener: socket.socket) -> Settings:
-    """Settings for the socket as it is, wherever it came from: keys are required unless it is on loopback."""
+def _as_reachable(settings: ServiceSettings, listener: socket.socket) -> ServiceSettings:
+    """The settings for this socket, wherever it came from: keys are required unless it is on loopback."""
     bound = listener.getsockname()
     if isinstance(bound, tuple) and is_loopback(bound[0]):
         return settings
-    return replace(settings, require_keys=True)
+    return settings.model_copy(update={"require_keys": True})
 
 
 def main(arguments: list[str]) -> int:
@@ -75,7 +74,7 @@ def main(arguments: list[str]) -> int:
     )
     fd = parser.parse_args(arguments).fd
     try:
-        settings = Settings.from_env(os.environ)
+        settings = ServiceSettings.from_env(os.environ)
         listener = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
         app = create_app(_as_reachable(settings, listener))
     except ProxyGradError as error:
@@ -83,14 +82,14 @@ def main(arguments: list[str]) -> int:
         return 1
     config = server_config(app)
     print(f"listening on {address(listener)}", file=sys.stderr, flush=True)
-    if app.state.gateway.settings.keys_required:
+    if app.state.backend.settings.keys_required:
         print(
             "every request needs a key: `proxygrad keys create NAME` makes one", file=sys.stderr, flush=True
         )
     logging.getLogger("uvicorn.access").addFilter(_is_worth_logging)
-    # What is there by now stays. Looked through again and again, it cost pauses of 40 ms each second of load.
+    # Objects of this far live on. Scanned again and again they cost pauses of 40 ms each second of load.
     gc.collect()
     gc.freeze()
     with listener:
-        _Server(config, app.state.gateway).run(sockets=[listener])
+        _Server(config, app.state.backend).run(sockets=[listener])
     return 0

@@ -6,7 +6,6 @@ hands it to the gateway, so a port in use is found before anything is started.
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import socket
@@ -23,12 +22,13 @@ import httpx
 
 from proxygrad.errors import ProxyGradError
 from service.auth.keys import Keys
-from service.settings import Settings
+from service.server.sockets import address, listen
+from service.settings import ServiceSettings
 from service.stack.child_process import Backoff, Child
 from service.stack.data_directory import claimed
 from service.stack.valkey import EmbeddedValkey
 from workers.fleet import catalog
-from workers.settings import connect, require_redis
+from workers.settings import WorkerSettings, connect, require_redis
 from workers.storage.store import Store
 
 #: Longest time from the start of the children until the service answers. The worker imports torch and loads
@@ -50,12 +50,6 @@ class StackError(ProxyGradError):
     code = "stack_failed"
 
 
-class PortInUse(StackError):
-    """Somebody else listens there."""
-
-    code = "port_in_use"
-
-
 class NoKeys(StackError):
     """Nobody could use a server that asks for keys when there are none."""
 
@@ -72,7 +66,7 @@ class Stack:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ServiceSettings,
         environ: Mapping[str, str],
         log_directory: Path | None = None,
         say: Callable[[str], None] = print,
@@ -121,7 +115,9 @@ class Stack:
         listener = self._parts.enter_context(listen(self.settings.host, self.settings.port))
         self.url = address(listener)
         claim.announce(self.url)
-        Store.from_url(self.settings.store_url)  # Better said here than by a child, after a start.
+        # Errors of a child's settings are better reported here than by the child, after a start.
+        WorkerSettings.from_env(self._environ)
+        Store.from_url(self.settings.store_url)
         if self._log_directory is not None:
             self._log_directory.mkdir(parents=True, exist_ok=True)
         redis_url = self._redis_url()
@@ -201,7 +197,7 @@ def _seconds(text: str) -> float:
     return WORKER_GRACE_S
 
 
-def _require_key(settings: Settings, redis_url: str, *, named_home: bool) -> None:
+def _require_key(settings: ServiceSettings, redis_url: str, *, named_home: bool) -> None:
     """Where every request needs a key somebody must have one, or nobody could ask anything.
 
     ``named_home``: the keys are in a data directory that another command finds only when it is told.
@@ -217,32 +213,3 @@ def _require_key(settings: Settings, redis_url: str, *, named_home: bool) -> Non
                 f"every request to {settings.host!r} needs a key, and none has been made; make one with "
                 f"`proxygrad keys create NAME{where}`, or listen on 127.0.0.1 without PROXYGRAD_REQUIRE_KEYS"
             )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket on `host` and `port` (0: any free one); raises `PortInUse` or `StackError`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Connections inherit it. asyncio sets it only where the socket names its protocol, and without it a
-        # body waits for the acknowledgment of its header: 40 ms an answer on a connection that is kept.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind((host, port))
-        listener.listen(2048)  # As uvicorn does.
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(
-                f"port {port} on {host} is in use by another program; name another with PROXYGRAD_PORT "
-                "or --port (0 takes any free one)"
-            ) from error
-        raise StackError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
-    return listener
-
-
-def address(listener: socket.socket) -> str:
-    """The URL of `listener`, reachable from this machine."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

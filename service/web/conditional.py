@@ -8,7 +8,7 @@ _ONE_RANGE = re.compile(r"bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.IGNORE
 
 
 class Unsatisfiable(Exception):
-    """The range lies beyond the end."""
+    """The range begins beyond the end."""
 
 
 def matches(if_none_match: str | None, etag: str) -> bool:
@@ -17,16 +17,16 @@ def matches(if_none_match: str | None, etag: str) -> bool:
     return etag in tags or "*" in tags
 
 
-def wanted_range(header: str | None, if_range: str | None, etag: str, size: int) -> range | None:
+def requested_range(header: str | None, if_range: str | None, etag: str, size: int) -> range | None:
     """The bytes of a `Range` header within `size` bytes; None where all of them are to be sent.
 
     All are sent where there is no range, where it cannot be understood, where there are several (a server may
     do so), and where `If-Range` names anything but `etag`, which never changes. Raises `Unsatisfiable`.
     """
-    found = _ONE_RANGE.fullmatch(header or "")
-    if found is None or (if_range is not None and if_range.strip() != etag):
+    match = _ONE_RANGE.fullmatch(header or "")
+    if match is None or (if_range is not None and if_range.strip() != etag):
         return None
-    first, last = found[1], found[2]
+    first, last = match[1], match[2]
     if not first and not last:
         return None
     if not first:

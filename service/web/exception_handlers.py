@@ -1,4 +1,4 @@
-"""Foreign errors become problems here and nowhere else: one handler for each tree of exceptions.
+"""Exception handlers: every error becomes an `application/problem+json` response here and nowhere else.
 
 Responses never carry a traceback; the cause of a 5xx goes to the log.
 """
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _CODES: frozenset[str] = frozenset(get_args(ProblemCode))
 _ROUTING: dict[int, ProblemCode] = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
-#: The value of a request that each error of the science is about.
+#: The field of a request that each error of the library is about.
 _NAMES: dict[type[InvalidRequest], str] = {
     UnknownModel: "model",
     UnknownLayer: "layer",
@@ -46,23 +46,23 @@ _NAMES: dict[type[InvalidRequest], str] = {
 
 def install(app: FastAPI) -> None:
     """Make every error of `app` an `application/problem+json` response."""
-    app.add_exception_handler(ProblemError, _refusal)
-    app.add_exception_handler(InvalidRequest, _bad_request)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(QueueFull, _queue_full)
-    app.add_exception_handler(TooManyWebhooks, _too_many_webhooks)
-    app.add_exception_handler(QueueMemoryFull, _no_memory)
-    app.add_exception_handler(OutOfMemoryError, _no_memory)
-    app.add_exception_handler(RedisError, _redis)
-    app.add_exception_handler(StorageError, _storage)
-    app.add_exception_handler(Exception, _unforeseen)
+    app.exception_handler(ProblemError)(_problem)
+    app.exception_handler(InvalidRequest)(_invalid_path)
+    app.exception_handler(RequestValidationError)(_validation)
+    app.exception_handler(HTTPException)(_http)
+    app.exception_handler(QueueFull)(_queue_full)
+    app.exception_handler(TooManyWebhooks)(_too_many_webhooks)
+    app.exception_handler(QueueMemoryFull)(_no_memory)
+    app.exception_handler(OutOfMemoryError)(_no_memory)
+    app.exception_handler(RedisError)(_redis)
+    app.exception_handler(StorageError)(_storage)
+    app.exception_handler(Exception)(_unexpected)
 
 
 def refusal_of(
     error: InvalidRequest, part: Literal["body", "path"], values: Mapping[str, object]
 ) -> ProblemError:
-    """The refusal for what the science said of `values`, which came in that part of the request."""
+    """The problem for an error of the library about ``values``, which came in that part of the request."""
     code: ProblemCode = error.code if error.code in _CODES else "bad_request"  # type: ignore[assignment]
     name = _NAMES.get(type(error))
     if name is None:
@@ -74,50 +74,17 @@ def refusal_of(
     return ProblemError(code, str(error), [flaw])
 
 
-def respond(refusal: ProblemError) -> JSONResponse:
-    """The response that carries `refusal`."""
-    content = refusal.details().model_dump(mode="json")
-    headers = {"Cache-Control": "no-store", **refusal.headers()}
-    return JSONResponse(content, refusal.status, headers, MEDIA_TYPE)
+def respond(error: ProblemError) -> JSONResponse:
+    """The response for a problem."""
+    content = error.details().model_dump(mode="json")
+    headers = {"Cache-Control": "no-store", **error.headers()}
+    return JSONResponse(content, error.status, headers, MEDIA_TYPE)
 
 
-async def _refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    return respond(error)
-
-
-async def _bad_request(request: Request, error: Exception) -> Response:
-    assert isinstance(error, InvalidRequest)
-    return respond(refusal_of(error, "path", request.path_params))
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    found = error.errors()
-    said = flaws(found, [], None)
-    return respond(ProblemError("invalid_request", summary(said, len(found)), said))
-
-
-async def _http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if isinstance(
-        error.__cause__, ProblemError
-    ):  # FastAPI's word for whatever went wrong while it read a body
-        return respond(error.__cause__)
-    code = _ROUTING.get(error.status_code, "bad_request")
-    headers = dict(error.headers or {})
-    if code == "method_not_allowed":
-        # The routing names those of the first route alone, and a path may have several.
-        found = {*headers.get("Allow", "").split(", "), *allowed_methods(request.app, request.url.path)}
-        headers["Allow"] = ", ".join(sorted(found - {""}))
-    allowed = headers.get("Allow", "")
-    details = {
-        "not_found": f"there is nothing at {request.url.path!r}; /docs lists what there is",
-        "method_not_allowed": f"{request.method} does not apply to {request.url.path!r}; valid: {allowed}",
-    }
-    response = respond(ProblemError(code, details.get(code, str(error.detail))))
-    response.headers.update(headers)
-    return response
+def redis_refusal(request: Request, error: RedisError) -> ProblemError:
+    """The problem of a Redis that does not answer; logs the reason."""
+    log.warning("Redis failed during %s %s: %s", request.method, request.url.path, error)
+    return ProblemError("redis_unavailable", "Redis does not answer; nothing was lost, try again shortly")
 
 
 def allowed_methods(app: FastAPI, path: str) -> set[str]:
@@ -126,17 +93,49 @@ def allowed_methods(app: FastAPI, path: str) -> set[str]:
     return set[str]().union(*(route.methods or () for route in routes if route.path_regex.match(path)))
 
 
-async def _queue_full(request: Request, error: Exception) -> Response:
-    assert isinstance(error, QueueFull)
+async def _problem(request: Request, error: ProblemError) -> Response:
+    return respond(error)
+
+
+async def _invalid_path(request: Request, error: InvalidRequest) -> Response:
+    return respond(refusal_of(error, "path", request.path_params))
+
+
+async def _validation(request: Request, error: RequestValidationError) -> Response:
+    errors = error.errors()
+    details = flaws(errors, [], None)
+    return respond(ProblemError("invalid_request", summary(details, len(errors)), details))
+
+
+async def _http(request: Request, error: HTTPException) -> Response:
+    if isinstance(error.__cause__, ProblemError):  # FastAPI wraps whatever goes wrong while it reads a body
+        return respond(error.__cause__)
+    code = _ROUTING.get(error.status_code, "bad_request")
+    headers = dict(error.headers or {})
+    if code == "method_not_allowed":
+        # The routing names those of the first route alone, and a path may have several.
+        methods = {*headers.get("Allow", "").split(", "), *allowed_methods(request.app, request.url.path)}
+        headers["Allow"] = ", ".join(sorted(methods - {""}))
+    allowed = headers.get("Allow", "")
+    details = {
+        "not_found": f"there is nothing at {request.url.path!r}; /docs lists all paths",
+        "method_not_allowed": f"{request.method} does not apply to {request.url.path!r}; valid: {allowed}",
+    }
+    response = respond(ProblemError(code, details.get(code, str(error.detail))))
+    response.headers.update(headers)
+    return response
+
+
+async def _queue_full(request: Request, error: QueueFull) -> Response:
     code: ProblemCode = error.code if error.code in _CODES else "queue_full"  # type: ignore[assignment]
     return respond(ProblemError(code, f"{error}; nothing was queued", retry_after_s=error.retry_after_s))
 
 
-async def _too_many_webhooks(request: Request, error: Exception) -> Response:
+async def _too_many_webhooks(request: Request, error: TooManyWebhooks) -> Response:
     return respond(ProblemError("too_many_webhooks", f"{error}; nothing was queued"))
 
 
-async def _no_memory(request: Request, error: Exception) -> Response:
+async def _no_memory(request: Request, error: QueueMemoryFull | OutOfMemoryError) -> Response:
     log.error("Redis refused %s %s: %s", request.method, request.url.path, error)
     return respond(
         ProblemError(
@@ -145,23 +144,17 @@ async def _no_memory(request: Request, error: Exception) -> Response:
     )
 
 
-async def _redis(request: Request, error: Exception) -> Response:
+async def _redis(request: Request, error: RedisError) -> Response:
     return respond(redis_refusal(request, error))
 
 
-def redis_refusal(request: Request, error: Exception) -> ProblemError:
-    """The refusal for what Redis did not answer; the log says why."""
-    log.warning("Redis failed during %s %s: %s", request.method, request.url.path, error)
-    return ProblemError("redis_unavailable", "Redis does not answer; nothing was lost, try again shortly")
-
-
-async def _storage(request: Request, error: Exception) -> Response:
+async def _storage(request: Request, error: StorageError) -> Response:
     log.error("the store failed during %s %s: %s", request.method, request.url.path, error)
     return respond(
         ProblemError("storage_unavailable", "the artifact store cannot be read or written; try again later")
     )
 
 
-async def _unforeseen(request: Request, error: Exception) -> Response:
+async def _unexpected(request: Request, error: Exception) -> Response:
     # The server logs the traceback: starlette raises the error again once this response is sent.
     return respond(ProblemError("internal_error", "the server failed; its log says why"))

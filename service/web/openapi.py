@@ -242,7 +242,7 @@ def _leave_open(body: dict[str, Any]) -> None:
         field = body["properties"].get(name)
         if field is not None and "default" in field:
             field["description"] += (
-                f" Default: that of `preset`, of `max` {json.dumps(field.pop('default'))}."
+                f" Default: that of `preset`, of `natural` {json.dumps(field.pop('default'))}."
             )
 
 

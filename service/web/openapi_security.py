@@ -1,14 +1,12 @@
-"""What the OpenAPI document says of keys and limits: the same for every route behind
-`service.middleware.authentication`.
-"""
+"""Keys and rate limits in the OpenAPI document: the same for every route behind authentication."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from proxygrad.protocol.problems import ProblemCode
-from service.middleware.authentication import OPEN_PATHS
 from service.problems import problem_responses
+from service.web.paths import OPEN_PATHS
 
 _EVERYWHERE: tuple[ProblemCode, ...] = ("unknown_host", "headers_too_large", "request_timeout")
 _WITH_KEYS: tuple[ProblemCode, ...] = ("unauthorized", "forbidden", "rate_limited", "redis_unavailable")

@@ -1,4 +1,4 @@
-"""What the query of every list may say: where a page begins, how long it is, what is on it.
+"""Pages of lists: the query parameters that every list has, cursors, and the links of a page.
 
 A cursor names the last entry of the page before; it has no meaning for callers.
 """
@@ -9,18 +9,18 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import Query
+from fastapi import Query, Response
 
 from proxygrad.protocol.pagination import MAX_LIMIT, PageLinks
 from proxygrad.protocol.problems import FieldError
 from service.problems import ProblemError
 from workers.jobs.repository import IndexEntry
 
-#: Values of one filter.
+#: Most values of one filter.
 MAX_CHOICES = 50
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most of one page.")]
@@ -30,29 +30,45 @@ Cursor = Annotated[
 
 
 def only(what: str, most: int = MAX_CHOICES) -> Any:
-    """A filter: a query parameter of up to ``most`` values, any of which fits ``what`` is listed."""
+    """A filter: a query parameter with up to ``most`` values, one of which an item must match."""
     return Query(default_factory=list, max_length=most, description=f"Only {what}; repeatable.")
 
 
-def page_links(
-    path: str, query: Sequence[tuple[str, str]], cursor: str | None, next_cursor: str | None
+def page(
+    response: Response,
+    path: str,
+    filters: Mapping[str, Sequence[str]],
+    *,
+    limit: int,
+    cursor: str | int | None,
+    end: IndexEntry | int | None,
 ) -> PageLinks:
-    """The links of the page at ``cursor``; ``query``: its other parameters."""
+    """The links of a page of the list at ``path``; forbids caches to keep the response.
 
-    def at(start: str | None) -> str:
-        return f"{path}?{urlencode(query if start is None else [*query, ('cursor', start)])}"
+    ``cursor``: where the page begins, None at the beginning of the list. ``end``: where it ends; None: it is
+    the last page.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    query = [(name, value) for name, values in filters.items() for value in values]
+    query.append(("limit", str(limit)))
 
-    return PageLinks(self=at(cursor), next=None if next_cursor is None else at(next_cursor))
+    def link(begin: str | int | None) -> str:
+        return f"{path}?{urlencode([*query, ('cursor', str(begin))] if begin else query)}"
+
+    following = cursor_of(end) if isinstance(end, IndexEntry) else end
+    return PageLinks(self=link(cursor), next=None if following is None else link(following))
 
 
 def cursor_of(entry: IndexEntry) -> str:
-    """The cursor of a page that goes on behind ``entry``."""
+    """The cursor of the page that begins after ``entry``."""
     text = json.dumps([entry.created_at, entry.job_id], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def entry_of(cursor: str) -> IndexEntry:
-    """Where a page begins. Refuses what is no cursor of ours."""
+def entry_of(cursor: str | None) -> IndexEntry | None:
+    """The entry after which a page begins; None without a cursor. Raises `ProblemError` for a bad one."""
+    if cursor is None:
+        return None
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         created_at, job_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
@@ -60,7 +76,7 @@ def entry_of(cursor: str) -> IndexEntry:
             return IndexEntry(created_at, job_id)
     except (ValueError, binascii.Error, RecursionError):
         pass
-    flaw = FieldError(location=["query", "cursor"], detail="not one of a `next` link", value=cursor)
+    flaw = FieldError(location=["query", "cursor"], detail="not from a `next` link", value=cursor)
     raise ProblemError(
         "invalid_request", f"query.cursor: {cursor!r} comes from no `next` link of a page", [flaw]
     )

@@ -18,8 +18,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from service.addresses import networks
-from service.backend.gateway import Gateway
+from service.addresses import Network
 from service.webhooks.sender import ATTEMPT_S, DeliveryOutcome, Sender
 from service.webhooks.signing import Signer
 from service.webhooks.urls import AllowedHosts, BadURL
@@ -42,7 +41,7 @@ GRACE_S = 2.0
 
 _log = logging.getLogger(__name__)
 
-#: Runs a blocking function in a thread: `Gateway.call`.
+#: Runs a blocking function in a thread, as `Backend.call`.
 Call = Callable[..., Awaitable[Any]]
 
 
@@ -178,19 +177,14 @@ class Deliverer:
 
 
 @asynccontextmanager
-async def delivering(gateway: Gateway) -> AsyncIterator[None]:
-    """Deliver in the background, where the operator allows any host."""
-    settings = gateway.settings
-    if not settings.webhook_hosts:
+async def delivering(
+    deliveries: Deliveries, allowed: AllowedHosts, private: Sequence[Network], signer: Signer, call: Call
+) -> AsyncIterator[None]:
+    """Deliver webhooks in the background, if the operator allows any host."""
+    if not allowed.entries:
         yield
         return
-    deliverer = Deliverer(
-        gateway.deliveries,
-        Sender(networks(settings.webhook_private)),
-        gateway.receivers,
-        Signer(settings.webhook_secret),
-        gateway.call,
-    )
+    deliverer = Deliverer(deliveries, Sender(private), allowed, signer, call)
     task = asyncio.create_task(deliverer.run())
     try:
         yield

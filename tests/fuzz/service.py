@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.stack.supervisor import Stack
 
 #: The operator's limits: the defaults of a question cost 0.13, and the worker keeps up.
@@ -25,5 +25,5 @@ def service(home: Path) -> Iterator[Stack]:
     """All of it, ready to answer; its logs are in ``home``."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("PROXYGRAD_", "REDIS_"))}
     environ = {**kept, **LIMITS, "PROXYGRAD_HOME": str(home), "PROXYGRAD_PORT": "0", "OMP_NUM_THREADS": "1"}
-    with Stack(Settings.from_env(environ), environ, home / "logs") as stack:
+    with Stack(ServiceSettings.from_env(environ), environ, home / "logs") as stack:
         yield stack

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from proxygrad.errors import InvalidRequest
 from proxygrad.images import start_image
-from proxygrad.maximization import maximize
+from proxygrad.maximization.ascent import maximize
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel
 from proxygrad.parameterizations import (
@@ -255,9 +255,9 @@ def test_networks_of_other_channels_than_rgb_get_images_of_them(
     name: ParameterizationName, channels: int
 ) -> None:
     network = Network(Small(channels=channels), (channels, 16, 16))
-    (found,) = maximize(network, Channel("conv2", 1), parameterization=name, steps=8, step_size=0.05)
+    found = maximize(network, Channel("conv2", 1), parameterization=name, steps=8, step_size=0.05)
     assert found.image.shape == (channels, 16, 16)
-    assert found.achieved_activation > found.start_activation
+    assert found.activation > found.start_activation
 
 
 @pytest.mark.parametrize("name", ["pixels", "fourier"])
@@ -265,11 +265,11 @@ def test_ascent_may_start_from_plain_gray(name: ParameterizationName) -> None:
     network = Network(Small(), (3, 16, 16))
     gray = network.activations(torch.full((1, 3, 16, 16), 0.5), "conv2")[0, 1].mean()
     for seed in (0, 1):
-        (found,) = maximize(
+        found = maximize(
             network, Channel("conv2", 1), parameterization=name, start_noise=0, seed=seed, steps=8
         )
         assert found.start_activation == pytest.approx(float(gray), rel=1e-5)
-        assert found.achieved_activation > found.start_activation
+        assert found.activation > found.start_activation
 
 
 def test_what_cannot_be_made_is_refused() -> None:

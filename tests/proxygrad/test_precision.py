@@ -134,13 +134,13 @@ def test_the_result_says_what_the_steps_were_computed_in(precision: Precision) -
     assert rendering.result.dtype == precision
     image = decode_png(rendering.png)
     assert rendering.result.achieved_activation == measure(network, Channel("conv2", 1), image)
-    (outcome,) = maximize(network, Channel("conv2", 1), steps=6, precision=precision)
+    outcome = maximize(network, Channel("conv2", 1), steps=6, precision=precision)
     assert outcome.dtype == precision
-    assert outcome.achieved_activation == measure(network, Channel("conv2", 1), outcome.image)
+    assert outcome.activation == measure(network, Channel("conv2", 1), outcome.image)
 
 
 def test_small_images_are_stepped_in_float32_by_default() -> None:
-    (outcome,) = maximize(Network(Small(), (3, 16, 16)), Channel("conv2", 1), steps=1)
+    outcome = maximize(Network(Small(), (3, 16, 16)), Channel("conv2", 1), steps=1)
     assert outcome.dtype == "float32"
 
 

@@ -21,7 +21,7 @@ from proxygrad.protocol.visualizations import ImageInfo
 from proxygrad.spec import ImageResult, LayerInfo, ModelInfo, Result
 from service.app import create_app
 from service.backend import event_hub
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.support.batch_player import BatchPlayer
 from workers.broker.queue import entry_key, job_key
 from workers.broker.scripts import Script
@@ -95,17 +95,17 @@ def info() -> ModelInfo:
 
 
 @pytest.fixture
-def settings(redis_url: str, tmp_path: Path) -> Settings:
+def settings(redis_url: str, tmp_path: Path) -> ServiceSettings:
     """Settings of a gateway on the tests' own server and store."""
-    return Settings.from_env({"REDIS_URL": redis_url, "PROXYGRAD_HOME": str(tmp_path)})
+    return ServiceSettings.from_env({"REDIS_URL": redis_url, "PROXYGRAD_HOME": str(tmp_path)})
 
 
 @pytest.fixture
-def app(settings: Settings) -> Iterator[FastAPI]:
+def app(settings: ServiceSettings) -> Iterator[FastAPI]:
     """The gateway."""
     app = create_app(settings)
     yield app
-    app.state.gateway.redis.close()
+    app.state.backend.redis.close()
 
 
 @pytest.fixture
@@ -211,12 +211,14 @@ def _described(png: bytes) -> ImageInfo:
 
 
 @pytest.fixture
-def player(redis: redis_client.Redis, settings: Settings, info: ModelInfo) -> Player:
+def player(redis: redis_client.Redis, settings: ServiceSettings, info: ModelInfo) -> Player:
     """Somebody to play the worker."""
     return Player(redis, Store.from_url(settings.store_url), info)
 
 
 @pytest.fixture
-def worker(redis: redis_client.Redis, settings: Settings, info: ModelInfo, player: Player) -> BatchPlayer:
+def worker(
+    redis: redis_client.Redis, settings: ServiceSettings, info: ModelInfo, player: Player
+) -> BatchPlayer:
     """The same for batches."""
     return BatchPlayer(redis, Store.from_url(settings.store_url), info, player)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 
 from proxygrad.protocol.problems import MEDIA_TYPE, ProblemCode
-from service.app import create_app
+from service.app import create_app, mount_flat
 from service.problems import KINDS
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.service.conftest import Http
 from workers.errors import SettingsError, StorageError
 
@@ -160,14 +161,14 @@ def test_every_status_is_one_that_its_kind_documents() -> None:
 
 def test_without_redis_named_the_application_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="REDIS_URL"):
-        create_app(Settings.from_env({"PROXYGRAD_HOME": str(tmp_path)}))
+        create_app(ServiceSettings.from_env({"PROXYGRAD_HOME": str(tmp_path)}))
 
 
 def test_a_store_that_cannot_be_used_is_found_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     environ = {"REDIS_URL": "redis://127.0.0.1:1", "PROXYGRAD_STORE": (tmp_path / "file/store").as_uri()}
     with pytest.raises(StorageError, match="file/store"):
-        create_app(Settings.from_env(environ | {"PROXYGRAD_HOME": str(tmp_path)}))
+        create_app(ServiceSettings.from_env(environ | {"PROXYGRAD_HOME": str(tmp_path)}))
 
 
 _WITHOUT_TORCH = """
@@ -215,3 +216,21 @@ def test_importing_the_application_does_no_work(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_routes_are_mounted_flat() -> None:
+    """Each route of a router stands in the application's own table, and answers there."""
+    router = APIRouter(prefix="/things", tags=["things"])
+
+    @router.get("/{number}")
+    async def read(number: int) -> int:
+        return number
+
+    app = FastAPI()
+    before = len(app.router.routes)
+    mount_flat(app, [router])
+    assert [route.path for route in app.router.routes[before:] if isinstance(route, APIRoute)] == [
+        "/things/{number}"
+    ]
+    assert Http(app).get("/things/7").json() == 7
+    assert app.openapi()["paths"]["/things/{number}"]["get"]["tags"] == ["things"]

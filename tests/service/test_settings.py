@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from proxygrad.protocol.addresses import is_loopback
-from service.settings import Settings
+from service.settings import ServiceSettings
 from workers.errors import SettingsError
 
 
 def test_defaults_are_those_that_a_newcomer_needs(tmp_path: Path) -> None:
-    settings = Settings.from_env({"HOME": str(tmp_path)})
+    settings = ServiceSettings.from_env({"HOME": str(tmp_path)})
     assert (settings.host, settings.port, settings.keys_required) == ("127.0.0.1", 8000, False)
     assert (settings.max_steps, settings.max_size_px, settings.redis_url) == (2048, 512, None)
     assert settings.home == tmp_path / ".local/share/proxygrad"
@@ -31,7 +31,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         "PROXYGRAD_MAX_STEPS": "16",
         "PROXYGRAD_MAX_SIZE_PX": "64",
     }
-    settings = Settings.from_env(environ)
+    settings = ServiceSettings.from_env(environ)
     assert (settings.home, settings.host, settings.port) == (tmp_path, "0.0.0.0", 0)
     assert (settings.require_keys, settings.max_steps, settings.max_size_px) == (True, 16, 64)
     assert settings.allowed_hosts == ("example.org", "*.example.net")
@@ -60,22 +60,22 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
 )
 def test_a_value_that_cannot_be_used_is_named_with_its_variable(variable: str, value: str, said: str) -> None:
     with pytest.raises(SettingsError, match=variable) as refused:
-        Settings.from_env({"HOME": "/nowhere", variable: value})
+        ServiceSettings.from_env({"HOME": "/nowhere", variable: value})
     assert said in str(refused.value)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.org", "127.0.0.1.example.org"])
 def test_where_others_reach_it_keys_are_required_and_nothing_takes_that_away(host: str) -> None:
     environ = {"HOME": "/nowhere", "PROXYGRAD_HOST": host}
-    assert Settings.from_env(environ).keys_required
+    assert ServiceSettings.from_env(environ).keys_required
     with pytest.raises(SettingsError, match="PROXYGRAD_REQUIRE_KEYS is false"):
-        Settings.from_env(environ | {"PROXYGRAD_REQUIRE_KEYS": "false"})
+        ServiceSettings.from_env(environ | {"PROXYGRAD_REQUIRE_KEYS": "false"})
 
 
 def test_on_loopback_keys_are_required_where_it_is_said() -> None:
     environ = {"HOME": "/nowhere", "PROXYGRAD_REQUIRE_KEYS": "true"}
-    assert Settings.from_env(environ).keys_required
-    assert not Settings.from_env(environ | {"PROXYGRAD_REQUIRE_KEYS": "false"}).keys_required
+    assert ServiceSettings.from_env(environ).keys_required
+    assert not ServiceSettings.from_env(environ | {"PROXYGRAD_REQUIRE_KEYS": "false"}).keys_required
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"])

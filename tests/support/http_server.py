@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.server.protocol import BoundedH11Protocol
-from service.stack.supervisor import address, listen
+from service.server.sockets import address, listen
 
 
 @contextmanager

@@ -8,13 +8,13 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from workers.errors import QueueUnavailable, SettingsError
-from workers.settings import WORKER_RETRIES, Settings, connect, require_redis, without_password
+from workers.settings import WORKER_RETRIES, WorkerSettings, connect, require_redis, without_password
 
 
 def test_nothing_set_gives_the_documented_defaults() -> None:
-    settings = Settings.from_env({"HOME": "/home/ada"})
+    settings = WorkerSettings.from_env({"HOME": "/home/ada"})
     home = Path("/home/ada/.local/share/proxygrad")
-    assert settings == Settings(
+    assert settings == WorkerSettings(
         home=home,
         redis_url=None,
         store_url=f"file://{home}/artifacts",
@@ -39,7 +39,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         "PROXYGRAD_KEEP_DAYS": "30",
         "PROXYGRAD_KEEP_GB": "0.5",
     }
-    assert Settings.from_env(environ) == Settings(
+    assert WorkerSettings.from_env(environ) == WorkerSettings(
         home=tmp_path,
         redis_url="rediss://queue:6379/1",
         store_url="s3://bucket/prefix",
@@ -60,12 +60,12 @@ def test_empty_variables_count_as_not_set(tmp_path: Path) -> None:
         *("PROXYGRAD_THREADS", "PROXYGRAD_STALL_S", "PROXYGRAD_GRACE_S"),
     )
     only_home = {"PROXYGRAD_HOME": str(tmp_path)}
-    assert Settings.from_env(only_home | dict.fromkeys(names, "")) == Settings.from_env(only_home)
+    assert WorkerSettings.from_env(only_home | dict.fromkeys(names, "")) == WorkerSettings.from_env(only_home)
 
 
 def test_a_models_file_in_the_home_is_found(tmp_path: Path) -> None:
     (tmp_path / "models.toml").write_text("")
-    assert Settings.from_env({"PROXYGRAD_HOME": str(tmp_path)}).models_path == tmp_path / "models.toml"
+    assert WorkerSettings.from_env({"PROXYGRAD_HOME": str(tmp_path)}).models_path == tmp_path / "models.toml"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_models_file_in_the_home_is_found(tmp_path: Path) -> None:
 )
 def test_a_bad_value_is_named_with_the_valid_ones(name: str, value: str, said: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        Settings.from_env({"HOME": "/home/ada", name: value})
+        WorkerSettings.from_env({"HOME": "/home/ada", name: value})
     assert said in str(caught.value)
 
 

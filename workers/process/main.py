@@ -28,7 +28,7 @@ from workers.process.periodic import PeriodicThread
 from workers.process.signals import drain_on_signals
 from workers.queue import leases
 from workers.queue.recovery import SWEEP_S, TIDY_S, Janitor
-from workers.settings import Settings, connect, require_redis
+from workers.settings import WorkerSettings, connect, require_redis
 from workers.storage import collector as retention
 from workers.storage.store import Store
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     parser.parse_args(arguments)
     log_to_stderr()
     try:
-        settings = Settings.from_env(environ)
+        settings = WorkerSettings.from_env(environ)
         drain = Drain(settings.grace_s)
         drain_on_signals(drain)
         return work(settings, drain)
@@ -72,7 +72,7 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form, datefmt="%H:%M:%S")
 
 
-def work(settings: Settings, drain: Drain) -> int:
+def work(settings: WorkerSettings, drain: Drain) -> int:
     """Serve the models until ``drain`` has begun, and drain; the exit status.
 
     Raises `SettingsError`, `QueueUnavailable`, `StorageError`, or `ModelError` for a bad models file.
@@ -114,7 +114,7 @@ def leaving_at_once(drain: Drain) -> Iterator[None]:
         over.set()
 
 
-def prepare(settings: Settings) -> tuple[Engine, ModelCache]:
+def prepare(settings: WorkerSettings) -> tuple[Engine, ModelCache]:
     """A running engine and the models to ask about. Raises `SettingsError` or `ModelError`."""
     import torch
 

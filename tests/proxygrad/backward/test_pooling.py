@@ -13,7 +13,7 @@ from proxygrad.backward.surrogate import surrogate
 from proxygrad.engine.engine import Engine
 from proxygrad.errors import NetworkError
 from proxygrad.images import decode_png
-from proxygrad.maximization import maximize
+from proxygrad.maximization.ascent import maximize
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel
 from proxygrad.spec import Spec
@@ -146,9 +146,9 @@ def risen(image: Tensor) -> int:
 
 def test_maximize_takes_the_share() -> None:
     network = Network(Pooled(), (1, 8, 8))
-    asked = {"steps": 8, "step_size": 0.2, "proxy": "surrogate"}
+    asked: dict[str, Any] = {"preset": "max", "steps": 8, "slope": 0.05}
     counts = [
-        risen(maximize(network, Channel("pool", 0), spread_max_pool=share, **asked)[0].image)  # type: ignore[arg-type]
+        risen(maximize(network, Channel("pool", 0), spread_max_pool=share, **asked).image)
         for share in (0.0, 1.0)
     ]
     assert counts == [4, 64]
@@ -156,7 +156,7 @@ def test_maximize_takes_the_share() -> None:
 
 def test_lanes_of_other_shares_are_not_stepped_together() -> None:
     network = Network(Pooled(), (1, 8, 8))
-    question = Spec(model="network", layer="pool", unit=0, steps=8, step_size=0.2)
+    question = Spec(model="network", layer="pool", unit=0, preset="max", steps=8)
     with Engine() as engine:
         tickets = [
             engine.submit(network, question.model_copy(update={"spread_max_pool": share}))

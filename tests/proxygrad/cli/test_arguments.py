@@ -48,6 +48,7 @@ def test_every_setting_can_be_typed() -> None:
     for name, value in {**TYPED, "blur_px": 1.5}.items():
         option = f"--{name.replace('_', '-')}"
         words = [option] if value is True else [option, str(value)]
+        words += ["--preset", "max"] if name == "blur_px" else []  # it is of pixels
         assert getattr(parse(*words), name) == value
 
 
@@ -101,6 +102,6 @@ def test_every_picture_has_a_file_of_its_own(words: list[str], names: list[str])
 def test_what_plain_ascent_achieved_is_told_beside_it() -> None:
     told = dict(describe(of(parse("--images", "2", "--compare", "--seed", "5"))))
     assert (told["of the images"], told["of plain ascent"]) == ("0, 1", "2, 3")
-    assert (told["achieved activation"], told["slope, steps, seed"]) == ("1", "0.05, 1, 6")
+    assert (told["achieved activation"], told["slope, steps, seed"]) == ("1", "0.02, 1, 6")
     assert told["image"] == "8 x 8 px, the best of 2"
     assert "of plain ascent" not in dict(describe(of(parse())))

@@ -27,8 +27,8 @@ from proxygrad.client import (
 )
 from proxygrad.client.files import save
 from proxygrad.errors import InvalidRequest
+from service.auth import key_ring
 from service.auth.keys import Keys
-from service.middleware import authentication
 from tests.service.conftest import PNG, Http, Player
 from tests.support.http_server import serving
 from workers.broker.queue import watched_key
@@ -152,7 +152,7 @@ def test_another_form_by_the_name_and_no_other_one(url: str, player: Player, tmp
 def test_url_and_key_may_stand_in_the_environment(
     url: str, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(key_ring, "MAX_AGE_S", 0.0)
     _, key = Keys(redis).create("of a test")
     monkeypatch.setenv("PROXYGRAD_URL", url)
     with pytest.raises(Unauthorized):

@@ -23,8 +23,8 @@ from proxygrad.client import (
 )
 from proxygrad.client._async import client as asynchronous
 from proxygrad.client._sync import client as blocking
+from service.auth import key_ring
 from service.auth.keys import Keys
-from service.middleware import authentication
 from tests.proxygrad.client.conftest import QUESTION, Connect
 from tests.support.http_server import serving
 
@@ -43,7 +43,7 @@ def test_what_is_refused_says_what_would_be_valid(client: Any) -> None:
 def test_with_a_key(
     url: str, connect: Connect, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(key_ring, "MAX_AGE_S", 0.0)
     _, key = Keys(redis).create("of a test")
     for wrong in (None, key[:-8] + "0" * 8):
         with pytest.raises(Unauthorized) as refused:

@@ -72,7 +72,9 @@ def lanes(count: int, family: DiversityGroup | None = None, **settings: Any) -> 
     given = {"steps": STEPS, "robustness": "standard", "update": "adam", **settings}
     return [
         Lane(
-            AscentSettings.model_validate({**given, "seed": seed}), Channel("conv2", seed % 6), family=family
+            AscentSettings.model_validate({**given, "seed": seed}),
+            Channel("conv2", seed % 6),
+            diversity_group=family,
         )
         for seed in range(count)
     ]

@@ -19,6 +19,7 @@ from proxygrad.errors import CheckpointMismatch
 from proxygrad.networks.network import Network
 from proxygrad.precision import Precision
 from proxygrad.spec import Spec
+from proxygrad.spec.settings import PRESETS
 from tests.support.networks import Dead, small
 
 NETWORK = small()
@@ -199,7 +200,7 @@ def test_of_another_question_weights_or_version_it_says_what_differs() -> None:
 
 def test_a_preset_and_the_same_spelled_out_are_one_question() -> None:
     spec, taken = half_way(preset="fast", steps=STEPS, step_size=0.05)
-    spelled: dict[str, Any] = {"gaf": "log", "parameterization": "fourier", "slope": 0.02}
+    spelled: dict[str, Any] = {**PRESETS["fast"], "steps": STEPS, "step_size": 0.05}
     taken.check(ask(**spelled), NETWORK.info)
     assert spec.preset == "fast"
 

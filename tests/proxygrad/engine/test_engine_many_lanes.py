@@ -67,11 +67,12 @@ def questions() -> list[tuple[AscentSettings, Channel | Neuron]]:
     asked = []
     for seed in range(LANES):
         settings = AscentSettings(
+            preset="max",
             steps=dice.randint(1, 9),
             seed=seed,
             slope=dice.choice([0.0, 0.02, 0.05, 0.2]),
             robustness="standard" if seed % 2 else "none",
-        )
+        ).completed()
         unit = dice.randrange(32)
         channel, neuron = Channel("stages", unit), Neuron("stages", unit, (4, 4))
         asked.append((settings, channel if seed % 3 else neuron))

@@ -10,6 +10,7 @@ import pytest
 from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.engine import Engine
 from proxygrad.engine.future import RenderFuture
+from proxygrad.engine.request import RenderRequest
 from proxygrad.errors import Canceled, CheckpointMismatch
 from tests.support.engine_requests import ENDLESS, ask, until
 from tests.support.networks import small
@@ -116,7 +117,7 @@ def test_whoever_waits_for_a_checkpoint_is_let_go_when_the_lane_ends() -> None:
     ticket.cancel()
     for thread in threads:
         thread.start()
-    until(lambda: ticket._wished)
+    until(lambda: ticket._request.wants_checkpoint)
     pace.going.set()
     engine.close()
     for thread in threads:
@@ -153,7 +154,7 @@ def test_a_checkpoint_of_something_else_is_refused_at_once() -> None:
 
 
 def test_a_ticket_alone_needs_no_engine() -> None:
-    ticket = RenderFuture(small(), ask())
+    ticket = RenderFuture(RenderRequest(small(), ask()))
     assert (ticket.wait(0), ticket.preview(), ticket.remaining_s, ticket.checkpoint()) == (
         False,
         None,

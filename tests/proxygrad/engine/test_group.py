@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from proxygrad.engine.group import Group, GroupKey
-from proxygrad.engine.lane import Lane
+from proxygrad.engine.lane import NO_OVERRIDES, Lane, MethodOverrides
 from proxygrad.engine.rendering import first_image, is_stuck, measure
 from proxygrad.engine.request import requested_objective
 from proxygrad.errors import LaneError, NetworkError
@@ -19,7 +19,9 @@ from tests.support.networks import Dead, Peak, Small, small
 
 
 def lane(network: Network, **settings: object) -> Lane:
-    spec = Spec.model_validate({"model": "small", "layer": "conv2", "unit": 0, "steps": 12, **settings})
+    spec = Spec.model_validate(
+        {"model": "small", "layer": "conv2", "unit": 0, "preset": "max", "steps": 12, **settings}
+    )
     spec = spec.resolve(network.info)
     return Lane(
         spec,
@@ -182,13 +184,13 @@ def test_seven_of_eight_are_untouched_by_one_that_overflows(ill: int, value: flo
             assert torch.equal(image(found), image(own))
 
 
-def test_lanes_of_a_group_share_a_given_magnitude() -> None:
+def test_lanes_of_a_group_share_what_overrides_their_settings() -> None:
     network, size = small(), (16, 16)
-    first, second = (Maco((3, *size), magnitude=torch.ones(3, 16, 9)) for _ in range(2))
+    first, second = (MethodOverrides(Maco((3, *size), magnitude=torch.ones(3, 16, 9))) for _ in range(2))
     keys = []
-    for maco in (first, first, second, None):
+    for overrides in (first, first, second, NO_OVERRIDES):
         each = lane(network, parameterization="maco")
-        each.maco = maco
+        each.overrides = overrides
         keys.append(GroupKey.of(network, each, size))
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3

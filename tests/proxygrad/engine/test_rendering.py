@@ -10,7 +10,8 @@ from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import Lane
 from proxygrad.engine.rendering import ROUNDING, first_image, is_stuck, render
 from proxygrad.images import decode_png
-from proxygrad.maximization import Visualization, maximize
+from proxygrad.maximization.ascent import maximize
+from proxygrad.maximization.visualization import Visualization
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel, Logit, Neuron
 from proxygrad.spec import Spec
@@ -62,7 +63,7 @@ def test_the_achieved_activation_is_of_the_bytes_and_stuck_is_of_the_image() -> 
     """`Dead` on gray is 0 with no gradient: stuck, also where its PNG is another image by 8-bit rounding."""
     network = Network(Dead(), (1, 8, 8), name="dead")
     spec = Spec(model="dead", layer="relu", unit=0, slope=0.0, steps=3)
-    (outcome,) = maximize(network, Channel("relu", 0), slope=0.0, steps=3)
+    outcome = maximize(network, Channel("relu", 0), slope=0.0, steps=3)
     lane = Lane(outcome.settings, outcome.objective, curve=[0.0] * 4, image=outcome.image)
     rendering = render(network, spec, [lane], ran_s=0.5)
     assert rendering.result.stuck
@@ -88,7 +89,7 @@ class Falling(nn.Module):
 
 def climb(activation: nn.Module, shift: float, slope: float) -> Visualization:
     network = Network(Falling(activation, shift), (1, 8, 8))
-    return maximize(network, Neuron("activation", 0), slope=slope, steps=48)[0]
+    return maximize(network, Neuron("activation", 0), preset="max", slope=slope, steps=48)
 
 
 @pytest.mark.parametrize("activation", [nn.Hardswish(), nn.GELU(), nn.SiLU(), nn.Mish()], ids=repr)
@@ -97,9 +98,9 @@ def test_plain_ascent_that_slides_down_the_falling_side_is_stuck_and_the_proxy_i
 ) -> None:
     """It begins at -2, where the activation falls: its own gradient leads to the far left, up to 0."""
     plain, proxy = (climb(activation, shift=-12.0, slope=slope) for slope in (0.0, 0.05))
-    assert plain.start_activation < plain.achieved_activation <= 0  # it did rise
+    assert plain.start_activation < plain.activation <= 0  # it did rise
     assert plain.stuck
-    assert proxy.achieved_activation == pytest.approx(8.0, rel=1e-3)
+    assert proxy.activation == pytest.approx(8.0, rel=1e-3)
     assert not proxy.stuck
 
 
@@ -111,15 +112,15 @@ def test_a_dead_rectifier_is_stuck_and_one_that_lives_is_not() -> None:
 
 def test_a_unit_that_stays_below_0_but_rises_is_not_stuck() -> None:
     outcome = climb(nn.Identity(), shift=-40.0, slope=0.0)
-    assert outcome.achieved_activation == pytest.approx(-20.0)
+    assert outcome.activation == pytest.approx(-20.0)
     assert not outcome.stuck
 
 
 def test_what_is_made_small_may_end_at_0() -> None:
     network = Network(Falling(nn.ReLU(), -9.0), (1, 8, 8))
-    (outcome,) = maximize(network, -Channel("activation", 0), slope=0.0, steps=24)
+    outcome = maximize(network, -Channel("activation", 0), slope=0.0, steps=24)
     assert outcome.start_activation == pytest.approx(-1.0, abs=0.2)
-    assert outcome.achieved_activation == 0.0
+    assert outcome.activation == 0.0
     assert not outcome.stuck
 
 

@@ -15,7 +15,7 @@ from proxygrad.errors import CheckpointMismatch
 from proxygrad.images import decode_png
 from proxygrad.models import Catalog
 from proxygrad.networks.network import Network
-from proxygrad.optim.diversity import similarity
+from proxygrad.optim.regularizers import similarity
 from proxygrad.spec import Result, Spec
 from proxygrad.spec.settings import MAX_SEED
 from tests.support.engine_requests import ENDLESS, ask, until
@@ -174,11 +174,14 @@ def test_a_checkpoint_with_lanes_missing_is_refused() -> None:
 
 
 def test_progress_is_that_of_the_highest_image_asked_for() -> None:
-    party = RenderRequest.of(small(), ask(images=2, compare=True).resolve(small().info), "float32")
-    for lane, value in zip(party.lanes, (1.0, 3.0, 9.0, 2.0), strict=True):
+    request = RenderRequest(small(), ask(images=2, compare=True).resolve(small().info))
+    request.prepare("float32")
+    for lane, value in zip(request.lanes, (1.0, 3.0, 9.0, 2.0), strict=True):
         lane.curve.append(value)
-    assert party.leading is party.lanes[1]
-    assert party.error is None
+    assert request.leading is request.lanes[1]
+    assert request.lane_error is None
+    request.follow()
+    assert (request.progress.step, request.progress.activation) == (0, 3.0)
 
 
 def test_the_cost_and_the_id_count_all_images() -> None:

@@ -19,7 +19,7 @@ Place = tuple[Stage | None, str | None]
 
 
 def places(network: Network) -> dict[str, Place]:
-    return {layer.name: (layer.stage, layer.activation) for layer in network.units()}
+    return {layer.name: (layer.stage, layer.activation) for layer in network.layers}
 
 
 def of_torchvision(name: str, side_px: int = 32) -> dict[str, Place]:

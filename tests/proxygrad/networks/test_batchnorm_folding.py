@@ -28,7 +28,7 @@ def test_every_layer_has_the_value_it_has_in_the_network(case: str) -> None:
     network = Network(scrambled(module), SHAPE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     assert network.prepared(["output"], "float32").folded == folded
     images = torch.rand((3, *SHAPE), generator=torch.Generator().manual_seed(2))
-    for layer in network.units():
+    for layer in network.layers:
         expected = network.activations(images, layer.name)
         found = network.prepared([layer.name], "float32")(images)[layer.name]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

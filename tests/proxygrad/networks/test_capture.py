@@ -58,7 +58,7 @@ def test_several_layers_take_one_pass_that_ends_at_the_deepest() -> None:
     network = Network(
         nn.Sequential(Counting(3, 4, 1), nn.ReLU(), Counting(4, 4, 1), Counting(4, 4, 1)), (3, 8, 8)
     )
-    network.units()
+    assert network.layers
     Counting.runs = 0
     found = network.read(images(size=8), ["2", "0", "1"])
     assert list(found) == ["2", "0", "1"]
@@ -68,7 +68,7 @@ def test_several_layers_take_one_pass_that_ends_at_the_deepest() -> None:
 
 def test_each_layer_read_together_is_the_same_as_alone() -> None:
     network, x = small(), images()
-    names = [layer.name for layer in network.units()]
+    names = [layer.name for layer in network.layers]
     together = network.read(x, [*names, "output"])
     assert all(torch.equal(together[name], network.activations(x, name)) for name in names)
     assert torch.equal(together["output"], together["fc"])
@@ -84,7 +84,7 @@ def test_calls_are_counted_from_1_and_the_plain_name_is_the_first() -> None:
     second = module.step(first.relu())
     assert torch.equal(found["step@2"], second)
     assert torch.equal(found["step@3"], module.step(second.relu()))
-    assert [layer.name for layer in network.units()][:6] == [
+    assert [layer.name for layer in network.layers][:6] == [
         "step",
         "relu",
         "step@2",

@@ -62,7 +62,7 @@ class Tokens(nn.Module):
 
 def test_units_of_channels_last_maps_are_found() -> None:
     network = Network(ChannelsLast(), (3, 8, 6))
-    assert [(layer.name, layer.kind, layer.shape, layer.units) for layer in network.units()] == [
+    assert [(layer.name, layer.kind, layer.shape, layer.units) for layer in network.layers] == [
         ("conv", "feature_map", (5, 4, 3), 5),
         ("to_last", "feature_map", (5, 4, 3), 5),
         ("norm", "feature_map", (5, 4, 3), 5),
@@ -83,7 +83,7 @@ def test_units_of_channels_last_maps_are_found() -> None:
 def test_tokens_come_with_the_batch_first_and_units_last(batch_first: bool) -> None:
     module, x = Tokens(batch_first).eval(), torch.rand((3, 3, 16, 16))
     network = Network(module, (3, 16, 16))
-    rows = {layer.name: (layer.kind, layer.shape, layer.units) for layer in network.units()}
+    rows = {layer.name: (layer.kind, layer.shape, layer.units) for layer in network.layers}
     assert rows == {
         "patches": ("feature_map", (6, 4, 4), 6),
         "order": ("tokens", (16, 6), 6),
@@ -122,13 +122,13 @@ def test_outputs_in_containers_are_listed_by_their_first_tensor() -> None:
             return {"loss": None, "out": (logits, logits + 1)}
 
     network = Network(Packed(), (3, 16, 16))
-    assert network.units() == small().units()
+    assert network.layers == small().layers
     assert network.layer("output").name == "fc"
 
 
 def test_a_network_without_classifier_has_feature_maps_alone() -> None:
     network = Network(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True)), (1, 8, 8))
-    assert [(layer.name, layer.kind) for layer in network.units()] == [
+    assert [(layer.name, layer.kind) for layer in network.layers] == [
         ("0", "feature_map"),
         ("1", "feature_map"),
     ]
@@ -162,7 +162,7 @@ def test_what_cannot_be_asked_about_is_kept_with_its_reason() -> None:
         "volume": "returns shape (1, 1, 3, 16, 16) for one image: neither a map, nor tokens, nor a vector",
         "folded": "returns shape (3, 256) for one image: no dimension is the batch",
     }
-    assert [layer.name for layer in network.units()] == ["step", "relu", "output"]
+    assert [layer.name for layer in network.layers] == ["step", "relu", "output"]
     for name, reason in network.unlisted.items():
         with pytest.raises(NetworkError) as caught:
             network.layer(name)

@@ -39,7 +39,7 @@ def test_other_precisions_become_float32(dtype: torch.dtype) -> None:
 def test_a_network_made_in_inference_mode_has_gradients() -> None:
     with torch.inference_mode():
         network = Network(Small(), (3, 16, 16), name="small")
-    assert network.units() == small().units()
+    assert network.layers == small().layers
     images = IMAGES.clone().requires_grad_()
     (grad,) = torch.autograd.grad(network.activations(images, "fc").sum(), images)
     assert bool(grad.any())
@@ -67,11 +67,11 @@ def test_data_parallel_and_compiled_modules_are_unwrapped_also_inside() -> None:
     plain = small()
     for wrap in (nn.DataParallel, compiled):
         network = Network(wrap(Small()), (3, 16, 16), name="small")
-        assert network.units() == plain.units()
+        assert network.layers == plain.layers
         assert network.info.digest == plain.info.digest
     inside = Small()
     inside.conv = compiled(nn.DataParallel(inside.conv))
-    assert Network(inside, (3, 16, 16)).units() == plain.units()
+    assert Network(inside, (3, 16, 16)).layers == plain.layers
     assert type(inside.conv).__name__ == "OptimizedModule", "the user's own module was unwrapped"
 
 

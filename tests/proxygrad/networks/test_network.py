@@ -12,7 +12,7 @@ from tests.support.networks import Small, small
 
 
 def test_layers_are_listed_in_order_with_kind_shape_and_units() -> None:
-    rows = [(layer.name, layer.kind, layer.type, layer.shape, layer.units) for layer in small().units()]
+    rows = [(layer.name, layer.kind, layer.type, layer.shape, layer.units) for layer in small().layers]
     assert rows == [
         ("conv", "feature_map", "Conv2d", (8, 16, 16), 8),
         ("bn", "feature_map", "BatchNorm2d", (8, 16, 16), 8),
@@ -28,7 +28,7 @@ def test_an_output_that_no_module_made_is_a_layer_of_its_own() -> None:
             return super().forward(x) * 2
 
     network = Network(Functional(), (3, 16, 16))
-    assert [(layer.name, layer.kind) for layer in network.units()][-2:] == [
+    assert [(layer.name, layer.kind) for layer in network.layers][-2:] == [
         ("fc", "vector"),
         ("output", "logits"),
     ]
@@ -67,7 +67,7 @@ def test_the_module_is_left_as_it_was() -> None:
     module = Small().train()
     before = {key: value.clone() for key, value in module.state_dict().items()}
     network = Network(module, (3, 16, 16))
-    network.units()
+    assert network.layers
     network.activations(torch.rand((1, 3, 16, 16)), "relu")
     with pytest.raises(SizeUnsupported):
         Network(nn.Sequential(nn.Conv2d(1, 1, 9)), (1, 16, 16)).layer_shape("0", (4, 4))

@@ -77,7 +77,7 @@ def test_families_of_torchvision(name: str) -> None:
     assert len(reader.folded) == folded
     assert reader.module is not network.module
 
-    layers = [layer.name for layer in network.units()]
+    layers = [layer.name for layer in network.layers]
     hidden = {layer for pair in network._workshop.pairs for layer in pair.hidden}
     asked = [layer for layer in layers[:: max(1, len(layers) // 8)] if layer not in hidden]
     images = torch.rand((2, 3, side, side), generator=torch.Generator().manual_seed(5))
@@ -186,7 +186,7 @@ def test_a_network_that_takes_not_everything(
     side = 8 if isinstance(module, Viewing) else 16
     network = Network(scrambled(module), (3, side, side))
     images = torch.rand((1, 3, side, side))
-    for layer in (layer.name for layer in network.units()):
+    for layer in (layer.name for layer in network.layers):
         found = network.prepared([layer], "float32")(images)[layer]
         torch.testing.assert_close(found, network.activations(images, layer), rtol=1e-4, atol=1e-5)
     copy = network._workshop.fastest([])

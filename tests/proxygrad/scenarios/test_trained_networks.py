@@ -52,7 +52,7 @@ def visualize(network: Network, specs: list[Spec]) -> list[Result]:
 
 def test_squeezenet_dead_units_come_alive(models: Catalog) -> None:
     network = models.load("squeezenet")
-    base = {"model": "squeezenet", "steps": 16, "size_px": 112}
+    base = {"model": "squeezenet", "preset": "max", "steps": 16, "size_px": 112}
     specs = [
         Spec.model_validate({**base, "layer": layer, "objective": objective, "unit": unit, "slope": slope})
         for layer, objective, unit in DEAD

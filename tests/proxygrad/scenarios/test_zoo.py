@@ -82,22 +82,22 @@ def network_of(family: str) -> Network:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_unit_of_the_middle_and_a_logit_can_be_maximized(family: str) -> None:
     network = network_of(family)
-    maps = [layer for layer in network.units() if math.prod(layer.grid) > 1]
+    maps = [layer for layer in network.layers if math.prod(layer.grid) > 1]
     assert len(maps) >= 10
     assert network.layer("output").kind == "logits"
     asked = [Channel(maps[len(maps) // 2].name, 1), Logit("output", 2)]
     for outcome in maximize(network, asked, steps=3):
         assert len(outcome.curve) == 4
-        assert all(map(math.isfinite, (*outcome.curve, outcome.achieved_activation)))
+        assert all(map(math.isfinite, (*outcome.curve, outcome.activation)))
         assert not torch.equal(outcome.image, torch.full_like(outcome.image, 0.5))
-        assert outcome.achieved_activation > outcome.start_activation or outcome.stuck
+        assert outcome.activation > outcome.start_activation or outcome.stuck
 
 
 def test_every_part_of_a_vision_transformer_has_units() -> None:
     """Token and channel units of a block, the class token, neurons of its MLP, and what attention returns."""
     network = network_of("vit")
     block = "encoder.layers.encoder_layer_1"
-    rows = {layer.name: (layer.kind, layer.shape, layer.units) for layer in network.units()}
+    rows = {layer.name: (layer.kind, layer.shape, layer.units) for layer in network.layers}
     assert rows[block] == ("tokens", (17, 16), 16), "16 patches and the class token"
     assert rows[f"{block}.mlp.0"] == ("tokens", (17, 24), 24)
     assert rows[f"{block}.self_attention"] == ("tokens", (17, 16), 16)
@@ -110,7 +110,7 @@ def test_every_part_of_a_vision_transformer_has_units() -> None:
         Channel(f"{block}.self_attention", 2),
     ]
     outcomes = maximize(network, asked, steps=3)
-    assert all(outcome.achieved_activation > outcome.start_activation for outcome in outcomes)
+    assert all(outcome.activation > outcome.start_activation for outcome in outcomes)
     assert outcomes[2].objective == Neuron(block, 3, (0,)), "the class token where no position is given"
 
 

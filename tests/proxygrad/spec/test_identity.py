@@ -20,10 +20,11 @@ DIGEST = "9de742fa86c0009b8c8aa64a3ad09e82b6b84faec89e005ce6663d76a6a1a64e"
 
 #: By id, what is sent beside the model.
 REQUESTS: dict[str, dict[str, Any]] = {
-    "e3ec89f6728400f4a60a79e6a496102b": {"layer": "layer3", "unit": 7},  # the README's
-    "9a03db93c4b8fe5b24069203ea73c968": {"layer": "fc", "unit": 3},
-    "cbab01b62a9825404730786b9497fdfd": {"layer": "fc", "unit": 3, "objective": "neuron", "seed": 2**63 - 1},
-    "d9ab743322adf9c3d587779d64ecb204": {
+    "350c08fb1cb018edda49acd9e83ed40e": {"layer": "layer3", "unit": 7},  # the README's
+    "c8fa99b19c8615ee53353234e9ea243b": {"layer": "fc", "unit": 3},
+    "50bfefec460f9bed7d46eefef9847bd7": {"layer": "fc", "unit": 3, "objective": "neuron", "seed": 2**63 - 1},
+    "e3ec89f6728400f4a60a79e6a496102b": {"layer": "layer3", "unit": 7, "preset": "max"},
+    "6293a8efb26e9d2cc33471d9f9f33244": {
         "layer": "layer1",
         "unit": 0,
         "objective": "neuron",
@@ -31,21 +32,21 @@ REQUESTS: dict[str, dict[str, Any]] = {
     },
     "94526fa0607e877db52c6e49770a253b": {"layer": "layer3", "unit": 7, "preset": "natural", "size_px": 48},
     "9fb91a3678eb6f45716b894e5ce967b5": {"layer": "layer3", "unit": 7, "preset": "fast", "steps": 20},
-    "43a6c4358337cee4e138ea4c9a2b2887": {
+    "59732d08618614b608f8d7c27afd239c": {
         "layer": "layer2.relu1",
         "unit": 31,
         "images": 4,
         "diversity": 0.5,
         "compare": True,
     },
-    "0d4f01cc12fb4b48154269acd1a85539": {
+    "d3f41310401c34436edb49ac62a4b653": {
         "layer": "layer2",
         "unit": 5,
         "parameterization": "maco",
         "update": "adam",
         "step_size": 0.01,
     },
-    "3184e7aa6e8313c6a89137ff517b30fc": {
+    "66d027964161bebe3b6add9462b2ba8a": {
         "layer": "layer2",
         "unit": 5,
         "slope": 0.1,
@@ -56,6 +57,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "7abdf54947410b3b815600a37fecfd90": {
         "layer": "conv1",
         "unit": 15,
+        "preset": "max",
         "proxy": "network",
         "blur_px": 1.5,
         "start_noise": 0.0,

@@ -153,7 +153,7 @@ def test_what_is_wrong_with_the_units_is_said_once_with_the_value(
 
 
 def test_the_number_of_units_is_bounded(served: Http, app: FastAPI) -> None:
-    settings = app.state.gateway.settings
+    settings = app.state.backend.settings
     object.__setattr__(settings, "max_batch_units", 63)
     problem = served("POST", "/v1/batches", json=LAYER).json()
     assert problem["code"] == "limit_exceeded"
@@ -163,7 +163,7 @@ def test_the_number_of_units_is_bounded(served: Http, app: FastAPI) -> None:
 
 
 def test_the_cost_of_each_unit_is_bounded(served: Http, app: FastAPI) -> None:
-    object.__setattr__(app.state.gateway.settings, "max_cost", 0.1)
+    object.__setattr__(app.state.backend.settings, "max_cost", 0.1)
     assert served("POST", "/v1/batches", json=LAYER).json()["code"] == "cost_too_high"
     assert asked(served, steps=1)["state"] == "running"
 
@@ -235,7 +235,7 @@ def test_a_wait_is_over_with_the_batch(served: Http, app: FastAPI, worker: Batch
         began_s = time.monotonic()
         thread.start()
         channel = f"proxygrad:events:{batch['id']}"
-        while not app.state.gateway.redis.pubsub_numsub(channel)[0][1]:
+        while not app.state.backend.redis.pubsub_numsub(channel)[0][1]:
             assert time.monotonic() - began_s < 30
         worker.end(batch["id"], "succeeded")
         thread.join(30)

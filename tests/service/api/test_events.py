@@ -18,11 +18,11 @@ from fastapi import FastAPI
 
 from service.api import events
 from service.app import create_app
-from service.backend import event_hub
-from service.settings import Settings
+from service.backend import event_hub, event_stream
+from service.settings import ServiceSettings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
-from tests.service.backend.test_gateway import lone_app, lone_valkey  # noqa: F401 - fixtures
+from tests.service.backend.test_backend import lone_app, lone_valkey  # noqa: F401 - fixtures
 from tests.service.conftest import Http, Player
 from tests.support.eventually import until
 from tests.support.http_server import serving
@@ -186,7 +186,7 @@ def test_nothing_is_told_of_what_there_is_not(served: Http) -> None:
 def test_a_quiet_stream_is_kept_open_by_comments(
     served: Http, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.05)
     job_id = asked(served)
     path = f"/v1/visualizations/{job_id}/events"
     with serving(app) as url, httpx.stream("GET", url + path, timeout=10) as response:
@@ -197,7 +197,7 @@ def test_a_quiet_stream_is_kept_open_by_comments(
 def test_closing_lets_listeners_go(served: Http, app: FastAPI) -> None:
     job_id = asked(served)
     with serving(app) as url, listening(f"{url}/v1/visualizations/{job_id}/events") as hears:
-        app.state.gateway.close()
+        app.state.backend.close()
         assert hears.result(30).states == ["queued"]
 
 
@@ -250,26 +250,26 @@ def test_what_happened_while_the_connection_was_broken_is_told_once(
 
 
 def test_one_who_does_not_read_holds_a_handful_of_events(
-    served: Http, settings: Settings, redis: redis_client.Redis
+    served: Http, settings: ServiceSettings, redis: redis_client.Redis
 ) -> None:
     job_id = asked(served)
     slot = Slot(redis)
 
     async def follow() -> list[str]:
-        gateway = create_app(settings).state.gateway
-        mailbox = await gateway.live.follow(job_id, events.KINDS)
+        backend = create_app(settings).state.backend
+        subscription = await backend.events.follow(job_id, events.KINDS)
         for step in range(300):
             slot.step(step)
             slot.leases.show(slot.run, step, b"png")
         slot.cancel(redis)
         for _ in range(1500):  # half a minute at most
-            if any(getattr(each, "final", False) for each in mailbox._waiting):
+            if any(getattr(each, "final", False) for each in subscription._waiting):
                 break
             await asyncio.sleep(0.02)
-        assert len(mailbox._waiting) <= 4
-        found = [await mailbox.next(0.1) for _ in range(len(mailbox._waiting))]
-        mailbox.close()
-        gateway.live.close()
+        assert len(subscription._waiting) <= 4
+        found = [await subscription.next(0.1) for _ in range(len(subscription._waiting))]
+        subscription.close()
+        backend.events.close()
         await asyncio.sleep(0)
         return [f"{each.kind} {json.loads(each.data).get('step', '')}" for each in found]
 
@@ -278,18 +278,18 @@ def test_one_who_does_not_read_holds_a_handful_of_events(
 
 
 def test_a_silent_redis_is_given_up(
-    served: Http, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    served: Http, settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_hub, "PING_S", 60.0)
     monkeypatch.setattr(event_hub, "SILENCE_S", 0.2)
     job_id = asked(served)
 
     async def follow() -> Any:
-        gateway = create_app(settings).state.gateway
-        mailbox = await gateway.live.follow(job_id, events.KINDS)
+        backend = create_app(settings).state.backend
+        subscription = await backend.events.follow(job_id, events.KINDS)
         try:
-            return await mailbox.next(30)
+            return await subscription.next(30)
         finally:
-            mailbox.close()
+            subscription.close()
 
     assert asyncio.run(follow()) == event_hub.MISSED

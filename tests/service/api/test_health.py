@@ -7,9 +7,9 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.stack.valkey import EmbeddedValkey
-from tests.service.backend.test_gateway import lone_app, lone_valkey  # noqa: F401 - fixtures
+from tests.service.backend.test_backend import lone_app, lone_valkey  # noqa: F401 - fixtures
 from tests.service.conftest import Http
 
 
@@ -26,7 +26,7 @@ def test_a_missing_worker_is_named(http: Http) -> None:
 
 def test_a_missing_redis_is_named_and_does_not_touch_liveness(tmp_path: Path) -> None:
     environ = {"REDIS_URL": f"unix://{tmp_path}/none.sock", "PROXYGRAD_HOME": str(tmp_path)}
-    http = Http(create_app(Settings.from_env(environ)))
+    http = Http(create_app(ServiceSettings.from_env(environ)))
     response = http.get("/readyz")
     assert (response.status_code, response.json()["code"]) == (503, "redis_unavailable")
     assert int(response.headers["retry-after"]) >= 1

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -17,9 +16,9 @@ from fastapi import FastAPI
 from proxygrad.spec import ModelInfo
 from proxygrad.version import ENGINE_VERSION, __version__
 from service.app import create_app
+from service.auth import key_ring
 from service.auth.keys import Keys
-from service.middleware import authentication
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http
 from tests.service.middleware.test_authentication import QUESTION, bearer, made, refused
@@ -35,7 +34,7 @@ ONE = "/v1/visualizations/{job_id}"
 
 @pytest.fixture(autouse=True)
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(key_ring, "MAX_AGE_S", 0.0)
 
 
 # -- requests ------------------------------------------------------------------------------------------------
@@ -88,7 +87,9 @@ def test_a_scrape_counts_itself_when_it_is_answered(http: Http) -> None:
     assert value(found, "proxygrad_http_requests_in_progress") == 1
 
 
-def test_two_applications_of_one_process_have_nothing_in_common(app: FastAPI, settings: Settings) -> None:
+def test_two_applications_of_one_process_have_nothing_in_common(
+    app: FastAPI, settings: ServiceSettings
+) -> None:
     first, other = Http(app), Http(create_app(settings))
     first.get("/livez")
     assert requests(scrape(first)) == {("GET", "/livez", "200", 1)}
@@ -154,9 +155,9 @@ def lone(tmp_path: Path, info: ModelInfo) -> Iterator[tuple[EmbeddedValkey, Fast
     with EmbeddedValkey(tmp_path / "valkey") as valkey:
         with connect(valkey.url) as redis:
             catalog.publish(redis, "worker-1", [ServedModel(name="digits", info=info)], ttl_s=600)
-        app = create_app(Settings.from_env({"REDIS_URL": valkey.url, "PROXYGRAD_HOME": str(tmp_path)}))
+        app = create_app(ServiceSettings.from_env({"REDIS_URL": valkey.url, "PROXYGRAD_HOME": str(tmp_path)}))
         yield valkey, app
-        app.state.gateway.redis.close()
+        app.state.backend.redis.close()
 
 
 def check_away(found: Mapping[str, Mapping[Labels, float]]) -> None:
@@ -214,7 +215,7 @@ def test_the_keys_that_were_seen_last_open_the_metrics_then_and_nothing_else(
 
 def test_who_has_never_seen_the_keys_lets_nobody_in(tmp_path: Path) -> None:
     environ = {"REDIS_URL": f"unix://{tmp_path}/none.sock", "PROXYGRAD_HOME": str(tmp_path)}
-    http = Http(create_app(Settings.from_env(environ)))
+    http = Http(create_app(ServiceSettings.from_env(environ)))
     refused(http.get("/metrics"), 503, "redis_unavailable")
 
 
@@ -229,11 +230,11 @@ def test_where_keys_are_in_force_it_takes_one_that_may_read(served: Http, redis:
 
 
 def test_names_do_not_matter_where_a_key_is_needed_and_do_elsewhere(
-    served: Http, settings: Settings, redis: redis_client.Redis
+    served: Http, settings: ServiceSettings, redis: redis_client.Redis
 ) -> None:
     pod = {"Host": "10.1.2.3:8000"}
     refused(served.get("/metrics", headers=pod), 421, "unknown_host")
-    named = replace(settings, host="0.0.0.0", allowed_hosts=("proxygrad.example.org",))
+    named = settings.model_copy(update={"host": "0.0.0.0", "allowed_hosts": ("proxygrad.example.org",)})
     http = Http(create_app(named))
     refused(http.get("/metrics", headers=pod), 401, "unauthorized")
     scrape(http, headers=pod | made(redis, "read"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import redis as redis_client
 
 from service.app import create_app
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.service.auth.test_callers import As
 from tests.service.conftest import Http, Player
 from workers.fleet import catalog
@@ -24,10 +23,12 @@ LOG = "/v1/webhooks/deliveries"
 
 
 @pytest.fixture
-def settings(redis_url: str, tmp_path: Path) -> Settings:
-    settings = Settings.from_env({"REDIS_URL": redis_url, "PROXYGRAD_HOME": str(tmp_path)})
+def settings(redis_url: str, tmp_path: Path) -> ServiceSettings:
+    settings = ServiceSettings.from_env({"REDIS_URL": redis_url, "PROXYGRAD_HOME": str(tmp_path)})
     secret = f"whsec_{base64.b64encode(bytes(32)).decode()}"
-    return replace(settings, webhook_hosts=("hooks.example.org", "*.lab.example"), webhook_secret=secret)
+    return settings.model_copy(
+        update={"webhook_hosts": ("hooks.example.org", "*.lab.example"), "webhook_secret": secret}
+    )
 
 
 def job_id(http: Http | As, **changes: Any) -> str:
@@ -83,9 +84,9 @@ def test_other_hosts_are_refused_with_those_that_are_valid(served: Http, path: s
 
 
 def test_without_an_operator_s_list_every_url_is_refused(
-    settings: Settings, redis: redis_client.Redis, info: Any
+    settings: ServiceSettings, redis: redis_client.Redis, info: Any
 ) -> None:
-    http = Http(create_app(replace(settings, webhook_hosts=())))
+    http = Http(create_app(settings.model_copy(update={"webhook_hosts": ()})))
     catalog.publish(redis, "worker-1", [ServedModel(name="digits", info=info)], ttl_s=60)
     answer = http.ask(json={**ASK, "webhook": URL})
     assert (answer.status_code, answer.json()["code"]) == (422, "webhook_refused")

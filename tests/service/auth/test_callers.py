@@ -9,9 +9,9 @@ import pytest
 import redis as redis_client
 
 from proxygrad.spec import ModelInfo
+from service.auth import key_ring
 from service.auth.callers import Caller
 from service.auth.keys import Keys, Scope
-from service.middleware import authentication
 from tests.service.conftest import Http, Player
 from workers.broker.queue import QUEUE_KEY
 
@@ -45,7 +45,7 @@ class As:
 
 @pytest.fixture
 def a(served: Http, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch) -> As:
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(key_ring, "MAX_AGE_S", 0.0)
     return As(served, redis)
 
 
@@ -117,7 +117,7 @@ def test_what_was_asked_before_there_were_keys_is_had_by_asking_again(
     served: Http, redis: redis_client.Redis, player: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = f"/v1/visualizations/{served.ask(json=QUESTION).json()['id']}"
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(key_ring, "MAX_AGE_S", 0.0)
     a = As(served, redis)
     unlike_unknown(a, "GET", path)
     assert a.ask() == path

@@ -1,4 +1,4 @@
-"""Answers that a gateway keeps in memory: the same bytes again, and nothing that is not so any more."""
+"""Cached requests and responses: the same bytes again, and nothing that is out of date."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
+from proxygrad.spec import ModelInfo
 from service.app import create_app
-from service.settings import Settings
+from service.backend import caches
+from service.backend.caches import RequestCache
+from service.settings import ServiceSettings
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
 from tests.service.conftest import Http, Player
 from workers.broker.queue import job_key
@@ -39,10 +42,12 @@ def test_what_the_store_alone_has_is_the_same_document(served: Http, path: str, 
     assert served.get(path).json() == first.json()
 
 
-def test_what_another_gateway_deleted_is_not_there(served: Http, path: str, settings: Settings) -> None:
+def test_what_another_gateway_deleted_is_not_there(
+    served: Http, path: str, settings: ServiceSettings
+) -> None:
     other = create_app(settings)
     assert Http(other)("DELETE", path).status_code == 204
-    other.state.gateway.redis.close()
+    other.state.backend.redis.close()
     problem_of(served.get(path), 404, "unknown_visualization")
     assert served.ask(json=QUESTION).status_code == 202
 
@@ -56,7 +61,7 @@ def test_an_answer_made_anew_takes_its_place(served: Http, path: str, redis: red
 
 
 def test_one_whose_picture_is_gone_is_computed_again(served: Http, path: str, app: FastAPI) -> None:
-    app.state.gateway.store.delete(f"{path.rpartition('/')[2]}/0.png")
+    app.state.backend.store.delete(f"{path.rpartition('/')[2]}/0.png")
     assert served.ask(json=QUESTION).status_code == 202
     assert served.get(path).json()["state"] == "queued"
 
@@ -64,15 +69,42 @@ def test_one_whose_picture_is_gone_is_computed_again(served: Http, path: str, ap
 def test_of_many_the_last_are_kept(
     served: Http, path: str, player: Player, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gateway = app.state.gateway
-    for kept in (gateway.renderings._kept, gateway.jobs._look._kept):
-        monkeypatch.setattr(kept, "_most", 1)
+    backend = app.state.backend
+    documents = backend.responses._documents
+    for cache in (documents, backend.jobs._look._kept):
+        monkeypatch.setattr(cache, "_most", 1)
     other = asked(served, unit=8)
     player.succeed(other)
     for _ in range(2):
         assert served.get(f"/v1/visualizations/{other}").json()["spec"]["unit"] == 8
         assert served.get(path).json()["spec"]["unit"] == 7
-    assert [gateway.renderings._kept.get(job_id) is None for job_id in (other, path.rpartition("/")[2])] == [
-        True,
-        False,
-    ]
+    cached = [documents.get(job_id) is not None for job_id in (other, path.rpartition("/")[2])]
+    assert cached == [False, True]
+
+
+def body_of(**changes: str) -> bytes:
+    """A request as text, with some values added as raw JSON."""
+    fields = {"model": '"digits"', "layer": '"layer3"', "unit": "7"} | changes
+    return ("{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}").encode()
+
+
+def test_the_same_text_is_read_once_and_never_for_another(info: ModelInfo) -> None:
+    requests = RequestCache()
+    plain, chosen = body_of(preset='"fast"'), body_of(preset='"fast"', steps="128")
+    first, second = requests.parse(plain), requests.parse(chosen)
+    assert requests.parse(plain) is first
+    # Equal in every value, and yet not the same question: one of them chose its steps.
+    made = [requests.submission(asked, info, "me") for asked in (first, second)]
+    assert [each.spec.steps for each in made] == [12, 128]
+    assert made[0].job_id != made[1].job_id
+    assert requests.submission(first, info, "me") is made[0]
+    other = requests.submission(first, info, "you")
+    assert (other.caller, other.job_id) == ("you", made[0].job_id)
+    changed = info.model_copy(update={"digest": "1" * 64})
+    assert requests.submission(first, changed, "me").job_id != made[0].job_id
+
+
+def test_long_texts_are_not_kept() -> None:
+    requests = RequestCache()
+    long = body_of() + b" " * caches.MAX_BODY_BYTES
+    assert requests.parse(long) is not requests.parse(long)

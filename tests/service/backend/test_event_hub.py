@@ -23,20 +23,20 @@ def test_whoever_comes_as_the_last_one_leaves_hears_what_happens(
     redis_url: str, redis: redis_client.Redis
 ) -> None:
     async def follow() -> None:
-        reader = EventHub(redis_url, nobody_watches)
+        hub = EventHub(redis_url, nobody_watches)
         try:
             async with asyncio.timeout(60):
-                mailbox = await reader.follow(JOB, {"state"})
+                subscription = await hub.follow(JOB, {"state"})
                 for number in range(20):
-                    mailbox.close()  # nothing else runs before the next one follows
-                    mailbox = await reader.follow(JOB, {"state"})
+                    subscription.close()  # nothing else runs before the next one follows
+                    subscription = await hub.follow(JOB, {"state"})
                     redis.publish(events_channel(JOB), f"{number}-1 state {{}}")
-                    while not isinstance(event := await mailbox.next(20), Event):
+                    while not isinstance(event := await subscription.next(20), Event):
                         pass
                     assert event.event_id == f"{number}-1"
-                mailbox.close()
+                subscription.close()
         finally:
-            reader.close()
+            hub.close()
 
     asyncio.run(follow())
 
@@ -46,16 +46,16 @@ def test_a_channel_is_left_with_its_last_follower(redis_url: str, redis: redis_c
         return cast(list[bytes], redis.pubsub_channels("proxygrad:events:*"))
 
     async def follow() -> None:
-        reader = EventHub(redis_url, nobody_watches)
+        hub = EventHub(redis_url, nobody_watches)
         try:
             async with asyncio.timeout(20):
-                first, second, other = [await reader.follow(each, {"state"}) for each in (JOB, JOB, OTHER)]
+                first, second, other = [await hub.follow(each, {"state"}) for each in (JOB, JOB, OTHER)]
                 first.close()
                 other.close()
                 await asyncio.to_thread(until, lambda: channels() == [events_channel(JOB).encode()])
                 second.close()
                 await asyncio.to_thread(until, lambda: channels() == [])
         finally:
-            reader.close()
+            hub.close()
 
     asyncio.run(follow())

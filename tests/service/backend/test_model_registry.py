@@ -26,11 +26,11 @@ def test_a_worker_that_has_just_come_is_noticed_at_once(
 def test_one_that_has_gone_is_noticed_when_the_time_is_over(
     http: Http, redis: redis_client.Redis, info: ModelInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_registry, "LOOK_AGAIN_S", 1000.0)
+    monkeypatch.setattr(model_registry, "MAX_AGE_S", 1000.0)
     catalog.publish(redis, "one", [ServedModel(name="digits", info=info)], ttl_s=60)
     http.ask(json=QUESTION)
     catalog.withdraw(redis, "one")
     late = http.ask(json={**QUESTION, "unit": 8})
     assert (late.status_code, late.json()["blocked"]["code"]) == (202, "no_worker")
-    monkeypatch.setattr(model_registry, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(model_registry, "MAX_AGE_S", 0.0)
     problem_of(http.ask(json={**QUESTION, "unit": 9}), 503, "no_worker")

@@ -13,7 +13,7 @@ import redis as redis_client
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.middleware import authentication
+from service.auth import key_ring
 from service.server.run import _is_worth_logging
 from tests.service.conftest import Http
 from tests.service.middleware.test_authentication import QUESTION, made
@@ -24,7 +24,7 @@ PAGE = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
 
 @pytest.fixture(autouse=True)
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(key_ring, "MAX_AGE_S", 0.0)
 
 
 # -- forms ---------------------------------------------------------------------------------------------------

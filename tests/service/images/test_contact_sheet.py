@@ -22,9 +22,9 @@ from service.images.contact_sheet import (
     SheetLayout,
     draw,
     entity_tag,
-    layout,
+    layout_of,
 )
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.service.conftest import Http, picture
 from tests.support.batch_player import BatchPlayer
 from workers.batches.repository import Unit
@@ -91,7 +91,7 @@ def test_one_colored_picture_makes_the_sheet_colored() -> None:
 @pytest.mark.parametrize("columns", [None, 1, 7, MAX_COLUMNS])
 @pytest.mark.parametrize("count", [1, 5, 64, 10_000])
 def test_a_sheet_of_any_layout_is_bounded(cell_px: int, columns: int | None, count: int) -> None:
-    placed = layout(count, columns, cell_px)
+    placed = layout_of(count, columns, cell_px)
     rows = -(-min(count, placed.most_cells) // placed.columns)
     width_px, height_px = placed.width_px, placed.height_px(rows)
     assert placed.columns <= most_columns(cell_px)
@@ -160,7 +160,7 @@ def test_the_sheet_grows_with_the_batch_and_is_kept_when_that_has_succeeded(
     empty = served.get(path)
     assert empty.headers["Content-Type"] == "image/png"
     assert empty.headers["Cache-Control"] == "public, no-cache"
-    placed = layout(20, None, 64)
+    placed = layout_of(20, None, 64)
     assert opened(empty.content).size == (placed.width_px, placed.height_px(2))
     tag = empty.headers["ETag"]
     assert not tag.startswith("W/")
@@ -205,7 +205,7 @@ def test_columns_and_width_are_chosen_within_bounds(served: Http, worker: BatchP
 def test_a_batch_that_does_not_fit_has_pages(served: Http, worker: BatchPlayer) -> None:
     batch = started(served, worker, units="all")
     path = batch["links"]["atlas"]
-    placed = layout(64, 1, 256)
+    placed = layout_of(64, 1, 256)
     assert placed.most_cells == 29
     first = served.get(path, params={"columns": 1, "width": 256})
     assert first.headers["Link"] == f'<{path}?columns=1&width=256&page=1>; rel="next"'
@@ -217,7 +217,7 @@ def test_a_batch_that_does_not_fit_has_pages(served: Http, worker: BatchPlayer) 
 
 
 def test_a_sheet_that_lacks_a_picture_is_not_kept(
-    served: Http, worker: BatchPlayer, settings: Settings
+    served: Http, worker: BatchPlayer, settings: ServiceSettings
 ) -> None:
     batch = started(served, worker, units=[1, 2])
     worker.end(batch["id"], "succeeded")
@@ -229,7 +229,9 @@ def test_a_sheet_that_lacks_a_picture_is_not_kept(
     assert sheet.headers["Cache-Control"] == "no-store"
 
 
-def test_another_job_s_picture_is_not_shown(served: Http, worker: BatchPlayer, settings: Settings) -> None:
+def test_another_job_s_picture_is_not_shown(
+    served: Http, worker: BatchPlayer, settings: ServiceSettings
+) -> None:
     batch = started(served, worker, units=[1, 2])
     worker.end(batch["id"], "succeeded")
     found = served.get(batch["links"]["visualizations"]).json()["visualizations"]
@@ -261,7 +263,7 @@ class SlowSheets(ContactSheets):
         return sheet
 
 
-def test_sheets_that_wait_leave_threads_to_others_and_are_not_drawn_again(settings: Settings) -> None:
+def test_sheets_that_wait_leave_threads_to_others_and_are_not_drawn_again(settings: ServiceSettings) -> None:
     sheets = SlowSheets(Store.from_url(settings.store_url))
 
     async def ask_for_many() -> list[Sheet]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from concurrent.futures import ThreadPoolExecutor
 
@@ -72,18 +73,23 @@ def test_what_was_made_is_kept_within_bounds() -> None:
     png = picture("RGB", (64, 64))
     size = len(convert(png, Form("npy")))
     conversions = Conversions(2 * size)
-    first = conversions("a", png, Form("npy"))
-    assert conversions("a", png, Form("npy")) is first
-    assert conversions("a", png, Form()) is png
-    conversions("b", png, Form("npy"))
-    conversions("c", png, Form("npy"))
-    assert conversions("c", b"not looked at", Form("npy")) == first
-    assert conversions("a", png, Form("npy")) is not first  # it was used longest ago
+    first = conversions.convert("a", png, Form("npy"))
+    assert conversions.convert("a", png, Form("npy")) is first
+    conversions.convert("b", png, Form("npy"))
+    conversions.convert("c", png, Form("npy"))
+    assert conversions.convert("c", b"not looked at", Form("npy")) == first
+    assert conversions.convert("a", png, Form("npy")) is not first  # it was used longest ago
 
 
 def test_many_threads_may_ask_at_once() -> None:
     png, conversions = picture("RGB", (64, 64)), Conversions(50_000)
     forms = [Form("webp", width) for width in range(32, 64)] * 4
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda form: conversions("a", png, form), forms))
+        made = list(pool.map(lambda form: conversions.convert("a", png, form), forms))
     assert [opened(data).width for data in made] == [form.width_px for form in forms]
+
+
+def test_the_stored_png_is_not_converted() -> None:
+    png = picture("RGB", (64, 64))
+    assert asyncio.run(Conversions()("a", png, Form())) is png
+    assert opened(asyncio.run(Conversions()("a", png, Form("png", 32)))).width == 32

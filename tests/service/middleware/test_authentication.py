@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 import redis as redis_client
-from redis.exceptions import ConnectionError as RedisGone
 
 from service.app import create_app
-from service.auth.callers import ANYBODY
-from service.auth.keys import KEYS_KEY, Keys, KeySet, Scope
-from service.middleware import authentication
-from service.middleware.authentication import KeyRing
-from service.problems import ProblemError
-from service.settings import Settings
+from service.auth import key_ring
+from service.auth.keys import Keys, Scope
+from service.settings import ServiceSettings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http
 from workers.settings import connect
@@ -39,7 +31,7 @@ CLOSED = [
 @pytest.fixture(autouse=True)
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys made in a test count at once; how long they may be kept has tests of its own."""
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(key_ring, "MAX_AGE_S", 0.0)
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -138,9 +130,9 @@ def test_a_missing_scope_is_named(
 
 
 def test_where_others_reach_it_a_key_is_needed_even_when_there_is_none(
-    settings: Settings, redis: redis_client.Redis
+    settings: ServiceSettings, redis: redis_client.Redis
 ) -> None:
-    http = Http(create_app(replace(settings, host="0.0.0.0")))
+    http = Http(create_app(settings.model_copy(update={"host": "0.0.0.0"})))
     assert "proxygrad keys create" in refused(http.get("/v1/models"), 401, "unauthorized")
     assert http.get("/livez").status_code == 200
     refused(http.get("/v1/models", headers=made(redis)), 503, "no_worker")
@@ -156,7 +148,7 @@ def test_a_flushed_redis_opens_nothing(served: Http, redis: redis_client.Redis) 
 
 def test_without_redis_nobody_is_let_in(tmp_path: Path) -> None:
     with EmbeddedValkey(tmp_path / "valkey") as valkey:
-        settings = Settings.from_env({"REDIS_URL": valkey.url, "PROXYGRAD_HOME": str(tmp_path)})
+        settings = ServiceSettings.from_env({"REDIS_URL": valkey.url, "PROXYGRAD_HOME": str(tmp_path)})
         http = Http(create_app(settings))
         with connect(valkey.url) as redis:
             header = made(redis)
@@ -200,91 +192,3 @@ def test_a_key_has_so_many_jobs_in_flight(served: Http, redis: redis_client.Redi
     assert third.headers["retry-after"]
     assert served.ask(json=QUESTION | {"unit": 3}, headers=made(redis)).status_code == 202
     assert served.ask(json=QUESTION | {"unit": 3}, headers=header).status_code == 202, "joined, no new job"
-
-
-# -- how long keys are kept ----------------------------------------------------------------------------------
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-async def at_once(look: Callable[[], KeySet]) -> KeySet:
-    return await asyncio.to_thread(look)
-
-
-def ring(redis: redis_client.Redis, clock: Clock, fetch: Callable[[], KeySet] | None = None) -> KeyRing:
-    call: Callable[[Callable[[], KeySet]], Awaitable[KeySet]] = at_once
-    return KeyRing(fetch or Keys(redis).all, call, required=False, clock=clock)
-
-
-def caller(keyring: KeyRing, token: str | None = None) -> str:
-    """The name of the caller, or the code of the refusal."""
-    try:
-        return asyncio.run(keyring.caller(None if token is None else f"Bearer {token}"))[0].name
-    except ProblemError as refusal:
-        return refusal.code
-
-
-def test_the_first_key_and_a_revoked_one_count_within_seconds(
-    redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 3.0)
-    clock = Clock()
-    keyring = ring(redis, clock)
-    assert caller(keyring) == ANYBODY.name
-    key, token = Keys(redis).create("a")
-    clock.now_s += 3.1
-    assert caller(keyring) == "unauthorized"
-    assert caller(keyring, token) == key.id
-    Keys(redis).revoke(key.id)
-    assert caller(keyring, token) == key.id, "kept for three seconds"
-    clock.now_s += 3.1
-    assert caller(keyring, token) == "unauthorized"
-
-
-def test_a_new_key_is_known_half_a_second_after_any_look(
-    redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 3.0)
-    clock = Clock()
-    keyring = ring(redis, clock)
-    Keys(redis).create("first")
-    assert caller(keyring) == "unauthorized"
-    key, token = Keys(redis).create("second")
-    clock.now_s += 0.6
-    assert caller(keyring, token) == key.id
-
-
-def test_keys_once_in_force_stay_so_when_their_data_is_gone(redis: redis_client.Redis) -> None:
-    clock = Clock()
-    keyring = ring(redis, clock)
-    Keys(redis).create("a")
-    assert caller(keyring) == "unauthorized"
-    redis.delete(KEYS_KEY)
-    clock.now_s += 60
-    assert caller(keyring) == "unauthorized"
-
-
-def test_many_at_once_look_once_and_share_a_failure(redis: redis_client.Redis) -> None:
-    looks, go_on = [0], threading.Event()
-
-    def fetch() -> KeySet:
-        looks[0] += 1
-        go_on.wait(30)
-        raise RedisGone("gone")
-
-    async def many() -> list[object]:
-        keyring = ring(redis, Clock(), fetch)
-        asked = [asyncio.ensure_future(keyring.known()) for _ in range(8)]
-        await asyncio.sleep(0.2)
-        go_on.set()
-        return await asyncio.gather(*asked, return_exceptions=True)
-
-    found = asyncio.run(many())
-    assert looks == [1]
-    assert {type(each) for each in found} == {RedisGone}

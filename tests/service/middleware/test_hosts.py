@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.middleware import authentication
-from service.settings import Settings
+from service.auth import key_ring
+from service.settings import ServiceSettings
 from tests.service.conftest import Http
 from tests.service.middleware.test_authentication import QUESTION, made, refused
 
 
 @pytest.fixture(autouse=True)
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authentication, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(key_ring, "MAX_AGE_S", 0.0)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST.", "127.9.9.9"])
@@ -34,9 +32,11 @@ def test_a_name_that_points_here_by_a_trick_is_not(served: Http, host: str) -> N
     assert served.get("/livez", headers={"Host": host}).status_code == 200
 
 
-def test_allowed_hosts_are_answered_and_no_others(settings: Settings, redis: redis_client.Redis) -> None:
+def test_allowed_hosts_are_answered_and_no_others(
+    settings: ServiceSettings, redis: redis_client.Redis
+) -> None:
     allowed = ("proxygrad.example.org", "*.internal")
-    http = Http(create_app(replace(settings, host="0.0.0.0", allowed_hosts=allowed)))
+    http = Http(create_app(settings.model_copy(update={"host": "0.0.0.0", "allowed_hosts": allowed})))
     for host in ("proxygrad.example.org:443", "a.b.internal"):
         refused(http.get("/v1/models", headers={"Host": host}), 401, "unauthorized")
     for host in ("localhost", "internal", "example.org", "xinternal"):
@@ -53,9 +53,11 @@ def test_pages_of_other_sites_may_not_ask(served: Http, redis: redis_client.Redi
     assert "access-control-allow-origin" not in read.headers
 
 
-def test_pages_of_named_origins_may(settings: Settings, redis: redis_client.Redis, served: Http) -> None:
+def test_pages_of_named_origins_may(
+    settings: ServiceSettings, redis: redis_client.Redis, served: Http
+) -> None:
     page = {"Origin": "https://lab.example"}
-    app: FastAPI = create_app(replace(settings, cors_origins=("https://lab.example",)))
+    app: FastAPI = create_app(settings.model_copy(update={"cors_origins": ("https://lab.example",)}))
     http, header = Http(app), made(redis)
     wanted = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     asked = http("OPTIONS", "/v1/visualizations", headers=page | wanted)

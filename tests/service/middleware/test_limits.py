@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -15,7 +14,7 @@ from proxygrad.spec import ModelInfo
 from service.app import create_app
 from service.middleware import limits
 from service.middleware.limits import MAX_HEADER_BYTES, MAX_HEADERS, RequestLimits
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.service.conftest import Http
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
@@ -54,8 +53,8 @@ def test_a_body_just_within_the_limit_is_read(served: Http) -> None:
     assert served.ask(content=BODY.ljust(LIMIT), headers=JSON).status_code == 202
 
 
-def test_the_operator_sets_the_limit(settings: Settings, served: Http) -> None:
-    http = Http(create_app(replace(settings, max_body_bytes=1024)))
+def test_the_operator_sets_the_limit(settings: ServiceSettings, served: Http) -> None:
+    http = Http(create_app(settings.model_copy(update={"max_body_bytes": 1024})))
     assert "1024 bytes" in refused(http.ask(content=BODY.ljust(1025), headers=JSON), 413, "body_too_large")
     assert http.ask(content=BODY.ljust(1024), headers=JSON).status_code == 202
 
@@ -120,7 +119,7 @@ def test_who_waits_for_an_answer_is_not_hurried(monkeypatch: pytest.MonkeyPatch)
         raise AssertionError(message)
 
     scope = {"type": "http", "path": "/", "query_string": b"", "headers": []}
-    asyncio.run(RequestLimits(app, LIMIT)(scope, receive, send))
+    asyncio.run(RequestLimits(app, LIMIT).handle(scope, receive, send))
     assert seen == ["http.request", "http.disconnect"]
 
 
@@ -128,10 +127,10 @@ def test_who_waits_for_an_answer_is_not_hurried(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_request_that_costs_too_much_is_told_its_cost_and_the_limit(
-    settings: Settings, redis: redis_client.Redis, info: ModelInfo
+    settings: ServiceSettings, redis: redis_client.Redis, info: ModelInfo
 ) -> None:
     catalog.publish(redis, "worker-1", [ServedModel(name="digits", info=info)], ttl_s=60)
-    http = Http(create_app(replace(settings, max_cost=0.2)))
+    http = Http(create_app(settings.model_copy(update={"max_cost": 0.2})))
     assert http.ask(json=QUESTION | {"steps": 195}).status_code == 202  # 195 × 32 × 32 / 10⁶ = 0.19968
     response = http.ask(json=QUESTION | {"steps": 196})
     detail = refused(response, 422, "cost_too_high")
@@ -141,6 +140,8 @@ def test_a_request_that_costs_too_much_is_told_its_cost_and_the_limit(
     assert (flaw["location"], flaw["value"], flaw["maximum"]) == (["body"], 0.200704, 0.2)
 
 
-def test_by_default_the_largest_single_picture_is_within_the_cost(served: Http, settings: Settings) -> None:
+def test_by_default_the_largest_single_picture_is_within_the_cost(
+    served: Http, settings: ServiceSettings
+) -> None:
     largest = {"steps": settings.max_steps, "size_px": settings.max_size_px}
     assert served.ask(json=QUESTION | largest).status_code == 202

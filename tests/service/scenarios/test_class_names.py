@@ -16,7 +16,7 @@ from torch import nn
 
 from proxygrad.engine.engine import Engine
 from proxygrad.networks.network import Network
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.service.conftest import Http
 from tests.support.eventually import until
 from tests.support.worker_in_process import working
@@ -42,7 +42,7 @@ class Lending:
 
 @pytest.mark.parametrize("classes", [None, [], ["cat"]], ids=["none", "empty", "too few"])
 def test_every_route_answers_for_it(
-    redis: redis_client.Redis, settings: Settings, http: Http, classes: list[str] | None
+    redis: redis_client.Redis, settings: ServiceSettings, http: Http, classes: list[str] | None
 ) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 6))

@@ -81,8 +81,8 @@ def test_no_mutation_of_a_request_breaks_the_server_or_leaves_anything_open(
                 counts[code] = counts.get(code, 0) + 1
     assert len(counts) >= 8, counts  # it was no fuzz of one wall
     assert [check(*each) for each in answers(talk(url, get(b"/livez")))] == [None]
-    reader = app.state.gateway.live._reader
+    subscriber = app.state.backend.events._subscriber
     deadline_s = time.monotonic() + READ_S
-    while reader is not None and reader.mailboxes:
-        assert time.monotonic() < deadline_s, reader.mailboxes
+    while subscriber is not None and subscriber.subscriptions:
+        assert time.monotonic() < deadline_s, subscriber.subscriptions
         time.sleep(0.05)

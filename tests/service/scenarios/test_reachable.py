@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -20,7 +19,7 @@ from proxygrad.protocol.problems import MEDIA_TYPE, ProblemCode
 from service.app import create_app
 from service.auth.keys import Keys
 from service.problems import KINDS
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.service.conftest import Http, Player
 from tests.support.batch_player import BatchPlayer
 
@@ -35,7 +34,7 @@ class Scene:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ServiceSettings,
         redis: redis_client.Redis,
         player: Player,
         http: Http,
@@ -56,7 +55,7 @@ class Scene:
         return path
 
     def limited(self, **settings: object) -> Http:
-        return Http(create_app(replace(self.settings, **settings)))  # type: ignore[arg-type]
+        return Http(create_app(self.settings.model_copy(update=settings)))
 
     def batch(self, units: object = (0, 1)) -> httpx.Response:
         body = {"model": "digits", "layer": "layer3", "units": units}
@@ -145,14 +144,14 @@ ELSEWHERE: dict[ProblemCode, str] = {
     "internal_error": "test_app.py::test_a_failure_of_the_server_is_a_problem",
     "no_worker": "api/test_visualizations.py::test_without_a_worker_a_question_is_refused_for_now",
     "redis_unavailable": "api/test_health.py::test_a_missing_redis_is_named_and_does_not_touch_liveness",
-    "queue_memory_full": "backend/test_gateway.py::test_redis_that_refuses_to_write_is_a_problem_of_redis",
+    "queue_memory_full": "backend/test_backend.py::test_redis_that_refuses_to_write_is_a_problem_of_redis",
     "storage_unavailable": "api/test_visualizations.py::test_a_store_that_cannot_be_read",
 }
 
 
 @pytest.fixture
 def scene(
-    settings: Settings, redis: redis_client.Redis, player: Player, served: Http, worker: BatchPlayer
+    settings: ServiceSettings, redis: redis_client.Redis, player: Player, served: Http, worker: BatchPlayer
 ) -> Scene:
     return Scene(settings, redis, player, served, worker)
 

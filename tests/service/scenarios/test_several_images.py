@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import redis as redis_client
 
 from proxygrad.spec import ModelInfo
 from service.app import create_app
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.service.api.test_visualizations import problem_of
 from tests.service.conftest import Http, Player, drawn
 from workers.fleet import catalog
@@ -116,9 +115,11 @@ def test_what_makes_no_sense_is_refused(served: Http, wanted: dict[str, Any], sa
     assert "{" not in detail  # the values at fault, not the whole question
 
 
-def test_all_images_count_in_the_cost(settings: Settings, redis: redis_client.Redis, info: ModelInfo) -> None:
+def test_all_images_count_in_the_cost(
+    settings: ServiceSettings, redis: redis_client.Redis, info: ModelInfo
+) -> None:
     catalog.publish(redis, "worker-1", [ServedModel(name="digits", info=info)], ttl_s=60)
-    http = Http(create_app(replace(settings, max_cost=0.5)))
+    http = Http(create_app(settings.model_copy(update={"max_cost": 0.5})))
     assert http.ask(json=QUESTION | {"images": 3}).status_code == 202  # 3 × 128 × 32 × 32 / 10⁶ = 0.393216
     said = problem_of(http.ask(json=QUESTION | {"images": 2, "compare": True}), 422, "cost_too_high")[
         "detail"

@@ -11,7 +11,7 @@ from proxygrad.protocol.problems import Problem
 from proxygrad.spec import ModelInfo
 from service.app import create_app
 from service.backend import model_registry
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
 from tests.service.conftest import Http, Player
 from workers.broker.queue import PACE_KEY, QUEUE_KEY, WORKERS_KEYS, job_key
@@ -65,11 +65,16 @@ def test_no_other_urgency_is_taken(served: Http, field: str, value: object) -> N
     [("PROXYGRAD_MAX_QUEUED", "queue_full"), ("PROXYGRAD_MAX_QUEUED_PER_CALLER", "caller_queue_full")],
 )
 def test_a_full_queue_takes_nothing_new_and_answers_the_rest(
-    settings: Settings, redis: redis_client.Redis, info: ModelInfo, player: Player, limit: str, code: str
+    settings: ServiceSettings,
+    redis: redis_client.Redis,
+    info: ModelInfo,
+    player: Player,
+    limit: str,
+    code: str,
 ) -> None:
     environ = {"REDIS_URL": settings.redis_url or "", "PROXYGRAD_HOME": str(settings.home), limit: "2"}
     catalog.publish(redis, "worker-1", [ServedModel(name="digits", info=info)], ttl_s=60)
-    http = Http(create_app(Settings.from_env(environ)))
+    http = Http(create_app(ServiceSettings.from_env(environ)))
     answered = asked(http)
     player.succeed(answered)
     redis.delete(QUEUE_KEY, "proxygrad:waiting:anonymous")
@@ -87,7 +92,7 @@ def test_a_full_queue_takes_nothing_new_and_answers_the_rest(
 def test_a_job_that_no_live_worker_can_take_says_why(
     http: Http, redis: redis_client.Redis, info: ModelInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_registry, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(model_registry, "MAX_AGE_S", 0.0)
 
     def reason() -> str | None:
         blocked = http.get(f"/v1/visualizations/{job_id}").json()["blocked"]

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from service.stack.supervisor import listen
+from service.server.sockets import listen
 from tests.service.conftest import Http
 from tests.support.command_processes import REPOSITORY
 from workers.broker.queue import events_key

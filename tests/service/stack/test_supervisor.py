@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from proxygrad.client import Client, ProgressEvent, VisualizationParameters
-from service.settings import Settings
-from service.stack.supervisor import PortInUse, Stack, StackError, address, listen
+from service.server.sockets import ListenError, PortInUse, address, listen
+from service.settings import ServiceSettings
+from service.stack.supervisor import Stack
 from tests.support.command_processes import Running, all_gone, descendants, run
 
 QUESTION: VisualizationParameters = {"model": "digits", "layer": "layer3", "unit": 7, "steps": 16}
@@ -226,7 +227,7 @@ def test_an_answer_does_not_wait_until_its_header_is_acknowledged() -> None:
 
 
 def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
-    with pytest.raises(StackError, match=r"192\.0\.2\.1"):
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1"):
         listen("192.0.2.1", 0)
 
 
@@ -237,6 +238,6 @@ def test_an_interrupt_that_python_dropped_is_noticed(home: Path) -> None:
     interrupted.set()
     environ = {**os.environ, "PROXYGRAD_HOME": str(home), "PROXYGRAD_PORT": "0"}
     environ.pop("REDIS_URL", None)
-    stack = Stack(Settings.from_env(environ), environ, home / "logs", interrupted=interrupted)
+    stack = Stack(ServiceSettings.from_env(environ), environ, home / "logs", interrupted=interrupted)
     with pytest.raises(KeyboardInterrupt), stack:
         pytest.fail("the stack came up")

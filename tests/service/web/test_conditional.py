@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.web.conditional import Unsatisfiable, matches, wanted_range
+from service.web.conditional import Unsatisfiable, matches, requested_range
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,13 @@ def test_if_none_match_compares_whole_tags(header: str | None, expected: bool) -
     ],
 )
 def test_a_range_within_a_hundred_bytes(header: str | None, expected: range | None) -> None:
-    assert wanted_range(header, None, '"a"', 100) == expected
+    assert requested_range(header, None, '"a"', 100) == expected
 
 
 @pytest.mark.parametrize("header", ["bytes=100-", "bytes=100-200", "bytes=-0"])
 def test_a_range_beyond_the_end_cannot_be_had(header: str) -> None:
     with pytest.raises(Unsatisfiable):
-        wanted_range(header, None, '"a"', 100)
+        requested_range(header, None, '"a"', 100)
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_a_range_beyond_the_end_cannot_be_had(header: str) -> None:
     [('"a"', True), ('"b"', False), ('W/"a"', False), ("Sat, 29 Oct 1994 19:43:31 GMT", False)],
 )
 def test_a_range_is_for_those_who_have_the_same_bytes(if_range: str, honored: bool) -> None:
-    assert (wanted_range("bytes=0-9", if_range, '"a"', 100) is not None) is honored
+    assert (requested_range("bytes=0-9", if_range, '"a"', 100) is not None) is honored

@@ -9,16 +9,18 @@ import pytest
 from pydantic import BaseModel
 
 from proxygrad.protocol.requests import BatchRequest, VisualizationRequest
-from proxygrad.spec import ModelInfo
 from proxygrad.spec.settings import MAX_STEPS
+from service.api import examples
 from service.problems import ProblemError
-from service.web.json_body import EXAMPLES, MAX_KEPT_BYTES, RequestCache, parsed
+from service.web.json_body import parsed
 from service.web.validation import MAX_REPORTED
 from tests.service.conftest import Http
 
 JSON = {"Content-Type": "application/json"}
 
-parse = RequestCache().parse
+
+def parse(body: bytes) -> VisualizationRequest:
+    return parsed(body, VisualizationRequest)
 
 
 def smallest(**changes: str) -> bytes:
@@ -106,9 +108,14 @@ def test_choices_and_near_field_names_are_given() -> None:
     assert choices == {"objective": ["channel", "neuron", "logit"], "sead": ["seed"]}
 
 
-@pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
-def test_the_documented_examples_are_questions(example: dict[str, Any]) -> None:
+@pytest.mark.parametrize("example", examples.VISUALIZATIONS.values(), ids=examples.VISUALIZATIONS)
+def test_the_documented_examples_are_valid(example: dict[str, Any]) -> None:
     assert VisualizationRequest.model_validate(example["value"]).unit == 7
+
+
+@pytest.mark.parametrize("example", examples.BATCHES.values(), ids=examples.BATCHES)
+def test_the_documented_examples_of_batches_are_valid(example: dict[str, Any]) -> None:
+    assert BatchRequest.model_validate(example["value"]).layer == "layer3"
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
@@ -145,28 +152,6 @@ def test_what_is_nested_too_deeply_is_not_read(body: bytes) -> None:
 def test_brackets_in_texts_are_no_depth(served: Http) -> None:
     response = served.ask(content=smallest(layer='"' + "[" * 100 + '"'), headers=JSON)
     assert response.json()["code"] == "unknown_layer"
-
-
-def test_the_same_text_is_read_once_and_never_for_another(info: ModelInfo) -> None:
-    questions = RequestCache()
-    plain, chosen = smallest(preset='"fast"'), smallest(preset='"fast"', steps="128")
-    first, second = questions.parse(plain), questions.parse(chosen)
-    assert questions.parse(plain) is first
-    # Equal in every value, and yet not the same question: one of them chose its steps.
-    made = [questions.submission(asked, info, "me") for asked in (first, second)]
-    assert [each.spec.steps for each in made] == [12, 128]
-    assert made[0].job_id != made[1].job_id
-    assert questions.submission(first, info, "me") is made[0]
-    other = questions.submission(first, info, "you")
-    assert (other.caller, other.job_id) == ("you", made[0].job_id)
-    changed = info.model_copy(update={"digest": "1" * 64})
-    assert questions.submission(first, changed, "me").job_id != made[0].job_id
-
-
-def test_long_texts_are_not_kept() -> None:
-    questions = RequestCache()
-    long = smallest() + b" " * MAX_KEPT_BYTES
-    assert questions.parse(long) is not questions.parse(long)
 
 
 UNITS = '{"model": "digits", "layer": "layer3", "units": '

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ValidationError
 from proxygrad.protocol.problems import MEDIA_TYPE, ProblemCode
 from proxygrad.spec.settings import PRESETS
 from service.app import routed
-from service.middleware.authentication import OPEN_PATHS
 from service.problems import KINDS
 from service.web import openapi
 from service.web.openapi import BODIES, codes, operations
+from service.web.paths import OPEN_PATHS
 
 #: Problems that any path may have, and that no operation lists.
 EVERYWHERE = {"bad_request", "not_found", "method_not_allowed", "internal_error"}

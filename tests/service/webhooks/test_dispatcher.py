@@ -272,7 +272,8 @@ def test_what_a_killed_gateway_had_begun_another_one_delivers(
 
 def test_without_hosts_nothing_runs_in_the_background(app: Any) -> None:
     async def tasks() -> int:
-        async with delivering(app.state.gateway):
+        backend = app.state.backend
+        async with delivering(backend.deliveries, backend.allowed_hosts, (), Signer(SECRET), backend.call):
             return len(asyncio.all_tasks())
 
     assert asyncio.run(tasks()) == 1

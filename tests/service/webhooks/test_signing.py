@@ -10,7 +10,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from service.auth.keys import KeyProblem, Keys
 from service.cli.keys import webhook_secrets
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.webhooks.signing import Signer
 from workers.errors import SettingsError
 from workers.settings import connect
@@ -50,7 +50,7 @@ def test_with_or_without_prefix_and_padding_it_is_the_same_secret() -> None:
 @pytest.mark.parametrize("secret", ["whsec_AAAA", "short", "whsec_c2hvcnQ=", "!!!", "A" * 100, f"{OLD} x"])
 def test_a_bad_secret_is_refused_and_not_repeated(secret: str) -> None:
     with pytest.raises(SettingsError, match="PROXYGRAD_WEBHOOK_SECRET") as refused:
-        Settings.from_env({"PROXYGRAD_WEBHOOK_SECRET": secret})
+        ServiceSettings.from_env({"PROXYGRAD_WEBHOOK_SECRET": secret})
     assert secret not in str(refused.value)
 
 
@@ -64,11 +64,11 @@ def test_a_bad_secret_is_refused_and_not_repeated(secret: str) -> None:
 )
 def test_other_settings_that_cannot_be_used(variable: str, value: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        Settings.from_env({variable: value})
+        ServiceSettings.from_env({variable: value})
 
 
 def test_settings_do_not_show_the_secret() -> None:
-    assert OLD not in repr(Settings.from_env({"PROXYGRAD_WEBHOOK_SECRET": OLD}))
+    assert OLD not in repr(ServiceSettings.from_env({"PROXYGRAD_WEBHOOK_SECRET": OLD}))
 
 
 def test_the_command_prints_the_secret_of_a_key(redis_url: str, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from proxygrad.errors import InvalidRequest, LaneError, PositionOutOfRange, UnknownLayer
-from proxygrad.maximization import Visualization, maximize
+from proxygrad.maximization.ascent import maximize
+from proxygrad.maximization.visualization import Visualization, VisualizationList
 from proxygrad.networks.network import Network
 from proxygrad.objectives.directions import Direction, Energy
 from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
-from proxygrad.optim.diversity import similarity
+from proxygrad.optim.regularizers import similarity
 from proxygrad.parameterizations import spectrum
+from proxygrad.spec.settings import ParameterizationName, UpdateName
 from tests.support.networks import Small, small
 
 
@@ -38,18 +40,20 @@ def test_each_objective_gets_its_image_and_rises() -> None:
     outcomes = maximize(network, asked, steps=12, seed=3)
     assert [outcome.objective.layers for outcome in outcomes][:3] == [("conv2",), ("conv2",), ("output",)]
     for outcome in outcomes:
-        assert outcome.achieved_activation > outcome.start_activation, outcome.objective
+        assert outcome.activation > outcome.start_activation, outcome.objective
         assert len(outcome.curve) == 13
         assert outcome.image.shape == (3, 16, 16)
     assert outcomes[1].objective == Neuron("conv2", 3, (4, 4))
     fc = value(network, "fc", outcomes[6].image)[0]
-    assert outcomes[6].achieved_activation == pytest.approx(float(fc[2] - fc[1]), rel=1e-5)
+    assert outcomes[6].activation == pytest.approx(float(fc[2] - fc[1]), rel=1e-5)
 
 
 @pytest.mark.parametrize("parameterization", ["pixels", "fourier", "maco"])
 @pytest.mark.parametrize("update", ["normalized", "sgd", "adam"])
-def test_every_parameterization_rises_with_every_update(parameterization: str, update: str) -> None:
-    (outcome,) = maximize(
+def test_every_parameterization_rises_with_every_update(
+    parameterization: ParameterizationName, update: UpdateName
+) -> None:
+    outcome = maximize(
         small(),
         Channel("conv2", 1),
         parameterization=parameterization,
@@ -57,32 +61,32 @@ def test_every_parameterization_rises_with_every_update(parameterization: str, u
         steps=12,
         step_size=0.05,
     )
-    assert outcome.achieved_activation > outcome.start_activation
+    assert outcome.activation > outcome.start_activation
     assert 0 <= float(outcome.image.min()) <= float(outcome.image.max()) <= 1
 
 
 @pytest.mark.parametrize("gaf", ["atan", "tanh", "log"])
 def test_gradient_activations_rise_too(gaf: str) -> None:
-    (outcome,) = maximize(small(), Channel("conv2", 1), gaf=gaf, update="sgd", steps=12)
-    assert outcome.achieved_activation > outcome.start_activation
+    outcome = maximize(small(), Channel("conv2", 1), gaf=gaf, update="sgd", steps=12)
+    assert outcome.activation > outcome.start_activation
 
 
 def test_what_is_measured_is_the_image_itself_not_a_view() -> None:
     network = small()
     exact: dict[str, Any] = {"precision": "float32"}
-    (outcome,) = maximize(network, Neuron("conv2", 2), robustness="standard", steps=12, **exact)
+    outcome = maximize(network, Neuron("conv2", 2), robustness="standard", steps=12, **exact)
     assert outcome.start_activation == pytest.approx(
-        maximize(network, Neuron("conv2", 2), steps=1)[0].start_activation, rel=1e-6
+        maximize(network, Neuron("conv2", 2), steps=1).start_activation, rel=1e-6
     )
     expected = float(value(network, "conv2", outcome.image)[0, 2, 4, 4])
-    assert outcome.achieved_activation == pytest.approx(expected, rel=1e-6)
+    assert outcome.activation == pytest.approx(expected, rel=1e-6)
     assert outcome.curve[-1] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("preset", ["max", "natural", "fast"])
 def test_presets_are_completed_and_rise(preset: str) -> None:
-    (outcome,) = maximize(small(), Channel("conv2", 1), preset=preset)
-    assert outcome.achieved_activation > outcome.start_activation
+    outcome = maximize(small(), Channel("conv2", 1), preset=preset)
+    assert outcome.activation > outcome.start_activation
     assert outcome.settings.completed() == outcome.settings
 
 
@@ -94,7 +98,7 @@ def test_a_lane_among_strangers_is_the_lane_alone(settings: dict[str, Any]) -> N
     network = small()
     mine = Neuron("conv2", 2)
     settings = {**settings, "precision": "float32"}
-    (alone,) = maximize(network, mine, seed=7, slope=0.1, steps=10, **settings)
+    alone = maximize(network, mine, seed=7, slope=0.1, steps=10, **settings)
     strangers = [Channel("conv2", unit % 6) for unit in range(9)]
     slopes = [unit / 9 for unit in range(9)]
     together = maximize(network, [*strangers, mine], seed=7, slope=[*slopes, 0.1], steps=10, **settings)[-1]
@@ -106,7 +110,7 @@ def test_the_slope_may_change_over_the_steps() -> None:
     """From 0.5 to 0: other than either all along; and from 0 to 0 it is slope 0 to the bit."""
     network = small()
     ends = [
-        maximize(network, Neuron("conv2", 2), slope=begin, slope_end=end, steps=10)[0].image
+        maximize(network, Neuron("conv2", 2), slope=begin, slope_end=end, steps=10).image
         for begin, end in ((0.5, None), (0.5, 0.0), (0.0, None), (0.0, 0.0))
     ]
     assert not torch.equal(ends[0], ends[1])
@@ -117,19 +121,19 @@ def test_the_slope_may_change_over_the_steps() -> None:
 def test_both_readings_of_the_method_agree_without_a_slope_and_differ_with_one() -> None:
     network = small()
     plain = [
-        maximize(network, Neuron("fc", 2), slope=0, proxy=proxy, steps=8, precision="float32")[0]
+        maximize(network, Neuron("fc", 2), slope=0, proxy=proxy, steps=8, precision="float32")
         for proxy in ("surrogate", "network")
     ]
     assert plain[0].curve == pytest.approx(plain[1].curve, rel=1e-4, abs=1e-6)
     sloped = [
-        maximize(network, Neuron("fc", 2), slope=0.3, proxy=proxy, steps=8, precision="float32")[0]
+        maximize(network, Neuron("fc", 2), slope=0.3, proxy=proxy, steps=8, precision="float32")
         for proxy in ("surrogate", "network")
     ]
     assert sloped[0].curve[0] == pytest.approx(sloped[1].curve[0], rel=1e-5)
     assert sloped[0].curve[1:] != sloped[1].curve[1:]
     for outcome in sloped:
         expected = float(value(network, "fc", outcome.image)[0, 2])
-        assert outcome.achieved_activation == pytest.approx(expected, rel=1e-5)
+        assert outcome.activation == pytest.approx(expected, rel=1e-5)
 
 
 def test_diversity_makes_images_less_alike() -> None:
@@ -167,7 +171,7 @@ def test_diversity_needs_one_batch() -> None:
 def test_an_image_of_ones_own_to_start_with() -> None:
     network = small()
     start = torch.rand((3, 20, 12), generator=torch.Generator().manual_seed(0))
-    outcome = maximize(network, Channel("conv2", 1), start=start, steps=1, step_size=1e-6)[0]
+    outcome = maximize(network, Channel("conv2", 1), start=start, preset="max", steps=1, step_size=1e-6)
     torch.testing.assert_close(outcome.image, start, rtol=0, atol=1e-4)
     assert outcome.start_activation == pytest.approx(
         float(value(network, "conv2", start)[0, 1].mean()), rel=1e-4
@@ -192,7 +196,7 @@ def test_a_magnitude_of_ones_own_is_kept_by_every_image(size: tuple[int, int]) -
     assert len(outcomes) == 4
     for outcome in outcomes:
         assert distance(outcome) < 0.02
-        assert outcome.achieved_activation > outcome.start_activation
+        assert outcome.activation > outcome.start_activation
         assert outcome.curve[0] == pytest.approx(outcome.start_activation, rel=1e-4, abs=1e-6)
         assert outcome.magnitude is not None
         ratio = (outcome.magnitude / magnitude).flatten(1)[:, 1:]
@@ -205,8 +209,9 @@ def test_a_magnitude_of_ones_own_is_kept_by_every_image(size: tuple[int, int]) -
 @pytest.mark.parametrize(("name", "amount"), [("total_variation", 1.0), ("l2", 5.0), ("blur_px", 1.0)])
 def test_regularizers_do_what_they_are_for(name: str, amount: float) -> None:
     network = small()
-    without = maximize(network, Channel("conv2", 1), steps=16)[0].image
-    with_it = maximize(network, Channel("conv2", 1), steps=16, **{name: amount})[0].image  # type: ignore[arg-type]
+    weights: dict[str, Any] = {name: amount}
+    without = maximize(network, Channel("conv2", 1), preset="max", steps=16).image
+    with_it = maximize(network, Channel("conv2", 1), preset="max", steps=16, **weights).image
 
     def roughness(image: Tensor) -> float:
         return float((image[:, 1:] - image[:, :-1]).abs().mean())
@@ -240,7 +245,7 @@ def test_bad_questions_name_value_and_choices() -> None:
         maximize(network, Channel("conv3", 0))
     with pytest.raises(PositionOutOfRange, match="rows 0 to 7"):
         maximize(network, Neuron("conv2", 0, (8, 0)))
-    with pytest.raises(ValueError, match="steps"):
+    with pytest.raises(InvalidRequest, match=r"steps 0: .* greater than or equal to 1"):
         maximize(network, Channel("conv2", 0), steps=0)
 
 
@@ -251,3 +256,35 @@ def test_a_lane_that_leaves_finite_numbers_is_named() -> None:
 
     with pytest.raises(LaneError, match=r"unit=2.*step \d"):
         maximize(Network(Overflow(), (3, 16, 16)), Logit("output", 2), steps=20)
+
+
+def test_one_objective_gives_one_visualization_and_a_list_gives_a_list() -> None:
+    network = small()
+    one = maximize(network, "conv2:1", steps=2)
+    assert isinstance(one, Visualization)
+    assert isinstance(maximize(network, ["conv2:1"], steps=2), VisualizationList)
+    assert len(maximize(network, "conv2:1", steps=2, images=2)) == 2
+    assert len(maximize(network, "conv2:1", steps=2, seed=[4])) == 1
+
+
+def test_a_list_of_seeds_makes_an_image_of_each() -> None:
+    network = small()
+    found = maximize(network, ["conv2:1", "conv2:2"], seed=[5, 3], steps=3)
+    assert [(each.objective.unit, each.settings.seed) for each in found] == [(1, 5), (1, 3), (2, 5), (2, 3)]
+    alone = maximize(network, "conv2:1", seed=3, steps=3)
+    torch.testing.assert_close(found[1].image, alone.image, rtol=0, atol=0.5 / 255)
+
+
+def test_each_objective_may_begin_with_an_image_of_its_own() -> None:
+    network, generator = small(), torch.Generator().manual_seed(0)
+    starts = [torch.rand((3, *size), generator=generator) for size in ((16, 16), (20, 12))]
+    found = maximize(network, ["conv2:1", "conv2:2"], start=starts, steps=2)
+    for unit, each, start in zip((1, 2), found, starts, strict=True):
+        assert each.image.shape == start.shape
+        expected = float(value(network, "conv2", start)[0, unit].mean())
+        assert each.start_activation == pytest.approx(expected, rel=1e-2)
+    array = starts[0].numpy().astype("float64")
+    assert torch.equal(
+        maximize(network, "conv2:1", start=array, steps=2).image,
+        maximize(network, "conv2:1", start=starts[0], steps=2).image,
+    )

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from proxygrad.spec import ModelInfo
 from service.app import create_app
-from service.settings import Settings
+from service.settings import ServiceSettings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import PNG, Http, Player
 from tests.support.http_server import serving
@@ -102,7 +102,7 @@ def test_long_waits_hold_no_thread(served: Http, app: FastAPI, player: Player) -
 
 def test_closing_lets_go_of_waits_at_once(served: Http, app: FastAPI) -> None:
     job_id = str(served.ask(json=QUESTION).json()["id"])
-    with serving(app) as url, after(0.3, app.state.gateway.close):
+    with serving(app) as url, after(0.3, app.state.backend.close):
         before_s = time.monotonic()
         answer = httpx.get(f"{url}/v1/visualizations/{job_id}", params={"wait": 60}, timeout=70)
         assert (answer.status_code, answer.json()["state"]) == (200, "queued")
@@ -121,9 +121,11 @@ def lone_app(lone_valkey: EmbeddedValkey, tmp_path: Path, info: ModelInfo) -> It
     """A gateway on that server, with a worker that published `digits`."""
     with connect(lone_valkey.url) as redis:
         catalog.publish(redis, "worker-1", [ServedModel(name="digits", info=info)], ttl_s=600)
-    app = create_app(Settings.from_env({"REDIS_URL": lone_valkey.url, "PROXYGRAD_HOME": str(tmp_path)}))
+    app = create_app(
+        ServiceSettings.from_env({"REDIS_URL": lone_valkey.url, "PROXYGRAD_HOME": str(tmp_path)})
+    )
     yield app
-    app.state.gateway.redis.close()
+    app.state.backend.redis.close()
 
 
 def refused(response: httpx.Response, before_s: float) -> None:
@@ -193,7 +195,7 @@ def test_a_picture_is_delivered_while_redis_is_gone(
 ) -> None:
     http = Http(lone_app)
     job_id = str(http.ask(json=QUESTION).json()["id"])
-    store: Store = lone_app.state.gateway.store
+    store: Store = lone_app.state.backend.store
     with connect(lone_valkey.url) as redis:
         Player(redis, store, info).succeed(job_id)
     lone_valkey.close()

@@ -1,7 +1,7 @@
-"""What `proxygrad.maximize` is asked, checked before anything runs.
+"""Checks of the arguments of `proxygrad.maximize`, before anything runs.
 
 Every refusal is an `InvalidRequest` that names the value and what is valid. Layers, units, positions and
-sizes are checked by `proxygrad.networks.network` and `proxygrad.objectives`, numbers by
+sizes are checked by `proxygrad.networks.network` and `proxygrad.objectives.units`, numbers by
 `proxygrad.spec.settings`.
 """
 
@@ -11,24 +11,60 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from torch import Tensor
 
-from proxygrad.errors import InvalidRequest
-from proxygrad.objectives.base import Objective
+from proxygrad.errors import InvalidRequest, near
 from proxygrad.spec.settings import MAX_SEED, AscentSettings, ParameterizationName
 
+#: What other libraries call our settings.
+SYNONYMS = {
+    "alpha": "slope",
+    "epochs": "steps",
+    "image_size": "size_px",
+    "iterations": "steps",
+    "learning_rate": "step_size",
+    "lr": "step_size",
+    "negative_slope": "slope",
+    "num_steps": "steps",
+    "n_steps": "steps",
+    "optimizer": "update",
+    "param_f": "parameterization",
+    "seeds": "seed",
+    "thresholds": "steps",
+    "transforms": "robustness",
+    "tv": "total_variation",
+    "verbose": "progress",
+}
 
-def objectives_of(objectives: Objective | Sequence[Objective]) -> list[Objective]:
-    """The objectives as a list of one or more."""
-    asked: list[Any] = [objectives] if isinstance(objectives, Objective) else list(objectives)
-    if not asked:
-        raise InvalidRequest("no objectives: give one or more, for example Channel('features.7', 20)")
-    for each in asked:
-        if not isinstance(each, Objective):
-            raise InvalidRequest(
-                f"objective {each!r} is of type {type(each).__name__}, not a proxygrad objective"
-            )
-    return asked
+
+def settings_of(given: dict[str, Any], keywords: Sequence[str]) -> AscentSettings:
+    """The completed settings. Raises `InvalidRequest` for unknown keywords, with near names among
+    ``keywords`` and the settings, and for values out of their limits.
+    """
+    valid = sorted({*AscentSettings.model_fields, *keywords})
+    for name in given:
+        if name not in AscentSettings.model_fields:
+            raise InvalidRequest(_unknown_keyword(name, valid))
+    try:
+        return AscentSettings.model_validate(given).completed()
+    except ValidationError as error:
+        raise InvalidRequest("; ".join(map(_described, error.errors()))) from error
+
+
+def _unknown_keyword(name: str, valid: Sequence[str]) -> str:
+    close = [SYNONYMS[name]] if name in SYNONYMS else near(name, valid, 3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"valid: {', '.join(valid)}"
+    return f"unknown keyword {name!r}; {hint}"
+
+
+def _described(flaw: ErrorDetails) -> str:
+    message = flaw["msg"].removeprefix("Value error, ")
+    place = ".".join(map(str, flaw["loc"]))
+    return f"{place} {flaw['input']!r}: {message}" if place else message
 
 
 def slopes_of(slope: float | Sequence[float] | None, objectives: int) -> list[float | None]:
@@ -41,29 +77,71 @@ def slopes_of(slope: float | Sequence[float] | None, objectives: int) -> list[fl
     return [float(each) for each in given]
 
 
-def check_images(images: int, diversity: float, seed: int) -> None:
-    """One image or more; differing from each other needs two. Their seeds run from ``seed`` on."""
+def seeds_of(seed: int | Sequence[int], images: int) -> list[int]:
+    """One seed for each image of an objective: those given, or ``seed``, ``seed`` + 1, …"""
     count: Any = images
     if not hasattr(count, "__index__") or count < 1:
         raise InvalidRequest(f"images {count!r} must be a whole number, at least 1")
+    given: Any = seed
+    if not hasattr(given, "__len__") or isinstance(given, str):
+        seeds = [_seed(given)]
+        if seeds[0] + images - 1 > MAX_SEED:
+            raise InvalidRequest(f"seed {seed} with images {images} goes beyond the largest seed, {MAX_SEED}")
+        return [seeds[0] + number for number in range(images)]
+    seeds = [_seed(each) for each in given]
+    if not seeds:
+        raise InvalidRequest("seed [] has no numbers; give one or more")
+    if images not in (1, len(seeds)):
+        raise InvalidRequest(f"images {images} beside {len(seeds)} seeds: leave images out")
+    return seeds
+
+
+def _seed(given: Any) -> int:
+    if not hasattr(given, "__index__") or not 0 <= int(given) <= MAX_SEED:
+        raise InvalidRequest(f"seed {given!r}; valid: a whole number from 0 to {MAX_SEED}, or a list of them")
+    return int(given)
+
+
+def check_diversity(diversity: float, images: int) -> None:
+    """0, or positive where there are two images or more to differ from each other."""
     if not (math.isfinite(diversity) and diversity >= 0):
         raise InvalidRequest(f"diversity {diversity} must be 0 or a positive number")
     if diversity > 0 and images == 1:
         raise InvalidRequest(f"diversity {diversity} with images 1: a single image has none to differ from")
-    if seed + images - 1 > MAX_SEED:
-        raise InvalidRequest(f"seed {seed} with images {images} goes beyond the largest seed, {MAX_SEED}")
+
+
+def starts_of(start: Any, objectives: int) -> list[Tensor | None]:
+    """One start for each objective: the one image given for all, or those of a list or ``(N, C, H, W)``."""
+    if start is None:
+        return [None] * objectives
+    if isinstance(start, Tensor | np.ndarray) and start.ndim != 4:
+        return [_as_tensor(start)] * objectives
+    if not isinstance(start, Tensor | np.ndarray | list | tuple):
+        raise InvalidRequest(
+            f"start is of type {type(start).__name__}; valid: a torch tensor or an array (C, H, W) of values "
+            "from 0 to 1, or a list with one for each objective"
+        )
+    if len(start) != objectives:
+        raise InvalidRequest(f"start has {len(start)} images for {objectives} objective(s)")
+    return [_as_tensor(each) for each in start]
+
+
+def _as_tensor(image: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
 
 
 def check_start(start: Any, input_shape: Sequence[int], settings: AscentSettings) -> None:
     """A finite image ``(C, H, W)`` in [0, 1] with the network's channels; the size is its own."""
     if not isinstance(start, Tensor):
         raise InvalidRequest(
-            f"start is of type {type(start).__name__}; valid: a torch tensor of values from 0 to 1"
+            f"start is of type {type(start).__name__}; valid: a tensor or an array of values from 0 to 1"
         )
     shape, channels = tuple(start.shape), input_shape[0]
     if start.ndim != 3 or shape[0] != channels:
+        last = start.ndim == 3 and shape[2] == channels
+        hint = "; the channels come first: start.permute(2, 0, 1)" if last else ""
         raise InvalidRequest(
-            f"start has shape {shape}; valid: (channels, height, width) with {channels} channel(s)"
+            f"start has shape {shape}; valid: (channels, height, width) with {channels} channel(s){hint}"
         )
     if not start.is_floating_point():
         raise InvalidRequest(f"start is of type {start.dtype}; valid: floating-point values from 0 to 1")

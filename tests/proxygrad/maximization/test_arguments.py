@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,11 +20,13 @@ from proxygrad.errors import (
     UnitOutOfRange,
     UnknownLayer,
 )
-from proxygrad.maximization import maximize
+from proxygrad.maximization.arguments import SYNONYMS
+from proxygrad.maximization.ascent import maximize
 from proxygrad.networks.network import Network
 from proxygrad.objectives.base import Objective
 from proxygrad.objectives.directions import Direction, Energy
 from proxygrad.objectives.units import Channel, Logit, Neuron
+from proxygrad.spec.settings import AscentSettings
 from tests.support.networks import small
 
 UNIT = Channel("conv2", 0)
@@ -75,7 +77,7 @@ def start(*shape: int, fill: float = 0.5) -> Tensor:
         (Direction("fc", (1.0, 0, 0, 0), position=(0,)), ObjectiveMismatch, r"'direction with a position'"),
         (Energy("conv9"), UnknownLayer, r"'conv9'"),
         (float("nan") * UNIT, InvalidRequest, r"weights \[nan\] must be finite"),
-        ("conv2", InvalidRequest, r"objective 'c' is of type str, not a proxygrad objective"),
+        ("conv2", InvalidRequest, r"objective 'conv2' names a layer but no unit"),
         ([UNIT, 3], InvalidRequest, r"objective 3 is of type int"),
         ([], InvalidRequest, r"no objectives: give one or more"),
     ],
@@ -96,13 +98,20 @@ def test_what_the_network_does_not_have_is_named(
         ({"images": 2, "diversity": -0.5}, "diversity -0.5 must be 0 or a positive number"),
         ({"images": 2, "diversity": float("nan")}, "diversity nan"),
         ({"diversity": 0.5}, "diversity 0.5 with images 1: a single image has none to differ from"),
+        ({"seed": []}, r"seed \[\] has no numbers"),
+        ({"seed": [1, 2, 3], "images": 2}, "images 2 beside 3 seeds: leave images out"),
         ({"images": 2, "seed": 2**63 - 1}, "seed 9223372036854775807 with images 2 goes beyond"),
         ({"slope": [0.1, 0.2]}, r"slope \[0.1, 0.2\] has 2 numbers for 1 objective"),
         ({"slope": []}, r"slope \[\] has 0 numbers for 1 objective"),
         ({"max_lanes": 0}, "max_lanes 0 must be at least 1"),
-        ({"start": np.zeros((3, 16, 16))}, "start is of type ndarray; valid: a torch tensor"),
+        ({"start": "gray"}, r"start is of type str; valid: a torch tensor or an array \(C, H, W\)"),
+        ({"start": np.zeros((16, 16, 3))}, r"start has shape \(16, 16, 3\); .*: start.permute\(2, 0, 1\)"),
+        ({"start": np.zeros((3, 16, 16), np.uint8)}, "start is of type torch.uint8; valid: floating-point"),
+        ({"start": [start(3, 16, 16)] * 2}, r"start has 2 images for 1 objective"),
+        ({"start": ["gray"]}, "start is of type str"),
         ({"start": start(1, 16, 16)}, r"start has shape \(1, 16, 16\); valid: .* with 3 channel"),
-        ({"start": start(1, 3, 16, 16)}, r"start has shape \(1, 3, 16, 16\)"),
+        ({"start": start(1, 1, 3, 16, 16)}, r"start has shape \(1, 1, 3, 16, 16\)"),
+        ({"start": start(2, 3, 16, 16)}, r"start has 2 images for 1 objective"),
         ({"start": start(3, 16, 16, fill=1.1)}, "start has values from 1.1 to 1.1; valid: 0 to 1"),
         ({"start": start(3, 16, 16, fill=float("nan"))}, r"start has the value nan at \[0, 0, 0\]; valid"),
         ({"start": start(3, 0, 16)}, r"start has shape \(3, 0, 16\), which holds no values"),
@@ -169,14 +178,40 @@ def test_magnitudes_that_maco_cannot_keep_are_named(arguments: dict[str, Any], m
         {"steps": 4097},
         {"step_size": 0},
         {"size_px": 7},
-        {"stepps": 3},
+        {"blur_px": 1.0},
+        {"seed": -1},
+        {"seed": 0.5},
+        {"seed": [0, -1]},
     ],
 )
 def test_settings_out_of_their_limits_are_named(settings: dict[str, Any]) -> None:
     (name, value) = next(iter(settings.items()))
-    with pytest.raises(ValidationError, match=name) as raised:
+    with pytest.raises(InvalidRequest, match=name) as raised:
         maximize(small(), UNIT, **settings)
-    assert str(value).strip("[]") in str(raised.value)
+    assert f"{np.ravel(value)[-1]}".removesuffix(".0") in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("stepps", "did you mean steps or step_size"),
+        ("lr", r"did you mean step_size\?"),
+        ("optimizer", r"did you mean update\?"),
+        ("tv", r"did you mean total_variation\?"),
+        ("imagess", "did you mean images"),
+        ("qqq", "valid: blur_px, diversity, .*, start, start_noise, .*"),
+    ],
+)
+def test_an_unknown_keyword_names_those_that_are_near(name: str, hint: str) -> None:
+    unknown: dict[str, Any] = {name: 1}
+    with pytest.raises(InvalidRequest, match=f"unknown keyword '{name}'; {hint}"):
+        maximize(small(), UNIT, **unknown)
+
+
+def test_every_synonym_is_of_a_keyword() -> None:
+    keywords = {*AscentSettings.model_fields, *inspect.signature(maximize).parameters}
+    assert set(SYNONYMS.values()) <= keywords
+    assert not SYNONYMS.keys() & keywords
 
 
 def test_a_start_too_small_for_the_network_is_named() -> None:

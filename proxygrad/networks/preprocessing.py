@@ -1,0 +1,71 @@
+"""The input that a module was trained on, where the module says so: torchvision's and timm's do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+#: A number, or one for each channel.
+PerChannel = float | Sequence[float] | np.ndarray[Any, Any] | Tensor
+
+#: Mean and standard deviation of ImageNet's RGB values in [0, 1]: those of the transforms of torchvision's
+#: classification weights (torchvision/transforms/_presets.py, `ImageClassification`).
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+#: Packages of torchvision.models that take something else than a batch of images.
+_OTHER_INPUTS = ("detection", "optical_flow", "video")
+
+
+class Preprocessing(NamedTuple):
+    """The shape ``(C, H, W)``, mean and standard deviation of a network's images, whose values are in [0, 1].
+
+    ``source``: the library that says so.
+    """
+
+    input_shape: tuple[int, int, int]
+    mean: PerChannel
+    std: PerChannel
+    source: str
+
+
+def preprocessing_of(module: nn.Module) -> Preprocessing | None:
+    """What a module of timm (by its ``pretrained_cfg``) or torchvision expects; None for any other."""
+    for name in ("pretrained_cfg", "default_cfg"):
+        found = _timm(getattr(module, name, None))
+        if found is not None:
+            return found
+    return _torchvision(module)
+
+
+def _timm(config: Any) -> Preprocessing | None:
+    """Of a mapping, or an object, with ``input_size``, ``mean`` and ``std``."""
+    names = ("input_size", "mean", "std")
+    shape, mean, std = (
+        config.get(name) if isinstance(config, Mapping) else getattr(config, name, None) for name in names
+    )
+    if shape is None or mean is None or std is None:
+        return None
+    channels, height, width = map(int, shape)
+    return Preprocessing((channels, height, width), tuple(map(float, mean)), tuple(map(float, std)), "timm")
+
+
+def _torchvision(module: nn.Module) -> Preprocessing | None:
+    """Of an image model of torchvision; its weights say the same but for the names here."""
+    home, kind = type(module).__module__, type(module).__name__
+    if not home.startswith("torchvision.models.") or home.split(".")[2] in _OTHER_INPUTS:
+        return None
+    mean, std = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)) if _is_efficientnet_v2_l(module) else IMAGENET
+    side_px = int(getattr(module, "image_size", 299 if kind == "Inception3" else 224))
+    return Preprocessing((3, side_px, side_px), mean, std, "torchvision")
+
+
+def _is_efficientnet_v2_l(module: Any) -> bool:
+    """The one classifier whose weights have other transforms: fused blocks behind a stem of 32 channels."""
+    if type(module).__name__ != "EfficientNet":
+        return False
+    stem, first = module.features[0][0], module.features[1][0]
+    return type(first).__name__ == "FusedMBConv" and stem.out_channels == 32

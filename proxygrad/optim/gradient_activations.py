@@ -1,0 +1,63 @@
+"""Gradient normalization, and the gradient activation functions (GAF) of Liu et al. (2021, arXiv 2107.04228).
+
+Both act on the gradient of the image before a step, element-wise but for the scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from proxygrad.spec.settings import GafName
+
+#: α and β of every gradient activation, as in Liu et al.'s runs (arXiv 2107.04228): (0.1, 20).
+GAF_ALPHA, GAF_BETA = 0.1, 20.0
+
+
+def normalize(gradient: Tensor) -> Tensor:
+    """Each image's gradient at a root mean square of 1; zero stays zero. ``(B, *P)`` → the same.
+
+    Divided by the largest entry first: squares of gradients as small as 1e-30 would vanish in float32.
+    """
+    dims = tuple(range(1, gradient.ndim))
+    largest = gradient.abs().amax(dim=dims, keepdim=True)  # (B, 1, …)
+    scaled = gradient / torch.where(largest > 0, largest, 1)
+    length = scaled.square().mean(dim=dims, keepdim=True).sqrt()
+    return scaled / torch.where(length > 0, length, 1)
+
+
+def _identity(gradient: Tensor) -> Tensor:
+    return gradient
+
+
+def _atan(gradient: Tensor) -> Tensor:
+    return GAF_ALPHA * torch.atan(GAF_BETA * gradient)
+
+
+def _tanh(gradient: Tensor) -> Tensor:
+    return GAF_ALPHA * torch.tanh(GAF_BETA * gradient)
+
+
+def _log(gradient: Tensor) -> Tensor:
+    return GAF_ALPHA * gradient.sign() * torch.log1p(GAF_BETA * gradient.abs())
+
+
+GAFS: dict[GafName, Callable[[Tensor], Tensor]] = {
+    "none": _identity,
+    "atan": _atan,
+    "tanh": _tanh,
+    "log": _log,
+}
+
+
+def gaf(name: GafName) -> Callable[[Tensor], Tensor]:
+    """A gradient activation function: element-wise, odd, monotone, zero at zero (arXiv 2107.04228).
+
+    ``atan``: ``α atan(βg)``; ``tanh``: ``α tanh(βg)``; ``log``: ``α sign(g) log(1 + β|g|)``; ``none``: g.
+    Small entries grow against large ones; a gradient of zero stays zero, so no dead unit is revived.
+    """
+    if name not in GAFS:
+        raise ValueError(f"gradient activation {name!r}; there are {', '.join(map(repr, GAFS))}")
+    return GAFS[name]
