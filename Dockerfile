@@ -11,6 +11,7 @@ ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONSAFEPATH=1 \
     PATH=/opt/proxygrad/bin:$PATH \
+    PYTHONPATH=/opt/proxygrad/app \
     PROXYGRAD_HOME=/var/lib/proxygrad
 # The number is the same in both images: they share the volume that holds the pictures.
 RUN groupadd --gid 10001 proxygrad \
@@ -26,8 +27,6 @@ COPY proxygrad/version.py proxygrad/version.py
 RUN python -m venv /opt/proxygrad \
  && pip install --no-cache-dir --constraint constraints.txt '.[gateway]'
 COPY proxygrad proxygrad
-COPY workers workers
-COPY service service
 RUN pip install --no-cache-dir --no-deps --force-reinstall .
 
 FROM base AS worker-packages
@@ -38,12 +37,13 @@ COPY proxygrad/version.py proxygrad/version.py
 RUN python -m venv /opt/proxygrad \
  && pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} '.[worker]'
 COPY proxygrad proxygrad
-COPY workers workers
-COPY service service
 RUN pip install --no-cache-dir --no-deps --force-reinstall .
 
 FROM base AS gateway
 COPY --from=gateway-packages /opt/proxygrad /opt/proxygrad
+# The application itself is no package to install: it is found by PYTHONPATH.
+COPY workers /opt/proxygrad/app/workers
+COPY service /opt/proxygrad/app/service
 COPY deploy/health.py /opt/proxygrad/health.py
 USER 10001:10001
 WORKDIR /var/lib/proxygrad
@@ -58,6 +58,7 @@ CMD ["python", "-m", "service"]
 
 FROM base AS worker
 COPY --from=worker-packages /opt/proxygrad /opt/proxygrad
+COPY workers /opt/proxygrad/app/workers
 COPY deploy/health.py /opt/proxygrad/health.py
 USER 10001:10001
 WORKDIR /var/lib/proxygrad

@@ -90,7 +90,7 @@ def named(value: Tensor, before: Tensor, after: Tensor) -> str:
 
 def main() -> None:
     """Ask everybody who is installed."""
-    asked: dict[str, Ask] = {"by hand": by_hand, f"proxygrad {version('proxygrad-service')}": ours}
+    asked: dict[str, Ask] = {"by hand": by_hand, f"proxygrad {version('proxygrad')}": ours}
     for name, answer in OTHERS.items():
         try:
             asked[f"{name} {version(name)}"] = answer

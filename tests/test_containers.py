@@ -44,6 +44,15 @@ def test_every_install_is_held_to_the_constraints() -> None:
         assert "--constraint constraints.txt" in install or "--no-deps" in install
 
 
+@pytest.mark.parametrize(
+    ("target", "packages"), [("gateway", {"service", "workers"}), ("worker", {"workers"})]
+)
+def test_each_image_has_its_application_on_the_path(target: str, packages: set[str]) -> None:
+    (path,) = re.findall(r"PYTHONPATH=(\S+)", _stage("base"))
+    assert set(re.findall(rf"^COPY (\w+) {path}/\1$", _stage(target), re.M)) == packages
+    assert re.search(r'^CMD \["python", "-m", "(\w+)"\]', _stage(target), re.M)[1] in packages  # type: ignore[index]
+
+
 def test_what_is_copied_is_not_ignored() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.M):

@@ -1,8 +1,8 @@
-"""``proxygrad``: one command line whose subcommands come from wherever they belong.
+"""The ``proxygrad`` command line, whose subcommands are found by entry points.
 
-Each subcommand is a module named in the entry-point group ``proxygrad.commands``, with ``HELP``,
-``add_arguments(parser)`` and ``run(arguments) -> int``. So this package does not import the service that adds
-``serve`` and ``submit``, and an installation without the service still offers ``render``.
+Each subcommand is a module in the entry-point group ``proxygrad.commands``, with ``HELP``,
+``add_arguments(parser)`` and ``run(arguments) -> int``. So this package does not import the service, whose
+``serve``, ``demo`` and ``keys`` are listed only where it can be imported: in a checkout or an image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from proxygrad.version import __version__
 
 GROUP = "proxygrad.commands"
 
-EXTRAS = "pip install 'proxygrad-service[engine]' brings what render and models need, [training] train-digits"
+EXTRAS = (
+    "pip install 'proxygrad[client]' installs what submit and batch need, [engine] render and models, "
+    "[training] train-digits"
+)
 
 
 class Command(Protocol):
@@ -58,17 +61,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"proxygrad {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        command = _load(entry)
-        if command is not None:
-            subparser = subparsers.add_parser(entry.name, help=command.HELP, description=command.HELP)
-            command.add_arguments(subparser)
-            subparser.set_defaults(command=command)
+    for name, command in sorted(_commands().items()):
+        subparser = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
+        command.add_arguments(subparser)
+        subparser.set_defaults(command=command)
     return parser
 
 
+def _commands() -> dict[str, Command]:
+    """The subcommands by name; of several with one name, the first on the path."""
+    commands: dict[str, Command] = {}
+    for entry in entry_points(group=GROUP):
+        command = None if entry.name in commands else _load(entry)
+        if command is not None:
+            commands[entry.name] = command
+    return commands
+
+
 def _load(entry: EntryPoint) -> Command | None:
-    """None where the extra that the subcommand belongs to is not installed."""
+    """The subcommand; None if its package cannot be imported here."""
     try:
         return cast(Command, entry.load())
     except ModuleNotFoundError:

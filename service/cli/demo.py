@@ -1,4 +1,4 @@
-"""``proxygrad demo``: start everything, ask two questions over HTTP, show what came out, stop everything."""
+"""``proxygrad demo``: start a service, visualize one unit by both methods, compare, stop the service."""
 
 from __future__ import annotations
 
@@ -19,48 +19,53 @@ from service.cli.serve import interruptible
 if TYPE_CHECKING:
     from proxygrad.client import Client, Visualization
 
-HELP = "start everything, make one picture over HTTP, stop everything"
+HELP = "start a service, visualize one unit over HTTP, stop the service"
 
 #: The logit of the digit 0: plain activation maximization runs out of gradient before it gets there.
-QUESTION: dict[str, Any] = {"model": "digits", "layer": "fc", "unit": 0}
+REQUEST: dict[str, Any] = {"model": "digits", "layer": "fc", "unit": 0}
 
 
 class NeedsKey(ProxyGradError):
-    """Keys are in force, and none was given."""
+    """The service requires a key, and none is set."""
 
     code = "unauthorized"
 
 
 @dataclass(frozen=True)
 class Showing:
-    """One answer and where its picture was saved."""
+    """One visualization of the comparison, and its image file."""
 
     title: str
-    asked: Visualization
-    picture: Path
+    visualization: Visualization
+    path: Path
 
     @property
     def result(self) -> Result:
-        """What came out."""
-        return self.asked.result
+        """Its measurements."""
+        return self.visualization.result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare where the pictures go."""
+    """Declare the folder for the images."""
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         default=Path("demo-output"),
-        help="folder for the pictures (default %(default)s)",
+        help="folder for the images (default %(default)s)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the method beside plain activation maximization, for the same unit and budget."""
+    """Compare the method with plain activation maximization, for the same unit and budget."""
     from proxygrad.client import Client
 
-    with interruptible() as interrupted, _service(interrupted) as url, Client(url) as client, _told_of_keys():
+    with (
+        interruptible() as interrupted,
+        _service(interrupted) as url,
+        Client(url) as client,
+        _explained_key(),
+    ):
         showings = [
             _shown(client, "ProxyGrad", {}, arguments.output),
             _shown(client, "plain", {"slope": 0.0}, arguments.output),
@@ -83,18 +88,18 @@ def _service(interrupted: threading.Event) -> Iterator[str]:
         try:
             stack = Stack(settings, environ, settings.home / "logs", _say, interrupted)
             url = running.enter_context(stack).url
-            _say(f"asking the service at {url}")
+            _say(f"using the service at {url}")
         except HomeInUse as error:
             if error.url is None:
                 raise
             url = error.url
-            _say(f"a service runs there already; asking it at {url}")
+            _say(f"a service runs there already; using it at {url}")
         yield url
 
 
 @contextmanager
-def _told_of_keys() -> Iterator[None]:
-    """Say where a key belongs: the demo has no argument for it. Of a wrong one the server says enough."""
+def _explained_key() -> Iterator[None]:
+    """Turn the refusal of a missing key into `NeedsKey`, which names the environment variable."""
     from proxygrad.client import Unauthorized
     from proxygrad.client.config import ClientConfig
 
@@ -104,7 +109,7 @@ def _told_of_keys() -> Iterator[None]:
         if ClientConfig.of(None, None, os.environ).key is not None:
             raise
         raise NeedsKey(
-            "the service asks for a key, and none was given: set PROXYGRAD_API_KEY "
+            "the service requires a key, and none is set: set PROXYGRAD_API_KEY "
             "(`proxygrad keys create NAME` makes one)"
         ) from error
 
@@ -112,37 +117,37 @@ def _told_of_keys() -> Iterator[None]:
 def _shown(client: Client, title: str, changes: dict[str, Any], folder: Path) -> Showing:
     from proxygrad.client import ProgressBar
 
-    asked = client.visualize(**QUESTION, **changes)
-    if asked.cached:
-        _say(f"{title}: answered before, so the answer comes from the store at once; nothing is computed")
+    visualization = client.visualize(**REQUEST, **changes)
+    if visualization.cached:
+        _say(f"{title}: computed before, so the result comes from the store at once; nothing is computed")
     with ProgressBar(f"{title:<9}") as bar:
-        asked.wait(progress=False if asked.cached else bar)
-    picture = folder / f"{'-'.join(str(part) for part in QUESTION.values())}-{title.lower()}.png"
-    return Showing(title, asked, asked.save(picture))
+        visualization.wait(progress=False if visualization.cached else bar)
+    path = folder / f"{'-'.join(str(part) for part in REQUEST.values())}-{title.lower()}.png"
+    return Showing(title, visualization, visualization.save(path))
 
 
 def table(showings: Sequence[Showing]) -> str:
-    """What came out, one column for each answer."""
+    """The results side by side, one column for each visualization."""
     rows = [
         ("", *(f"{shown.title} (slope {shown.result.spec.slope:g})" for shown in showings)),
         ("achieved activation", *(f"{shown.result.achieved_activation:.4g}" for shown in showings)),
         ("start activation", *(f"{shown.result.start_activation:.4g}" for shown in showings)),
         ("stuck", *("yes" if shown.result.stuck else "no" for shown in showings)),
         ("steps", *(str(shown.result.steps_done) for shown in showings)),
-        ("waited", *(f"{shown.asked.snapshot.waited_s:.2f} s" for shown in showings)),
-        ("ran", *(f"{shown.asked.snapshot.ran_s or 0.0:.2f} s" for shown in showings)),
+        ("waited", *(f"{shown.visualization.snapshot.waited_s:.2f} s" for shown in showings)),
+        ("ran", *(f"{shown.visualization.snapshot.ran_s or 0.0:.2f} s" for shown in showings)),
         (
-            "answered",
-            *("from the store" if shown.asked.cached else "computed now" for shown in showings),
+            "result",
+            *("from the store" if shown.visualization.cached else "computed now" for shown in showings),
         ),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    question = "unit {unit} of layer {layer!r} of model {model!r}".format(**QUESTION)
+    unit = "unit {unit} of layer {layer!r} of model {model!r}".format(**REQUEST)
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-    pictures = [f"picture of {shown.title}: {shown.picture}" for shown in showings]
-    return "\n".join(["", f"What excites {question}:", "", *lines, "", *pictures])
+    images = [f"image of {shown.title}: {shown.path}" for shown in showings]
+    return "\n".join(["", f"What excites {unit}:", "", *lines, "", *images])
 
 
 def _say(text: str) -> None:

@@ -24,7 +24,7 @@ def test_a_service_that_has_the_directory_already_is_asked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for slope in (0.05, 0.0):
-        player.succeed(str(served.ask(json=demo.QUESTION | {"slope": slope}).json()["id"]))
+        player.succeed(str(served.ask(json=demo.REQUEST | {"slope": slope}).json()["id"]))
     monkeypatch.setenv("PROXYGRAD_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("REDIS_URL", raising=False)
     pictures = tmp_path / "pictures"
@@ -32,7 +32,7 @@ def test_a_service_that_has_the_directory_already_is_asked(
         claim.announce(url)
         assert demo.run(argparse.Namespace(output=pictures)) == 0
     out, err = capsys.readouterr()
-    assert f"runs there already; asking it at {url}" in err
+    assert f"runs there already; using it at {url}" in err
     assert err.count("comes from the store at once") == 2
     assert "achieved activation  3.5                     3.5" in out
     assert [path.read_bytes() for path in pictures.iterdir()] == [PNG, PNG]
