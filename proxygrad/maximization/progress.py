@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,7 +23,11 @@ def progress_bar(progress: bool | None, images: int, total: int, on_step: OnStep
     if not shown:
         yield on_step or (lambda done, total: None)
         return
-    from tqdm.auto import tqdm
+    from tqdm import TqdmWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)  # a notebook without ipywidgets gets a bar of text
+        from tqdm.auto import tqdm
 
     label = "1 image" if images == 1 else f"{images} images"
     with tqdm(total=total, desc=label, unit="step", leave=False, mininterval=REFRESH_S) as bar:
