@@ -1,4 +1,4 @@
-"""What a checkpoint costs: its size, and the time a slot's thread spends on it. The table of docs/workers.md.
+"""What a checkpoint costs: its size, and time of a slot's thread. Figures: docs/measurements/queue.md.
 
 ``python benchmarks/checkpoints.py [models.toml MODEL LAYER]``; without arguments the bundled network.
 """

@@ -3,7 +3,7 @@
 Only the network's forward and backward pass are meant. Parameters, penalties and updates are float32 always,
 and activations that are reported are read in float32 (`proxygrad.networks.network.Network.read`).
 
-How the choice of "auto" was found: ``docs/speed.md``.
+How the choice of "auto" was found: ``docs/measurements/speed.md``.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ KINDS: Mapping[ProblemCode, ProblemType] = {
     "bad_request": ProblemType(400, "Malformed request"),
     "invalid_json": ProblemType(400, "The body is not valid JSON"),
     "json_too_deep": ProblemType(400, "The JSON is nested too deeply"),
-    "unauthorized": ProblemType(401, "No valid key was given"),
+    "unauthorized": ProblemType(401, "No valid key"),
     "forbidden": ProblemType(403, "Not permitted"),
     "unknown_model": ProblemType(404, "No such model"),
     "unknown_layer": ProblemType(404, "No such layer"),

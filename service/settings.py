@@ -15,7 +15,7 @@ from service.webhooks.urls import AllowedHosts, BadURL
 from workers.jobs.repository import Limits
 from workers.settings import SharedSettings
 
-#: A waiting job takes 1.9 KB of Redis (docs/queue.md): this many take 2 GB.
+#: A waiting job takes 1.9 KB of Redis (docs/measurements/queue.md): this many take 2 GB.
 MOST_QUEUED = 1_000_000
 
 #: The smallest request is under 100 bytes, one with every field at its longest under 3 kB.

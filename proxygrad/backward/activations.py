@@ -6,7 +6,7 @@ For ReLU that is the Leaky ReLU of Linse, Barth and Martinetz (arXiv 2410.16958)
 line on either saturated side; ELU, SELU, CELU and Softplus in their flat tail; in SiLU, Mish, GELU and
 Hardswish the line also takes the place of the part that falls, where the true gradient leads a silent unit
 further into silence. At ``s = 0`` the proxy is ``f``, falling parts included. The rivals of this principle
-and how they were measured: ``docs/activations.md``.
+and how they were measured: ``docs/measurements/activations.md``.
 """
 
 from __future__ import annotations

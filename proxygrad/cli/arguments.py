@@ -25,7 +25,7 @@ _NUMBERS: dict[object, type] = {float: float, float | None: float, int: int, int
 def add_question(parser: argparse.ArgumentParser) -> None:
     """MODEL LAYER UNIT and one option for each setting; what is not given keeps the default of `Spec`."""
     add_template(parser)
-    parser.add_argument("unit", metavar="UNIT", type=int, help="number of a unit, from 0")
+    parser.add_argument("unit", metavar="UNIT", type=int, help="index of the unit, from 0")
 
 
 def add_template(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the units, their template, the service and the output file."""
     add_template(parser)
     parser.add_argument(
-        "--units", type=_units, default="all", help="all (default), a range as 0-63, or some as 1,5,9"
+        "--units",
+        type=_units,
+        default="all",
+        help="all (default), a range such as 0-63, or a list such as 1,5,9",
     )
     parser.add_argument(
         "-o",

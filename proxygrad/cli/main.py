@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="proxygrad", description="See what a unit of a network responds to."
+        prog="proxygrad", description="Visualize what a unit of a neural network responds to."
     )
     parser.add_argument("--version", action="version", version=f"proxygrad {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

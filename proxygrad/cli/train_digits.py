@@ -10,7 +10,7 @@ from pathlib import Path
 
 from proxygrad.errors import ModelError
 
-HELP = "train the bundled network again and report its held-out accuracy"
+HELP = "retrain the bundled network and report its held-out accuracy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ from proxygrad.spec import ClassProbability, RobustActivation
 SHIFTS = 8
 SHIFT_PART = 0.04
 #: Pixels of one pass, four images of 224 px: beyond that the CPU loses more to fetching memory for the maps
-#: of the first layers than a larger batch gains (docs/speed.md).
+#: of the first layers than a larger batch gains (docs/measurements/speed.md).
 PASS_PIXELS = 4 * 224 * 224
 #: How many classes are named.
 TOP_CLASSES = 5

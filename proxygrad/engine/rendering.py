@@ -24,7 +24,7 @@ from proxygrad.spec import ImageResult, Measured, Result, Role, Spec
 #: Two activations that differ by less than this part of the larger are equal but for float32 rounding.
 ROUNDING = 1e-5
 #: A gradient has faded when its largest entry is below this part of the largest that the lane has met
-#: (measured in docs/activations.md).
+#: (measured in docs/measurements/activations.md).
 FADED = 0.01
 
 

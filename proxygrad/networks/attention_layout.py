@@ -2,7 +2,7 @@
 
 `torch.nn.MultiheadAttention` with ``batch_first`` hands its input to the projections as a transposed view,
 which torch multiplies token by token: on a CPU a batch of two takes 3 times as long as need be in float32,
-and 50 times in bfloat16 (docs/speed.md).
+and 50 times in bfloat16 (docs/measurements/speed.md).
 """
 
 from __future__ import annotations

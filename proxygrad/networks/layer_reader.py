@@ -16,7 +16,7 @@ from proxygrad.precision import Arithmetic, Precision, arithmetic, chosen
 
 #: "auto" leaves bfloat16 where it moves a layer's values further than this
 #: (`proxygrad.networks.variants.Deviation`): rounding to 8 bits moves them by 0.2 to 2 % in the networks of
-#: docs/speed.md.
+#: docs/measurements/speed.md.
 TOO_COARSE = 0.1
 #: And where a pass takes so many times as long as in float32: there are operations without a fast kernel in
 #: bfloat16. Far from 1, so that the choice does not hang on what else the machine does.

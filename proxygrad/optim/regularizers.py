@@ -40,7 +40,7 @@ def penalize(gradient: Tensor, images: Tensor, tv: Tensor, l2_weight: Tensor) ->
 
     ``gradient``: of the activation by ``images``, both ``(B, C, H, W)``, of root mean square 1; ``tv``,
     ``l2_weight``: ``(B,)``. Both act on every pixel at once where the activation's gradient is sparse, so
-    little is enough: docs/method.md has what each weight costs.
+    little is enough: docs/measurements/images.md has what each weight costs.
     """
     if not bool(((tv != 0) | (l2_weight != 0)).any()):
         return gradient

@@ -29,7 +29,7 @@ class ProgressEvent(Progress):
 
 
 class PreviewEvent(BaseModel):
-    """The data of an event `preview`: the image as it is now."""
+    """Data of a `preview` event: the current image."""
 
     step: int = Field(description="Gradient steps done.")
     media_type: str = Field(description="Media type of the image: `image/png`.")

@@ -33,9 +33,9 @@ class Model(BaseModel):
 
     name: str = Field(description="Its name in requests.")
     ready: bool = Field(description="Whether its units can be visualized now.")
-    problem: Problem | None = Field(description="Why it could not be loaded; `null` when ready.")
+    problem: Problem | None = Field(description="Why it could not be loaded; `null` if ready.")
     input_shape: tuple[int, int, int] | None = Field(description="(channels, height, width) of its input.")
-    classes: tuple[str, ...] | None = Field(description="Names of its logits, where known.")
+    classes: tuple[str, ...] | None = Field(description="Names of its logits, if known.")
     digest: str | None = Field(description="SHA-256 over weights, builder and normalization.")
     engine_version: str | None = Field(description="Version of the method.")
     layer_count: int = Field(description="Number of layers; 0 unless ready.")

@@ -66,38 +66,34 @@ class Problem(Record):
 
 
 class FieldError(BaseModel):
-    """One thing wrong with a request: where, the value found there, and what would be valid."""
+    """An invalid value of a request: its location, the value, and what is valid."""
 
     location: list[str | int] = Field(
         description="Path to the value, beginning with `body`, `query`, `path` or `header`.",
         examples=[["body", "unit"]],
     )
     detail: str = Field(description="What is wrong with it.")
-    value: JsonValue = Field(default=None, description="The offending value, shortened where it is long.")
+    value: JsonValue = Field(default=None, description="The invalid value, shortened if long.")
     minimum: float | int | None = Field(
-        default=None, description="The least valid value, where there is one."
+        default=None, description="The smallest valid value, if there is one."
     )
-    maximum: float | int | None = Field(
-        default=None, description="The greatest valid value, where there is one."
-    )
-    choices: list[str] | None = Field(default=None, description="Valid values, or near names.")
+    maximum: float | int | None = Field(default=None, description="The largest valid value, if there is one.")
+    choices: list[str] | None = Field(default=None, description="Valid values, or similar names.")
 
 
 class ProblemDetails(BaseModel):
-    """An error, as RFC 9457 has it. Programs branch on `code`; people read `detail`."""
+    """An error (RFC 9457). Programs branch on `code`; people read `detail`."""
 
     type: str = Field(
         description="Identifies the kind of problem.", examples=["urn:proxygrad:problem:unknown_layer"]
     )
-    title: str = Field(description="The kind of problem in words; the same for every occurrence.")
+    title: str = Field(description="The kind of problem in words, the same for every occurrence.")
     status: int = Field(description="The HTTP status, repeated.")
-    detail: str = Field(
-        description="What happened this time, with the offending value and the valid choices."
-    )
+    detail: str = Field(description="What happened, with the invalid value and the valid choices.")
     code: ProblemCode = Field(description="Stable name of the kind of problem.")
     errors: list[FieldError] = Field(
         default=[], description="What is wrong with the request, value by value."
     )
     state: str | None = Field(
-        default=None, description="State of the visualization, where that is what is in the way."
+        default=None, description="State of the visualization or batch, if it prevents the action."
     )

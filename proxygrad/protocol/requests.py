@@ -79,7 +79,7 @@ class UnitRange(BaseModel):
         default=None, description="End of the range, exclusive; `null`: the end of the layer."
     )
     step: Annotated[int, Field(ge=1, le=_UNITS_LIMIT)] = Field(
-        default=1, description="From one unit to the next; 2: every other one."
+        default=1, description="Step; 2: every other unit."
     )
 
     @model_validator(mode="after")

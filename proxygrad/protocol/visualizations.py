@@ -22,7 +22,7 @@ class Progress(BaseModel):
     """How many gradient steps of a job are done."""
 
     step: int = Field(description="Gradient steps done.")
-    steps: int = Field(description="Gradient steps in all.")
+    steps: int = Field(description="Total gradient steps.")
     activation: float | None = Field(
         description="The unit's activation at the last progress report; `null` before the first step. The "
         "one that counts is `result.achieved_activation`."

@@ -27,8 +27,8 @@ class Delivery(BaseModel):
     type: str = Field(description="Type of the event.", examples=["visualization.succeeded"])
     url: str = Field(description="URL of the receiver.")
     state: DeliveryState = Field(
-        description="`pending`: to be tried, or tried again; `delivered`: answered with 2xx; `exhausted`: "
-        "failed at every attempt; `gone`: the receiver answered 410 and wants no more."
+        description="`pending`: will be sent, or sent again; `delivered`: the receiver returned 2xx; "
+        "`exhausted`: every attempt failed; `gone`: the receiver returned 410."
     )
     created_at: UtcTime = Field(description="When the event happened (UTC).")
     attempts: int = Field(description="Number of attempts begun.")

@@ -54,7 +54,7 @@ class LayerInfo(Tolerant):
         description="Output shape without the batch, at the model's own input size: (units, rows, columns) "
         "of a feature map, (tokens, units), or (units,)."
     )
-    units: int = Field(description="How many units it has; valid units are 0 to `units` - 1.")
+    units: int = Field(description="Number of units; valid units are 0 to `units` - 1.")
     activation: str | None = Field(
         default=None,
         description="The rectifier that made this layer's values, or that takes them: `relu`, `gelu`, "

@@ -22,8 +22,8 @@ class RobustActivation(Tolerant):
 class ClassProbability(Tolerant):
     """The probability that the model gives to one class on the delivered image."""
 
-    index: int = Field(description="Number of its logit, from 0.")
-    name: str | None = Field(default=None, description="Its name, where known.")
+    index: int = Field(description="Index of its logit, from 0.")
+    name: str | None = Field(default=None, description="Its name, if known.")
     probability: float = Field(description="Softmax over all logits, 0 to 1.")
 
 
@@ -35,8 +35,8 @@ class Measured(Tolerant):
         "float32 network, no transforms."
     )
     start_activation: float = Field(
-        description="The unit's activation on the start image, measured in the same way but before rounding "
-        "to 8 bits."
+        description="The unit's activation on the start image, measured the same way but before rounding to "
+        "8 bits."
     )
     robust_activation: RobustActivation | None = Field(
         default=None,
@@ -45,14 +45,14 @@ class Measured(Tolerant):
     )
     rank: int | None = Field(
         default=None,
-        description="The unit's place among the units of its layer on the delivered image by the same "
-        "objective: 1 when it is the most active. `null` in records that have none.",
+        description="The unit's rank among the units of its layer on the delivered image, by the same "
+        "objective; 1 is the most active. `null` in old records.",
     )
-    rank_of: int | None = Field(default=None, description="How many units the layer has, for `rank`.")
+    rank_of: int | None = Field(default=None, description="Number of units of the layer, for `rank`.")
     class_probabilities: tuple[ClassProbability, ...] | None = Field(
         default=None,
-        description="The likeliest classes of the delivered image, at most 5, the likeliest first; `null` "
-        "where the model does not classify images of this size, and in records that have none.",
+        description="The likeliest classes of the delivered image, at most 5, likeliest first; `null` if "
+        "the model does not classify images of this size, and in old records.",
     )
     stuck: bool = Field(
         description="True when ascent got nowhere: the image, before rounding to 8 bits, is above the start "
@@ -63,7 +63,7 @@ class Measured(Tolerant):
         description="The unit's activation before each step and after the last, as the steps saw it: in "
         "their number format, and of the moved view where there is one; steps_done + 1 values."
     )
-    steps_done: int = Field(description="Gradient steps that were made.")
+    steps_done: int = Field(description="Gradient steps done.")
 
 
 class ImageResult(Measured):
@@ -81,7 +81,7 @@ class BaselineResult(Tolerant):
     image: int = Field(description="Its number among `images`, from 0.")
     achieved_activation: float = Field(description="The unit's activation on that image.")
     start_activation: float = Field(description="The unit's activation on the image it started from.")
-    stuck: bool = Field(description="True when plain ascent got nowhere.")
+    stuck: bool = Field(description="True if plain ascent got nowhere.")
 
 
 class Result(Measured):
@@ -90,7 +90,7 @@ class Result(Measured):
     Of several images, the measurements are those of the one with the highest achieved activation, `best`.
     """
 
-    spec: StoredSpec = Field(description="The settings as used, with nothing left to default.")
+    spec: StoredSpec = Field(description="The settings as used, with every default filled in.")
     best: int = Field(
         default=0,
         description="Number of the image that the values beside this one are of: the one with the highest "
@@ -102,24 +102,24 @@ class Result(Measured):
         "the plain ones in the same order. Empty where there is only one: its values stand beside this.",
     )
     baseline: BaselineResult | None = Field(
-        default=None, description="Plain activation maximization, when compared; else `null`."
+        default=None, description="Plain activation maximization, if compared; else `null`."
     )
     baseline_activation: float | None = Field(
         default=None,
-        description="The highest activation that plain activation maximization achieved, when compared; "
-        "else `null`.",
+        description="The highest activation that plain activation maximization achieved, if compared; else "
+        "`null`.",
     )
     width_px: int = Field(description="Width of each image in pixels.")
     height_px: int = Field(description="Height of each image in pixels.")
-    digest: str = Field(description="Digest of the model that was used.")
-    engine_version: str = Field(description="Version of the method that was used.")
+    digest: str = Field(description="Digest of the model.")
+    engine_version: str = Field(description="Version of the engine.")
     device: str = Field(description="Where the steps were computed, e.g. `cpu` or `cuda:0`.")
     dtype: str = Field(description="Number format of the steps: `float32`, `tf32` or `bfloat16`.")
     ran_s: float = Field(
-        description="Seconds from the first step to the measured image; of a job that was resumed, those "
-        "before its checkpoint included."
+        description="Seconds from the first step to the measured image; for a resumed job, including those "
+        "before its checkpoint."
     )
-    steps_per_s: float = Field(description="Gradient steps a second, each of all images at once.")
+    steps_per_s: float = Field(description="Gradient steps per second, each for all images at once.")
 
     def of(self, images: tuple[ImageResult, ...]) -> Result:
         """The result with these images, and the best of each role found anew."""

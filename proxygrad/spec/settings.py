@@ -19,7 +19,7 @@ UpdateName = Literal["normalized", "sgd", "adam"]
 GafName = Literal["none", "atan", "tanh", "log"]
 
 #: Around mid-gray. Plain gray is a poor start: all positions are alike and many gradients vanish; 0.05 is
-#: what the measurements in docs/method.md used.
+#: what the measurements in docs/measurements/images.md used.
 START_NOISE = 0.05
 MAX_STEPS = 4096
 MAX_SEED = 2**63 - 1
@@ -27,7 +27,7 @@ MIN_SIZE_PX = 8
 MAX_SIZE_PX = 1024
 
 #: What each preset chooses, where a request leaves it open. The fields' own defaults are those of `natural`.
-#: How the values were found: docs/method.md.
+#: How the values were found: docs/measurements/images.md.
 PRESETS: dict[Preset, dict[str, Any]] = {
     "natural": {
         "parameterization": "fourier",
@@ -159,8 +159,8 @@ class AscentSettings(Frozen):
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seeds the start image and all random views.")
     solo: bool = Field(
         default=False,
-        description="Step this image in a batch of its own, so that its bytes do not depend on what else "
-        "runs; slower under load.",
+        description="Step this image in its own batch, so that its bytes do not depend on other jobs; "
+        "slower under load.",
     )
 
     @model_validator(mode="after")

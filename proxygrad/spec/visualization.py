@@ -62,13 +62,13 @@ class VisualizationTemplate(AscentSettings):
         default=0.0,
         ge=0.0,
         le=MAX_DIVERSITY,
-        description="Weight by which the images are led away from each other, beside the activation: 0.5 "
-        "shows, 1 counts as much as the activation. Needs `images` of 2 or more.",
+        description="Weight that pushes the images apart, relative to the activation: 0.5 is visible, 1 "
+        "counts as much as the activation. Needs `images` of 2 or more.",
     )
     compare: bool = Field(
         default=False,
-        description="Also run plain activation maximization in the same batch, from the same starts: one "
-        "image for each, with `slope` 0 and all else alike. The result has both.",
+        description="Also run plain activation maximization in the same batch from the same starts: one "
+        "baseline per image, with `slope` 0 and otherwise the same settings.",
     )
 
     @model_validator(mode="after")

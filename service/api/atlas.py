@@ -35,7 +35,7 @@ Width = Annotated[
 PageNumber = Annotated[
     int,
     Query(
-        ge=0, lt=2**31, description="From 0: a sheet shows 1,024 units at most, fewer where they are large."
+        ge=0, lt=2**31, description="Page from 0. A sheet shows at most 1,024 units, fewer if they are large."
     ),
 ]
 
@@ -55,7 +55,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
             name: {"description": about, "schema": {"type": "string"}} for name, about in _HEADERS.items()
         },
     },
-    304: {"description": "The caller has it already (`If-None-Match`)."},
+    304: {"description": "Unchanged (`If-None-Match`)."},
     **problem_responses(
         "unknown_batch", "not_acceptable", "invalid_request", "redis_unavailable", "storage_unavailable"
     ),
@@ -79,7 +79,7 @@ async def read_batch_atlas(
     page: PageNumber = 0,
     accept: Annotated[str | None, Header(description="`image/png` or `image/webp`, with weights.")] = None,
     if_none_match: Annotated[
-        str | None, Header(description="Entity tags that the caller has, or `*`: answered with 304.")
+        str | None, Header(description="Entity tags that the caller has cached, or `*`; a match returns 304.")
     ] = None,
 ) -> Response:
     """The images so far, each above its unit's number, in the order of the units.

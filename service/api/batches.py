@@ -42,9 +42,9 @@ UnitStates = Annotated[
 _LINK = {"description": "Path of the batch.", "schema": {"type": "string"}}
 _HEADERS = {"Location": _LINK, "Preference-Applied": PREFERENCE_APPLIED}
 _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "It has ended, before or within the wait.", "model": Batch, "headers": _HEADERS},
+    200: {"description": "Ended, before or within the wait.", "model": Batch, "headers": _HEADERS},
     202: {
-        "description": "It runs; look again at `Location`.",
+        "description": "Running; poll `Location`.",
         "headers": {**_HEADERS, "Retry-After": RETRY_AFTER},
     },
     **problem_responses(
@@ -57,12 +57,12 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 _READ_RESPONSES = problem_responses("unknown_batch", "invalid_request", "redis_unavailable")
 _CANCEL_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "It is canceled."},
+    200: {"description": "Canceled."},
     202: {"description": "Its running jobs are being stopped; look again.", "model": Batch},
     **problem_responses("unknown_batch", "forbidden", "batch_ended", "invalid_request", "redis_unavailable"),
 }
 _DELETE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    204: {"description": "Gone."},
+    204: {"description": "Deleted."},
     **problem_responses("unknown_batch", "forbidden", "invalid_request", "redis_unavailable"),
 }
 
@@ -140,7 +140,7 @@ async def list_batches(
 async def read_batch(
     batch_id: BatchId, session: SessionDep, request: Request, response: Response, wait: Wait = 0
 ) -> Batch:
-    """Its state and counts; with `wait`, answers when the batch ends or the time is over."""
+    """State and counts. With `wait`, responds when the batch ends or the time is over."""
     batch = await session.wait_for_batch(await session.batch(batch_id), wait, request)
     return _document(batch, response)
 
@@ -155,9 +155,11 @@ async def list_batch_visualizations(
     session: SessionDep,
     response: Response,
     state: UnitStates,
-    limit: Annotated[int, Query(ge=1, le=MAX_UNITS, description="Most units of one page.")] = DEFAULT_UNITS,
+    limit: Annotated[
+        int, Query(ge=1, le=MAX_UNITS, description="Maximum number of units per page.")
+    ] = DEFAULT_UNITS,
     cursor: Annotated[
-        int, Query(ge=0, lt=2**31, description="From `links.next`: how many units come before the page.")
+        int, Query(ge=0, lt=2**31, description="From `links.next`: the number of units before the page.")
     ] = 0,
 ) -> BatchUnitPage:
     """The state of each unit, and its visualization."""

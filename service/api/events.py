@@ -46,7 +46,7 @@ def _event(kind: str, data: type[BaseModel]) -> dict[str, Any]:
 _EVENT = {"oneOf": [_event(kind, data) for kind, data in EVENTS.items()]}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": _DESCRIPTION, "content": {"text/event-stream": {"itemSchema": _EVENT}}},
-    204: {"description": "It has ended, and the caller knows: do not connect again."},
+    204: {"description": "Ended, and every event was received: do not reconnect."},
     **problem_responses(
         "unknown_visualization", "invalid_request", "redis_unavailable", "storage_unavailable"
     ),
@@ -77,7 +77,7 @@ async def follow_visualization(
         str | None, Header(description="The id of the last event received: those after it are sent.")
     ] = None,
     last_event: Annotated[
-        str | None, Query(alias="last_event_id", description="The same, where no header can be set.")
+        str | None, Query(alias="last_event_id", description="The same, for clients that cannot set headers.")
     ] = None,
 ) -> Response:
     """Its state now, and events from then on until it ends.

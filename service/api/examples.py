@@ -14,7 +14,7 @@ from proxygrad.protocol.requests import BatchRequest, VisualizationRequest
 
 VISUALIZATIONS: dict[str, Any] = {
     "smallest": {
-        "summary": "The question itself",
+        "summary": "The smallest request",
         "value": {"model": "digits", "layer": "layer3", "unit": 7},
     },
     "settings": {
@@ -22,11 +22,11 @@ VISUALIZATIONS: dict[str, Any] = {
         "value": {"model": "digits", "layer": "layer3", "unit": 7, "slope": 0.05, "steps": 64, "seed": 1},
     },
     "urgency": {
-        "summary": "Of no use after two minutes, and after all interactive ones",
+        "summary": "Low priority, with a deadline of two minutes",
         "value": {"model": "digits", "layer": "layer3", "unit": 7, "priority": "batch", "deadline_s": 120},
     },
     "webhook": {
-        "summary": "And tell a program of its own of the end",
+        "summary": "With a webhook",
         "value": {
             "model": "digits",
             "layer": "layer3",
@@ -35,7 +35,7 @@ VISUALIZATIONS: dict[str, Any] = {
         },
     },
     "several": {
-        "summary": "Four images that differ, and plain activation maximization beside them",
+        "summary": "Four diverse images, compared with plain activation maximization",
         "value": {
             "model": "digits",
             "layer": "layer3",

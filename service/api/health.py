@@ -16,22 +16,22 @@ router = APIRouter(tags=["health"])
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The process responds."""
 
     status: str = Field(default="alive", description="`alive`.", examples=["alive"])
 
 
 class Started(BaseModel):
-    """Redis has answered this process."""
+    """Redis has responded to this process."""
 
     status: str = Field(default="started", description="`started`.", examples=["started"])
 
 
 class Ready(BaseModel):
-    """Redis answers and at least one worker lives."""
+    """Redis responds and at least one worker is alive."""
 
     status: str = Field(default="ready", description="`ready`.", examples=["ready"])
-    workers: int = Field(description="How many workers are alive.", examples=[1])
+    workers: int = Field(description="Number of live workers.", examples=[1])
 
 
 @router.get("/livez", summary="Is the process alive?")
@@ -42,18 +42,18 @@ async def livez() -> Alive:
 
 @router.get("/startupz", summary="Has the process started?", responses=problem_responses("redis_unavailable"))
 async def startupz(request: Request) -> Started:
-    """Started once Redis has answered for the first time, and from then on."""
+    """Started once Redis has responded for the first time."""
     await _backend(request).start()
     return Started()
 
 
 @router.get(
     "/readyz",
-    summary="Can requests be answered?",
+    summary="Can requests be served?",
     responses=problem_responses("no_worker", "redis_unavailable"),
 )
 async def readyz(request: Request) -> Ready:
-    """Ready when Redis answers and a worker is alive; otherwise 503 says which of them is missing."""
+    """Ready if Redis responds and a worker is alive; otherwise 503 says which is missing."""
     backend = _backend(request)
     workers = await backend.call(catalog.live_workers, backend.redis)
     if not workers:

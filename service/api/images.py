@@ -34,7 +34,7 @@ Number = Annotated[
     str,
     Path(
         pattern=r"^[0-9]{1,4}(\.(png|webp|npy))?$",
-        description="Counted from 0; `.png`, `.webp` or `.npy` after it counts before `Accept`.",
+        description="Number of the image, from 0. A suffix `.png`, `.webp` or `.npy` overrides `Accept`.",
         examples=["0", "0.webp"],
     ),
 ]
@@ -64,7 +64,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         },
     },
     206: {"description": "The part that `Range` names (one range).", "content": _CONTENT},
-    304: {"description": "The caller has it already (`If-None-Match`)."},
+    304: {"description": "Unchanged (`If-None-Match`)."},
     **problem_responses(
         *("unknown_visualization", "image_not_ready", "no_image", "not_acceptable", "range_not_satisfiable"),
         *("invalid_request", "redis_unavailable", "storage_unavailable"),
@@ -86,7 +86,7 @@ async def read_image(
         str | None, Header(description="`image/png`, `image/webp` or `application/x-npy`, with weights.")
     ] = None,
     if_none_match: Annotated[
-        str | None, Header(description="Entity tags that the caller has, or `*`: answered with 304.")
+        str | None, Header(description="Entity tags that the caller has cached, or `*`; a match returns 304.")
     ] = None,
 ) -> Response:
     """The stored PNG, or another format of it. The requested images come first, then the plain ones."""

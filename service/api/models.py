@@ -32,7 +32,7 @@ _UNKNOWN_LAYER = problem_responses(
 
 @router.get("", summary="List models", responses=_AWAY)
 async def list_models(backend: BackendDep) -> ModelList:
-    """Every model of every live worker; one that could not be loaded is listed with its problem."""
+    """Every model of every live worker. A model that could not be loaded is listed with its problem."""
     models = await backend.models.all()
     return ModelList(models=[documents.model(models[name]) for name in sorted(models)])
 

@@ -38,12 +38,12 @@ _LINK = {"description": "Path of the visualization.", "schema": {"type": "string
 _POST_HEADERS = {"Location": _LINK, "Preference-Applied": PREFERENCE_APPLIED}
 _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "It has ended, before or within the wait.",
+        "description": "Ended, before or within the wait.",
         "model": Visualization,
         "headers": _POST_HEADERS,
     },
     202: {
-        "description": "Accepted; look again at `Location`.",
+        "description": "Accepted; poll `Location`.",
         "headers": {**_POST_HEADERS, "Retry-After": RETRY_AFTER},
     },
     **problem_responses(
@@ -63,22 +63,22 @@ _CHANGE_RESPONSES = problem_responses(
     *("redis_unavailable", "storage_unavailable"),
 )
 _CANCEL_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "It is canceled."},
-    202: {"description": "Under way; look again.", "model": Visualization},
+    200: {"description": "Canceled."},
+    202: {"description": "In progress; poll again.", "model": Visualization},
     **_CHANGE_RESPONSES,
 }
 _RETRY_RESPONSES: dict[int | str, dict[str, Any]] = {
-    202: {"description": "It waits or runs."},
+    202: {"description": "Waiting or running."},
     **_CHANGE_RESPONSES,
     **problem_responses("queue_full", "caller_queue_full"),
     **problem_responses("redis_unavailable", "queue_memory_full", "storage_unavailable"),
 }
 _DELETE_RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {
-        "description": "It runs: it is stopped first, and removed within seconds of that.",
+        "description": "It is running: it is stopped first and removed within seconds.",
         "model": Visualization,
     },
-    204: {"description": "Gone."},
+    204: {"description": "Deleted."},
     **_READ_RESPONSES,
 }
 
@@ -157,7 +157,7 @@ async def list_visualizations(
 async def read_visualization(
     job_id: JobId, session: SessionDep, request: Request, wait: Wait = 0
 ) -> Response:
-    """State, progress and result; with `wait`, answers when the job ends or the time is over."""
+    """State, progress and result. With `wait`, responds when the job ends or the time is over."""
     job = await session.wait_for_job(job_id, wait, request)
     return await _response(job, session, 200, {})
 

@@ -32,7 +32,9 @@ async def list_webhook_deliveries(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> DeliveryPage:
-    """Of the last week, the caller's newest ten thousand; a key with the scope `admin` sees all."""
+    """The caller's newest ten thousand deliveries of the last week. A key with the scope `admin` sees
+    all.
+    """
     subjects = {("visualization", each) for each in visualization} | {("batch", each) for each in batch}
 
     def fits(delivery: webhooks.Delivery) -> bool:
@@ -62,7 +64,7 @@ async def read_webhook_delivery(delivery_id: PathId, session: SessionDep, respon
     return documents.delivery(await session.delivery(delivery_id))
 
 
-@router.post("/{delivery_id}/retry", summary="Deliver again", status_code=202, responses=_ONE)
+@router.post("/{delivery_id}/retry", summary="Retry a delivery", status_code=202, responses=_ONE)
 async def retry_webhook_delivery(delivery_id: PathId, session: SessionDep, response: Response) -> Delivery:
     """Try again within a second or two, whatever the state; the intervals begin anew if that fails.
 

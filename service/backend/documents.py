@@ -19,10 +19,10 @@ from proxygrad.protocol.visualizations import (
 )
 from proxygrad.protocol.webhooks import Delivery, DeliveryLinks
 from proxygrad.spec import OBJECTIVES, LayerInfo
+from workers import webhooks
 from workers.batches import repository as batches
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Job
-from workers.queue import deliveries
 
 
 def visualization(
@@ -160,7 +160,7 @@ def model(served: ServedModel) -> Model:
     )
 
 
-def delivery(record: deliveries.Delivery) -> Delivery:
+def delivery(record: webhooks.Delivery) -> Delivery:
     """The document of one webhook delivery."""
     subjects = BATCHES if record.kind == "batch" else VISUALIZATIONS
     path = f"{DELIVERIES}/{record.id}"

@@ -25,8 +25,8 @@ KEPT_S = 24 * 3600
 MAX_LENGTH = 255
 
 _DESCRIPTION = (
-    "A name of this request, such as a UUID, kept for 24 hours: sent again with the same body it gets the "
-    "same visualization, with another body 409."
+    "A unique name for this request, such as a UUID, kept for 24 hours. The same key with the same body "
+    "returns the same visualization, with another body 409."
 )
 #: The header, as OpenAPI has it.
 PARAMETER: dict[str, Any] = header_parameter(

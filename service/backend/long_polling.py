@@ -25,7 +25,9 @@ WAIT_LOOK_S = 5.0
 
 Wait = Annotated[
     float,
-    Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for the end; answers earlier when it comes."),
+    Query(
+        ge=0, le=MAX_WAIT_S, description="Seconds to wait for the end; responds earlier if it ends earlier."
+    ),
 ]
 _PREFER = f"`wait=N`: seconds to wait for the end, up to {MAX_WAIT_S}."
 Prefer = Annotated[str | None, Header(description=_PREFER)]
@@ -42,7 +44,7 @@ PREFER = header_parameter("prefer", _PREFER)
 
 #: Response headers, for OpenAPI.
 RETRY_AFTER: dict[str, Any] = {
-    "description": "Seconds after which to look again.",
+    "description": "Seconds after which to poll again.",
     "schema": {"type": "integer"},
 }
 PREFERENCE_APPLIED: dict[str, Any] = {

@@ -17,7 +17,7 @@ from service.cli.serve import add_home, overridden
 if TYPE_CHECKING:
     from service.auth.keys import Key, Keys
 
-HELP = "make, list and revoke API keys"
+HELP = "create, list and revoke API keys"
 
 #: Repeated from `service.auth.keys`, which needs Redis' client: this module is imported by every `proxygrad`.
 SCOPES = ("read", "submit", "read_all", "admin")
@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands. They find the keys by `REDIS_URL`, or in the data directory."""
     add_home(parser)
     verbs = parser.add_subparsers(title="subcommands", dest="verb", required=True, metavar="VERB")
-    create = verbs.add_parser("create", help="make a key and print it, once")
-    create.add_argument("name", help="whose it is, for the list; up to 100 characters")
+    create = verbs.add_parser("create", help="create a key and print it once")
+    create.add_argument("name", help="name of the owner, shown in the list; up to 100 characters")
     create.add_argument(
         "--scopes",
         type=_scopes,
@@ -36,18 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCOPES",
         help=f"with commas between: {', '.join(SCOPES)} (default read,submit)",
     )
-    create.add_argument("--rate", type=_limit, default=600, help="requests a minute, or none (default 600)")
+    create.add_argument("--rate", type=_limit, default=600, help="requests per minute, or none (default 600)")
     create.add_argument(
         "--in-flight", type=_limit, default=200, help="jobs that may wait or run, or none (default 200)"
     )
     create.add_argument(
-        "--expires-days", type=float, metavar="DAYS", help="up to 36500; default: it does not expire"
+        "--expires-days", type=float, metavar="DAYS", help="up to 36500; default: never expires"
     )
     verbs.add_parser("list", help="show all keys, without their secrets")
-    revoke = verbs.add_parser("revoke", help="let a key open nothing any more")
-    revoke.add_argument("id", help="the part between the underscores, as `list` shows it")
+    revoke = verbs.add_parser("revoke", help="revoke a key")
+    revoke.add_argument("id", help="id of the key: the part between the underscores, as `list` shows it")
     secret = verbs.add_parser(
-        "webhook-secret", help="print what the receiver of a key's webhooks checks signatures with"
+        "webhook-secret", help="print the secret with which a receiver verifies a key's webhooks"
     )
     secret.add_argument("name", help=f"name or id of the key, or {ANONYMOUS} where no key is asked for")
     for verb in verbs.choices.values():

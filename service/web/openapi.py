@@ -97,7 +97,7 @@ def skeleton() -> dict[str, Any]:
     return {
         "title": "ProxyGrad Service",
         "version": __version__,
-        "summary": "What a unit of a neural network responds to.",
+        "summary": "Feature visualization of neural network units.",
         "description": DESCRIPTION,
         "license_info": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         "servers": [dict(server) for server in SERVERS],

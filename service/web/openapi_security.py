@@ -17,8 +17,8 @@ _SCHEME = {
     "description": "A key of `proxygrad keys create`, where the server requires one.",
 }
 _LIMITS = {
-    "RateLimit": "What is left to the key: `r` requests, all of them again in `t` seconds.",
-    "RateLimit-Policy": "What the key may do: `q` requests in `w` seconds.",
+    "RateLimit": "What the key has left: `r` requests; the full quota again in `t` seconds.",
+    "RateLimit-Policy": "The key's quota: `q` requests in `w` seconds.",
 }
 
 

@@ -23,10 +23,8 @@ from workers.jobs.repository import IndexEntry
 #: Most values of one filter.
 MAX_CHOICES = 50
 
-Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most of one page.")]
-Cursor = Annotated[
-    str | None, Query(max_length=200, description="From `links.next`; has no meaning of its own.")
-]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Maximum number per page.")]
+Cursor = Annotated[str | None, Query(max_length=200, description="From `links.next`; opaque.")]
 
 
 def only(what: str, most: int = MAX_CHOICES) -> Any:

@@ -16,7 +16,7 @@ from workers.execution.run import JobRun
 from workers.jobs.job import Checkpoint, Job
 from workers.storage.paths import checkpoint_path
 
-#: Between checkpoints, and what a killed worker's job loses at most. What one costs: docs/workers.md.
+#: Between checkpoints, and what a killed worker's job loses at most. Cost: docs/measurements/queue.md.
 CHECKPOINT_S = 5.0
 #: One that takes long to write is written so much less often that it takes no more than a twentieth of a run.
 COST = 20.0

@@ -33,7 +33,7 @@ from workers.models.metadata_cache import MetadataCache, ModelMetadata
 RETRY_S = 30.0
 
 #: Memory for a model is that of its weights, as much for its working copy in float32, and half of it for one
-#: in bfloat16 that steps run on: the most there may be (docs/speed.md).
+#: in bfloat16 that steps run on: the most there may be (docs/measurements/speed.md).
 _WORKING = 2.5
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ wrongly is refused like any other that lost its lease; when it is heard of again
 
 *Reconciliation.* `rq requeue`, `rq empty`, a job that was canceled or deleted with RQ, and RQ's own cleanup,
 which `rq info` runs, know RQ's list alone, not the index of the fair queue. One script finds the difference
-and repairs it, a bounded number of jobs at a time. Comparing 10,000 jobs that agree takes Redis some 11 ms
+and repairs it, a bounded number of jobs at a time. Comparing 10,000 jobs that agree takes some 11 ms
 (docs/queue.md).
 """
 

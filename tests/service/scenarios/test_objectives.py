@@ -15,7 +15,7 @@ from torch import nn
 from proxygrad.engine.engine import Engine
 from proxygrad.networks.network import Network
 from proxygrad.spec import ObjectiveKind
-from service.settings import Settings
+from service.settings import ServiceSettings
 from tests.service.conftest import Http
 from tests.service.scenarios.test_class_names import Lending
 from tests.support.eventually import until
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.engine
 
 
 def test_every_objective_can_be_requested_over_http(
-    redis: redis_client.Redis, settings: Settings, http: Http
+    redis: redis_client.Redis, settings: ServiceSettings, http: Http
 ) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 6))
