@@ -1,8 +1,8 @@
 """Makes the pictures of the documentation: ``python tools/figures.py`` from the project's root.
 
-``docs/images/logits.png`` shows the ten logits of the bundled network: plain activation maximization above and
-ProxyGrad below, each with the activation that its PNG truly achieves. ``python tools/figures.py --models models.toml``, with a
-``squeezenet`` trained on ImageNet in that file, draws two others instead: ``docs/images/squeezenet.png``,
+``docs/images/logits.png`` shows the ten logits of the bundled network: plain activation maximization above,
+ProxyGrad below, each with the activation that its PNG truly achieves. With ``--models models.toml``, and a
+``squeezenet`` trained on ImageNet in that file, it draws two others instead: ``docs/images/squeezenet.png``,
 channels of SqueezeNet 1.0 by both methods, and ``docs/images/presets.png``, channels and logits of it under
 each preset.
 """
@@ -32,8 +32,8 @@ INK, PAPER = (30, 30, 30), (255, 255, 255)
 PRESET_UNITS = [("features.7", 33), ("features.7", 90), ("features.12", 20), ("features.12", 300)]
 PRESET_UNITS += [("output", 340), ("output", 130), ("output", 985)]
 
-#: Of every eighth channel of SqueezeNet's last layer before the classifier, the first eight that plain activation
-#: maximization leaves at 0 with these settings; of all 64 it leaves 11 (2026-11-30).
+#: Of every eighth channel of SqueezeNet's last layer before the classifier, the first eight that plain
+#: activation maximization leaves at 0 with these settings; of all 64 it leaves 11 (2026-11-30).
 SILENT_CHANNELS = (0, 32, 56, 88, 176, 200, 208, 288)
 
 
