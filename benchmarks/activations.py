@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from proxygrad.backward.activations import Activation, recognize
 from proxygrad.backward.surrogate import surrogate
@@ -38,6 +37,7 @@ from proxygrad.images import start_image
 from proxygrad.models.digits import CLASSES, INPUT_SHAPE, DigitsNet, digits, normalize
 from proxygrad.optim.update_rules import normalized_ascent, rate
 from proxygrad.spec import ObjectiveKind, Spec
+from proxygrad.torch_function import TorchFunctionInterceptor
 from proxygrad.training.digits import Recipe, Split, accuracy, augment, load_split
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -105,19 +105,18 @@ class _Rule(torch.autograd.Function):
         return rival(Slopes(grads[0], plain, derivative), slope, fall), None, None, None, None
 
 
-class Candidate(TorchFunctionMode):
+class Candidate(TorchFunctionInterceptor):
     """Activations answer to the backward pass with a rival rule."""
 
     def __init__(self, rival: Rival, slope: float, fall: float) -> None:
         super().__init__()
         self._rule = rival, slope, fall
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        call = recognize(func, args, kwargs or {})
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The rival's gradient in place of an activation's."""
+        call = recognize(func, args, kwargs)
         if call is None:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         return _Rule.apply(*call, *self._rule)  # type: ignore[no-untyped-call]
 
 

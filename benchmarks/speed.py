@@ -106,8 +106,8 @@ def unhooked(run: Callable[..., Any], module: nn.Module, *given: Any) -> None:
 
 def variants(network: Network, layer: str) -> dict[str, LayerReader]:
     """The same network, step by step towards what is used."""
-    workshop = network._workshop
-    pairs = network.prepared([layer], "float32")._copy.kind.pairs
+    factory = network._variants
+    pairs = network.prepared([layer], "float32")._variant.spec.pairs
     kinds = {
         "plain": EXACT,
         "folded": VariantSpec(pairs),
@@ -115,10 +115,10 @@ def variants(network: Network, layer: str) -> dict[str, LayerReader]:
         "bf16": VariantSpec(pairs, channels_last=True, bfloat16=True),
     }
     read = partial(network._read, layers=[layer])
-    again = partial(workshop.made, VariantSpec())
+    again = partial(factory.variant, VariantSpec())
     found = {}
     for name, kind in kinds.items():
-        made = workshop.made(kind) if kind != EXACT else workshop.exact
+        made = factory.variant(kind) if kind != EXACT else factory.exact
         found[name] = LayerReader(
             read, (made, again), "bfloat16" if kind.bfloat16 else "float32", network.device
         )

@@ -1,9 +1,9 @@
-"""Everything this package raises on purpose.
+"""Every error that this package raises on purpose, as one tree.
 
 ::
 
     ProxyGradError
-    ├── InvalidRequest                the question cannot be answered as asked
+    ├── InvalidRequest                the request is wrong; repeating it does not help
     │   ├── UnknownModel              no such model; carries near names
     │   ├── UnknownLayer              no such layer; carries near names
     │   ├── UnitOutOfRange            the layer has fewer units
@@ -16,9 +16,9 @@
     │   └── NetworkError              the module itself cannot be visualized
     ├── LaneError                     one image could not be made; its batch-mates go on
     │   └── OutOfMemory               it does not fit on the device, not even alone
-    ├── Canceled                      the caller asked for the lane to stop
+    ├── Canceled                      the caller stopped it
     ├── DeadlineExceeded              its time was up before it had ended
-    └── CheckpointMismatch            the checkpoint cannot be gone on from
+    └── CheckpointMismatch            the checkpoint cannot be resumed from
 
 Messages name the offending value and the valid choices. `code` is stable and travels to HTTP as it is.
 No torch here: the gateway imports this module.
@@ -37,7 +37,7 @@ class ProxyGradError(Exception):
 
 
 class InvalidRequest(ProxyGradError):
-    """The question cannot be answered as it was asked; asking again does not help."""
+    """The request is wrong; repeating it does not help."""
 
     code = "bad_request"
 
@@ -150,13 +150,13 @@ class LaneError(ProxyGradError):
 
 
 class Canceled(ProxyGradError):
-    """The caller asked for the lane to stop before it had ended."""
+    """The caller stopped the lane before it had ended."""
 
     code = "canceled"
 
 
 class OutOfMemory(LaneError):
-    """One image, or a family of images that must be stepped together, does not fit on the device."""
+    """One image, or a diversity group that must be stepped together, does not fit on the device."""
 
     code = "out_of_memory"
 
@@ -173,6 +173,6 @@ class DeadlineExceeded(ProxyGradError):
 
 
 class CheckpointMismatch(ProxyGradError):
-    """The checkpoint is damaged, or of another question, other weights or another version of the engine."""
+    """The checkpoint is damaged, or of another request, other weights or another version of the engine."""
 
     code = "checkpoint_mismatch"

@@ -1,4 +1,4 @@
-"""Parameterizations: what an image is made of while it is optimized.
+"""Parameterizations: the variables that are optimized in place of an image's pixels.
 
 Steps are taken on parameters, and the parameters decide which images are near: pixels follow every
 gradient, Fourier coefficients scaled by 1/f prefer the smooth, phases alone keep the spectrum of natural

@@ -1,4 +1,4 @@
-"""What the steps compute in: float32, TF32 or bfloat16, by what is asked for and by what the device has.
+"""Precision: whether the steps compute in float32, TF32 or bfloat16, by setting and by device.
 
 Only the network's forward and backward pass are meant. Parameters, penalties and updates are float32 always,
 and activations that are reported are read in float32 (`proxygrad.networks.network.Network.read`).
@@ -69,17 +69,17 @@ def _cpu_multiplies_bfloat16() -> bool:
 def arithmetic(how: Arithmetic, device: torch.device) -> Iterator[None]:
     """Within, float32 tensors on ``device`` are multiplied in float32 proper, or in TF32 for "tf32".
 
-    PyTorch keeps that per process and not per thread: what it held before comes back at the end, but
-    other threads see it meanwhile. Convolutions on CUDA use TF32 by default, so that float32 has to be asked
-    for. "bfloat16" is about what remains in float32, and that is float32 proper.
+    PyTorch keeps that per process and not per thread: the earlier setting comes back at the end, but other
+    threads see this one meanwhile. Convolutions on CUDA use TF32 by default, so float32 has to be set.
+    "bfloat16" is about what remains in float32, and that is float32 proper.
     """
-    wanted = "tf32" if how == "tf32" else "ieee"
+    target = "tf32" if how == "tf32" else "ieee"
     switches = _switches(device)
     before = [each.fp32_precision for each in switches]
     try:
         for each, value in zip(switches, before, strict=True):
-            if value != wanted and (value, wanted) != ("none", "ieee"):  # which mean the same
-                each.fp32_precision = wanted
+            if value != target and (value, target) != ("none", "ieee"):  # which mean the same
+                each.fp32_precision = target
         yield
     finally:
         for each, value in zip(switches, before, strict=True):

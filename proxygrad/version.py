@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-#: Part of every result's id. Raised whenever the same question would get another picture.
+#: Part of every result's id. Raised whenever the same request would give another picture.
 ENGINE_VERSION = "3"

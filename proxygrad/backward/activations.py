@@ -1,4 +1,4 @@
-"""The principle beyond ReLU: the derivative of an activation's proxy is never below the slope ``s``.
+"""Proxy activations beyond ReLU: the derivative of an activation's proxy is never below the slope ``s``.
 
 For an activation ``f`` and a slope ``0 < s <= 1`` the *proxy activation* is ``f`` itself wherever ``f'`` is
 at least ``s``, and a straight line of slope ``s``, joined to it, elsewhere: its derivative is ``max(f', s)``.
@@ -98,7 +98,7 @@ class _Clamp(torch.autograd.Function):
 
 
 class _Bend(torch.autograd.Function):
-    """Keeps autograd's own graph of the activation: what is saved, and what is answered, are autograd's."""
+    """Keeps autograd's own graph of the activation: it saves what autograd saves and returns its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, activation: Activation, slope: Slope, weight: Tensor | None) -> Tensor:

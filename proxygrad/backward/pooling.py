@@ -31,7 +31,7 @@ def spread_max_pool2d(x: Tensor, windows: dict[str, Any], share: float, forward:
     ``x``: ``(B, C, H, W)``. ``windows``: the other arguments of `torch.nn.functional.max_pool2d` (see
     `windows_of`). The mean is over the values of the window inside the image: padding takes no share. With
     ``forward`` the value too is the proxy's; else it is max pooling's. Raises `NetworkError` for dilated
-    windows, of which torch has no mean, and where indices are asked for.
+    windows, of which torch has no mean, and where indices are returned.
     """
     if windows["dilation"] not in (1, (1, 1), [1, 1]) or windows["return_indices"]:
         raise NetworkError(

@@ -1,4 +1,4 @@
-"""The method: activations whose backward slope differs from the forward one.
+"""The method, as a context manager: activations whose backward slope differs from the forward one.
 
 Within `surrogate(slope)` every ReLU and Leaky ReLU that runs in this thread returns exactly what it
 always returns, and passes back ``grad * slope`` instead of ``grad * forward_slope`` where its input was
@@ -11,9 +11,9 @@ principle, "the derivative is never below the slope": `proxygrad.backward.activa
 network would, and autograd does the rest, so that gates are the proxy's own. The value of a unit then takes
 a second forward pass, outside the block.
 
-The calls are caught where Python calls them (`torch.overrides.TorchFunctionMode`), so modules,
-functions and methods, in place or not, reused or nested, are all covered and nothing of the network is
-changed. TorchScript code calls no Python and is not covered.
+Calls are intercepted where Python makes them (`proxygrad.torch_function`), so modules, functions and methods,
+in place or not, reused or nested, are all covered, and the network is not changed. TorchScript code calls no
+Python and is not covered. The formula for rectifiers: `proxygrad.backward.rectifiers`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from proxygrad.backward.activations import (
     Activation,
@@ -37,64 +35,10 @@ from proxygrad.backward.activations import (
     recognize,
 )
 from proxygrad.backward.pooling import MAX_POOLING, spread_max_pool2d, windows_of
+from proxygrad.backward.rectifiers import proxy_relu, surrogate_relu
 from proxygrad.errors import NetworkError
 from proxygrad.spec.settings import Proxy
-
-
-def surrogate_relu(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
-    """Leaky ReLU with one slope forward and another backward.
-
-    ``y = x if x > 0 else forward_slope * x``, ``dx = dy if x > 0 else max(slope, forward_slope) * dy``.
-    The proxy's slope is never below the network's own: 0 is plain activation maximization everywhere.
-
-    ``x``: any shape, the batch first. ``forward_slope``: not negative. ``slope``: a number, or ``(lanes,)``
-    with one slope per lane, the batch then being a multiple of the lanes. With ``inplace`` the result is
-    written over ``x``. Raises `NetworkError` when the batch cannot be divided among the lanes.
-    """
-    rectified: Tensor = _Rectify.apply(x, forward_slope, _raised(slope, forward_slope, x), inplace)  # type: ignore[no-untyped-call]
-    return rectified
-
-
-def _raised(slope: Slope, forward_slope: float, x: Tensor) -> Slope:
-    """The larger of the two slopes; ``(lanes,)`` made ready to be multiplied with ``x``."""
-    if isinstance(slope, Tensor):
-        return per_sample(slope, x).clamp(min=forward_slope)
-    return max(slope, forward_slope)
-
-
-class _Rectify(torch.autograd.Function):
-    """Saves its output only, as ReLU does: for slopes >= 0, ``y > 0`` exactly where ``x > 0``."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, forward_slope: float, slope: Slope, inplace: bool) -> Tensor:
-        if inplace:
-            ctx.mark_dirty(x)
-            y = torch.relu_(x) if forward_slope == 0 else functional.leaky_relu_(x, forward_slope)
-        else:
-            y = torch.relu(x) if forward_slope == 0 else functional.leaky_relu(x, forward_slope)
-        ctx.save_for_backward(y)
-        ctx.slope = slope  # type: ignore[attr-defined]
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (grad,) = grads
-        (y,) = ctx.saved_tensors
-        slope: Slope = ctx.slope
-        if isinstance(slope, Tensor):
-            return torch.where(y > 0, grad, grad * slope), None, None, None
-        return torch.ops.aten.leaky_relu_backward(grad, y, slope, False), None, None, None
-
-
-def proxy_relu(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
-    """The proxy network's rectifier: Leaky ReLU of slope ``max(slope, forward_slope)``; else as
-    `surrogate_relu`.
-    """
-    raised = _raised(slope, forward_slope, x)
-    if not isinstance(raised, Tensor):
-        return functional.leaky_relu(x, raised, inplace)
-    gate = torch.where(x > 0, torch.ones_like(raised), raised)
-    return x.mul_(gate) if inplace else x * gate
+from proxygrad.torch_function import TorchFunctionInterceptor, without_interception
 
 
 def _leaky(how: surrogate, x: Tensor, forward_slope: float, inplace: bool) -> Tensor:
@@ -197,7 +141,7 @@ def _is_share(value: Slope) -> bool:
     return 0 <= value <= 1
 
 
-class surrogate(TorchFunctionMode):
+class surrogate(TorchFunctionInterceptor):
     """Context manager: the activations of this thread use ``slope`` in the backward pass.
 
     ``slope``: a number in [0, 1] for the whole batch, or a tensor ``(lanes,)`` with one for each lane; 0
@@ -228,18 +172,12 @@ class surrogate(TorchFunctionMode):
         self.proxy = proxy
         self.spread_max_pool = spread_max_pool
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call itself, or the proxy's where ``func`` is an activation or max pooling."""
         proxied = self._proxied(func, args, kwargs)
         if proxied is None:
             return func(*args, **kwargs)
-        with torch._C.DisableTorchFunction():  # of nested blocks the innermost has the say
+        with without_interception():  # of nested blocks the innermost applies
             return proxied()
 
     def _proxied(

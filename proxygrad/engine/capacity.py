@@ -1,7 +1,7 @@
-"""How many images fit on a device at once: found from its free memory, halved when that was too many.
+"""Capacity: how many images fit on a device at once, from its free memory, halved when that was too many.
 
-Nothing here is needed for correctness alone: lanes that do not fit in one evaluation are evaluated slice by
-slice within the same step. It decides how large the slices are, and how many lanes a group takes in.
+It decides how large the slices of a step are, and how many lanes a group takes in. Correctness does not
+depend on it: lanes that do not fit in one evaluation are evaluated slice by slice within the same step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
-#: Lanes stepped at once where nothing else is said: enough to fill a CPU; a group on CUDA begins with them.
+#: Lanes stepped at once by default: enough to fill a CPU; a group on CUDA begins with them.
 DEFAULT_MAX_LANES = 16
 #: Part of the free memory that lanes may take; the rest is for workspaces that grow with the batch.
 SHARE = 0.8
@@ -32,7 +32,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release(device: torch.device) -> None:
-    """Give back what a failed evaluation has left, once no exception refers to it any more."""
+    """Free the memory of a failed evaluation, once no exception refers to it any more."""
     gc.collect()
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -40,7 +40,7 @@ def release(device: torch.device) -> None:
 
 
 class Capacity:
-    """What one group has found out about its device.
+    """How many lanes of one group fit on its device, learned from its evaluations.
 
     ``limit``: lanes in one evaluation, or None as long as none has failed.
     """
@@ -52,11 +52,11 @@ class Capacity:
         self._peaks: dict[int, int] = {}  # bytes that an evaluation of so many lanes took at its peak
 
     def halve(self, lanes: int) -> None:
-        """An evaluation of ``lanes`` > 1 did not fit."""
+        """Record that an evaluation of ``lanes`` > 1 did not fit."""
         self.limit, self._calm = max(1, lanes // 2), 0
 
     def passed(self, lanes: int) -> None:
-        """An evaluation of ``lanes`` fitted."""
+        """Record that an evaluation of ``lanes`` fitted."""
         if self.limit is None or lanes < self.limit:
             return
         self._calm += 1
@@ -78,14 +78,14 @@ class Capacity:
         self.observe(lanes, torch.cuda.max_memory_allocated(self.device) - before)
 
     def observe(self, lanes: int, peak_bytes: int) -> None:
-        """An evaluation of ``lanes`` took ``peak_bytes`` more than before it."""
+        """Record that an evaluation of ``lanes`` took ``peak_bytes`` more than before it."""
         self._peaks[lanes] = peak_bytes
         ends = {min(self._peaks), max(self._peaks)}
         self._peaks = {count: peak for count, peak in self._peaks.items() if count in ends}
 
     def fits(self, free_bytes: int) -> int | None:
         """How many lanes `SHARE` of ``free_bytes`` takes in one evaluation, at least 1; None before any was
-        observed. Two observations tell what each lane costs from what all share; one counts all as the
+        observed. Two observations separate the cost of a lane from what all share; one counts all as the
         lanes' own.
         """
         if not self._peaks:

@@ -1,7 +1,7 @@
-"""A checkpoint: all that the unfinished lanes of a question need to go on elsewhere, as bytes.
+"""Checkpoints: the state of a request's unfinished lanes as bytes, to resume on another worker.
 
 safetensors with JSON in its metadata, so that reading one runs no code; a SHA-256 over both, because
-safetensors itself does not notice a changed value. Lanes that go on from a checkpoint, alone and on the
+safetensors itself does not notice a changed value. Lanes that resume from a checkpoint, alone and on the
 same kind of machine, end with the same bytes as ones that were never interrupted.
 """
 
@@ -22,17 +22,17 @@ from proxygrad.errors import CheckpointMismatch
 from proxygrad.spec import ModelInfo, Spec
 
 #: Raised whenever the content below changes.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The states of a question's lanes, in the order of `Result.images`, all after the same step.
+    """The states of a request's lanes, in the order of `Result.images`, all after the same step.
 
-    ``question``: what the resolved `Spec` asks (`Spec.canonical`). ``ran_s``: seconds spent so far.
+    ``request``: the canonical form of the resolved `Spec` (`Spec.canonical`). ``ran_s``: seconds so far.
     """
 
-    question: Mapping[str, Any]
+    request: Mapping[str, Any]
     digest: str
     engine_version: str
     ran_s: float
@@ -40,7 +40,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """Steps that every lane has done."""
         return max(0, self._evaluations - 1)
 
     @property
@@ -49,20 +49,20 @@ class Checkpoint:
 
     @classmethod
     def of(cls, spec: Spec, model: ModelInfo, states: Sequence[LaneState], ran_s: float) -> Checkpoint:
-        """The checkpoint of the lanes that answer ``spec``, which is resolved, about ``model``."""
+        """The checkpoint of the lanes of ``spec``, which is resolved, for ``model``."""
         return cls(spec.canonical(), model.digest, model.engine_version, ran_s, tuple(states))
 
     def check(self, spec: Spec, model: ModelInfo) -> None:
-        """Raises `CheckpointMismatch` unless it was taken of ``spec``, resolved, about ``model``."""
-        own = {"model digest": self.digest, "engine version": self.engine_version, **self.question}
-        asked = {
+        """Raises `CheckpointMismatch` unless it was taken of ``spec``, resolved, for ``model``."""
+        own = {"model digest": self.digest, "engine version": self.engine_version, **self.request}
+        expected = {
             "model digest": model.digest,
             "engine version": model.engine_version,
             **spec.canonical(),
         }
-        for name in {**asked, **own}:
-            unsaid = Spec.model_fields[name].default if name in Spec.model_fields else None
-            taken_of, here = own.get(name, unsaid), asked.get(name, unsaid)
+        for name in {**expected, **own}:
+            default = Spec.model_fields[name].default if name in Spec.model_fields else None
+            taken_of, here = own.get(name, default), expected.get(name, default)
             if taken_of != here:
                 raise CheckpointMismatch(
                     f"the checkpoint was taken of {name} {taken_of!r}; here it is {here!r}"
@@ -75,11 +75,11 @@ class Checkpoint:
         if len(self.states) != spec.lanes or len(evaluations) > 1:
             raise CheckpointMismatch(
                 f"the checkpoint holds {len(self.states)} images after {sorted(evaluations)} evaluations; "
-                f"this question has {spec.lanes}, all after as many"
+                f"this request has {spec.lanes}, all after as many"
             )
 
     def to_bytes(self) -> bytes:
-        """For `from_bytes`."""
+        """The checkpoint as bytes, for `from_bytes`."""
         tensors = {
             f"{number}.{name}": value
             for number, state in enumerate(self.states)
@@ -87,7 +87,7 @@ class Checkpoint:
         }
         about = {
             "format": FORMAT,
-            "question": self.question,
+            "request": self.request,
             "digest": self.digest,
             "engine_version": self.engine_version,
             "step": self.step,
@@ -100,7 +100,7 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Checkpoint:
-        """What `to_bytes` wrote. Raises `CheckpointMismatch` for anything else, if by a single bit."""
+        """The checkpoint that `to_bytes` wrote. Raises `CheckpointMismatch` where a single bit differs."""
         try:
             sealed = json.loads(_metadata(data)["checkpoint"])
             tensors = safetensors.torch.load(data)
@@ -126,7 +126,7 @@ class Checkpoint:
             _state(_numbered(number, tensors), steepest, steepest_ever)
             for number, (steepest, steepest_ever) in enumerate(about["steepest"])
         )
-        return cls(about["question"], about["digest"], about["engine_version"], about["ran_s"], states)
+        return cls(about["request"], about["digest"], about["engine_version"], about["ran_s"], states)
 
 
 def _tensors(state: LaneState) -> dict[str, Tensor]:
@@ -154,13 +154,13 @@ def _state(tensors: Mapping[str, Tensor], steepest: float, steepest_ever: float)
 
 
 def _numbered(number: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of one lane, by their names in its state."""
+    """The tensors of one lane, by their names in its state."""
     own = f"{number}."
     return {name.removeprefix(own): value for name, value in tensors.items() if name.startswith(own)}
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """Of a safetensors file: 8 bytes with the header's length, least first, then the header as JSON."""
+    """The metadata of a safetensors file: 8 bytes with the header's length, little-endian, then its JSON."""
     length = int.from_bytes(data[:8], "little")
     header: dict[str, dict[str, str]] = json.loads(data[8 : 8 + length])
     return header["__metadata__"]

@@ -184,7 +184,7 @@ class Engine:
                     request.resolve(stopped)
                 continue
             lanes = len(self._running) + request.spec.lanes
-            held = held or (bool(self._running) and lanes > self._most(request.network))
+            held = held or (bool(self._running) and lanes > self._lane_limit(request.network))
             if held:
                 continue
             try:
@@ -194,8 +194,8 @@ class Engine:
                 request.resolve(_explained(error))
             self._beat()
 
-    def _most(self, network: Network) -> int:
-        """Lanes over all groups."""
+    def _lane_limit(self, network: Network) -> int:
+        """Most lanes over all groups."""
         on_cuda = network.device.type == "cuda"
         return self.max_lanes or (MOST_LANES if on_cuda else DEFAULT_MAX_LANES)
 

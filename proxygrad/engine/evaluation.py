@@ -1,14 +1,14 @@
-"""What else is worth knowing about a delivered image: how robust, how specific, what the model sees in it.
+"""Evaluation of a finished image: its robustness, the rank of its unit, and the classes the model sees in it.
 
 Read in float32 from the image as it was decoded again: the image in one pass to the logits, its shifted
-copies as a batch that runs no further than the objective's layers. Both use the working copy that steps use
-in float32 (`Network.prepared`: batch norms folded, convolutions channels-last), whose values differ from the
+copies as a batch that runs no further than the objective's layers. Both use the variant that steps use in
+float32 (`Network.prepared`: batch norms folded, convolutions channels-last), whose values differ from the
 network's own by at most `proxygrad.networks.variants.ROUNDING` of their root mean square, and by less than
-1e-5 on the networks of tests/proxygrad/networks/test_variants.py. The achieved activation is not among what
-is read here: that is the network's own (`proxygrad.engine.rendering.measure`).
+1e-5 on the networks of tests/proxygrad/networks/test_variants.py. The achieved activation is not read here:
+it is the network's own (`proxygrad.engine.rendering.measure`).
 
-None of it changes the picture. Where a network cannot tell (its logits need another size of image, a number
-is not finite), the value is left out: no picture fails for it.
+None of it changes the picture. A value that cannot be read (the logits need another size of image, a number
+is not finite) is left out: no picture fails for it.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Evaluation:
 
 
 def evaluate(network: Network, objective: Objective, image: Tensor, seed: int) -> Evaluation:
-    """Look at ``image`` ``(C, H, W)`` in [0, 1] and at `SHIFTS` shifted copies of it, drawn from ``seed``."""
+    """Evaluate ``image`` ``(C, H, W)`` in [0, 1] and `SHIFTS` shifted copies of it, drawn from ``seed``."""
     own, copies = (
         torch.stack(images).to(network.device, torch.float32) for images in ([image], shifted(image, seed))
     )
-    logits = next((layer.name for layer in network.layers if layer.kind == "logits"), None)
+    logits = next((layer.name for layer in network.info.layers if layer.kind == "logits"), None)
     read = _read(network, own, (*objective.layers, *([logits] if logits else [])))
     if read is None:
         read = _read(network, own, objective.layers) or {}
@@ -76,8 +76,8 @@ def shifted(image: Tensor, seed: int) -> list[Tensor]:
 
 
 def _read(network: Network, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor] | None:
-    """What ``layers`` return for all ``images``, in passes of `PASS_PIXELS`, or one by one where the network,
-    or memory, takes no more; None where they cannot be read from such images."""
+    """The activations of ``layers`` for all ``images``, in passes of `PASS_PIXELS`, or one by one where the
+    network or memory takes no more; None where they cannot be read from such images."""
     together = max(1, PASS_PIXELS // images[0, 0].numel())
     for batches in (images.split(together), images.split(1)):
         try:

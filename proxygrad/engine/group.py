@@ -33,8 +33,8 @@ from proxygrad.transforms import Draw
 class GroupKey:
     """What lanes must have in common to be stepped together. ``size``: height and width in pixels.
 
-    ``alone`` identifies the one request whose lanes make up a group that takes no others: because it asks for
-    it (``solo``), or because rectifiers tell lanes apart by the first dimension, which is not the batch in
+    ``alone`` identifies the one request whose lanes make up a group that takes no others: because it is
+    ``solo``, or because rectifiers tell lanes apart by the first dimension, which is not the batch in
     every network (`Network.batch_first`); there each lane is evaluated for itself. ``precision`` is the
     setting, not yet what it comes to. ``overrides`` are compared by identity.
     """

@@ -23,21 +23,21 @@ from proxygrad.spec import ImageResult, Measured, Result, Role, Spec
 
 #: Two activations that differ by less than this part of the larger are equal but for float32 rounding.
 ROUNDING = 1e-5
-#: A gradient has faded when its largest entry is below this part of the largest that the lane has met.
-#: docs/activations.md has what it finds.
+#: A gradient has faded when its largest entry is below this part of the largest that the lane has met
+#: (measured in docs/activations.md).
 FADED = 0.01
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """A finished visualization: everything known about it, and a PNG's bytes for each of `Result.images`."""
+    """A finished visualization: its `Result`, and a PNG's bytes for each of `Result.images`."""
 
     images: tuple[bytes, ...]
     result: Result
 
     @property
     def png(self) -> bytes:
-        """The best image."""
+        """The PNG of the best image."""
         return self.images[self.result.best]
 
     @property
@@ -85,7 +85,7 @@ def measure(network: Network, objective: Objective, image: Tensor) -> float:
 
 
 def first_image(network: Network, lane: Lane) -> Tensor:
-    """The image that ``lane`` began with, ``(C, H, W)`` in [0, 1]: made again, from its seed or its start."""
+    """The image that ``lane`` began with, ``(C, H, W)`` in [0, 1], made again from its seed or its start."""
     channels, height, width = lane.finished_image.shape
     shape = (channels, height, width)
     images = lane.overrides.parameterization or parameterization(

@@ -1,4 +1,4 @@
-"""From a builder's name to a module.
+"""Builders: makes a torch module from the builder's name in ``models.toml``.
 
 A builder is named by the operator, in ``models.toml``, and never by a request. Two forms:
 

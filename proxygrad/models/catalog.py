@@ -1,4 +1,4 @@
-"""The models that can be asked about: the bundled ``digits`` and those of the operator's ``models.toml``.
+"""The model catalog: the bundled ``digits`` and the models of the operator's ``models.toml``.
 
 ::
 
@@ -91,7 +91,7 @@ class _ModelsFile(BaseModel):
 
 
 class Catalog:
-    """Models by name; each is loaded when it is asked for.
+    """Models by name; each is loaded on request.
 
     ``entries``: the operator's models; one named ``digits`` replaces the bundled one. ``folder``: where
     relative paths start.

@@ -1,4 +1,4 @@
-"""What a model depends on, told without building it: when this is the same, so is the model.
+"""Fingerprints: what a model depends on, read without building it. An equal fingerprint means an equal model.
 
 Files are known by path, size and time of change. Of a builder of one's own that is the file it stands in, not
 what that imports; so a fingerprint says when a model need not be looked at again, and never what it is. That

@@ -1,4 +1,4 @@
-"""From a weights file to a module that holds it, with errors that name the file and the first mismatch.
+"""Weights files: reads them and loads them into modules; errors name the file and the first mismatch.
 
 Two kinds of file, neither of which can run code: safetensors, and a state dict saved by `torch.save` and
 read with ``weights_only=True``.

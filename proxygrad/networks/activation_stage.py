@@ -1,4 +1,4 @@
-"""Which layers are pre-activation, and which post-activation.
+"""Activation stage: which layers are pre-activation, and which post-activation.
 
 One rule. A *rectifier* is a call of a function whose gradient `proxygrad.backward.surrogate` changes: relu,
 gelu, silu and so on. A layer is **post-activation** when what it returns is what a rectifier returned, and
@@ -8,8 +8,8 @@ values (weights, a norm, an addition) ends that: in ``relu(norm(conv(x)) + x)`` 
 are neither. What is joined is post-activation when all of it is, by the same rectifier. A layer that is both
 is post-activation.
 
-It is watched in a forward pass, where Python calls torch, as in `proxygrad.backward.surrogate`: functions,
-methods and modules alike, in place or not.
+The calls are intercepted in a forward pass (`proxygrad.torch_function`): functions, methods and modules
+alike, in place or not.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from proxygrad.backward.surrogate import rectifier_name
 from proxygrad.networks.capture import tensors_in
 from proxygrad.spec import Stage
+from proxygrad.torch_function import TorchFunctionInterceptor
 
 #: By what they are called in torch, of its functions and of the methods of tensors.
 _POOLING = {
@@ -58,7 +58,7 @@ _ARRANGING = _POOLING | {
 
 @dataclass(eq=False)
 class Value:
-    """A tensor as it was at one moment. It is held, so that its id stays its own.
+    """A tensor as it was at one moment. It is held, so that its id stays unique.
 
     ``sources``: what it was only selected, rearranged, joined or pooled from. ``made_by``, ``taken_by``: the
     rectifier's name, "" while there is none.
@@ -77,8 +77,8 @@ class Value:
         return ("pre_activation", self.taken_by) if self.taken_by else (None, None)
 
 
-class ActivationTracer(TorchFunctionMode):
-    """Within it, follows which values rectifiers make and take."""
+class ActivationTracer(TorchFunctionInterceptor):
+    """Context manager that follows which values rectifiers return and take."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,17 +86,11 @@ class ActivationTracer(TorchFunctionMode):
         self._held: list[Value] = []
 
     def value(self, tensor: Tensor) -> Value:
-        """``tensor`` as it is now."""
+        """The record of ``tensor`` as it is now; a new one where it is not followed yet."""
         return self._values.get(id(tensor)) or self._new(Value(tensor))
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the call, and follow the tensors that it took and returned."""
         result = func(*args, **kwargs)
         changed = list(tensors_in(args[:1] if func is Tensor.__setitem__ else result))
         if changed:

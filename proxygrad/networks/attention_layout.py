@@ -1,4 +1,4 @@
-"""Attention laid out so that its projections are one matrix product each.
+"""Attention layout: attention computed tokens-first, so that each projection is one matrix product.
 
 `torch.nn.MultiheadAttention` with ``batch_first`` hands its input to the projections as a transposed view,
 which torch multiplies token by token: on a CPU a batch of two takes 3 times as long as need be in float32,
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def lay_out(module: nn.Module) -> None:
-    """Let ``module`` copy its input once, tokens first; what it takes and returns stays the same.
+    """Make an attention module copy its input once, tokens first; its interface stays the same.
 
     Replaces its ``forward``. Anything but torch's own attention, with the batch first, is left alone.
     """
@@ -25,7 +25,9 @@ def lay_out(module: nn.Module) -> None:
     def forward(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
         if query.ndim != 3:  # one sequence, without a batch
             return run(query, key, value, *args, **kwargs)
-        laid_out: dict[int, Tensor] = {}  # self-attention takes one tensor three times, and is told by that
+        laid_out: dict[
+            int, Tensor
+        ] = {}  # self-attention takes one tensor three times, which makes it self-attention
         for each in (query, key, value):
             if id(each) not in laid_out:
                 laid_out[id(each)] = each.transpose(0, 1).contiguous()

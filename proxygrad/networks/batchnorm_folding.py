@@ -1,4 +1,4 @@
-"""Batch norms folded into the layers before them.
+"""Batch-norm folding: merges a batch norm into the convolution or linear layer before it.
 
 In evaluation mode a batch norm is ``y * scale + shift`` with constants per channel, which the weights of the
 convolution or linear layer before it can take over: one pass over the feature map less, forward and backward.
@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from proxygrad.networks.capture import first_tensor, tensors_in
+from proxygrad.torch_function import TorchFunctionInterceptor
 
 _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -30,7 +30,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 @dataclass(frozen=True)
 class Pair:
-    """Names of a convolution or linear layer and of the batch norm that takes what it returns.
+    """A foldable pair: the names of a convolution or linear layer and of the batch norm after it.
 
     ``hidden``: the layers whose value a folded network does not have: the first of the two, and every module
     around it that returns the same tensor.
@@ -61,7 +61,7 @@ def find_pairs(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]
 
 @dataclass
 class _Product:
-    """What a layer returned, and who was seen to take it. The tensor is held: its id stays its own."""
+    """What a layer returned, and which calls took it. The tensor is held, so that its id stays unique."""
 
     tensor: Tensor
     linear: str
@@ -70,8 +70,8 @@ class _Product:
     used_otherwise: bool = False
 
 
-class _Watch(TorchFunctionMode):
-    """Follows what layers return through one forward pass."""
+class _Watch(TorchFunctionInterceptor):
+    """Follows the tensors that layers return through one forward pass."""
 
     def __init__(self, names: Mapping[nn.Module, str]) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class _Watch(TorchFunctionMode):
         self._running: str | None = None  # of the batch norms
 
     def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """The forward pre-hook."""
+        """Forward pre-hook: count the call, and note the product that a batch norm takes."""
         name = self.names[module]
         self._calls[name] += 1
         if module in self._norms and not module.training:
@@ -92,7 +92,7 @@ class _Watch(TorchFunctionMode):
                 product.norms.append(name)
 
     def after(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """The forward hook."""
+        """Forward hook: note what a layer returned, and under which names."""
         name = self.names[module]
         if name == self._running:
             self._running = None
@@ -102,14 +102,9 @@ class _Watch(TorchFunctionMode):
             # A linear layer has its units last and a batch norm in dimension 1: the same in (B, units) only.
             self._products[id(output)] = _Product(output, name, {name})
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the call, and note which products it took."""
+        result = func(*args, **kwargs)
         if next(tensors_in(result), None) is not None:  # not a shape, a device, …
             for tensor in tensors_in((args, kwargs)):
                 product = self._product(tensor)
@@ -121,7 +116,7 @@ class _Watch(TorchFunctionMode):
         return None if tensor is None else self._products.get(id(tensor))
 
     def pairs(self) -> Iterator[tuple[Tensor, Pair]]:
-        """Those that were called once each, the second on what the first returned; and that tensor."""
+        """Pairs called once each, the second on what the first returned; each with that tensor."""
         for product in self._products.values():
             if product.used_otherwise or len(product.norms) != 1:
                 continue
@@ -179,7 +174,7 @@ class FoldMismatch(BaseException):
 
 
 class Fold:
-    """A pair at work in a copy of the network: ``linear`` has the folded weights, ``norm`` does nothing.
+    """A folded pair in a variant of the network: ``linear`` has the folded weights, ``norm`` does nothing.
 
     Replaces the ``forward`` of both. A batch norm that is given anything else is computed as ever.
     """
@@ -197,7 +192,7 @@ class Fold:
         return self._due is not None
 
     def reset(self) -> None:
-        """A pass is over, whatever became of it."""
+        """Forget the tensor of a pass that has ended or failed."""
         self._due = None
 
     def _linear_forward(self, input: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Reading what modules return, in one forward pass that ends at the last of them.
+"""Capture of activations: one forward pass, with hooks, that ends at the last layer that is read.
 
-A hook on each module that is asked about counts its calls, keeps what the wanted call returned, and ends the
-pass by raising once nothing more is wanted. Nothing is traced: any control flow will do.
+A hook on each module counts its calls, keeps what the call in question returned, and ends the pass by raising
+once nothing is missing. Nothing is traced, so any control flow will do.
 """
 
 from __future__ import annotations
@@ -28,17 +28,16 @@ class _Reached(BaseException):
     """Ends a forward pass at its target. No `Exception`: a network that catches those must not stop it."""
 
 
-class _Reading:
-    """What one forward pass has returned so far."""
+class _CaptureHook:
+    """A forward hook that keeps what ``calls`` return, and ends the pass after the last of them."""
 
-    def __init__(self, wanted: Iterable[ModuleCall], to_the_end: bool) -> None:
-        self.missing = set(wanted)
+    def __init__(self, calls: Iterable[ModuleCall], to_the_end: bool) -> None:
+        self.missing = set(calls)
         self.returned: dict[ModuleCall, Any] = {}
         self.calls: Counter[nn.Module] = Counter()
         self._to_the_end = to_the_end
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """The forward hook."""
         self.calls[module] += 1
         call = ModuleCall(module, self.calls[module])
         if call in self.missing:
@@ -56,28 +55,28 @@ class _Reading:
 
 
 def capture_activations(
-    module: nn.Module, inputs: Tensor, wanted: Mapping[str, ModuleCall | None]
+    module: nn.Module, inputs: Tensor, calls: Mapping[str, ModuleCall | None]
 ) -> dict[str, Tensor]:
-    """Run ``module`` on ``inputs`` and return what each of the ``wanted`` calls returned, by its name.
+    """Run ``module`` on ``inputs`` and return what each of ``calls`` returned, by its name.
 
     None stands for the module's own output. Values are those at the moment the call returned; of several
     tensors the first (`first_tensor`). Differentiable. No hook is left behind, whatever happens.
 
     Raises `NetworkError` for a call that did not take place, or returned no tensor.
     """
-    calls = {call for call in wanted.values() if call is not None}
-    reading = _Reading(calls, to_the_end=None in wanted.values())
+    targets = {call for call in calls.values() if call is not None}
+    hook = _CaptureHook(targets, to_the_end=None in calls.values())
     output = None
     with ExitStack() as hooks:
-        for target in {call.module for call in calls}:
-            hooks.callback(target.register_forward_hook(reading).remove)
+        for called in {call.module for call in targets}:
+            hooks.callback(called.register_forward_hook(hook).remove)
         with suppress(_Reached):
             output = first_tensor(module(inputs))
     found = {}
-    for name, call in wanted.items():
-        if call in reading.missing:
-            raise NetworkError(_absence(name, call, reading.calls[call.module]))
-        value = output if call is None else reading.returned[call]
+    for name, call in calls.items():
+        if call in hook.missing:
+            raise NetworkError(_absence(name, call, hook.calls[call.module]))
+        value = output if call is None else hook.returned[call]
         if value is None:
             raise NetworkError(f"layer {name!r} returns no floating-point tensor")
         found[name] = value

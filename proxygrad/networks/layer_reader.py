@@ -1,4 +1,4 @@
-"""What the steps read a network with: the fastest working copy that is the same."""
+"""The layer reader: runs a network up to some layers, on the fastest variant that has the same values."""
 
 from __future__ import annotations
 
@@ -24,89 +24,89 @@ TOO_SLOW = 4.0
 
 
 class LayerReader:
-    """``reader(images)``: what layers return for ``images`` ``(B, C, H, W)`` in [0, 1], batch first, float32.
+    """Reads layers: ``reader(images)``, ``(B, C, H, W)`` in [0, 1] → ``{layer: (B, …)}`` in float32.
 
     As `proxygrad.networks.network.Network.read`, differentiable, but faster: within rounding the same in
-    float32, to about three digits in bfloat16. ``dtype`` is what it computes in. Forward and backward pass
-    belong into `arithmetic`. Made by `Network.prepared`.
+    float32, to about three digits in bfloat16. ``dtype``: the arithmetic of the passes. Forward and backward
+    pass belong inside `arithmetic`. Made by `Network.prepared`.
     """
 
     def __init__(
         self,
         read: Callable[[Variant, Tensor], dict[str, Tensor]],
-        copies: tuple[Variant, Callable[[], Variant]],
+        variants: tuple[Variant, Callable[[], Variant]],
         dtype: Arithmetic,
         device: torch.device,
     ) -> None:
         self.dtype = dtype
         self.device = device
         self._read = read
-        self._copy, self._unfolded = copies
+        self._variant, self._unfolded = variants
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """One forward pass."""
+        """One forward pass: what each layer returns, batch first."""
         try:
-            return self._read(self._copy, images)
+            return self._read(self._variant, images)
         except FoldMismatch:  # control flow that was not seen before: folding is not for this network
-            self._copy = self._unfolded()
-            return self._read(self._copy, images)
+            self._variant = self._unfolded()
+            return self._read(self._variant, images)
 
     def arithmetic(self) -> AbstractContextManager[None]:
-        """`proxygrad.precision.arithmetic` of this reader."""
+        """Context manager: `proxygrad.precision.arithmetic` for the passes of this reader."""
         return arithmetic(self.dtype, self.device)
 
     @property
     def module(self) -> nn.Module:
-        """What runs: the network's own module where no copy of it will do."""
-        return self._copy.module
+        """The module that runs: the network's own where no variant has its values."""
+        return self._variant.module
 
     @property
     def folded(self) -> tuple[str, ...]:
         """Names of the batch norms that are folded."""
-        return tuple(pair.norm for pair in self._copy.kind.pairs)
+        return tuple(pair.norm for pair in self._variant.spec.pairs)
 
 
 def prepare(
-    workshop: VariantFactory,
-    asked: Collection[str],
+    factory: VariantFactory,
+    layers: Collection[str],
     precision: Precision,
     read: Callable[[Variant, Tensor], dict[str, Tensor]],
 ) -> LayerReader:
-    """A reader of the layers ``asked``. Raises `NetworkError` for a precision that is not to be had."""
-    sample = workshop.sample()
+    """A reader of ``layers``. Raises `NetworkError` for a precision that the network or device lacks."""
+    sample = factory.sample()
     dtype = chosen(precision, sample.device, (sample.shape[2], sample.shape[3]))
-    copy = workshop.fastest(asked)
+    variant = factory.fastest(layers)
     if dtype == "bfloat16":
-        cast = workshop.made(copy.kind._replace(bfloat16=True))
-        problem = _failure(workshop, cast, asked) or (
-            precision == "auto" and _doubt(workshop, cast, copy, asked)
+        cast = factory.variant(variant.spec._replace(bfloat16=True))
+        problem = _failure(factory, cast, layers) or (
+            precision == "auto" and _doubt(factory, cast, variant, layers)
         )
         if problem and precision != "auto":
             raise NetworkError(
                 f"precision 'bfloat16' is not for this network: {problem}; valid: auto, float32"
             )
-        copy, dtype = (copy, "float32") if problem else (cast, dtype)
-    unfolded = copy.kind._replace(pairs=())
-    return LayerReader(read, (copy, lambda: workshop.made(unfolded)), dtype, sample.device)
+        variant, dtype = (variant, "float32") if problem else (cast, dtype)
+    unfolded = variant.spec._replace(pairs=())
+    return LayerReader(read, (variant, lambda: factory.variant(unfolded)), dtype, sample.device)
 
 
-def _failure(workshop: VariantFactory, cast: Variant, asked: Collection[str]) -> str:
-    """Why the layers ``asked`` cannot be read from a bfloat16 copy; empty where they can."""
-    found = workshop.differences(cast)
-    odd = [name or "output" for name in asked if not math.isfinite(found.by_layer.get(name, 0.0))]
+def _failure(factory: VariantFactory, cast: Variant, layers: Collection[str]) -> str:
+    """Why ``layers`` cannot be read from a bfloat16 variant; empty where they can."""
+    found = factory.deviation(cast)
+    odd = [name or "output" for name in layers if not math.isfinite(found.by_layer.get(name, 0.0))]
     return found.failure or (f"values of layer {odd[0]!r} are not finite" if odd else "")
 
 
-def _doubt(workshop: VariantFactory, cast: Variant, copy: Variant, asked: Collection[str]) -> str:
-    """Why they should not be, when nobody insists; empty where they should."""
-    found, base = workshop.differences(cast), workshop.differences(copy)
-    if (moved := _moved(found, asked)) > TOO_COARSE:
+def _doubt(factory: VariantFactory, cast: Variant, variant: Variant, layers: Collection[str]) -> str:
+    """Why precision "auto" leaves bfloat16: too coarse or too slow; empty where it takes it."""
+    found, base = factory.deviation(cast), factory.deviation(variant)
+    if (moved := _moved(found, layers)) > TOO_COARSE:
         return f"values move by {moved:.0%}"
     if found.took_s <= TOO_SLOW * base.took_s:
         return ""
-    times = workshop.pass_s(cast) / workshop.pass_s(copy)  # the first passes had kernels to make
+    times = factory.pass_s(cast) / factory.pass_s(variant)  # the first passes had kernels to make
     return f"a pass takes {times:.0f} times as long as in float32" if times > TOO_SLOW else ""
 
 
-def _moved(found: Deviation, asked: Collection[str]) -> float:
-    return max((found.by_layer.get(name, 0.0) for name in asked), default=0.0)
+def _moved(found: Deviation, layers: Collection[str]) -> float:
+    return max((found.by_layer.get(name, 0.0) for name in layers), default=0.0)

@@ -1,4 +1,4 @@
-"""The layers of a network: what each call of each module returns, and where in it the units are.
+"""Layer discovery: finds what each call of each module returns, and where in it the units are.
 
 One forward pass on gray. Units are the entries of one dimension of what a layer returns: the channels of a
 feature map, the features of a token. Which dimension that is cannot be read off a shape: maps come as
@@ -95,10 +95,10 @@ class _Return(NamedTuple):
 
 @dataclass
 class _Log:
-    """What the hooks see. Tensors are held until the end, so that identities stay unique."""
+    """What the hooks record. Tensors are held until the end, so that their ids stay unique."""
 
     names: dict[nn.Module, str]
-    rectified: ActivationTracer = field(default_factory=ActivationTracer)
+    tracer: ActivationTracer = field(default_factory=ActivationTracer)
     calls: Counter[str] = field(default_factory=Counter)
     returned: dict[str, _Return] = field(default_factory=dict)
     marks: defaultdict[torch.Size, list[_Mark]] = field(default_factory=lambda: defaultdict(list))
@@ -117,7 +117,7 @@ class _Log:
         self.keep(label, module, tensor)
 
     def keep(self, label: str, module: nn.Module, tensor: Tensor | None) -> None:
-        value = None if tensor is None else self.rectified.value(tensor)
+        value = None if tensor is None else self.tracer.value(tensor)
         self.returned[label] = _Return(self.moment, module, value)
 
     def _mark(self, module: nn.Module, tensor: Tensor | None) -> None:
@@ -135,10 +135,10 @@ class _Log:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """``layers``: what can be asked about, in the order of the pass. ``layouts``: how to arrange what they
-    return. ``unlisted``: every other module that ran or exists, and why it cannot be asked about.
-    ``output``: name of the layer that is the network's output."""
+class LayerDiscovery:
+    """The layers of a network. ``layers``: in the order of the pass. ``layouts``: how to arrange what each
+    returns. ``unlisted``: every other module or call, with the reason why it is no layer. ``output``: name of
+    the layer that is the network's output."""
 
     layers: tuple[LayerInfo, ...]
     layouts: Mapping[str, TensorLayout]
@@ -146,7 +146,7 @@ class Survey:
     output: str
 
 
-def discover_layers(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> Survey:
+def discover_layers(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> LayerDiscovery:
     """Run ``module`` on one image and list the calls of the modules in ``names``, the later ones as
     ``name@2``, ``name@3``, …; ``output`` where the network's output is none of theirs.
 
@@ -161,28 +161,28 @@ def discover_layers(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Mo
     return found
 
 
-def _pass(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> Survey:
+def _pass(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> LayerDiscovery:
     log = _Log({each: name for name, each in names.items()})
     with ExitStack() as hooks:
         for each in log.names:
             hooks.callback(each.register_forward_pre_hook(log.before).remove)
             hooks.callback(each.register_forward_hook(log.after).remove)
-        hooks.enter_context(log.rectified)
+        hooks.enter_context(log.tracer)
         end = first_tensor(module(inputs))
     made_by = [name for name, each in log.returned.items() if each.tensor is end and end is not None]
     if not made_by and OUTPUT not in names:
         log.keep(OUTPUT, module, end)
-    return _sorted_out(log, end, made_by[0] if made_by else OUTPUT)
+    return _listed(log, end, made_by[0] if made_by else OUTPUT)
 
 
-def _described_by(found: Survey, wide: Survey) -> Survey:
+def _described_by(found: LayerDiscovery, wide: LayerDiscovery) -> LayerDiscovery:
     """``found`` with the layouts of ``wide`` for layers whose sides are all equal: their shapes stay true."""
     equal = {layer.name for layer in found.layers if len(set(layer.shape)) == 1}
     known = {name: layout for name, layout in wide.layouts.items() if name in equal}
     return replace(found, layouts={**found.layouts, **known})
 
 
-def _sorted_out(log: _Log, end: Tensor | None, output: str) -> Survey:
+def _listed(log: _Log, end: Tensor | None, output: str) -> LayerDiscovery:
     layers, layouts = [], {}
     unlisted = dict.fromkeys(log.names.values(), "does not run when the network does")
     for name, (moment, module, value) in log.returned.items():
@@ -197,7 +197,7 @@ def _sorted_out(log: _Log, end: Tensor | None, output: str) -> Survey:
         stage, activation = value.place
         described = _describe(name, kind, layout.arrange(tensor), tensor is end)
         layers.append(described.model_copy(update={"stage": stage, "activation": activation}))
-    return Survey(tuple(layers), layouts, unlisted, output)
+    return LayerDiscovery(tuple(layers), layouts, unlisted, output)
 
 
 def _problem(value: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""A private copy of somebody's module: frozen, in evaluation mode, in float32; theirs stays untouched."""
+"""Module copies: a private, frozen copy of a caller's module, which itself is never changed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
 
 from proxygrad.errors import NetworkError
+from proxygrad.torch_function import TorchFunctionInterceptor
 
 
 def private_copy(module: nn.Module) -> nn.Module:
@@ -51,22 +51,17 @@ def sharing_copy(module: nn.Module) -> nn.Module:
         return copy.deepcopy(module, {id(each): each for each in tensors})
 
 
-class _DetachedCopies(TorchFunctionMode):
-    """Within it, `copy.deepcopy` takes tensors that are results of a computation too, as plain values.
+class _DetachedCopies(TorchFunctionInterceptor):
+    """Context manager: `copy.deepcopy` also copies results of a computation, as plain values.
 
     torch refuses those. They sit on modules on which another tool's hooks have stored activations, and where
     weight norm keeps its product.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Copy a tensor that is no leaf without its history; anything else is as ever."""
         if func is not Tensor.__deepcopy__ or args[0].is_leaf:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         tensor, memo = args
         if id(tensor) not in memo:
             memo[id(tensor)] = tensor.detach().clone()
@@ -74,7 +69,7 @@ class _DetachedCopies(TorchFunctionMode):
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """The module itself, without what stands around it and runs it."""
+    """The module inside `nn.DataParallel` and `torch.compile` wrappers."""
     inside: Any = None
     if isinstance(module, nn.DataParallel | DistributedDataParallel):
         inside = module.module

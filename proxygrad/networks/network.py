@@ -1,4 +1,4 @@
-"""A network made ready: frozen, with its layers listed, and cut at the layer that is asked about."""
+"""`Network`: a frozen copy of a torch module with named layers, which runs no further than the layer read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from proxygrad.errors import InvalidRequest, NetworkError, ProxyGradError, SizeU
 from proxygrad.networks.capture import ModuleCall
 from proxygrad.networks.layer_reader import LayerReader, prepare
 from proxygrad.networks.layer_table import LayerTable
-from proxygrad.networks.layers import Survey, discover_layers
+from proxygrad.networks.layers import LayerDiscovery, discover_layers
 from proxygrad.networks.module_copy import private_copy
 from proxygrad.networks.preprocessing import PerChannel, Preprocessing, preprocessing_of
 from proxygrad.networks.variants import Variant, VariantFactory
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Network:
-    """A private, frozen copy of ``module`` in evaluation mode, with what is needed to feed it images.
+    """A private, frozen copy of ``module`` in evaluation mode, which takes images in [0, 1].
 
     ``module``: any floating-point `torch.nn.Module` that takes one tensor ``(B, C, H, W)``; it is copied, in
     float32 (`proxygrad.networks.module_copy`), and never changed. ``input_shape``: ``(C, H, W)`` it was made
@@ -78,9 +78,9 @@ class Network:
                 raise NetworkError(f"std {self._std.flatten().tolist()} must be positive")
             self.module = private_copy(module).to(self.device)
             self._modules = {each: child for each, child in self.module.named_modules() if each}
-            self._survey = self._surveyed()
+            self._discovery = self._discover()
         self._exact = Variant(self.module, self._modules)
-        self._workshop = VariantFactory(self._exact, self._sample)
+        self._variants = VariantFactory(self._exact, self._sample)
         self._readers: dict[tuple[tuple[str, ...], Precision], LayerReader] = {}
         self._shapes: dict[tuple[str, tuple[int, int]], tuple[int, ...]] = {}
 
@@ -97,20 +97,20 @@ class Network:
             return self._read(self._exact, images, layers)
 
     def prepared(self, layers: Sequence[str], precision: Precision = "auto") -> LayerReader:
-        """`read` for many passes over the same ``layers``: on a working copy that is faster.
+        """`read` for many passes over the same ``layers``: on a variant of the network that is faster.
 
-        ``precision``: see `proxygrad.precision.chosen`; `LayerReader.dtype` tells what came of it. The copy
-        is made, and compared with the network, when it is first asked for. Raises `UnknownLayer`, or
-        `NetworkError` for a precision that is not to be had.
+        ``precision``: see `proxygrad.precision.chosen`; `LayerReader.dtype` is the one chosen. The variant is
+        made, and compared with the network, on the first call, then cached. Raises `UnknownLayer`, or
+        `NetworkError` for a precision that the network or device lacks.
         """
         key = (tuple(layers), precision)
         if key not in self._readers:
             calls = [self._call(layer, self._exact) for layer in layers]
             names = {each: name for name, each in self._modules.items()}
-            asked = {names[call.module] if call else "" for call in calls}
+            names_read = {names[call.module] if call else "" for call in calls}
             read = partial(self._read, layers=key[0])
             with torch.inference_mode(False):
-                self._readers[key] = prepare(self._workshop, asked, precision, read)
+                self._readers[key] = prepare(self._variants, names_read, precision, read)
         return self._readers[key]
 
     def activations(self, images: Tensor, layer: str) -> Tensor:
@@ -160,36 +160,36 @@ class Network:
     @property
     def unlisted(self) -> dict[str, str]:
         """Modules and calls that `layers` leaves out, each with the reason."""
-        return dict(self._survey.unlisted)
+        return dict(self._discovery.unlisted)
 
     @property
     def batch_first(self) -> bool:
         """False when some layer has the batch in its second dimension, as `(T, B, D)` transformers do."""
-        return all(layout.batch == 0 for layout in self._survey.layouts.values())
+        return all(layout.batch == 0 for layout in self._discovery.layouts.values())
 
     def layer(self, name: str) -> LayerInfo:
-        """The layer that is meant by ``name``: ``x@1`` is ``x``, and `output` is the layer that makes it.
+        """The layer that ``name`` stands for: ``x@1`` is ``x``, and `output` is the layer that returns it.
 
         Raises `UnknownLayer` with near names, or `NetworkError` with the reason for one that is not listed.
         """
         plain = self._plain(name)
-        if (reason := self._survey.unlisted.get(plain)) is not None:
+        if (reason := self._discovery.unlisted.get(plain)) is not None:
             raise NetworkError(f"layer {name!r} {reason}")
         return self.info.layer(plain)
 
     @cached_property
     def info(self) -> ModelInfo:
-        """What this network offers: its layers, units, classes and digest."""
+        """The network's metadata: layers, units, classes and digest."""
         return ModelInfo(
             name=self.name,
             input_shape=self.input_shape,
             classes=self.classes,
             digest=self._digest(),
             engine_version=ENGINE_VERSION,
-            layers=self._survey.layers,
+            layers=self._discovery.layers,
         )
 
-    def _surveyed(self) -> Survey:
+    def _discover(self) -> LayerDiscovery:
         gray = torch.full((1, *self.input_shape), 0.5, device=self.device, requires_grad=True)
         try:
             found = discover_layers(self.module, self._normalized(gray), self._modules)
@@ -198,12 +198,12 @@ class Network:
             raise NetworkError(f"model {self.name!r} fails on an image of shape {shape}: {error}") from error
         if not found.layers:
             reasons = "; ".join(f"layer {name!r} {reason}" for name, reason in found.unlisted.items())
-            raise NetworkError(f"model {self.name!r} has nothing to ask about: {reasons or 'no modules'}")
+            raise NetworkError(f"model {self.name!r} has no layers: {reasons or 'no modules'}")
         return found
 
-    def _read(self, copy: Variant, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        wanted = {layer: self._call(layer, copy) for layer in layers}
-        found = copy.read(self._normalized(images), wanted)
+    def _read(self, variant: Variant, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        calls = {layer: self._call(layer, variant) for layer in layers}
+        found = variant.read(self._normalized(images), calls)
         return {layer: self._arranged(layer, value, images) for layer, value in found.items()}
 
     def _sample(self) -> Tensor:
@@ -214,26 +214,26 @@ class Network:
     def _normalized(self, images: Tensor) -> Tensor:
         return (images - self._mean) / self._std
 
-    def _call(self, layer: str, copy: Variant) -> ModuleCall | None:
-        """What ``layer`` means in a copy of the network; None is the output."""
-        if layer in copy.modules:
-            return ModuleCall(copy.modules[layer], 1)
+    def _call(self, layer: str, variant: Variant) -> ModuleCall | None:
+        """The call that ``layer`` names in a variant of the network; None is the output."""
+        if layer in variant.modules:
+            return ModuleCall(variant.modules[layer], 1)
         if layer == OUTPUT:
             return None
         name, _, number = layer.rpartition("@")
-        if name in copy.modules and number.isdecimal() and int(number) > 0:
-            return ModuleCall(copy.modules[name], int(number))
+        if name in variant.modules and number.isdecimal() and int(number) > 0:
+            return ModuleCall(variant.modules[name], int(number))
         raise UnknownLayer(layer, [info.name for info in self.info.layers], self.name)
 
     def _plain(self, layer: str) -> str:
-        """The name under which the survey knows a layer."""
+        """The listed name of a layer: ``x`` for ``x@1``, the layer behind `output`."""
         if layer in self._modules:
             return layer
-        return self._survey.output if layer == OUTPUT else layer.removesuffix("@1")
+        return self._discovery.output if layer == OUTPUT else layer.removesuffix("@1")
 
     def _arranged(self, layer: str, value: Tensor, images: Tensor) -> Tensor:
-        """Batch and units where they belong."""
-        layout = self._survey.layouts.get(self._plain(layer))
+        """``value`` with the batch first and the units where objectives expect them."""
+        layout = self._discovery.layouts.get(self._plain(layer))
         value = layout.arrange(value) if layout else value
         if value.ndim and value.shape[0] == len(images):
             return value

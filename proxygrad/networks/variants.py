@@ -1,10 +1,10 @@
-"""Working copies: a network as the steps run it, made fast without being another one.
+"""Variants: fast copies of a network for the steps, each compared with the original before it is used.
 
 Batch norms are folded (`proxygrad.networks.batchnorm_folding`), convolutions laid out channels-last and
 attention tokens-first (`proxygrad.networks.attention_layout`), and for bfloat16 the weights of convolutions
-and linear layers cast once, under autocast. A copy shares with the network every weight that it does not
-change. What is fast is used only where it is the same: each copy is first compared, layer by layer, with the
-network on two random images, and control flow that leaves the way seen there is noticed.
+and linear layers cast once, under autocast. A variant shares with the network every weight that it does not
+change. It is used only where it is the same: it is first compared, layer by layer, with the network on two
+random images, and control flow that takes another path later raises `FoldMismatch`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _Samples = dict[tuple[str, int], Tensor]
 
 
 class VariantSpec(NamedTuple):
-    """How a copy differs from the network."""
+    """How a variant is built: folded pairs, memory layout, number format."""
 
     pairs: tuple[Pair, ...] = ()
     channels_last: bool = False
@@ -56,26 +56,26 @@ EXACT = VariantSpec()
 
 @dataclass(eq=False)
 class Variant:
-    """A network, or a working copy of one, with its modules by name."""
+    """A network, or a fast copy of one, with its modules by name."""
 
     module: nn.Module
     modules: Mapping[str, nn.Module]
-    kind: VariantSpec = EXACT
+    spec: VariantSpec = EXACT
     folds: tuple[Fold, ...] = ()
 
-    def read(self, inputs: Tensor, wanted: Mapping[str, ModuleCall | None]) -> dict[str, Tensor]:
+    def read(self, inputs: Tensor, calls: Mapping[str, ModuleCall | None]) -> dict[str, Tensor]:
         """As `proxygrad.networks.capture.capture_activations`, in float32. Raises `FoldMismatch` too."""
-        found = self.run(lambda laid_out: capture.capture_activations(self.module, laid_out, wanted), inputs)
+        found = self.run(lambda laid_out: capture.capture_activations(self.module, laid_out, calls), inputs)
         return {name: value.float() for name, value in found.items()}
 
     def run(self, once: Callable[[Tensor], _T], inputs: Tensor) -> _T:
         """``once(inputs)``, which calls the module one time; ``inputs`` ``(B, C, H, W)``, float32."""
-        if self.kind.channels_last:
+        if self.spec.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with ExitStack() as stack:
             for fold in self.folds:
                 stack.callback(fold.reset)  # also of a pass that failed: it must not keep values
-            if self.kind.bfloat16:
+            if self.spec.bfloat16:
                 stack.enter_context(torch.autocast(inputs.device.type, torch.bfloat16))
             result = once(inputs)
             if any(fold.due for fold in self.folds):
@@ -84,57 +84,57 @@ class Variant:
 
 
 class VariantFactory:
-    """Makes the working copies of one network, and compares them with it.
+    """Makes the variants of one network, and compares them with it.
 
     ``exact``: the network itself. ``sample``: called for two normalized random images ``(2, C, H, W)``.
-    Copies live as long as somebody holds them, and so do their weights.
+    Variants live as long as somebody holds them, and so do their weights.
     """
 
     def __init__(self, exact: Variant, sample: Callable[[], Tensor]) -> None:
         self.exact = exact
         self.sample = sample
-        self._copies: WeakValueDictionary[VariantSpec, Variant] = WeakValueDictionary()
+        self._variants: WeakValueDictionary[VariantSpec, Variant] = WeakValueDictionary()
         self._weights: WeakValueDictionary[tuple[str, VariantSpec], nn.Parameter] = WeakValueDictionary()
-        self._differences: dict[VariantSpec, Deviation] = {}
+        self._deviations: dict[VariantSpec, Deviation] = {}
 
-    def fastest(self, asked: Collection[str]) -> Variant:
-        """The fastest copy in float32 that has the same values, those of the layers ``asked`` included."""
-        pairs = tuple(pair for pair in self.pairs if pair.hidden.isdisjoint(asked))
-        for kind in dict.fromkeys(
+    def fastest(self, layers: Collection[str]) -> Variant:
+        """The fastest variant in float32 that has the same values, those of ``layers`` included."""
+        pairs = tuple(pair for pair in self.pairs if pair.hidden.isdisjoint(layers))
+        for spec in dict.fromkeys(
             (VariantSpec(pairs, True), VariantSpec((), True), VariantSpec(pairs, False))
         ):
-            copy = self.made(kind)
-            if self.differences(copy).largest <= ROUNDING:
-                return copy
+            variant = self.variant(spec)
+            if self.deviation(variant).largest <= ROUNDING:
+                return variant
         return self.exact
 
-    def made(self, kind: VariantSpec) -> Variant:
-        """The copy of that kind, compared with nothing yet."""
-        copy = self._copies.get(kind)
-        if copy is None:
-            copy = self._copies[kind] = self._make(kind)
-        return copy
+    def variant(self, spec: VariantSpec) -> Variant:
+        """The variant of that spec, not compared yet."""
+        variant = self._variants.get(spec)
+        if variant is None:
+            variant = self._variants[spec] = self._make(spec)
+        return variant
 
-    def differences(self, copy: Variant) -> Deviation:
-        """How the values of ``copy`` differ from the network's; infinitely when it fails."""
-        if copy.kind not in self._differences:
+    def deviation(self, variant: Variant) -> Deviation:
+        """How the values of a variant differ from the network's; infinitely when it fails."""
+        if variant.spec not in self._deviations:
             try:
                 exact, backward = self._exact_samples
-                samples, took_s = _timed(self._samples, copy, backward)
-                found = replace(_compared(exact, samples, copy.kind), took_s=took_s)
+                samples, took_s = _timed(self._samples, variant, backward)
+                found = replace(_compared(exact, samples, variant.spec), took_s=took_s)
             except (Exception, FoldMismatch) as error:
                 found = Deviation({}, f"{type(error).__name__}: {error}".partition("\n")[0])
-            self._differences[copy.kind] = found
-        return self._differences[copy.kind]
+            self._deviations[variant.spec] = found
+        return self._deviations[variant.spec]
 
-    def pass_s(self, copy: Variant) -> float:
+    def pass_s(self, variant: Variant) -> float:
         """Seconds that a pass of two images takes on the CPU, the quicker of two."""
         _, backward = self._exact_samples
-        return min(_timed(self._samples, copy, backward)[1] for _ in range(2))
+        return min(_timed(self._samples, variant, backward)[1] for _ in range(2))
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
-        """What can be folded, if nobody asks about it."""
+        """The pairs that can be folded, as far as none of their layers is read."""
         try:
             return find_pairs(self.exact.module, self.sample(), self.exact.modules)
         except Exception:  # a network that takes no two images, e.g.
@@ -142,16 +142,16 @@ class VariantFactory:
 
     @cached_property
     def _exact_samples(self) -> tuple[_Samples, bool]:
-        """The network's own, and whether it has a backward pass from end to end."""
+        """The samples of the network itself, and whether it has a backward pass from end to end."""
         try:
             return self._samples(self.exact, backward=True), True
         except Exception:
             return self._samples(self.exact, backward=False), False
 
-    def _samples(self, copy: Variant, backward: bool) -> _Samples:
+    def _samples(self, variant: Variant, backward: bool) -> _Samples:
         """Some values of what each call of each module returns, by name and number of the call; the output's
         by the empty name."""
-        names, calls = {each: name for name, each in copy.modules.items()}, Counter[str]()
+        names, calls = {each: name for name, each in variant.modules.items()}, Counter[str]()
         taken: _Samples = {}
 
         def take(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -165,27 +165,27 @@ class VariantFactory:
                 stack.callback(each.register_forward_hook(take).remove)
             stack.enter_context(arithmetic("float32", inputs.device))
             stack.enter_context(torch.set_grad_enabled(backward))
-            end = first_tensor(copy.run(copy.module, inputs))
+            end = first_tensor(variant.run(variant.module, inputs))
             if end is not None:
                 taken["", 1] = _sampled(end)
             if backward and end is not None and end.requires_grad:
                 torch.autograd.grad(end.sum(), inputs)
         return taken
 
-    def _make(self, kind: VariantSpec) -> Variant:
+    def _make(self, spec: VariantSpec) -> Variant:
         module = sharing_copy(self.exact.module)
         modules = {name: each for name, each in module.named_modules() if name}
-        folded = {pair.linear: modules[pair.norm] for pair in kind.pairs}
+        folded = {pair.linear: modules[pair.norm] for pair in spec.pairs}
         for name, each in modules.items():
             lay_out(each)
             if type(each) in (*_CONVOLUTIONS, nn.Linear):
-                self._equip(name, each, folded.get(name), kind)
-        folds = tuple(Fold(modules[pair.linear], modules[pair.norm]) for pair in kind.pairs)
-        return Variant(module, modules, kind, folds)
+                self._equip(name, each, folded.get(name), spec)
+        folds = tuple(Fold(modules[pair.linear], modules[pair.norm]) for pair in spec.pairs)
+        return Variant(module, modules, spec, folds)
 
-    def _equip(self, name: str, module: nn.Module, norm: nn.Module | None, kind: VariantSpec) -> None:
-        """Give ``module`` the weights that ``kind`` asks for, which all copies that ask so share."""
-        own = kind._replace(pairs=tuple(pair for pair in kind.pairs if pair.linear == name))
+    def _equip(self, name: str, module: nn.Module, norm: nn.Module | None, spec: VariantSpec) -> None:
+        """Give ``module`` the weights of ``spec``, which all variants with the same weights share."""
+        own = spec._replace(pairs=tuple(pair for pair in spec.pairs if pair.linear == name))
         found = {part: self._weights.get((f"{name}.{part}", own)) for part in ("weight", "bias")}
         if found["weight"] is None:
             weights = (module.weight, module.bias) if norm is None else folded_parameters(module, norm)
@@ -199,8 +199,8 @@ class VariantFactory:
 
 @dataclass(frozen=True)
 class Deviation:
-    """By layer, how far sampled values of a copy are from the network's: the root mean square of the
-    difference as a share of that of the values. ``failure``: why the copy cannot be used; else empty.
+    """By layer, how far sampled values of a variant are from the network's: the root mean square of the
+    difference as a share of that of the values. ``failure``: why the variant cannot be used; else empty.
     ``took_s``: seconds of the pass, its first."""
 
     by_layer: Mapping[str, float]
@@ -209,7 +209,7 @@ class Deviation:
 
     @property
     def largest(self) -> float:
-        """Over all layers."""
+        """The largest deviation over all layers; infinite after a failure."""
         return math.inf if self.failure else max(self.by_layer.values(), default=0.0)
 
 
@@ -227,8 +227,8 @@ def _sampled(value: Tensor) -> Tensor:
     return flat.float().clone()
 
 
-def _compared(exact: _Samples, found: _Samples, kind: VariantSpec) -> Deviation:
-    hidden = {name for pair in kind.pairs for name in pair.hidden}
+def _compared(exact: _Samples, found: _Samples, spec: VariantSpec) -> Deviation:
+    hidden = {name for pair in spec.pairs for name in pair.hidden}
     by_layer: dict[str, float] = {}
     for (name, number), value in exact.items():
         if name in hidden:
@@ -245,10 +245,10 @@ def _rms(values: Tensor) -> float:
     return float(values.square().mean().sqrt()) if values.numel() else 0.0
 
 
-def _cast(value: nn.Parameter, kind: VariantSpec) -> nn.Parameter:
-    """``value`` itself where ``kind`` changes nothing of it."""
-    dtype = torch.bfloat16 if kind.bfloat16 else value.dtype
-    channels_last = kind.channels_last and value.ndim == 4
+def _cast(value: nn.Parameter, spec: VariantSpec) -> nn.Parameter:
+    """``value`` in the format and layout of ``spec``; itself where nothing changes."""
+    dtype = torch.bfloat16 if spec.bfloat16 else value.dtype
+    channels_last = spec.channels_last and value.ndim == 4
     layout = torch.channels_last if channels_last else torch.contiguous_format
     if value.dtype == dtype and value.is_contiguous(memory_format=layout):
         return value

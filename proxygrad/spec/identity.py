@@ -22,8 +22,8 @@ DERIVED_FIELDS = ("preset",)
 
 
 def canonical(request: BaseModel) -> dict[str, Any]:
-    """What a completed request asks for, as JSON has it: without the preset, whose values stand in the other
-    fields, and without `LATER_FIELDS` that are not used.
+    """A completed request as JSON, without the preset, whose values stand in the other fields, and without
+    the `LATER_FIELDS` that are not used.
     """
     fields = type(request).model_fields
     unused = {name for name in LATER_FIELDS if getattr(request, name) == fields[name].default}

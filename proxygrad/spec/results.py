@@ -70,9 +70,9 @@ class ImageResult(Measured):
     """One of several images: its role, its seed and its measurements."""
 
     role: Role = Field(
-        description="`proxygrad`: made as was asked; `baseline`: by plain activation maximization, beside it."
+        description="`proxygrad`: as requested; `baseline`: by plain activation maximization, to compare."
     )
-    seed: int = Field(description="Its seed: that of the question, and one more for each further image.")
+    seed: int = Field(description="Its seed: that of the request, and one more for each further image.")
 
 
 class BaselineResult(Tolerant):
@@ -93,13 +93,13 @@ class Result(Measured):
     spec: StoredSpec = Field(description="The settings as used, with nothing left to default.")
     best: int = Field(
         default=0,
-        description="Number of the image that the values beside this one are of: of those made as was asked, "
-        "the one with the highest achieved activation.",
+        description="Number of the image that the values beside this one are of: the one with the highest "
+        "achieved activation among those with role `proxygrad`.",
     )
     images: tuple[ImageResult, ...] = Field(
         default=(),
-        description="Every image, by number: those asked for in the order of their seeds, then the plain "
-        "ones in the same order. Empty where there is but one: that is what stands beside this.",
+        description="Every image, by number: those with role `proxygrad` in the order of their seeds, then "
+        "the plain ones in the same order. Empty where there is only one: its values stand beside this.",
     )
     baseline: BaselineResult | None = Field(
         default=None, description="Plain activation maximization, when compared; else `null`."

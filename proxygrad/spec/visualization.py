@@ -96,7 +96,7 @@ class VisualizationTemplate(AscentSettings):
 
     @property
     def lanes(self) -> int:
-        """How many images are optimized: those asked for, and as many plain ones to compare with."""
+        """How many images are optimized: `images`, and as many again where `compare` is set."""
         return self.images * (2 if self.compare else 1)
 
     def baseline(self) -> Self:

@@ -10,16 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from proxygrad.backward.surrogate import proxy_relu, surrogate, surrogate_relu
+from proxygrad.backward.surrogate import surrogate
 from proxygrad.errors import NetworkError
-
-
-def slow_backward(x: Tensor, grad: Tensor, forward_slope: float, slope: float) -> Tensor:
-    """dL/dx_i = dL/dy_i where x_i > 0, else max(slope, forward_slope) dL/dy_i; one element after another."""
-    below = max(slope, forward_slope)
-    pairs = zip(x.flatten().tolist(), grad.flatten().tolist(), strict=True)
-    return torch.tensor([g if v > 0 else below * g for v, g in pairs], dtype=torch.float64).view_as(x)
-
+from tests.proxygrad.backward.test_rectifiers import slow_backward
 
 RECTIFIERS: dict[str, tuple[float, Callable[[Tensor], Tensor]]] = {
     "nn.ReLU": (0.0, nn.ReLU()),
@@ -75,20 +68,6 @@ def test_slopes_of_lanes_are_those_of_each_lane_alone(x: Tensor) -> None:
         (together,) = torch.autograd.grad(torch.relu(x), x, grad)
     for lane, slope in enumerate(slopes.tolist()):
         assert torch.equal(together[lane], slow_backward(x[lane].detach(), grad[lane], 0.0, slope))
-
-
-def test_a_folded_batch_belongs_to_the_lanes_in_order() -> None:
-    """A network that folds time or windows into the batch: lane 0's rows come first."""
-    x = -torch.ones((6, 2), dtype=torch.float64, requires_grad=True)
-    (found,) = torch.autograd.grad(
-        surrogate_relu(x, 0.0, torch.tensor([0.1, 0.2], dtype=torch.float64)).sum(), x
-    )
-    assert found[:, 0].tolist() == [0.1, 0.1, 0.1, 0.2, 0.2, 0.2]
-
-
-def test_a_batch_that_cannot_be_divided_is_refused() -> None:
-    with pytest.raises(NetworkError, match=r"shape \(3, 2\) cannot be divided among 2 lanes"):
-        surrogate_relu(torch.zeros((3, 2)), 0.0, torch.tensor([0.1, 0.2]))
 
 
 class Reused(nn.Module):
@@ -166,19 +145,6 @@ def test_the_proxy_network_holds_leaky_rectifiers(name: str, slope: float, x: Te
     assert torch.equal(y, expected)
     found, of_leaky = (torch.autograd.grad(each.square().sum(), x)[0] for each in (y, expected))
     assert torch.equal(found, of_leaky)
-
-
-@pytest.mark.parametrize("inplace", [False, True])
-def test_the_proxy_networks_slopes_of_lanes_are_those_of_each_lane_alone(inplace: bool, x: Tensor) -> None:
-    slopes = torch.tensor([0.0, 0.02, 0.5, 1.0], dtype=torch.float64)
-    hidden = x * 1
-    y = proxy_relu(hidden, 0.01, slopes, inplace)
-    (found,) = torch.autograd.grad(y.square().sum(), x)
-    assert (y.data_ptr() == hidden.data_ptr()) is inplace
-    for lane, slope in enumerate(slopes.tolist()):
-        alone = functional.leaky_relu(x[lane], max(slope, 0.01))
-        torch.testing.assert_close(y[lane], alone, rtol=0, atol=0)
-        assert torch.equal(found[lane], torch.autograd.grad(alone.square().sum(), x)[0][lane])
 
 
 def test_the_proxy_network_is_an_explicit_copy_with_other_slopes() -> None:

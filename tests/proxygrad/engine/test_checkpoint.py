@@ -133,8 +133,8 @@ def half_way(**settings: Any) -> tuple[Spec, Checkpoint]:
 def test_bytes_hold_everything_and_run_no_code() -> None:
     _, taken = half_way(update="adam", robustness="standard")
     again = Checkpoint.from_bytes(taken.to_bytes())
-    assert (again.question, again.digest, again.engine_version) == (
-        taken.question,
+    assert (again.request, again.digest, again.engine_version) == (
+        taken.request,
         taken.digest,
         taken.engine_version,
     )

@@ -169,7 +169,7 @@ def test_a_checkpoint_with_lanes_missing_is_refused() -> None:
         taken = ticket.checkpoint()
     assert taken is not None
     object.__setattr__(taken, "states", taken.states[:2])
-    with pytest.raises(CheckpointMismatch, match=r"holds 2 images after .* this question has 3"):
+    with pytest.raises(CheckpointMismatch, match=r"holds 2 images after .* this request has 3"):
         Engine().submit(network, spec, checkpoint=taken.to_bytes())
 
 

@@ -78,7 +78,7 @@ def test_families_of_torchvision(name: str) -> None:
     assert reader.module is not network.module
 
     layers = [layer.name for layer in network.layers]
-    hidden = {layer for pair in network._workshop.pairs for layer in pair.hidden}
+    hidden = {layer for pair in network._variants.pairs for layer in pair.hidden}
     asked = [layer for layer in layers[:: max(1, len(layers) // 8)] if layer not in hidden]
     images = torch.rand((2, 3, side, side), generator=torch.Generator().manual_seed(5))
     expected = network.read(images, asked)
@@ -133,7 +133,7 @@ def test_a_copy_that_was_for_comparison_only_is_gone() -> None:
     network = Network(Small(), (3, 16, 16))
     network.prepared(["fc"], "bfloat16")
     gc.collect()
-    assert {kind.bfloat16 for kind in network._workshop._copies} == {True}
+    assert {spec.bfloat16 for spec in network._variants._variants} == {True}
 
 
 class Viewing(nn.Module):
@@ -189,20 +189,20 @@ def test_a_network_that_takes_not_everything(
     for layer in (layer.name for layer in network.layers):
         found = network.prepared([layer], "float32")(images)[layer]
         torch.testing.assert_close(found, network.activations(images, layer), rtol=1e-4, atol=1e-5)
-    copy = network._workshop.fastest([])
-    assert [pair.norm for pair in copy.kind.pairs] == folded
-    assert copy.kind.channels_last == channels_last
+    copy = network._variants.fastest([])
+    assert [pair.norm for pair in copy.spec.pairs] == folded
+    assert copy.spec.channels_last == channels_last
     assert (copy.module is network.module) == isinstance(module, OneByOne)
 
 
 def test_a_wrong_fold_is_seen() -> None:
     network = Network(scrambled(Small()), (3, 16, 16))
-    (pair,) = network._workshop.pairs
-    copy = network._workshop.made(VariantSpec((pair,), True))
-    assert network._workshop.differences(copy).largest < 1e-5
+    (pair,) = network._variants.pairs
+    copy = network._variants.variant(VariantSpec((pair,), True))
+    assert network._variants.deviation(copy).largest < 1e-5
     copy.module.get_parameter("conv.bias").data[3] += 0.01
-    network._workshop._differences.clear()
-    assert network._workshop.differences(copy).largest > ROUNDING
+    network._variants._deviations.clear()
+    assert network._variants.deviation(copy).largest > ROUNDING
 
 
 def test_readers_are_made_once_and_for_layers_that_exist() -> None:

@@ -8,7 +8,7 @@ import torch
 from proxygrad.errors import InvalidRequest, ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange
 from proxygrad.objectives.base import Objective
 from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
-from tests.proxygrad.objectives.arrays import READ, SHAPES, TOKENS, VECTOR
+from tests.support.activation_arrays import READ, SHAPES, TOKENS, VECTOR
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from proxygrad.objectives.directions import Direction, Energy
-from tests.proxygrad.objectives.arrays import MAP, READ, VECTOR
+from tests.support.activation_arrays import MAP, READ, VECTOR
 
 
 @pytest.mark.parametrize("layer", ["map", "tokens", "vector"])

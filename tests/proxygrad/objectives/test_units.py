@@ -16,7 +16,7 @@ from proxygrad.errors import InvalidRequest, ObjectiveMismatch
 from proxygrad.objectives.base import unit_count
 from proxygrad.objectives.units import UNIT_OBJECTIVES, Channel, Logit, Margin, Neuron, UnitObjective
 from proxygrad.spec.models import OBJECTIVE_DESCRIPTIONS, OBJECTIVES, POSITIONED, ObjectiveKind
-from tests.proxygrad.objectives.arrays import MAP, READ, SHAPES, TOKENS
+from tests.support.activation_arrays import MAP, READ, SHAPES, TOKENS
 
 
 def test_a_channel_is_its_mean() -> None:

@@ -1,4 +1,4 @@
-"""A question is checked and completed from what a model says of itself, and has one id everywhere."""
+"""A request is checked and completed from the metadata of a model, and has one id everywhere."""
 
 from __future__ import annotations
 

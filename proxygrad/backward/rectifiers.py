@@ -1,0 +1,73 @@
+"""The rule for ReLU and Leaky ReLU: where the input is not positive, the gradient takes the proxy's slope.
+
+`surrogate_relu` keeps the value and replaces the gradient; `proxy_relu` is the rectifier of the proxy network
+itself. Linse, Barth and Martinetz, "Rethinking Activation Maximization", arXiv 2410.16958. For other
+activations the same principle is in `proxygrad.backward.activations`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional
+
+from proxygrad.backward.activations import Slope, per_sample
+
+
+def surrogate_relu(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
+    """Leaky ReLU with one slope forward and another backward.
+
+    ``y = x if x > 0 else forward_slope * x``, ``dx = dy if x > 0 else max(slope, forward_slope) * dy``.
+    The proxy's slope is never below the network's own: 0 is plain activation maximization everywhere.
+
+    ``x``: any shape, the batch first. ``forward_slope``: not negative. ``slope``: a number, or ``(lanes,)``
+    with one slope per lane, the batch then being a multiple of the lanes. With ``inplace`` the result is
+    written over ``x``. Raises `NetworkError` when the batch cannot be divided among the lanes.
+    """
+    rectified: Tensor = _SurrogateReLU.apply(x, forward_slope, _floored(slope, forward_slope, x), inplace)  # type: ignore[no-untyped-call]
+    return rectified
+
+
+def _floored(slope: Slope, forward_slope: float, x: Tensor) -> Slope:
+    """The larger of the two slopes; ``(lanes,)`` made ready to be multiplied with ``x``."""
+    if isinstance(slope, Tensor):
+        return per_sample(slope, x).clamp(min=forward_slope)
+    return max(slope, forward_slope)
+
+
+class _SurrogateReLU(torch.autograd.Function):
+    """Saves its output only, as ReLU does: for slopes >= 0, ``y > 0`` exactly where ``x > 0``."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, forward_slope: float, slope: Slope, inplace: bool) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(x)
+            y = torch.relu_(x) if forward_slope == 0 else functional.leaky_relu_(x, forward_slope)
+        else:
+            y = torch.relu(x) if forward_slope == 0 else functional.leaky_relu(x, forward_slope)
+        ctx.save_for_backward(y)
+        ctx.slope = slope  # type: ignore[attr-defined]
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (grad,) = grads
+        (y,) = ctx.saved_tensors
+        slope: Slope = ctx.slope
+        if isinstance(slope, Tensor):
+            return torch.where(y > 0, grad, grad * slope), None, None, None
+        return torch.ops.aten.leaky_relu_backward(grad, y, slope, False), None, None, None
+
+
+def proxy_relu(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
+    """The proxy network's rectifier: Leaky ReLU of slope ``max(slope, forward_slope)``; else as
+    `surrogate_relu`.
+    """
+    floored = _floored(slope, forward_slope, x)
+    if not isinstance(floored, Tensor):
+        return functional.leaky_relu(x, floored, inplace)
+    gate = torch.where(x > 0, torch.ones_like(floored), floored)
+    return x.mul_(gate) if inplace else x * gate

@@ -1,0 +1,42 @@
+"""Interception of calls of torch: one base for everything here that watches or replaces them.
+
+torch reports each call of its functions, methods and modules that Python makes, in place or not, to the
+innermost `torch.overrides.TorchFunctionMode` of the thread. TorchScript code calls no Python and is not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+
+class TorchFunctionInterceptor(TorchFunctionMode):
+    """Context manager: `intercept` stands in for every call of torch in this thread. Blocks nest."""
+
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of ``func(*args, **kwargs)``, or what takes its place.
+
+        Calls of torch made here go to the next outer interceptor, not to this one.
+        """
+        raise NotImplementedError
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return self.intercept(func, args, kwargs or {})
+
+
+def without_interception() -> AbstractContextManager[None]:
+    """Context manager: calls of torch in this thread go to no interceptor, the outer ones included.
+
+    torch has no public name for it: `torch._C.DisableTorchFunctionSubclass` leaves the modes on.
+    """
+    return torch._C.DisableTorchFunction()
