@@ -17,7 +17,7 @@ MAX_URL_LENGTH = 2000
 
 
 class JobOptions(BaseModel):
-    """How soon an answer is wanted, which is no part of its identity."""
+    """Job options: priority, deadline and webhook, none of which is part of the id."""
 
     priority: Priority = Field(
         default="interactive",
@@ -42,16 +42,16 @@ class JobOptions(BaseModel):
 
 
 class VisualizationRequest(Spec, JobOptions):
-    """A question, and how soon its answer is wanted."""
+    """A spec with job options: the body of a request."""
 
     @classmethod
     def of(cls, spec: Spec) -> Self:
-        """``spec`` as somebody asks it who says nothing about when."""
+        """``spec`` with default options."""
         return cls.model_construct(_fields_set=set(spec.model_fields_set), **dict(spec))
 
     @property
     def spec(self) -> Spec:
-        """The question alone; what was given and what was not is kept apart as it was."""
+        """The spec alone; fields that were set explicitly still count as set."""
         fields = Spec.model_fields
         values = {name: getattr(self, name) for name in fields}
         return Spec.model_construct(_fields_set=self.model_fields_set & fields.keys(), **values)
@@ -61,7 +61,7 @@ class VisualizationRequest(Spec, JobOptions):
 class Limits:
     """How many jobs may wait, in all and of one caller: what runs does not count there.
 
-    ``in_flight``: how many jobs that one caller was the first to ask for may wait or run; None: no bound.
+    ``in_flight``: how many jobs that one caller was the first to request may wait or run; None: no bound.
     """
 
     queued: int = 10_000
@@ -71,7 +71,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What is put into the queue, for whom, and when it is of use. ``cost`` is that of `Spec.cost`."""
+    """A job to be submitted: spec, caller and options. ``cost`` is that of `Spec.cost`."""
 
     job_id: str
     spec: Spec
@@ -84,7 +84,7 @@ class Submission:
 
     @classmethod
     def of(cls, request: VisualizationRequest, model: ModelInfo, caller: str, flow: str | None) -> Self:
-        """What ``request`` asks of ``model``. Raises what `Spec.resolve` raises."""
+        """The submission of ``request`` to ``model``. Raises what `Spec.resolve` raises."""
         spec = request.spec.resolve(model)
         return cls(
             job_id=spec.resolved_identity(model),

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from proxygrad.networks.network import Network
-from workers.jobs.repository import Problem
+from workers.jobs.job import Problem
 
 #: How long a model waits for one in use to become idle, before it is loaded beyond the budget.
 PATIENCE_S = 3.0

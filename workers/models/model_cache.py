@@ -24,7 +24,7 @@ from proxygrad.models import Catalog
 from proxygrad.networks.network import Network
 from proxygrad.spec import ModelInfo
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Job, Problem
+from workers.jobs.job import Job, Problem
 from workers.models.memory_budget import CacheEntry, MemoryBudget
 from workers.models.metadata_cache import MetadataCache, ModelMetadata
 
