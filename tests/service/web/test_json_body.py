@@ -104,7 +104,7 @@ def test_choices_and_near_field_names_are_given() -> None:
     with pytest.raises(ProblemError) as refused:
         parse(smallest(objective='"chanel"', sead="1"))
     choices = {flaw.location[1]: flaw.choices for flaw in refused.value.flaws}
-    assert choices == {"objective": ["channel", "neuron", "logit"], "sead": ["seed"]}
+    assert choices == {"objective": ["channel", "neuron", "logit", "margin"], "sead": ["seed"]}
 
 
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
