@@ -42,7 +42,8 @@ async def _session(request: Request) -> CallerSession:
     backend: Backend = request.app.state.backend
     caller: Caller = request.scope["state"][STATE]
     job_id = request.path_params.get("job_id")
-    if job_id is None or not _ID.fullmatch(job_id):  # the route refuses what is no id
+    # What is no id is refused by the route.
+    if job_id is None or caller.operates or not _ID.fullmatch(job_id):
         return CallerSession(backend, caller)
     return await CallerSession.about_job(backend, caller, job_id)
 

@@ -40,9 +40,10 @@ class CallerSession:
 
     @classmethod
     async def about_job(cls, backend: Backend, caller: Caller, job_id: str) -> Self:
-        """The session for a request about one job. Raises `ProblemError` with `unknown_visualization`."""
-        if caller.operates:
-            return cls(backend, caller)
+        """The session of a caller without the scope `admin`, for a request about one job.
+
+        Raises `ProblemError` with `unknown_visualization`.
+        """
         requester = await backend.send(backend.jobs.requester(job_id, caller.name))
         if requester is None and not caller.sees_all:
             raise unknown_visualization(job_id)
@@ -107,6 +108,9 @@ class CallerSession:
 
     async def wait_for_job(self, job_id: str, wait_s: float, request: Request) -> Job:
         """The job once it has ended, or as it is after ``wait_s`` or when the client disconnects."""
+        job = await self.job(job_id)
+        if job.ended or wait_s <= 0:
+            return job
         requester = self.requester
 
         async def look(wake: Wake) -> Job:
@@ -115,7 +119,6 @@ class CallerSession:
                 requester = await self.backend.send(self.backend.jobs.requester(job_id, self.caller.name))
             return await self._job(job_id, requester)
 
-        job = await self.job(job_id)
         kinds = {"state", "withdrawn"}
         return await until_ended(job, job_id, look, self.backend.events, wait_s, request, kinds=kinds)
 
