@@ -42,7 +42,7 @@ class Bench:
         job_id = f"{self._next:032x}"
         spec = Spec(model=model, layer="conv", unit=self._next, objective="channel", size_px=224)
         submission = Submission(job_id=job_id, spec=spec, cost=6.4, caller=caller)
-        run_blocking(self._submit(submission, "ask", PLENTY), self._redis)
+        run_blocking(self._submit(submission, "submit", PLENTY), self._redis)
         return job_id
 
     def memory(self) -> int:

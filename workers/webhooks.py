@@ -33,7 +33,7 @@ class Delivery(BaseModel):
     """One event for one URL, and how far it came. Times are seconds since 1970, UTC.
 
     ``ended`` is the state in which ``subject`` ended, at ``created_at``; ``counts`` are those of a batch.
-    ``attempts`` were begun, ``tried`` of them since it was made or somebody asked for another try.
+    ``attempts`` were begun, ``tried`` of them since it was made or a retry was requested.
     ``status`` is what the receiver last answered, ``error`` what else was wrong with the last attempt.
     """
 
@@ -67,12 +67,12 @@ class Delivery(BaseModel):
     @classmethod
     def from_fields(cls, delivery_id: str, fields: Mapping[bytes, bytes]) -> Self:
         """From its hash in Redis."""
-        known: dict[str, Any] = {name.decode(): value.decode() for name, value in fields.items()}
-        known = {name: value for name, value in known.items() if value != ""}
-        if "problem" in known:
-            known["problem"] = json.loads(known["problem"])
-        counts = {name: int(known[name]) for name in _COUNTS if name in known}
-        return cls.model_validate({"id": delivery_id, **known, "counts": counts or None})
+        values: dict[str, Any] = {name.decode(): value.decode() for name, value in fields.items()}
+        values = {name: value for name, value in values.items() if value != ""}
+        if "problem" in values:
+            values["problem"] = json.loads(values["problem"])
+        counts = {name: int(values[name]) for name in _COUNTS if name in values}
+        return cls.model_validate({"id": delivery_id, **values, "counts": counts or None})
 
 
 def _read(delivery_id: str, fields: Mapping[bytes, bytes]) -> Delivery | None:
@@ -143,13 +143,13 @@ class Deliveries:
 
         At most ``looked_at`` are looked at. ``caller``: whose; None: of all.
         """
-        found: list[Delivery] = []
+        deliveries: list[Delivery] = []
         index = keys.DELIVERIES_KEY if caller is None else keys.deliveries_of_key(caller)
         for entry in older(self._redis, index, last):
             looked_at -= 1
             delivery = self.fetch(entry.job_id)
             if delivery is not None and fits(delivery):
-                found.append(delivery)
-            if len(found) == most or not looked_at:
-                return found, entry
-        return found, None
+                deliveries.append(delivery)
+            if len(deliveries) == most or not looked_at:
+                return deliveries, entry
+        return deliveries, None

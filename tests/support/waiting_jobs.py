@@ -37,7 +37,7 @@ class Queue:
         """Submit one job; its number."""
         number = len(self.callers)
         submission = self._submission(number, caller, cost, model, priority, flow, deadline_s)
-        assert run_blocking(self._submit(submission, "ask", PLENTY), self._redis)[1]
+        assert run_blocking(self._submit(submission, "submit", PLENTY), self._redis)[1]
         self.callers.append(caller)
         return number
 
@@ -63,7 +63,7 @@ class Queue:
 
     def flood(self, caller: str, count: int, cost: float) -> None:
         """Submit ``count`` equal jobs, of which only the ids differ, a thousand at a time."""
-        arguments = commands._arguments(self._submission(0, caller, cost), "ask", PLENTY, create=True)
+        arguments = commands._arguments(self._submission(0, caller, cost), "submit", PLENTY, create=True)
         for begin in range(0, count, 1000):
             with self._redis.pipeline(transaction=False) as pipe:
                 for _ in range(begin, min(begin + 1000, count)):

@@ -1,4 +1,4 @@
-"""A batch as it is asked for, and its record: what it says, and how it is written in a hash of Redis."""
+"""A batch: its request, and its record in a hash of Redis."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ COUNTED: tuple[State, ...] = ("queued", "running", "succeeded", "failed", "cance
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedBatch:
-    """A batch that is asked of a model as it is now: checked, with nothing left to default.
+    """A batch request resolved against a model: checked, with nothing left to default.
 
-    ``first`` is what is asked of the first of ``units``.
+    ``first`` is the spec of the first of ``units``.
     """
 
     first: Spec
@@ -46,16 +46,16 @@ class ResolvedBatch:
     @classmethod
     def of(cls, request: BatchRequest, model: ModelInfo) -> Self:
         """Raises what `Spec.resolve` raises."""
-        found = units.chosen(request.units, model.layer(request.layer))
-        return cls(first=request.spec_of(found[0]).resolve(model), units=found, model=model)
+        numbers = units.select(request.units, model.layer(request.layer))
+        return cls(first=request.spec_of(numbers[0]).resolve(model), units=numbers, model=model)
 
     def identity(self, caller: str) -> str:
-        """The batch's id: 32 hex digits over what is asked, of which weights, and by whom."""
+        """The batch's id: 32 hex digits over specs, weights and caller."""
         content = ["batch", self.first.identity(self.model), units.to_json(self.units), caller]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
     def to_fields(self) -> dict[str, str | int]:
-        """What a record has of it."""
+        """Its fields of a record."""
         return {
             "model": self.first.model,
             "layer": self.first.layer,
@@ -95,26 +95,26 @@ class Batch:
     @classmethod
     def from_fields(cls, batch_id: str, fields: Mapping[bytes, bytes]) -> Self:
         """The batch that a record's fields describe."""
-        known = {name.decode(): value.decode() for name, value in fields.items()}
+        texts = {name.decode(): value.decode() for name, value in fields.items()}
         deadline_at, finished_at, problem = (
-            known.get(name) for name in ("deadline_at", "finished_at", "problem")
+            texts.get(name) for name in ("deadline_at", "finished_at", "problem")
         )
         return cls(
             id=batch_id,
-            caller=known["caller"],
-            state=cast(BatchState, known["state"]),
-            template=VisualizationTemplate.model_validate_json(known["template"]),
-            units=units.from_json(known["units"]),
-            digest=known["digest"],
-            engine_version=known["engine_version"],
-            counts={state: int(known[state]) for state in COUNTED},
-            priority=cast(Priority, known["priority"]),
-            limits=Limits(**json.loads(known["limits"])),
+            caller=texts["caller"],
+            state=cast(BatchState, texts["state"]),
+            template=VisualizationTemplate.model_validate_json(texts["template"]),
+            units=units.from_json(texts["units"]),
+            digest=texts["digest"],
+            engine_version=texts["engine_version"],
+            counts={state: int(texts[state]) for state in COUNTED},
+            priority=cast(Priority, texts["priority"]),
+            limits=Limits(**json.loads(texts["limits"])),
             deadline_at=float(deadline_at) if deadline_at else None,
-            created_at=float(known["created_at"]),
+            created_at=float(texts["created_at"]),
             finished_at=float(finished_at) if finished_at else None,
-            cancel_requested="cancel_requested" in known,
-            dropped=cast("State | None", known.get("dropped")),
+            cancel_requested="cancel_requested" in texts,
+            dropped=cast("State | None", texts.get("dropped")),
             problem=Problem.model_validate_json(problem) if problem else None,
         )
 
@@ -128,18 +128,18 @@ class Batch:
         """How many units were not put into the queue yet."""
         return len(self.units) - sum(self.counts.values())
 
-    def about(self, unit: int, now_s: float) -> VisualizationRequest:
-        """What is asked of one unit, at the time ``now_s``."""
-        wishes: dict[str, Any] = {"priority": self.priority, "deadline_s": None}
+    def request_of(self, unit: int, now_s: float) -> VisualizationRequest:
+        """The request of one unit, at the time ``now_s``."""
+        options: dict[str, Any] = {"priority": self.priority, "deadline_s": None}
         if self.deadline_at is not None:
-            wishes["deadline_s"] = max(0.001, self.deadline_at - now_s)
+            options["deadline_s"] = max(0.001, self.deadline_at - now_s)
         given = {*VisualizationTemplate.model_fields, "unit", "priority"}
         return VisualizationRequest.model_construct(
-            _fields_set=given, **dict(self.template), unit=unit, **wishes
+            _fields_set=given, **dict(self.template), unit=unit, **options
         )
 
     def unit(self, number: int, mark: bytes | None) -> Unit:
-        """One of its units, from what stands about it."""
+        """One of its units, from its field among the units."""
         if mark is None:
             problem = self.problem if self.dropped else None
             return Unit(number, None, self.dropped or "waiting", problem=problem)
@@ -155,9 +155,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit of a batch: its job, where it has one, and what became of it.
+    """One unit of a batch: its job, where it has one, and its state.
 
-    ``activation`` is that of the picture number ``best`` of a job that succeeded.
+    ``activation`` is that of the image number ``best`` of a job that succeeded.
     """
 
     number: int

@@ -36,7 +36,7 @@ from workers.jobs.job import Job
 from workers.jobs.repository import Jobs
 from workers.jobs.requests import Limits, Submission
 
-#: Every worker looks this often for batches that may go on, in case it was not told.
+#: Every worker looks this often for due batches, in case a message was lost.
 LOOK_S = 1.0
 #: Between two looks whether the process stops, or a batch is due.
 _PAUSE_S = 0.25
@@ -169,7 +169,7 @@ class BatchExpander:
 
     @staticmethod
     def _identity(batch: Batch, unit: int, info: ModelInfo) -> str:
-        return batch.about(unit, 0.0).spec.identity(info)
+        return batch.request_of(unit, 0.0).spec.identity(info)
 
     def _submit(
         self, batch: Batch, chunk: Sequence[_UnitJob], info: ModelInfo, limits: Limits
@@ -179,7 +179,7 @@ class BatchExpander:
         now_s = self._now_s()
         for each in chunk:
             try:
-                request = batch.about(each.unit, now_s)
+                request = batch.request_of(each.unit, now_s)
                 submission = Submission.of(request, info, batch.caller, batch.id)
                 job, _ = run_blocking(self._jobs.submit(submission, limits), self._redis)
             except InvalidRequest as error:

@@ -104,13 +104,13 @@ class Batches:
         self, batch: Batch, start: int, most: int, fits: Callable[[Unit], bool]
     ) -> tuple[list[Unit], int | None]:
         """Of the units from position ``start``, ``most`` that fit; and the position to go on from."""
-        found: list[Unit] = []
+        units: list[Unit] = []
         for position, unit in self._from(batch, start):
-            if len(found) == most:
-                return found, position
+            if len(units) == most:
+                return units, position
             if fits(unit):
-                found.append(unit)
-        return found, None
+                units.append(unit)
+        return units, None
 
     def _from(self, batch: Batch, start: int) -> Iterator[tuple[int, Unit]]:
         for first in range(start, len(batch.units), _PAGE):
@@ -130,17 +130,17 @@ class Batches:
         At most ``looked_at`` are looked at. ``caller``: whose; None: of all.
         """
         key = keys.BATCHES_KEY if caller is None else keys.batches_of_key(caller)
-        found: list[Batch] = []
+        batches: list[Batch] = []
         for entry in older(self._redis, key, last):
             looked_at -= 1
             batch = self.fetch(entry.job_id)
             if batch is None:
                 self._redis.zrem(key, entry.job_id)
             elif fits(batch):
-                found.append(batch)
-            if len(found) == most or not looked_at:
-                return found, entry
-        return found, None
+                batches.append(batch)
+            if len(batches) == most or not looked_at:
+                return batches, entry
+        return batches, None
 
     def cancel(self, batch_id: str) -> None:
         """Put no more of it into the queue, and withdraw its caller from what waits or runs.

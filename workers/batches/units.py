@@ -1,4 +1,4 @@
-"""Which units of a layer are meant: all, a range, or a list; as asked, and as numbers in their order."""
+"""Unit selections of a batch: all units of a layer, a range, or a list; and the numbers that they mean."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from proxygrad.protocol.requests import UnitRange
 from proxygrad.spec import LayerInfo
 
 
-def chosen(wanted: str | list[int] | UnitRange, layer: LayerInfo) -> Sequence[int]:
-    """The units of ``layer`` that are meant, in the order asked for; a `range` where they are one.
+def select(selection: str | list[int] | UnitRange, layer: LayerInfo) -> Sequence[int]:
+    """The selected units of ``layer``, in the order of the selection; a `range` where they are one.
 
     Raises `UnitOutOfRange` for the first that the layer does not have.
     """
-    if isinstance(wanted, str):
+    if isinstance(selection, str):
         return range(layer.units)
-    if isinstance(wanted, list):
-        for unit in wanted:
+    if isinstance(selection, list):
+        for unit in selection:
             _check(unit, layer)
-        return _simplest(wanted)
-    _check(wanted.start, layer)
-    if wanted.stop is not None:
-        _check(wanted.stop - 1, layer)
-    return _simplest(range(wanted.start, layer.units if wanted.stop is None else wanted.stop, wanted.step))
+        return _simplest(selection)
+    _check(selection.start, layer)
+    if selection.stop is not None:
+        _check(selection.stop - 1, layer)
+    return _simplest(
+        range(selection.start, layer.units if selection.stop is None else selection.stop, selection.step)
+    )
 
 
 def to_json(units: Sequence[int]) -> str:

@@ -17,7 +17,7 @@ CONNECTION_WAIT_S = 150.0
 
 
 class Connections(redis.BlockingConnectionPool):
-    """A pool whose users wait for each other, and are told so where they wait in vain."""
+    """A bounded pool: users wait for a free connection, and the error says so when none comes."""
 
     def get_connection(self, *args: Any, **options: Any) -> Any:
         """A connection. Raises redis' `ConnectionError` when there is none within the pool's timeout."""

@@ -32,9 +32,9 @@ def page(redis: redis.Redis, key: str, last: IndexEntry | None, most: int) -> li
     """At most ``most`` entries older than ``last``, by time and, of the same time, by id, both descending."""
     start = "+inf" if last is None else repr(last.created_at)
     ties = 0 if last is None else redis.zcount(key, start, start)
-    found = cast(
+    members = cast(
         list[tuple[bytes, float]],
         redis.zrevrangebyscore(key, start, "-inf", start=0, num=most + ties, withscores=True),
     )
-    entries = [IndexEntry(created_at, member.decode()) for member, created_at in found]
+    entries = [IndexEntry(created_at, member.decode()) for member, created_at in members]
     return [each for each in entries if last is None or each < last][:most]

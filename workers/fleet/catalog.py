@@ -1,4 +1,4 @@
-"""What live workers serve, as they publish it in Redis.
+"""The catalog of served models, as live workers publish it in Redis.
 
 Each worker publishes under its own key, which ends by itself soon after the worker stopped renewing it.
 """
@@ -23,7 +23,7 @@ LIVE_TTL_S = 10.0
 
 
 class ServedModel(BaseModel):
-    """A model a worker was told to serve: ready, with its ``info``, or not, with the ``problem``."""
+    """A model that a worker serves: ready, with its ``info``, or not, with the ``problem``."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer worker may publish more
 
@@ -75,7 +75,7 @@ def live_workers(redis: redis.Redis) -> list[str]:
 
 
 def obstacle(redis: redis.Redis, model: str) -> Problem | None:
-    """Why no live worker would take a question about ``model`` now; None when one would.
+    """Why no live worker would take a job of ``model`` now; None when one would.
 
     `no_worker`, `model_not_served`, or the problem that all of those have with it that know it. Cheap: reads
     no more of what workers publish than names.

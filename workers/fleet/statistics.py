@@ -26,8 +26,8 @@ class FleetStatistics:
     """The counts of one moment.
 
     ``waiting``: jobs by priority and model, a zero for each served model without any. ``oldest_s``: how long
-    ago the oldest of them was asked for, 0 with none. ``ended`` and ``lost_runs`` count since Redis began.
-    ``models``: those that live workers were told to serve, and whether one of them could load it.
+    ago the oldest of them was requested, 0 with none. ``ended`` and ``lost_runs`` count since Redis began.
+    ``models``: those that live workers serve, and whether one of them could load it.
     """
 
     waiting: Mapping[tuple[Priority, str], int]

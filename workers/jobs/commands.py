@@ -34,7 +34,8 @@ RETRY_MAX_S = 60
 FORGET_INTERVAL_S = 2.0
 _FORGOTTEN_AT_ONCE = 100
 
-Mode = Literal["ask", "recompute", "retry"]
+#: How a request treats a job that exists; ``workers/lua/jobs/submit.lua`` has the rules.
+Mode = Literal["submit", "recompute", "retry"]
 
 
 class Submit:
@@ -50,7 +51,7 @@ class Submit:
         """The record's fields, and whether this created the job.
 
         Raises `QueueFull`, or `QueueMemoryFull` where Redis takes nothing new; what waits or runs is joined
-        all the same. `TooManyWebhooks` where the caller has as many URLs told of the job as it may.
+        all the same. `TooManyWebhooks` where the caller has as many webhooks for the job as it may.
         """
         try:
             reply = yield self._create.command(*_arguments(submission, mode, limits, create=True))
@@ -149,5 +150,5 @@ class Forget:
 
     def pending(self) -> list[str]:
         """Some of those that are to be forgotten when they have stopped."""
-        found = cast(list[bytes], self._redis.srandmember(keys.FORGOTTEN_KEY, _FORGOTTEN_AT_ONCE))
-        return [job_id.decode() for job_id in found]
+        job_ids = cast(list[bytes], self._redis.srandmember(keys.FORGOTTEN_KEY, _FORGOTTEN_AT_ONCE))
+        return [job_id.decode() for job_id in job_ids]

@@ -85,7 +85,7 @@ class Events:
     def read(self, job_id: str, after: str | None) -> tuple[dict[bytes, bytes], str, list[Event]]:
         """In one step: the fields of the job's record, the id of its last event, and the events since.
 
-        ``after``: the id of the last one that is known; None: none are wanted.
+        ``after``: the id of the last event that the client has; None: no earlier events.
         """
         key = keys.events_key(job_id)
         with self._redis.pipeline(transaction=True) as pipe:

@@ -68,7 +68,7 @@ class QueuePlace:
 
 
 class Job(Record):
-    """One question and where its answer stands. Times are seconds since 1970, UTC.
+    """One requested visualization, its state and its result. Times are seconds since 1970, UTC.
 
     ``step`` of ``steps`` are done, with ``activation`` at that step; ``worker`` computes it or did;
     ``losses`` counts the workers that died with it; ``best`` is the number of the image that counts, as
@@ -102,7 +102,7 @@ class Job(Record):
     place: QueuePlace = Field(default=QueuePlace(), exclude=True)
 
     def eta_s(self, now_s: float) -> float | None:
-        """Seconds until its end, as is expected at the time ``now_s``; None where nothing is known."""
+        """Seconds until its end, as expected at the time ``now_s``; None where there is no estimate."""
         if self.state == "running" and self.expected_at is not None:
             return max(0.0, self.expected_at - now_s)
         return self.place.eta_s if self.state == "queued" else None
@@ -130,14 +130,14 @@ class Job(Record):
             return self
         began = self.started_at is not None and self.started_at <= at
         unseen: dict[str, object] = {} if began else {"started_at": None, "step": 0, "activation": None}
-        answer = {"result": None, "images": (), "problem": None}
-        return self.model_copy(update={"state": "canceled", "finished_at": at, **answer, **unseen})
+        no_result = {"result": None, "images": (), "problem": None}
+        return self.model_copy(update={"state": "canceled", "finished_at": at, **no_result, **unseen})
 
     @classmethod
     def from_fields(cls, job_id: str, fields: Mapping[bytes, bytes]) -> Job:
         """The job that a record's fields describe."""
-        known = {name: fields[name.encode()].decode() for name in cls.model_fields if name.encode() in fields}
-        parsed = {name: _READ[name](text) if name in _READ else text for name, text in known.items()}
+        texts = {name: fields[name.encode()].decode() for name in cls.model_fields if name.encode() in fields}
+        parsed = {name: _READ[name](text) if name in _READ else text for name, text in texts.items()}
         return cls.model_validate({**parsed, "id": job_id})
 
     def to_fields(self) -> dict[str, str | int | float]:

@@ -91,11 +91,11 @@ class Jobs:
         Raises `StorageError`, `TooManyWebhooks`, and, where a new job would be needed, `QueueFull` or
         `QueueMemoryFull`.
         """
-        # The pin comes before the look into the store: what is seen after it stays.
+        # The pin comes before the look into the store: what the look finds after it stays.
         job, pinned = yield from self._look_and_pin(submission.job_id, submission.caller)
         succeeded = job is not None and job.state == "succeeded"
         if job is None or not (succeeded and pinned and (yield from self._results.is_complete(job))):
-            return (yield from self._enqueue(submission, "recompute" if succeeded else "ask", limits))
+            return (yield from self._enqueue(submission, "recompute" if succeeded else "submit", limits))
         if submission.webhook is not None:
             activation = job.activation if job.result is None else job.result.achieved_activation
             delivery = (job.id, submission.caller, submission.webhook, activation)
@@ -132,14 +132,14 @@ class Jobs:
         With a ``caller``, that one withdraws: other requesters keep the job, and it is canceled with the
         last.
 
-        One that waits is canceled at once. A run is asked to stop, and cancels it when it does; one that
+        One that waits is canceled at once. A run is notified to stop, and cancels it when it does; one that
         ends well first has succeeded. What has ended stays as it is.
         """
         fields = self._cancel(job_id, caller)
         return Job.from_fields(job_id, fields) if fields else self.stored(job_id)
 
     def forget(self, job_id: str, *, caller: str | None = None) -> bool:
-        """Remove everything of the job, for everybody; False when a run has to stop first, which is asked to.
+        """Remove everything of the job, for everybody; False when a run has to stop first; it is notified.
 
         With a ``caller``, for that one alone as long as others have requested it.
 
@@ -183,7 +183,7 @@ class Jobs:
     def followed(self, job_id: str, after: str | None) -> tuple[Job | None, str, list[Event]]:
         """The job as it stands, the id of its last event, and what happened after the event ``after``.
 
-        None: whatever happened before is not wanted. Raises `StorageError`.
+        None: no earlier events. Raises `StorageError`.
         """
         fields, last, missed = self._events.read(job_id, after)
         job = Job.from_fields(job_id, fields) if b"state" in fields else self.stored(job_id)

@@ -13,7 +13,7 @@ from proxygrad.spec import ModelInfo, Spec
 class Limits:
     """How many jobs may wait, in all and of one caller: what runs does not count there.
 
-    ``in_flight``: how many jobs that one caller was the first to ask for may wait or run; None: no bound.
+    ``in_flight``: how many jobs that one caller was the first to request may wait or run; None: no bound.
     """
 
     queued: int = 10_000
@@ -23,7 +23,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What is put into the queue, for whom, and when it is of use. ``cost`` is that of `Spec.cost`."""
+    """A job to be submitted: spec, caller and options. ``cost`` is that of `Spec.cost`."""
 
     job_id: str
     spec: Spec
@@ -36,7 +36,7 @@ class Submission:
 
     @classmethod
     def of(cls, request: VisualizationRequest, model: ModelInfo, caller: str, flow: str | None) -> Self:
-        """What ``request`` asks of ``model``. Raises what `Spec.resolve` raises."""
+        """The submission of ``request`` to ``model``. Raises what `Spec.resolve` raises."""
         spec = request.spec.resolve(model)
         return cls(
             job_id=spec.resolved_identity(model),

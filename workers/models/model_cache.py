@@ -25,7 +25,7 @@ from proxygrad.networks.network import Network
 from proxygrad.protocol.problems import Problem
 from proxygrad.spec import ModelInfo
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Job
+from workers.jobs.job import Job
 from workers.models.memory_budget import CacheEntry, MemoryBudget
 from workers.models.metadata_cache import MetadataCache, ModelMetadata
 

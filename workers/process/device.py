@@ -16,27 +16,27 @@ from workers.errors import SettingsError
 _ROOT = Path("/")
 
 
-def choose(wanted: str) -> str:
+def choose(setting: str) -> str:
     """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names; raises `SettingsError` if absent."""
-    if wanted == "cpu":
-        return wanted
+    if setting == "cpu":
+        return setting
     if not torch.cuda.is_available():
-        if wanted == "auto":
+        if setting == "auto":
             return "cpu"
         raise SettingsError(
-            f"PROXYGRAD_DEVICE is {wanted!r}, but torch finds no CUDA device; valid here: auto, cpu"
+            f"PROXYGRAD_DEVICE is {setting!r}, but torch finds no CUDA device; valid here: auto, cpu"
         )
-    number = int(wanted.partition(":")[2] or 0)
+    number = int(setting.partition(":")[2] or 0)
     count = torch.cuda.device_count()
     if number >= count:
         there = ", ".join(f"cuda:{index}" for index in range(count))
-        raise SettingsError(f"PROXYGRAD_DEVICE is {wanted!r}; valid here: auto, cpu, {there}")
+        raise SettingsError(f"PROXYGRAD_DEVICE is {setting!r}; valid here: auto, cpu, {there}")
     return f"cuda:{number}"
 
 
-def choose_precision(wanted: str, device: str) -> Precision:
-    """``wanted``, as the engine takes it; raises `SettingsError` if ``device`` has no such arithmetic."""
-    precision = cast(Precision, wanted)
+def choose_precision(setting: str, device: str) -> Precision:
+    """``setting``, as the engine takes it; raises `SettingsError` if ``device`` has no such arithmetic."""
+    precision = cast(Precision, setting)
     try:
         chosen(precision, torch.device(device), (1, 1))
     except NetworkError as error:

@@ -117,7 +117,7 @@ class Dispatcher(threading.Thread):
             _log.warning("%d popped jobs are left to the janitors: %s", len(job_ids), error)
 
     def _names(self) -> list[str]:
-        """The models that can be asked about here, as it is now."""
+        """The models that are ready here now."""
         return [model.name for model in self._runtime.models.served if model.info is not None]
 
     def _complain(self, error: Exception) -> None:

@@ -33,7 +33,7 @@ class Heartbeat:
         self._end = end
 
     def round(self) -> None:
-        """Renew what makes progress; pass on what is wanted of it."""
+        """Renew the leases of runs that make progress; pass on cancellations and deadlines."""
         runs = [run for run in self._slots.assignments if not run.lost.is_set() and self._progresses(run)]
         for run, beat in zip(runs, self._runtime.leases.beat_all([run.run for run in runs]), strict=True):
             if not beat.held:

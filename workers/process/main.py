@@ -1,4 +1,4 @@
-"""`python -m workers`: one process with one engine, some slots, and a janitor, until it is told to stop."""
+"""`python -m workers`: one process with one engine, some slots, and a janitor, until it is stopped."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class RQRegistration:
         self._renew = Script(redis, "rq/renew_workers")
 
     def enroll(self, worker: str, fields: Fields) -> None:
-        """Make a worker known, as RQ does at its start."""
+        """Register a worker, as RQ does at its start."""
         self._enroll(worker, WORKER_TTL_S, *_flat(fields))
 
     def update(self, worker: str, fields: Fields, *, ttl_s: int | None = None) -> None:

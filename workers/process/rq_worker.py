@@ -235,6 +235,6 @@ class SlotWorker(SimpleWorker):
             if ending.outcome == "succeeded":
                 _log.info("job %s succeeded in %.2f s: %s", job_id, ran_s, ending.about)
         elif closing == "queued":
-            _log.info("job %s waits again: it was asked for while it was being stopped", job_id)
+            _log.info("job %s waits again: it was requested while it was being stopped", job_id)
         else:
             _log.info("job %s: the lease of run %s has ended", job_id, assignment.run.execution_id)

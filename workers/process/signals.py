@@ -1,4 +1,4 @@
-"""What a worker process does when it is told to stop."""
+"""Signals: SIGTERM and SIGINT begin the drain of a worker process."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def drain_on_signals(drain: Drain) -> None:
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
-    def told() -> int:
+    def next_signal() -> int:
         return os.read(reading, 1)[0]
 
     def follow() -> None:
-        told()
+        next_signal()
         drain.begin()
-        told()
+        next_signal()
         drain.hurry()
-        end_now(128 + told())
+        end_now(128 + next_signal())
 
     threading.Thread(target=follow, name="signals", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,9 +1,9 @@
 """Leases: which run of a job may speak for it.
 
 A run is one execution of a job by one slot. It holds the job as long as its lease is in RQ's registry of
-started jobs; the lease ends 6 s after its last beat, on Redis' clock, and whoever finds it ended may give the
-job to somebody else. Everything a run writes about its job goes through here and is refused, in the same
-step, once the lease is gone: a worker that was paused and comes back changes nothing.
+started jobs; the lease ends 6 s after its last heartbeat, on Redis' clock, and whoever finds it ended may
+give the job to somebody else. Everything a run writes about its job goes through here and is refused, in the
+same step, once the lease is gone: a worker that was paused and comes back changes nothing.
 
 All of it works in a full Redis too, so that what runs can end.
 """
@@ -27,7 +27,7 @@ from workers.errors import LeaseLost
 #: Of a dead worker's job somebody else knows within a lease and a sweep of the janitor: 4 to 7 s. RQ's own
 #: defaults take about 808 s.
 LEASE_S = 6
-#: Two beats may be late before a live worker loses its job.
+#: Two heartbeats may be late before a live worker loses its job.
 BEAT_S = 2.0
 
 Taking = Literal["taken", "elsewhere", "over"]
@@ -63,7 +63,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Beat:
-    """What a beat learned: whether the run still holds its job, and what is wanted of it now.
+    """The result of a heartbeat: whether the run still holds its job, and whether it is to stop.
 
     ``deadline_at`` is in seconds since 1970 on Redis' clock; it may move while the job runs.
     """
@@ -119,8 +119,8 @@ class Leases:
     ) -> bool:
         """Set fields of the job's record, to be forgotten after ``ttl_s``; whether somebody watches the job.
 
-        Fields that begin with ``step`` are told as progress. ``remaining_s``: to the end of the run, as it is
-        expected. Raises `LeaseLost`.
+        Fields that begin with ``step`` are published as progress. ``remaining_s``: to the end of the run, as
+        it is expected. Raises `LeaseLost`.
         """
         flat = [part for pair in fields.items() for part in pair]
         times = ["" if time_s is None else time_s for time_s in (ttl_s, remaining_s)]
@@ -130,7 +130,7 @@ class Leases:
         return held > 1
 
     def show(self, run: Run, step: int, png: bytes) -> None:
-        """Let those who watch the job see a preview; it is kept nowhere. Raises `LeaseLost`."""
+        """Publish a preview to those who watch the job; it is not stored. Raises `LeaseLost`."""
         preview = {"step": step, "media_type": "image/png", "data": b64encode(png).decode()}
         if not self._show(run.job_id, run.member, json.dumps(preview, separators=(",", ":"))):
             raise LeaseLost(f"job {run.job_id}: the lease of run {run.execution_id} has ended")

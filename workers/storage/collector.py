@@ -1,6 +1,6 @@
-"""The collector: removes from the store what is too old, too much, or was left behind. See docs/storage.md.
+"""The garbage collector: removes from the store what is too old, too much, or left behind (docs/storage.md).
 
-Every worker offers to do it; one at a time does. What somebody was promised within the hour stays, and so
+Every worker offers to do it; one at a time does. A result that is pinned stays, and so
 does everything of a job that waits or runs (`workers.storage.pins`). A collector may be killed at any moment:
 what it had begun to remove has no record any more, and a later round finds it as such.
 """
@@ -17,15 +17,15 @@ import redis
 
 from workers.broker import keys
 from workers.broker.lock import PeriodicLock, WorkStopped
-from workers.storage.inventory import Inventory, JobArtifacts, holdings
+from workers.storage.inventory import Inventory, JobArtifacts, artifacts_by_job
 from workers.storage.paths import job_of
 from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store, Stored
 
 #: Between rounds, over all workers. Each lists the whole store: of an object store 1000 artifacts a request.
 ROUND_S = 600.0
-#: Nothing goes before it is as old as this: who asked may not have fetched it yet, and what looks left behind
-#: may be of a job that goes on.
+#: Nothing goes before it is as old as this: its requester may not have fetched it yet, and what looks left
+#: behind may be of a job that goes on.
 GRACE_S = 3600.0
 #: Most answers removed in one round; with the orphans and their paths, some 10 MB of memory.
 MOST = 10_000
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RetentionPolicy:
-    """What is kept of answers: for so many days, and so many gigabytes (10⁹ bytes) in all; None: no bound."""
+    """How long results are kept, and how many gigabytes (10⁹ bytes) in all; None: no bound."""
 
     days: float | None = None
     gigabytes: float | None = None
@@ -65,7 +65,7 @@ class Collected:
 
 
 class GarbageCollector:
-    """Removes what is not to be kept. ``grace_s``: nothing younger goes."""
+    """Removes artifacts by a `RetentionPolicy`. ``grace_s``: nothing younger goes."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class GarbageCollector:
         """One pass through the store, without the lock. Raises `StorageError`, or `WorkStopped` to stop."""
         now = time.time()
         before = now - self._grace_s
-        inventory = Inventory.of(holdings(self._store, self._go_on), before, MOST)
+        inventory = Inventory.of(artifacts_by_job(self._store, self._go_on), before, MOST)
         done = Collected(kept_answers=inventory.answers, kept_bytes=inventory.size_bytes)
         self._remove_unfinished(before, done)
         self._remove_strays(inventory.strays, done)
@@ -134,17 +134,17 @@ class GarbageCollector:
             done.answers += removed
             done.kept_answers -= removed
 
-    def _remove(self, holding: JobArtifacts, done: Collected) -> bool:
+    def _remove(self, artifacts: JobArtifacts, done: Collected) -> bool:
         """Everything there is of a job, if nothing has changed and nobody counts on it; whether it went."""
         self._go_on()
-        lock = self._pins.lock_for_deletion(holding.job_id)
+        lock = self._pins.lock_for_deletion(artifacts.job_id)
         if not isinstance(lock, DeletionLock):
             return False
         try:
             # It was listed minutes ago, perhaps; under a lock no run writes any more.
-            if JobArtifacts.of(holding.job_id, self._store.list(holding.job_id)) != holding:
+            if JobArtifacts.of(artifacts.job_id, self._store.list(artifacts.job_id)) != artifacts:
                 return False
-            for artifact in holding.record_first:
+            for artifact in artifacts.record_first:
                 if not lock.usable:
                     return False
                 self._delete(artifact, done)

@@ -55,11 +55,11 @@ class JobArtifacts:
         return [each for each in self.artifacts if is_checkpoint(each.path)]
 
 
-def holdings(store: Store, go_on: Callable[[], None]) -> Iterator[JobArtifacts]:
+def artifacts_by_job(store: Store, go_on: Callable[[], None]) -> Iterator[JobArtifacts]:
     """Every job of which the store has anything. ``go_on`` is called on the way; what it raises ends it.
 
-    A store may list a folder in two parts, and jobs go on meanwhile: look at a holding again before you
-    act upon it.
+    A store may list a folder in two parts, and jobs go on meanwhile: look at artifacts again before you
+    act upon them.
     """
     ours = ((job_id, each) for each in store.list() if (job_id := job_of(each.path)))
     for job_id, found in groupby(ours, key=lambda pair: pair[0]):
@@ -84,23 +84,23 @@ class Inventory:
     @classmethod
     def of(cls, held: Iterable[JobArtifacts], before: float, most: int) -> Self:
         """Takes O(n log ``most``) steps over n jobs and keeps O(``most``) of them in memory."""
-        found = cls()
+        inventory = cls()
         heap: list[
             tuple[float, str, JobArtifacts]
         ] = []  # the youngest of the oldest is on top, and leaves first
-        for holding in held:
-            found.size_bytes += holding.size_bytes
-            answered_at = holding.answered_at
+        for job in held:
+            inventory.size_bytes += job.size_bytes
+            answered_at = job.answered_at
             if answered_at is None:
-                if holding.touched_at < before and len(found.orphans) < most:
-                    found.orphans.append(holding)
+                if job.touched_at < before and len(inventory.orphans) < most:
+                    inventory.orphans.append(job)
                 continue
-            found.answers += 1
-            if len(found.strays) < most:
-                found.strays += [each for each in holding.checkpoints if each.modified_at < before]
+            inventory.answers += 1
+            if len(inventory.strays) < most:
+                inventory.strays += [each for each in job.checkpoints if each.modified_at < before]
             if answered_at < before:
-                heapq.heappush(heap, (-answered_at, holding.job_id, holding))
+                heapq.heappush(heap, (-answered_at, job.job_id, job))
                 if len(heap) > most:
                     heapq.heappop(heap)
-        found.oldest = [holding for _, _, holding in sorted(heap, reverse=True)]
-        return found
+        inventory.oldest = [job for _, _, job in sorted(heap, reverse=True)]
+        return inventory

@@ -199,11 +199,11 @@ def test_a_canceled_batch_lets_go_of_what_was_being_queued(
     scripts = idle(redis, store)._commands
     scripts.claim(batch.id, "slow", CLAIM_S)
     hand = scripts.next(batch.id, "slow", CLAIM_S, CHUNK)
-    pairs = [(unit, batch.about(unit, 0.0).spec.identity(MODEL)) for unit in hand]
+    pairs = [(unit, batch.request_of(unit, 0.0).spec.identity(MODEL)) for unit in hand]
     scripts.link(batch.id, "slow", pairs)
     batches.cancel(batch.id)
     for unit in hand:
-        submit(jobs, batch.about(unit, 0.0), MODEL, caller="me", flow=batch.id)
+        submit(jobs, batch.request_of(unit, 0.0), MODEL, caller="me", flow=batch.id)
     scripts.align(batch.id, "slow", "me", [(*pair, "queued", "") for pair in pairs], [])
     assert redis.llen(QUEUE_KEY) == 0
     assert counts(now(batches, batch)) == {"canceled": 40}
@@ -222,7 +222,7 @@ def test_a_unit_of_a_batch_that_somebody_wants_at_once_goes_first(
 ) -> None:
     batch = ask(batches, asked({"stop": 100}))
     drained(idle(redis, store))
-    spec = batch.about(80, 0.0).spec
+    spec = batch.request_of(80, 0.0).spec
     job, created = submit(jobs, VisualizationRequest.of(spec), MODEL, caller="other")
     assert not created
     assert jobs.queue_position(job.id) == 0

@@ -60,11 +60,11 @@ def test_what_a_worker_left_when_it_died_is_gone_on_with(
         hand = scripts.next(batch.id, "dead", CLAIM_S, CHUNK)
         assert hand == list(range(CHUNK))
     if steps.index(reached) >= 2:
-        pairs = [(unit, batch.about(unit, 0.0).spec.identity(MODEL)) for unit in hand]
+        pairs = [(unit, batch.request_of(unit, 0.0).spec.identity(MODEL)) for unit in hand]
         assert scripts.link(batch.id, "dead", pairs)
     submitted = {"half submitted": CHUNK // 2, "submitted": CHUNK}.get(reached, 0)
     for unit in range(submitted):
-        submit(jobs, batch.about(unit, 0.0), MODEL, flow=batch.id)
+        submit(jobs, batch.request_of(unit, 0.0), MODEL, flow=batch.id)
 
     alive = idle(redis, store)
     alive.look()
@@ -85,8 +85,10 @@ def test_a_unit_that_ended_while_its_worker_was_dead_is_not_tried_again(
     scripts = idle(redis, store)._commands
     scripts.claim(batch.id, "dead", CLAIM_S)
     hand = scripts.next(batch.id, "dead", CLAIM_S, CHUNK)
-    scripts.link(batch.id, "dead", [(unit, batch.about(unit, 0.0).spec.identity(MODEL)) for unit in hand])
-    job, _ = submit(jobs, batch.about(0, 0.0), MODEL, flow=batch.id)
+    scripts.link(
+        batch.id, "dead", [(unit, batch.request_of(unit, 0.0).spec.identity(MODEL)) for unit in hand]
+    )
+    job, _ = submit(jobs, batch.request_of(0, 0.0), MODEL, flow=batch.id)
     jobs.cancel(job.id)
     redis.delete(batch_key(batch.id) + ":claim")
     alive = idle(redis, store)

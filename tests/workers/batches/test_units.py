@@ -10,10 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 from proxygrad.errors import UnitOutOfRange
 from proxygrad.protocol.requests import UnitSelection
 from proxygrad.spec import LayerInfo
-from workers.batches.units import chosen, from_json, to_json
+from workers.batches.units import from_json, select, to_json
 
 LAYER = LayerInfo(name="conv", kind="feature_map", type="Conv2d", shape=(8, 4, 4), units=8)
-WANTED: TypeAdapter[Any] = TypeAdapter(UnitSelection)
+SELECTION: TypeAdapter[Any] = TypeAdapter(UnitSelection)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ WANTED: TypeAdapter[Any] = TypeAdapter(UnitSelection)
     ],
 )
 def test_what_is_meant_is_the_same_however_it_is_said(wanted: Any, units: Any) -> None:
-    found = chosen(WANTED.validate_python(wanted), LAYER)
+    found = select(SELECTION.validate_python(wanted), LAYER)
     assert found == units
     assert from_json(to_json(found)) == units
 
@@ -40,7 +40,7 @@ def test_what_is_meant_is_the_same_however_it_is_said(wanted: Any, units: Any) -
 @pytest.mark.parametrize("wanted", [[0, 8], {"start": 8}, {"stop": 9}])
 def test_a_unit_that_the_layer_has_not_is_refused(wanted: Any) -> None:
     with pytest.raises(UnitOutOfRange, match="unit 8 is out of range: layer 'conv' has units 0 to 7"):
-        chosen(WANTED.validate_python(wanted), LAYER)
+        select(SELECTION.validate_python(wanted), LAYER)
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def test_a_unit_that_the_layer_has_not_is_refused(wanted: Any) -> None:
 )
 def test_what_is_no_choice_of_units_is_refused(wanted: Any, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        WANTED.validate_python(wanted)
+        SELECTION.validate_python(wanted)

@@ -31,7 +31,7 @@ LOOKED = "proxygrad:batches:running:looked"
 
 
 def pairs(batch: Batch, hand: list[int]) -> list[tuple[int, str]]:
-    return [(unit, batch.about(unit, 0.0).spec.identity(MODEL)) for unit in hand]
+    return [(unit, batch.request_of(unit, 0.0).spec.identity(MODEL)) for unit in hand]
 
 
 def test_units_in_hand_when_the_deadline_passes_count_once(
@@ -78,14 +78,14 @@ def test_a_job_that_another_caller_cancels_is_asked_all_the_same(
     redis: Redis, store: Store, batches: Batches, jobs: Jobs
 ) -> None:
     batch = ask(batches, asked([0]), caller="b")
-    theirs, _ = submit(jobs, batch.about(0, 0.0), MODEL, caller="a")
+    theirs, _ = submit(jobs, batch.request_of(0, 0.0), MODEL, caller="a")
     scripts = idle(redis, store)._commands
     assert scripts.claim(batch.id, "one", CLAIM_S)
     (pair,) = pairs(batch, scripts.next(batch.id, "one", CLAIM_S, CHUNK))
     assert pair == (0, theirs.id)
     assert scripts.link(batch.id, "one", [pair])
     jobs.cancel(theirs.id, caller="a")
-    job, _ = submit(jobs, batch.about(0, time.time()), MODEL, caller="b", flow=batch.id)
+    job, _ = submit(jobs, batch.request_of(0, time.time()), MODEL, caller="b", flow=batch.id)
     scripts.align(batch.id, "one", "b", [(*pair, job.state, "")], [])
     assert counts(now(batches, batch)) == {"queued": 1}
     end_next(redis)

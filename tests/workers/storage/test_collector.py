@@ -137,10 +137,10 @@ def test_an_answer_that_changed_since_it_was_listed_stays(redis: Redis, store: S
     collector = GarbageCollector(redis, store, NOTHING)
     removing = collector._remove
 
-    def asked_anew(holding: object, done: object) -> bool:
+    def asked_anew(artifacts: object, done: object) -> bool:
         store.delete(result_path(kept))
         keep_answer(store, 0)
-        return removing(holding, done)  # type: ignore[arg-type]
+        return removing(artifacts, done)  # type: ignore[arg-type]
 
     collector._remove = asked_anew  # type: ignore[method-assign]
     assert collector.collect().answers == 0

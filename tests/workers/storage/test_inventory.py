@@ -8,13 +8,13 @@ import pytest
 from obstore.store import MemoryStore
 
 from tests.support.artifacts import HOUR_S, age, job_id, keep_answer
-from workers.storage.inventory import Inventory, JobArtifacts, holdings
+from workers.storage.inventory import Inventory, JobArtifacts, artifacts_by_job
 from workers.storage.paths import image_path, job_of, result_path
 from workers.storage.store import Store
 
 
 def inventory(store: Store, most: int = 100) -> Inventory:
-    return Inventory.of(holdings(store, lambda: None), time.time() - HOUR_S, most)
+    return Inventory.of(artifacts_by_job(store, lambda: None), time.time() - HOUR_S, most)
 
 
 def test_whose_an_artifact_is() -> None:
@@ -51,7 +51,7 @@ def test_what_is_young_is_counted_and_no_candidate(store: Store) -> None:
 def test_the_age_of_an_answer_is_its_records(store: Store) -> None:
     answer = keep_answer(store, 0, age_s=5 * HOUR_S)
     store.replace(f"{answer}/checkpoint-1", b"")
-    (held,) = holdings(store, lambda: None)
+    (held,) = artifacts_by_job(store, lambda: None)
     assert held.answered_at == pytest.approx(time.time() - 5 * HOUR_S, abs=60)
     assert held.touched_at == pytest.approx(time.time(), abs=60)
 
@@ -69,14 +69,14 @@ def test_it_can_be_stopped_on_the_way(store: Store) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        list(holdings(store, stop))
+        list(artifacts_by_job(store, stop))
 
 
 def test_an_object_store_is_read_the_same_way() -> None:
     store = Store(MemoryStore(), "memory:///")
     store.put(image_path(job_id(0), 0), b"123")
     store.put(result_path(job_id(0)), b"{}")
-    (held,) = holdings(store, lambda: None)
+    (held,) = artifacts_by_job(store, lambda: None)
     assert held == JobArtifacts.of(job_id(0), store.list(job_id(0)))
     assert held.size_bytes == 5
 

@@ -1,6 +1,6 @@
 #!lua
 -- Queues a job, or joins one: of many callers that request the same at once, one creates it.
--- Mode `ask` joins what waits or runs, returns what succeeded, and starts again what ended otherwise, or has
+-- Mode `submit` joins what waits or runs, returns what succeeded, and starts again what ended otherwise, or has
 -- no RQ entry any more. `recompute`: the result is gone from the store. `retry`: only what failed or was
 -- canceled. A limit holds for a new job, and nothing else.
 -- ARGV: 1 job id, 2 mode, 3 whether it may create a job (1 or 0), 4 spec as JSON, 5 steps, 6 model, 7 caller,
