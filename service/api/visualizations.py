@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 
 from proxygrad.protocol.addresses import VISUALIZATIONS
+from proxygrad.protocol.jobs import State
 from proxygrad.protocol.pagination import DEFAULT_LIMIT
-from proxygrad.protocol.visualizations import State, Visualization, VisualizationPage
+from proxygrad.protocol.visualizations import Visualization, VisualizationPage
 from service.api.dependencies import PathId, SessionDep
 from service.api.examples import VISUALIZATION_BODY
 from service.backend import admission, documents

@@ -8,15 +8,10 @@ from urllib.parse import quote
 from proxygrad.protocol.addresses import BATCHES, DELIVERIES, MODELS, VISUALIZATIONS
 from proxygrad.protocol.base import utc_time
 from proxygrad.protocol.batches import Batch, BatchCounts, BatchLinks, BatchUnit, BatchUnits
+from proxygrad.protocol.jobs import Progress
 from proxygrad.protocol.models import Layer, Model, ModelLinks
 from proxygrad.protocol.problems import Problem
-from proxygrad.protocol.visualizations import (
-    Image,
-    Progress,
-    Visualization,
-    VisualizationLinks,
-    VisualizationSummary,
-)
+from proxygrad.protocol.visualizations import Image, Visualization, VisualizationLinks, VisualizationSummary
 from proxygrad.protocol.webhooks import Delivery, DeliveryLinks
 from proxygrad.spec import OBJECTIVES, LayerInfo
 from workers import webhooks

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self, cast
 
 from proxygrad.protocol.batches import BatchState, UnitState
+from proxygrad.protocol.jobs import State
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import (
     BatchRequest,
     Priority,
     VisualizationRequest,
 )
-from proxygrad.protocol.visualizations import State
 from proxygrad.spec import ModelInfo, Spec, VisualizationTemplate
 from workers.batches import units
 from workers.jobs.requests import Limits

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pydantic import Field, TypeAdapter
 
 from proxygrad.protocol.base import Record
+from proxygrad.protocol.jobs import State
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import ANONYMOUS, Priority
-from proxygrad.protocol.visualizations import ImageInfo, State
+from proxygrad.protocol.visualizations import ImageInfo
 from proxygrad.spec import Result, Spec, StoredSpec
 from workers.cache import LRUCache
 

@@ -19,7 +19,7 @@ from proxygrad.client.retries import ApiCall
 from proxygrad.protocol import visualizations as documents
 from proxygrad.protocol.addresses import VISUALIZATIONS
 from proxygrad.protocol.events import Event, ProgressEvent, StateEvent
-from proxygrad.protocol.visualizations import Progress, State
+from proxygrad.protocol.jobs import Progress, State
 from proxygrad.spec import Result, Role, Spec
 
 
