@@ -87,7 +87,7 @@ class Batches:
         return batch, cast(Novelty, word)
 
     def fetch(self, batch_id: str) -> Batch | None:
-        """The batch of that id as it stands, or None."""
+        """The batch of that id as it stands, or None. Raises `UnknownKind`."""
         fields = cast(dict[bytes, bytes], self._redis.hgetall(keys.batch_key(batch_id)))
         return Batch.from_fields(batch_id, fields) if b"state" in fields else None
 
