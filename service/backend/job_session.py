@@ -23,7 +23,7 @@ from workers.jobs.job import Job
 from workers.jobs.repository import Event, IndexEntry, Requester
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JobSession(CallerSession):
     """What ``caller`` can do with jobs of one kind, that of ``resource``.
 
@@ -92,7 +92,7 @@ class JobSession(CallerSession):
         return _as_seen(job, requester)
 
     def _is_own_kind(self, job: Job) -> bool:
-        return job.kind == self.resource.kind.name
+        return isinstance(job, self.resource.kind.record)
 
     def _unknown(self, job_id: str) -> ProblemError:
         return self.resource.unknown_job(job_id)

@@ -27,7 +27,7 @@ from workers.jobs.repository import IndexEntry, Limits
 from workers.webhooks import Delivery
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CallerSession:
     """What ``caller`` can do; `service.backend.job_session` adds what it can do with jobs of one kind."""
 

@@ -176,7 +176,6 @@ def test_asked_again_after_it_failed_it_is_told_again(redis: Redis, jobs: Jobs, 
 def test_an_answer_that_is_there_is_told_at_once_and_once_a_minute(
     redis: Redis, jobs: Jobs, leases: Leases
 ) -> None:
-    deliveries = Deliveries(redis)
     for _ in range(3):
         DeliverNow(redis)("visualization", "0" * 32, "one", URL, 1.5)
     DeliverNow(redis)("visualization", "0" * 32, "two", URL, 1.5)
@@ -212,7 +211,6 @@ def test_the_oldest_of_too_many_goes_with_all_that_is_of_it(
     redis: Redis, set_limit: Callable[[str, int], None]
 ) -> None:
     set_limit("MAX_DELIVERIES", 2)
-    deliveries = Deliveries(redis)
     for number in range(4):
         DeliverNow(redis)("visualization", f"{number:032}", "one", f"https://{number}.example/", 1.0)
     assert [each.receiver for each in told(redis)] == ["https://2.example", "https://3.example"]

@@ -129,7 +129,7 @@ class StoredResults:
         """Raises `_Damaged`."""
         index: type[ArtifactIndex] = kind.index or kind.record
         record, path = self._record(job_id, index.model_validate_json), artifact_path(job_id, name)
-        if record is None or record.kind != kind.name or name not in record.artifacts:
+        if record is None or not kind.owns(record.kind) or name not in record.artifacts:
             return None
         data = self._store.get(path)
         if data is not None and not _fits(data, record.artifacts[name]):

@@ -59,6 +59,10 @@ class JobKind:
     record: type[Job]
     index: type[ArtifactIndex] | None = None
 
+    def owns(self, name: str) -> bool:
+        """Whether a record that names this kind is of it."""
+        return name == self.name
+
     def capability(self, model: str) -> str:
         """What a worker must offer to run a job of this kind: the queue has an index for each.
 
