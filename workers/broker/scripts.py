@@ -114,9 +114,8 @@ def _table(kind: str, used: Sequence[tuple[str, str]]) -> str:
         for each, name in used
         if each == kind
     }
-    return (
-        f"local {kind} = {{{', '.join(f'{name} = {json.dumps(value)}' for name, value in values.items())}}}"
-    )
+    fields = ", ".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
+    return f"local {kind} = {{{fields}}}"
 
 
 def _read(name: str, package: str) -> str:
