@@ -14,7 +14,7 @@ YAML := docker-compose.yml deploy/gpu.yml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-gateway chaos fuzz openapi client check format lock zoo clean
+.PHONY: help demo serve test test-gateway soak chaos fuzz openapi client check format lock zoo clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,7 +30,10 @@ test: $(VENV)/.dev ## all tests, against a real Valkey that they start
 
 test-gateway: $(GATEWAY)/.installed ## the tests of gateway and queue where torch is not installed
 	$(GATEWAY)/bin/python -c "import importlib.util as u, sys; sys.exit('torch is installed here' if u.find_spec('torch') else 0)"
-	$(GATEWAY)/bin/python -m pytest -m "not engine" tests/service tests/workers tests/proxygrad/client $(ARGS)
+	$(GATEWAY)/bin/python -m pytest -m "not engine and not soak" tests/service tests/workers tests/proxygrad/client $(ARGS)
+
+soak: $(VENV)/.dev ## the long versions of tests: more faults, generated requests and interleavings
+	$(BIN)/python -m pytest -m soak $(ARGS)
 
 chaos: $(VENV)/.dev ## kill and pause workers, Redis and gateway for under 10 minutes: nothing may be lost (SEED=3)
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(ARGS)

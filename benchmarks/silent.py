@@ -38,7 +38,10 @@ def climb(network: Network, slope: float, units: int, steps: int) -> list[tuple[
         count = len(CLASSES) if kind == "logit" else units
         shapes = {layer: network.layer_shape(layer, SIZE)}
         lanes = [
-            Lane(AscentSettings(steps=steps, slope=slope), question(network, layer, unit, kind).at(shapes))
+            Lane(
+                AscentSettings(preset="max", steps=steps, slope=slope).completed(),
+                question(network, layer, unit, kind).at(shapes),
+            )
             for unit in range(count)
         ]
         group = Group(GroupKey.of(network, lanes[0], SIZE))

@@ -126,7 +126,7 @@ def variants(network: Network, layer: str) -> dict[str, LayerReader]:
 
 
 def stepping(network: Network, layer: str, reader: LayerReader, batch: int) -> Callable[[], Any]:
-    settings = [AscentSettings(steps=ENDLESS, seed=seed).completed() for seed in range(batch)]
+    settings = [AscentSettings(preset="max", steps=ENDLESS, seed=seed).completed() for seed in range(batch)]
     lanes = [Lane(each, Channel(layer, CHANNEL)) for each in settings]
     group = Group(GroupKey.of(network, lanes[0], (SIDE_PX, SIDE_PX)), reader)
     for lane in lanes:

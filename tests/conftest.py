@@ -16,6 +16,11 @@ from workers.storage.store import Store
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_configure() -> None:
+    """One thread for torch, here and in child processes: more of them mostly spin on networks this small."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
     """A server for the whole run, on a unix socket."""

@@ -51,7 +51,7 @@ def evaluate(network: Network, objective: Objective, image: Tensor, seed: int) -
     own, copies = (
         torch.stack(images).to(network.device, torch.float32) for images in ([image], shifted(image, seed))
     )
-    logits = next((layer.name for layer in network.layers if layer.kind == "logits"), None)
+    logits = next((layer.name for layer in network.info.layers if layer.kind == "logits"), None)
     read = _read(network, own, (*objective.layers, *([logits] if logits else [])))
     if read is None:
         read = _read(network, own, objective.layers) or {}

@@ -54,7 +54,8 @@ def job_session(resource: JobResource) -> Callable[[Request], Awaitable[JobSessi
         backend: Backend = request.app.state.backend
         caller: Caller = request.scope["state"][STATE]
         job_id = request.path_params.get("job_id")
-        if job_id is None or not _ID.fullmatch(job_id):  # the route refuses what is no id
+        # What is no id is refused by the route.
+        if job_id is None or caller.operates or not _ID.fullmatch(job_id):
             return JobSession(backend, caller, resource)
         return await JobSession.about_job(backend, caller, resource, job_id)
 

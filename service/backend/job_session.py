@@ -36,12 +36,10 @@ class JobSession(CallerSession):
 
     @classmethod
     async def about_job(cls, backend: Backend, caller: Caller, resource: JobResource, job_id: str) -> Self:
-        """The session for a request about one job.
+        """The session of a caller without the scope `admin`, for a request about one job.
 
         Raises `ProblemError` with the problem `unknown` of the resource.
         """
-        if caller.operates:
-            return cls(backend, caller, resource)
         requester = await backend.send(backend.jobs.requester(job_id, caller.name))
         if requester is None and not caller.sees_all:
             raise resource.unknown_job(job_id)
@@ -116,6 +114,9 @@ class JobSession(CallerSession):
 
     async def wait_for_job(self, job_id: str, wait_s: float, request: Request) -> Job:
         """The job once it has ended, or as it is after ``wait_s`` or when the client disconnects."""
+        job = await self.job(job_id)
+        if job.ended or wait_s <= 0:
+            return job
         requester = self.requester
 
         async def look(wake: Wake) -> Job:
@@ -124,7 +125,6 @@ class JobSession(CallerSession):
                 requester = await self.backend.send(self.backend.jobs.requester(job_id, self.caller.name))
             return await self._job(job_id, requester)
 
-        job = await self.job(job_id)
         kinds = {"state", "withdrawn"}
         return await until_ended(job, job_id, look, self.backend.events, wait_s, request, kinds=kinds)
 

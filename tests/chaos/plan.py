@@ -91,7 +91,9 @@ class Scale:
 
 
 LONG = Scale(jobs=1200, faults=24, spread_s=330, settle_s=170)
-SHORT = Scale(jobs=200, faults=7, spread_s=30, settle_s=150, slots=4, stretch=0.2)
+SOAK = Scale(jobs=200, faults=7, spread_s=30, settle_s=150, slots=4, stretch=0.2)
+#: Each kind of fault once, and few enough jobs for a run among the other tests.
+SHORT = Scale(jobs=50, faults=7, spread_s=20, settle_s=150, workers=2, slots=4, stretch=0.2)
 
 
 @dataclass(frozen=True)

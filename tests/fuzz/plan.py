@@ -37,7 +37,7 @@ class Scale:
 
 
 LONG = Scale(examples=500, chains=150, chain_steps=8, keyed=25, coverage=True)
-SHORT = Scale(examples=10, chains=4, chain_steps=5, keyed=1, coverage=False)
+SHORT = Scale(examples=4, chains=2, chain_steps=5, keyed=1, coverage=False)
 
 
 class Bend:

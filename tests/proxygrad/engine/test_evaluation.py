@@ -129,7 +129,7 @@ def test_what_the_working_copy_says_is_what_the_network_says() -> None:
     with torch.no_grad():
         exact = network.read(torch.stack([image, *shifted(image, seed=3)]), ["layer3", "fc"])
     values, logits = exact["layer3"].mean(dim=(2, 3)), exact["fc"][0]
-    for unit in range(64):
+    for unit in range(0, 64, 4):
         found = evaluate(network, Channel("layer3", unit), image, seed=3)
         assert found.robust_activation is not None
         assert found.robust_activation.mean == pytest.approx(

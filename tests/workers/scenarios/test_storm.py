@@ -30,6 +30,8 @@ from workers.settings import connect
 from workers.storage.store import Store
 
 THREADS, STEPS, UNITS = 5, 160, 12
+#: Two of them among the other tests, the rest in `make soak`.
+SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 10))]
 OTHER = MODEL.model_copy(update={"name": "other"})
 #: What RQ's tools raise where a job changes between their look and their write.
 RACES = (NoSuchJobError, InvalidJobOperation, ValueError)
@@ -190,7 +192,7 @@ def storm(redis_url: str, store: Store, seed: int, *, foreign: bool) -> None:
     assert failures == []
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_after_a_storm_every_job_is_in_its_place(
     redis_url: str, redis: Redis, store: Store, seed: int
 ) -> None:
@@ -200,7 +202,7 @@ def test_after_a_storm_every_job_is_in_its_place(
     drained(redis)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_after_a_storm_with_rqs_own_tools_a_tidy_puts_every_job_in_its_place(
     redis_url: str, redis: Redis, store: Store, seed: int
 ) -> None:
