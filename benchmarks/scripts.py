@@ -19,6 +19,7 @@ from proxygrad.spec import Spec
 from service.stack.valkey import EmbeddedValkey
 from workers.broker.pipeline import run_blocking
 from workers.jobs.commands import Submit
+from workers.jobs.kinds.visualization import VISUALIZATION
 from workers.jobs.repository import Limits
 from workers.jobs.requests import Submission
 from workers.queue.fair_queue import FairQueue
@@ -41,7 +42,7 @@ class Bench:
         self._next += 1
         job_id = f"{self._next:032x}"
         spec = Spec(model=model, layer="conv", unit=self._next, objective="channel", size_px=224)
-        submission = Submission(job_id=job_id, spec=spec, cost=6.4, caller=caller)
+        submission = Submission(job_id=job_id, kind=VISUALIZATION, spec=spec, cost=6.4, caller=caller)
         run_blocking(self._submit(submission, "submit", PLENTY), self._redis)
         return job_id
 

@@ -19,6 +19,7 @@ NAMES = {
     "AsyncBatch": "Batch",
     "AsyncClient": "Client",
     "AsyncGenerator": "Generator",
+    "AsyncJob": "Job",
     "AsyncResource": "Resource",
     "AsyncSleep": "Sleep",
     "AsyncTransport": "Transport",

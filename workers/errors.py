@@ -11,12 +11,15 @@
     ├── QueueFull            as many jobs wait as may
     │   ├── TooManyInFlight  as many jobs of the caller wait or run as may
     │   └── TooManyBatches   as many batches of the caller run as may
+    ├── UnknownKind          a record of a kind of job that a newer version may know
     ├── TooManyWebhooks      as many URLs of the caller are told of a job's end as may
     └── LeaseLost            this run of a job may no longer speak for it; somebody else does, or nobody
         └── GivenBack        its worker stops, and has put the job back into the queue
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from proxygrad.errors import ProxyGradError
 
@@ -91,6 +94,15 @@ class TooManyWebhooks(ProxyGradError):
 
     def __init__(self, subject: str, limit: int) -> None:
         super().__init__(f"{limit} URLs of this caller are told of the end of {subject}, and no more may")
+
+
+class UnknownKind(ProxyGradError):
+    """A record of a kind of job that this version does not have; a newer one may."""
+
+    code = "unknown_kind"
+
+    def __init__(self, kind: str, known: Iterable[str]) -> None:
+        super().__init__(f"there is no kind of job {kind!r} here; valid: {', '.join(sorted(known))}")
 
 
 class LeaseLost(ProxyGradError):

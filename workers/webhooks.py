@@ -13,7 +13,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 import redis
 from pydantic import BaseModel, ConfigDict
@@ -23,7 +23,12 @@ from proxygrad.protocol.webhooks import DeliveryState
 from workers.broker import keys
 from workers.broker.scripts import Script, pairs
 from workers.broker.time_index import IndexEntry, older
+from workers.jobs.kinds.registry import KINDS
 
+#: The kind of a delivery about a batch; one about a job has the kind of the job.
+BATCH = "batch"
+#: Types of events that do not say how the subject ended.
+_TYPES = {BATCH: "batch.ended"}
 _COUNTS = ("total", "succeeded", "failed", "canceled")
 
 _log = logging.getLogger(__name__)
@@ -40,7 +45,7 @@ class Delivery(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
-    kind: Literal["visualization", "batch"]
+    kind: str
     subject: str
     caller: str
     url: str
@@ -62,7 +67,7 @@ class Delivery(BaseModel):
     @property
     def type(self) -> str:
         """The type of the event."""
-        return "batch.ended" if self.kind == "batch" else f"visualization.{self.ended}"
+        return _TYPES.get(self.kind, f"{self.kind}.{self.ended}")
 
     @classmethod
     def from_fields(cls, delivery_id: str, fields: Mapping[bytes, bytes]) -> Self:
@@ -78,10 +83,11 @@ class Delivery(BaseModel):
 def _read(delivery_id: str, fields: Mapping[bytes, bytes]) -> Delivery | None:
     """None for none, and for what another version of this program may know how to read."""
     try:
-        return Delivery.from_fields(delivery_id, fields) if b"subject" in fields else None
+        delivery = Delivery.from_fields(delivery_id, fields) if b"subject" in fields else None
     except ValueError as error:
         _log.warning("delivery %s cannot be read: %s", delivery_id, type(error).__name__)
         return None
+    return delivery if delivery is None or delivery.kind in KINDS or delivery.kind in _TYPES else None
 
 
 class Deliveries:
@@ -89,14 +95,9 @@ class Deliveries:
 
     def __init__(self, redis: redis.Redis) -> None:
         self._redis = redis
-        self._deliver_now = Script(redis, "webhooks/deliver_now")
         self._claim = Script(redis, "webhooks/claim_due")
         self._settle = Script(redis, "webhooks/settle")
         self._retry = Script(redis, "webhooks/retry")
-
-    def deliver_now(self, job_id: str, caller: str, url: str, activation: float | None) -> None:
-        """Make a delivery at once: the job had succeeded before it was requested."""
-        self._deliver_now(job_id, caller, url, "" if activation is None else repr(activation))
 
     def claim(self, most: int, most_each: int, lease_s: float, busy: Mapping[str, int]) -> list[Delivery]:
         """Take deliveries that are due, for ``lease_s`` seconds, at most ``most``.

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from proxygrad.protocol.batches import Batch
 from proxygrad.protocol.visualizations import Visualization
 
-Document = TypeVar("Document", Visualization, Batch)
+Document = TypeVar("Document", bound=Visualization | Batch)
 
 
 class ProgressBar:

@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from proxygrad.protocol.base import UtcTime
+from proxygrad.protocol.jobs import State
 from proxygrad.protocol.pagination import MAX_SCANNED, PageLinks
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import Priority
-from proxygrad.protocol.visualizations import State
 from proxygrad.spec import VisualizationTemplate
 
 BatchState = Literal["running", "succeeded", "failed", "canceled"]

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Base64Bytes, BaseModel, Field
 
+from proxygrad.protocol.jobs import Progress, State
 from proxygrad.protocol.problems import Problem
-from proxygrad.protocol.visualizations import Progress, State
 
 EventKind = Literal["state", "progress", "preview"]
 

@@ -5,35 +5,19 @@ Durations are in seconds.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, Field
 
-from proxygrad.protocol.base import Record, UtcTime
+from proxygrad.protocol.base import UtcTime
+from proxygrad.protocol.jobs import ArtifactInfo, Progress, State
 from proxygrad.protocol.pagination import MAX_SCANNED, PageLinks
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import Priority
 from proxygrad.spec import Result, Role, Spec
 
-State = Literal["queued", "running", "succeeded", "failed", "canceled"]
 
-
-class Progress(BaseModel):
-    """How many gradient steps of a job are done."""
-
-    step: int = Field(description="Gradient steps done.")
-    steps: int = Field(description="Total gradient steps.")
-    activation: float | None = Field(
-        description="The unit's activation at the last progress report; `null` before the first step. The "
-        "one that counts is `result.achieved_activation`."
-    )
-
-
-class ImageInfo(Record):
+class ImageInfo(ArtifactInfo):
     """One stored image; the digest is of the stored bytes."""
 
-    sha256: str = Field(description="SHA-256 of the stored bytes, 64 hex digits.")
-    size_bytes: int = Field(description="Size of the stored file in bytes.")
     media_type: str = Field(description="Media type of the stored file: `image/png`.")
     width_px: int = Field(description="Width in pixels.")
     height_px: int = Field(description="Height in pixels.")

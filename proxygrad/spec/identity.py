@@ -26,16 +26,22 @@ def canonical(request: BaseModel) -> dict[str, Any]:
     the `LATER_FIELDS` that are not used.
     """
     fields = type(request).model_fields
-    unused = {name for name in LATER_FIELDS if getattr(request, name) == fields[name].default}
+    later = [name for name in LATER_FIELDS if name in fields]
+    unused = {name for name in later if getattr(request, name) == fields[name].default}
     return request.model_dump(mode="json", exclude={*DERIVED_FIELDS, *unused})
 
 
-def identity(resolved: BaseModel, model: ModelInfo) -> str:
-    """The id of the result of a resolved request: 32 hex digits, of a SHA-256."""
-    content = {
+def identity(resolved: BaseModel, model: ModelInfo, kind: str | None = None) -> str:
+    """The id of the result of a resolved request: 32 hex digits, of a SHA-256.
+
+    ``kind``: that of the job; None: a visualization, whose id names none.
+    """
+    content: dict[str, Any] = {
         "spec": canonical(resolved),
         "digest": model.digest,
         "engine_version": model.engine_version,
     }
+    if kind is not None:
+        content["kind"] = kind
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

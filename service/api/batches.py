@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from proxygrad.protocol.addresses import BATCHES
 from proxygrad.protocol.batches import Batch, BatchPage, BatchState, BatchUnitPage
+from proxygrad.protocol.jobs import State as JobState
 from proxygrad.protocol.pagination import DEFAULT_LIMIT
 from proxygrad.protocol.requests import BatchRequest
-from proxygrad.protocol.visualizations import State as JobState
 from service.api.dependencies import PathId, SessionDep
 from service.api.examples import BATCH_BODY
 from service.backend import admission, documents

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
@@ -16,6 +16,8 @@ from proxygrad.protocol.base import ID_PATTERN
 from proxygrad.protocol.problems import FieldError
 from service.auth.callers import STATE, Caller
 from service.backend.backend import Backend
+from service.backend.job_resource import JobResource
+from service.backend.job_session import JobSession
 from service.backend.session import CallerSession
 from service.problems import ProblemError
 from service.web.validation import SHOWN_CHARACTERS
@@ -37,15 +39,27 @@ async def _backend(request: Request) -> Backend:
 
 
 async def _session(request: Request) -> CallerSession:
-    """The caller's session; for a route about a job, raises `unknown_visualization` if it may not see it."""
     check_query_names(request)
-    backend: Backend = request.app.state.backend
-    caller: Caller = request.scope["state"][STATE]
-    job_id = request.path_params.get("job_id")
-    # What is no id is refused by the route.
-    if job_id is None or caller.operates or not _ID.fullmatch(job_id):
-        return CallerSession(backend, caller)
-    return await CallerSession.about_job(backend, caller, job_id)
+    return CallerSession(request.app.state.backend, request.scope["state"][STATE])
+
+
+def job_session(resource: JobResource) -> Callable[[Request], Awaitable[JobSession]]:
+    """The dependency that makes the caller's session for jobs of one kind.
+
+    For a route about a job, it raises the problem `unknown` of the kind where the caller may not see it.
+    """
+
+    async def session(request: Request) -> JobSession:
+        check_query_names(request)
+        backend: Backend = request.app.state.backend
+        caller: Caller = request.scope["state"][STATE]
+        job_id = request.path_params.get("job_id")
+        # What is no id is refused by the route.
+        if job_id is None or caller.operates or not _ID.fullmatch(job_id):
+            return JobSession(backend, caller, resource)
+        return await JobSession.about_job(backend, caller, resource, job_id)
+
+    return session
 
 
 BackendDep = Annotated[Backend, Depends(_backend)]

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
-from starlette.types import Receive, Scope, Send
 
 from proxygrad.protocol.addresses import VISUALIZATIONS
 from proxygrad.protocol.events import EVENTS
-from proxygrad.protocol.problems import FieldError
-from service.api.dependencies import SessionDep
-from service.api.visualizations import JobId
-from service.backend.event_hub import Subscription
-from service.backend.event_stream import EventStream
-from service.problems import ProblemError, problem_responses
-from workers.jobs.repository import is_event_id
+from service.api import jobs
+from service.api.visualizations import JobId, VisualizationSession
+from service.problems import problem_responses
 
 router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
-#: Kinds of events that end up in the stream.
-KINDS = frozenset({"state", "progress", "preview", "withdrawn"})
-
-_HEADERS = {"Cache-Control": "no-cache, no-store", "X-Accel-Buffering": "no"}
 _SCHEMAS = "#/components/schemas/"
 _DESCRIPTION = """\
 Events until the end. `state` (`StateEvent`): the last one says `succeeded`, `failed` or `canceled`.
@@ -53,26 +42,12 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-class _StreamingResponse(StreamingResponse):
-    """A response that closes its subscription however it ends, also where it never began."""
-
-    def __init__(self, content: AsyncIterator[str], subscription: Subscription) -> None:
-        super().__init__(content, headers=_HEADERS, media_type="text/event-stream")
-        self._subscription = subscription
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._subscription.close()
-
-
 @router.get(
     "/{job_id}/events", summary="Follow a visualization", response_class=Response, responses=_RESPONSES
 )
 async def follow_visualization(
     job_id: JobId,
-    session: SessionDep,
+    session: VisualizationSession,
     last_event_id: Annotated[
         str | None, Header(description="The id of the last event received: those after it are sent.")
     ] = None,
@@ -84,20 +59,4 @@ async def follow_visualization(
 
     A slow reader misses progress, never a change of state.
     """
-    after = last_event_id or last_event or None
-    if after is not None and not is_event_id(after):
-        where = ["header", "last-event-id"] if last_event_id else ["query", "last_event_id"]
-        field_error = FieldError(location=[*where], detail="not the id of an event", value=after[:200])
-        raise ProblemError("invalid_request", f"{'.'.join(where)}: not the id of an event", [field_error])
-    await session.job(job_id)
-    subscription = await session.backend.events.follow(job_id, KINDS)
-    try:
-        stream = EventStream(session, job_id, after)
-        first = await stream.catch_up()
-    except BaseException:
-        subscription.close()
-        raise
-    if stream.over and after is not None and not first:
-        subscription.close()
-        return Response(status_code=204)
-    return _StreamingResponse(stream.lines(first, subscription), subscription)
+    return await jobs.follow(session, job_id, last_event_id, last_event)

@@ -8,20 +8,19 @@ where there is no image.
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from proxygrad.protocol.addresses import VISUALIZATIONS
 from proxygrad.protocol.problems import FieldError
-from service.api.dependencies import SessionDep
-from service.api.visualizations import JobId
+from service.api.visualizations import JobId, VisualizationSession
 from service.auth.callers import Caller
 from service.images.conversion import ENCODER, Form
 from service.problems import ProblemError, problem_responses
 from service.web.conditional import Unsatisfiable, matches, requested_range
 from service.web.negotiation import MEDIA_TYPES, Format, negotiated
-from workers.jobs.repository import Job
+from workers.jobs.kinds.visualization import VisualizationJob, image_name
 
 router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
@@ -79,7 +78,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 async def read_image(
     job_id: JobId,
     number: Number,
-    session: SessionDep,
+    session: VisualizationSession,
     request: Request,
     width: Width = None,
     accept: Annotated[
@@ -91,9 +90,9 @@ async def read_image(
 ) -> Response:
     """The stored PNG, or another format of it. The requested images come first, then the plain ones."""
     index, form = _negotiated(number, width, accept)
-    png = await session.image(job_id, index)
+    png = await session.artifact(job_id, image_name(index))
     if png is None:
-        raise _no_image(await session.job(job_id), index)
+        raise _no_image(cast(VisualizationJob, await session.job(job_id)), index)
     digest = hashlib.sha256(png).hexdigest()
     etag = _etag(digest, form)
     headers = {
@@ -169,7 +168,7 @@ def _part(content: bytes, form: Form, headers: dict[str, str], request: Request)
     return Response(content[span.start : span.stop], 206, headers, media_type)
 
 
-def _no_image(job: Job, number: int) -> ProblemError:
+def _no_image(job: VisualizationJob, number: int) -> ProblemError:
     if not job.ended:
         return ProblemError(
             "image_not_ready", f"visualization {job.id} is {job.state}: {job.step} of {job.steps} steps"
@@ -186,7 +185,7 @@ def _no_image(job: Job, number: int) -> ProblemError:
     return ProblemError("no_image", f"visualization {job.id} {job.state}, so it has no image{reason}")
 
 
-def _valid(job: Job) -> str:
+def _valid(job: VisualizationJob) -> str:
     """The numbers of its images, in words."""
     if not job.spec.compare:
         return _numbers(0, len(job.images))

@@ -14,6 +14,7 @@ from service.backend import documents
 from service.problems import problem_responses
 from service.web.pagination import Cursor, Limit, entry_of, only, page
 from workers import webhooks
+from workers.jobs.kinds.visualization import VISUALIZATION
 
 router = APIRouter(prefix=DELIVERIES, tags=["webhooks"])
 
@@ -35,7 +36,8 @@ async def list_webhook_deliveries(
     """The caller's newest ten thousand deliveries of the last week. A key with the scope `admin` sees
     all.
     """
-    subjects = {("visualization", each) for each in visualization} | {("batch", each) for each in batch}
+    subjects = {(VISUALIZATION.name, each) for each in visualization}
+    subjects |= {(webhooks.BATCH, each) for each in batch}
 
     def fits(delivery: webhooks.Delivery) -> bool:
         return (not state or delivery.state in state) and (

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, TypeVar
 
 from proxygrad.errors import UnitOutOfRange
 from proxygrad.protocol.problems import FieldError
-from proxygrad.protocol.requests import JobOptions
-from proxygrad.spec import ModelInfo, Spec
 from service.problems import ProblemError
 from service.settings import ServiceSettings
 from service.webhooks.urls import AllowedHosts
 
-Options = TypeVar("Options", bound=JobOptions)
+
+class _WithWebhook(Protocol):
+    """Job options, as far as webhooks are concerned."""
+
+    @property
+    def webhook(self) -> str | None: ...
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self: ...
+
+
+Options = TypeVar("Options", bound=_WithWebhook)
 
 
 def check_webhook(request: Options, allowed: AllowedHosts) -> Options:
@@ -20,25 +28,6 @@ def check_webhook(request: Options, allowed: AllowedHosts) -> Options:
     if request.webhook is None:
         return request
     return request.model_copy(update={"webhook": allowed.check(request.webhook)})
-
-
-def check_limits(spec: Spec, model: ModelInfo, settings: ServiceSettings) -> None:
-    """Check the resolved ``spec`` against the limits; raises `limit_exceeded` or `cost_too_high`."""
-    size_px = spec.size_px or max(model.input_shape[1:])
-    _check_limit("steps", spec.steps, settings.max_steps, "PROXYGRAD_MAX_STEPS")
-    _check_limit("size_px", size_px, settings.max_size_px, "PROXYGRAD_MAX_SIZE_PX")
-    cost = spec.cost(model)
-    if cost > settings.max_cost:
-        counted = f" × {spec.lanes} images" if spec.lanes > 1 else ""
-        detail = (
-            f"the request costs {cost:.6g} megapixel steps (steps × height × width{counted} / 10⁶), and this "
-            f"server's limit is {settings.max_cost:g} (its operator's PROXYGRAD_MAX_COST); use fewer steps, "
-            f"pixels{' or images, or no comparison' if spec.compare else ' or images' if counted else ''}"
-        )
-        field_error = FieldError(
-            location=["body"], detail="costs too much", value=round(cost, 6), maximum=settings.max_cost
-        )
-        raise ProblemError("cost_too_high", detail, [field_error])
 
 
 def check_batch_size(count: int, settings: ServiceSettings) -> None:
@@ -61,7 +50,8 @@ def units_out_of_range(error: UnitOutOfRange) -> ProblemError:
     return ProblemError("unit_out_of_range", str(error), [field_error])
 
 
-def _check_limit(field: str, value: int, limit: int, variable: str) -> None:
+def check_limit(field: str, value: int, limit: int, variable: str) -> None:
+    """Check one field of a request; raises `limit_exceeded`."""
     if value > limit:
         detail = f"{field} {value} is above this server's limit of {limit} (its operator's {variable})"
         field_error = FieldError(location=["body", field], detail=detail, value=value, maximum=limit)

@@ -25,6 +25,7 @@ from service.webhooks.urls import AllowedHosts
 from workers.batches.repository import Batches
 from workers.broker.pipeline import Operation, RedisCommand, execute_together, run_async
 from workers.fleet.statistics import FleetStatisticsReader
+from workers.jobs.kinds.visualization import VISUALIZATION, image_name
 from workers.jobs.repository import Jobs
 from workers.storage.store import Store
 from workers.webhooks import Deliveries
@@ -48,7 +49,7 @@ class Backend:
         self.allowed_hosts = AllowedHosts(settings.webhook_hosts)
         self.idempotency = Idempotency(redis)
         self.conversions = Conversions()
-        self.sheets = ContactSheets(self.jobs.image)
+        self.sheets = ContactSheets(self._image)
         self.requests = RequestCache()
         self.responses = ResponseCache()
         self.breaker = CircuitBreaker()
@@ -81,6 +82,9 @@ class Backend:
         Calls of a store that is near (a directory: a few µs each) are coalesced too.
         """
         return await run_async(operation, self._commands, self._store_calls or self.call)
+
+    def _image(self, job_id: str, number: int) -> bytes | None:
+        return self.jobs.artifact(VISUALIZATION, job_id, image_name(number))
 
     async def _watch(self, job_ids: list[str]) -> None:
         await self.call(self.jobs.watch, job_ids)

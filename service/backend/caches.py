@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from proxygrad.protocol.requests import VisualizationRequest
+from typing import cast
+
 from proxygrad.spec import ModelInfo
-from service.backend.documents import visualization
+from service.backend.job_resource import JobResource, RequestBody
 from service.web.json_body import parsed
 from workers.cache import LRUCache
 from workers.jobs.repository import Job, Submission
 
 #: Entries of each cache. A parsed request takes a few KB, a response 4 to 60 KB. As many responses as
-#: `workers.jobs.looks` caches jobs.
+#: `workers.jobs.queries` caches jobs.
 MAX_ENTRIES = 256
 #: Longer bodies are not cached.
 MAX_BODY_BYTES = 2048
@@ -20,26 +21,29 @@ class RequestCache:
     """Parsed request bodies, and the submissions made from them. For one event loop."""
 
     def __init__(self) -> None:
-        self._parsed: LRUCache[bytes, VisualizationRequest] = LRUCache(MAX_ENTRIES)
-        self._submissions: LRUCache[tuple[int, str], tuple[VisualizationRequest, ModelInfo, Submission]] = (
-            LRUCache(MAX_ENTRIES)
+        self._parsed: LRUCache[tuple[str, bytes], RequestBody] = LRUCache(MAX_ENTRIES)
+        self._submissions: LRUCache[tuple[int, str], tuple[RequestBody, ModelInfo, Submission]] = LRUCache(
+            MAX_ENTRIES
         )
 
-    def parse(self, body: bytes) -> VisualizationRequest:
+    def parse(self, resource: JobResource, body: bytes) -> RequestBody:
         """The request in ``body``. Raises `ProblemError` with 400 or 422."""
-        request = self._parsed.get(body)
+        key = resource.kind.name, body
+        request = self._parsed.get(key)
         if request is None:
-            request = parsed(body, VisualizationRequest)
+            request = cast(RequestBody, parsed(body, resource.request))
             if len(body) <= MAX_BODY_BYTES:
-                self._parsed.put(body, request)
+                self._parsed.put(key, request)
         return request
 
-    def submission(self, request: VisualizationRequest, model: ModelInfo, caller: str) -> Submission:
-        """The submission of ``request`` for ``model``. Raises what `Spec.resolve` raises."""
+    def submission(
+        self, resource: JobResource, request: RequestBody, model: ModelInfo, caller: str
+    ) -> Submission:
+        """The submission of ``request`` for ``model``. Raises what `RequestedSpec.resolve` raises."""
         key = id(request), caller  # the entry holds the request, so no other one has its id meanwhile
         entry = self._submissions.get(key)
         if entry is None or entry[0] is not request or entry[1] is not model:
-            entry = request, model, Submission.of(request, model, caller, None)
+            entry = request, model, Submission.of(resource.kind, request, model, caller, None)
             self._submissions.put(key, entry)
         return entry[2]
 
@@ -50,13 +54,13 @@ class ResponseCache:
     def __init__(self) -> None:
         self._documents: LRUCache[str, tuple[Job, bytes]] = LRUCache(MAX_ENTRIES)
 
-    def document(self, job: Job) -> bytes:
+    def document(self, resource: JobResource, job: Job) -> bytes:
         """The document of ``job``.
 
         Made once for one object: a job that was read anew because it changed gets a new document.
         """
         entry = self._documents.get(job.id)
         if entry is None or entry[0] is not job:
-            entry = job, visualization(job, None, None, job.created_at).model_dump_json().encode()
+            entry = job, resource.document(job, None, None, job.created_at).model_dump_json().encode()
             self._documents.put(job.id, entry)
         return entry[1]

@@ -9,88 +9,12 @@ from proxygrad.protocol.addresses import BATCHES, DELIVERIES, MODELS, VISUALIZAT
 from proxygrad.protocol.base import utc_time
 from proxygrad.protocol.batches import Batch, BatchCounts, BatchLinks, BatchUnit, BatchUnits
 from proxygrad.protocol.models import Layer, Model, ModelLinks
-from proxygrad.protocol.problems import Problem
-from proxygrad.protocol.visualizations import (
-    Image,
-    Progress,
-    Visualization,
-    VisualizationLinks,
-    VisualizationSummary,
-)
 from proxygrad.protocol.webhooks import Delivery, DeliveryLinks
 from proxygrad.spec import OBJECTIVES, LayerInfo
+from service.webhooks.events import subject_path
 from workers import webhooks
 from workers.batches import repository as batches
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Job
-
-
-def visualization(
-    job: Job, queue_position: int | None, blocked: Problem | None, now_s: float
-) -> Visualization:
-    """The document of ``job`` at the time ``now_s``, in seconds since 1970."""
-    path = f"{VISUALIZATIONS}/{job.id}"
-    images, eta_s = _images(job, path), job.eta_s(now_s)
-    until_s = job.finished_at or now_s
-    return Visualization(
-        id=job.id,
-        state=job.state,
-        progress=_progress(job),
-        queue_position=queue_position if job.state == "queued" else None,
-        eta_s=None if eta_s is None else round(eta_s, 3),
-        spec=job.spec,
-        result=job.result,
-        images=images,
-        problem=job.problem,
-        priority=None if job.ended else job.priority,
-        blocked=blocked,
-        deadline_at=None if job.ended else utc_time(job.deadline_at),
-        created_at=utc_time(job.created_at),
-        started_at=utc_time(job.started_at),
-        finished_at=utc_time(job.finished_at),
-        waited_s=max(0.0, (job.started_at or until_s) - job.created_at),
-        ran_s=None if job.started_at is None else max(0.0, until_s - job.started_at),
-        links=VisualizationLinks(self=path, image=images[job.best].href if images else None),
-    )
-
-
-def visualization_summary(job: Job) -> VisualizationSummary:
-    """The document of ``job`` in a list."""
-    path = f"{VISUALIZATIONS}/{job.id}"
-    image = f"{path}/images/{job.best}" if job.state == "succeeded" else None
-    return VisualizationSummary(
-        id=job.id,
-        state=job.state,
-        progress=_progress(job),
-        spec=job.spec,
-        problem=job.problem,
-        priority=None if job.ended else job.priority,
-        created_at=utc_time(job.created_at),
-        started_at=utc_time(job.started_at),
-        finished_at=utc_time(job.finished_at),
-        links=VisualizationLinks(self=path, image=image),
-    )
-
-
-def _progress(job: Job) -> Progress:
-    return Progress(step=job.step, steps=job.steps, activation=job.activation)
-
-
-def _images(job: Job, path: str) -> list[Image]:
-    """The images of ``job``, which is at ``path``."""
-    if job.result is None:
-        return []
-    measured = [job.result.image(number) for number in range(len(job.images))]
-    return [
-        Image(
-            **image.model_dump(),
-            href=f"{path}/images/{number}",
-            role=own.role,
-            seed=own.seed,
-            achieved_activation=own.achieved_activation,
-        )
-        for number, (image, own) in enumerate(zip(job.images, measured, strict=True))
-    ]
 
 
 def batch(record: batches.Batch, *, brief: bool = False) -> Batch:
@@ -162,7 +86,6 @@ def model(served: ServedModel) -> Model:
 
 def delivery(record: webhooks.Delivery) -> Delivery:
     """The document of one webhook delivery."""
-    subjects = BATCHES if record.kind == "batch" else VISUALIZATIONS
     path = f"{DELIVERIES}/{record.id}"
     return Delivery(
         id=record.id,
@@ -175,5 +98,5 @@ def delivery(record: webhooks.Delivery) -> Delivery:
         last_status=record.status,
         last_error=record.error,
         next_attempt_at=utc_time(record.next_at),
-        links=DeliveryLinks(self=path, subject=f"{subjects}/{record.subject}", retry=f"{path}/retry"),
+        links=DeliveryLinks(self=path, subject=subject_path(record), retry=f"{path}/retry"),
     )

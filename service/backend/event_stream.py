@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from redis.exceptions import RedisError
 
 from service.backend.event_hub import MISSED, RETRY_S, Subscription
-from service.backend.session import CallerSession
+from service.backend.job_session import JobSession
 from workers.jobs.repository import Event, Job, is_after, progress_event, state_event
 
 #: A comment is sent after so many seconds without an event, so that proxies keep the connection.
@@ -23,7 +23,7 @@ RECONNECT_MS = 2000
 class EventStream:
     """The events of a job after the event ``after``; None: from its state now on."""
 
-    def __init__(self, session: CallerSession, job_id: str, after: str | None) -> None:
+    def __init__(self, session: JobSession, job_id: str, after: str | None) -> None:
         self.over = False
         self._session = session
         self._job_id = job_id

@@ -14,7 +14,7 @@ import fastapi
 from redis import Redis
 
 from proxygrad.protocol.problems import FieldError
-from proxygrad.protocol.requests import VisualizationRequest
+from service.backend.job_resource import RequestBody
 from service.backend.long_polling import header_parameter
 from service.problems import ProblemError
 from service.web.validation import shown
@@ -45,14 +45,14 @@ def key_of(request: fastapi.Request) -> str | None:
 
 
 class Idempotency:
-    """The keys that were used, and the visualizations they led to. Safe to share between threads."""
+    """The keys that were used, and the jobs they led to. Safe to share between threads."""
 
     def __init__(self, redis: Redis) -> None:
         self._begin = Script(redis, "idempotency/begin", package="service")
         self._end = Script(redis, "idempotency/end", package="service")
 
-    def begin(self, caller: str, key: str, request: VisualizationRequest) -> str | None:
-        """Reserve the key: the id of the visualization that it already led to, or None.
+    def begin(self, caller: str, key: str, request: RequestBody) -> str | None:
+        """Reserve the key: the id of the job that it already led to, or None.
 
         Raises `ProblemError` with `idempotency_key_reused` where it was used for another request.
         """
@@ -66,14 +66,14 @@ class Idempotency:
             raise ProblemError("idempotency_key_reused", detail)
         return job_id or None
 
-    def end(self, caller: str, key: str, request: VisualizationRequest, job_id: str | None) -> None:
+    def end(self, caller: str, key: str, request: RequestBody, job_id: str | None) -> None:
         """Store what the request led to; None: nothing, so that the key is free again."""
         print_ = fingerprint(request)
         led_to = f"{print_} {job_id}" if job_id else ""
         self._end(_key(caller, key), print_, led_to, KEPT_S)
 
 
-def fingerprint(request: VisualizationRequest) -> str:
+def fingerprint(request: RequestBody) -> str:
     """A digest of the request: equal for equal fields, in whatever order and spacing."""
     return hashlib.sha256(request.model_dump_json(exclude_unset=True).encode()).hexdigest()
 

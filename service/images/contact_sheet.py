@@ -104,7 +104,7 @@ def _shown(unit: Unit) -> str:
 class ContactSheets:
     """Draws contact sheets, with a cache of sheets and thumbnails. For one event loop.
 
-    ``image`` reads the picture of a job by its number, as `Jobs.image`.
+    ``image`` reads the picture of a job by its number, as `Jobs.artifact`.
     """
 
     def __init__(self, image: Callable[[str, int], bytes | None]) -> None:

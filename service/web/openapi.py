@@ -16,9 +16,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from proxygrad.protocol.events import EVENTS
+from proxygrad.protocol.jobs import State
 from proxygrad.protocol.problems import ProblemCode, ProblemDetails
 from proxygrad.protocol.requests import BatchRequest, Priority, VisualizationRequest
-from proxygrad.protocol.visualizations import State
 from proxygrad.spec import LayerKind, ObjectiveKind, Role, VisualizationTemplate, settings
 from proxygrad.version import __version__
 from service.web.openapi_security import describe_keys

@@ -7,18 +7,17 @@ The deliveries of a gateway that was killed are claimed by another one when thei
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from service.addresses import Network
+from service.webhooks.events import payload
 from service.webhooks.sender import ATTEMPT_S, DeliveryOutcome, Sender
 from service.webhooks.signing import Signer
 from service.webhooks.urls import AllowedHosts, BadURL
@@ -43,22 +42,6 @@ _log = logging.getLogger(__name__)
 
 #: Runs a blocking function in a thread, as `Backend.call`.
 Call = Callable[..., Awaitable[Any]]
-
-
-def payload(delivery: Delivery) -> str:
-    """The body: the same at every attempt."""
-    is_batch = delivery.kind == "batch"
-    path = f"/v1/{'batches' if is_batch else 'visualizations'}/{delivery.subject}"
-    data: dict[str, Any] = {"id": delivery.subject, "state": delivery.ended}
-    if is_batch:
-        data["counts"] = delivery.counts
-    else:
-        data["achieved_activation"] = delivery.activation if delivery.ended == "succeeded" else None
-    data["problem"] = None if delivery.problem is None else delivery.problem.model_dump()
-    data["links"] = {"self": path}
-    happened_at = datetime.fromtimestamp(delivery.created_at, UTC).isoformat(timespec="milliseconds")
-    event = {"type": delivery.type, "timestamp": happened_at.replace("+00:00", "Z"), "data": data}
-    return json.dumps(event, separators=(",", ":"))
 
 
 class Deliverer:

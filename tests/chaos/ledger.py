@@ -22,9 +22,10 @@ from tests.chaos.plan import SPARE_S
 from tests.support import queue_invariants
 from workers.broker import keys
 from workers.broker.limits import MAX_LOSSES
+from workers.jobs.kinds.visualization import VisualizationJob, image_path
 from workers.jobs.repository import Job, Jobs
 from workers.storage.collector import GarbageCollector, RetentionPolicy
-from workers.storage.paths import image_path, result_path
+from workers.storage.paths import result_path
 from workers.storage.store import Store
 
 #: A run that stores its answer while its deadline passes has made it, and tells as soon as Redis is there.
@@ -80,6 +81,7 @@ def audit(book: Book, fleet: Fleet, redis: Redis, store: Store) -> Ledger:
         ledger.mismatches += _of_outcome(account, job, outcome, fleet)
         ledger.mismatches += _of_first_end(account, job, jobs, redis, fleet)
         if job.state == "succeeded":
+            assert isinstance(job, VisualizationJob)
             ledger.images += 1
             ledger.mismatches += _of_answer(account, job, jobs, store)
     ledger.mismatches += [f"queue: {fault}" for fault in queue_invariants.faults(redis)]
@@ -144,7 +146,7 @@ def _of_first_end(account: Account, job: Job, jobs: Jobs, redis: Redis, fleet: F
                 yield f"{job.id} succeeded, and its {name} in the store changed afterwards"
 
 
-def _of_answer(account: Account, job: Job, jobs: Jobs, store: Store) -> Iterator[str]:
+def _of_answer(account: Account, job: VisualizationJob, jobs: Jobs, store: Store) -> Iterator[str]:
     png = store.get(image_path(job.id, 0))
     if png is None or len(job.images) != 1:
         yield f"{job.id} succeeded, and has {len(job.images)} images in its record and no picture"
@@ -161,7 +163,7 @@ def _of_answer(account: Account, job: Job, jobs: Jobs, store: Store) -> Iterator
     if read_text(png)["id"] != job.id:
         yield f"{job.id}: the picture says that it is of {read_text(png)['id']}"
     stored = jobs.stored(job.id)
-    if stored is None or stored.result != job.result or stored.images != job.images:
+    if stored is None or stored.result != job.result or stored.artifacts != job.artifacts:
         yield f"{job.id}: the record in the store is not the one in Redis"
 
 

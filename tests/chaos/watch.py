@@ -17,7 +17,7 @@ from tests.chaos.callers import ENDED
 from tests.chaos.ledger import record
 from tests.chaos.plan import FaultKind
 from workers.broker import keys, rq_names
-from workers.storage.paths import image_path
+from workers.jobs.kinds.visualization import image_path
 from workers.storage.store import Store
 
 #: Between two looks at what runs, and at what has ended.

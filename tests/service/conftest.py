@@ -28,8 +28,9 @@ from workers.broker.rq_names import entry_key
 from workers.broker.scripts import compiled
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Job, Jobs
-from workers.storage.paths import image_path, result_path
+from workers.jobs.kinds.visualization import VisualizationJob, image_path
+from workers.jobs.repository import Jobs
+from workers.storage.paths import result_path
 from workers.storage.store import Store
 
 
@@ -162,9 +163,9 @@ class Player:
         """Redis knows nothing of the job any more, as after a week."""
         self._redis.delete(job_key(job_id))
 
-    def _job(self, job_id: str) -> Job:
+    def _job(self, job_id: str) -> VisualizationJob:
         job = self._jobs.fetch(job_id)
-        assert job is not None
+        assert isinstance(job, VisualizationJob)
         return job
 
     def _write(self, job_id: str, fields: dict[str, str | int | float]) -> None:
@@ -172,7 +173,7 @@ class Player:
         if "state" in fields:
             self._publish(args=[job_id])
 
-    def _done(self, job: Job) -> Job:
+    def _done(self, job: VisualizationJob) -> VisualizationJob:
         assert job.started_at is not None
         result = Result(
             spec=job.spec,

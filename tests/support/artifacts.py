@@ -11,9 +11,9 @@ from redis import Redis
 from proxygrad.protocol.visualizations import ImageInfo
 from tests.support.model_on_paper import MODEL, outcome, question
 from workers.broker import keys, limits, rq_names
-from workers.jobs.repository import Job
+from workers.jobs.kinds.visualization import VisualizationJob, image_path
 from workers.queue import rq_entries
-from workers.storage.paths import image_path, result_path
+from workers.storage.paths import result_path
 from workers.storage.store import Store
 
 IMAGE = ImageInfo(sha256="0" * 64, size_bytes=1000, media_type="image/png", width_px=8, height_px=8)
@@ -24,10 +24,10 @@ def job_id(unit: int) -> str:
     return question(unit).identity(MODEL)
 
 
-def answered(unit: int) -> Job:
+def answered(unit: int) -> VisualizationJob:
     """A job that has succeeded."""
     spec = question(unit).resolve(MODEL)
-    return Job(
+    return VisualizationJob(
         id=job_id(unit),
         spec=spec,
         state="succeeded",

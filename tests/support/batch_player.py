@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis as redis_client
 
-from proxygrad.protocol.visualizations import State
+from proxygrad.protocol.jobs import State
 from proxygrad.spec import ModelInfo
 from tests.support.job_calls import expander
 from workers.batches.repository import Batches

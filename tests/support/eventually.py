@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from workers.jobs.repository import Job, Jobs
+from workers.jobs.kinds.visualization import VisualizationJob
+from workers.jobs.repository import Jobs
 
 _T = TypeVar("_T")
 
@@ -23,11 +24,11 @@ def until(condition: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
         time.sleep(0.005)
 
 
-def ended(jobs: Jobs, job_id: str, limit_s: float = LIMIT_S) -> Job:
-    """The job once it has ended."""
+def ended(jobs: Jobs, job_id: str, limit_s: float = LIMIT_S) -> VisualizationJob:
+    """The visualization once it has ended."""
     until(lambda: (job := jobs.fetch(job_id)) is not None and job.ended, limit_s)
     job = jobs.fetch(job_id)
-    assert job is not None
+    assert isinstance(job, VisualizationJob)
     return job
 
 

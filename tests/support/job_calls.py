@@ -7,7 +7,7 @@ from proxygrad.spec import ModelInfo, Spec
 from workers.batches.expander import BatchExpander
 from workers.broker.pipeline import run_blocking
 from workers.execution.context import WorkerContext
-from workers.jobs.job import Job
+from workers.jobs.kinds.visualization import VISUALIZATION, VisualizationJob
 from workers.jobs.queries import Requester
 from workers.jobs.repository import DEFAULT_LIMITS, Jobs
 from workers.jobs.requests import Limits, Submission
@@ -21,10 +21,13 @@ def submit(
     caller: str = ANONYMOUS,
     flow: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
-) -> tuple[Job, bool]:
+) -> tuple[VisualizationJob, bool]:
     """`Jobs.submit` of a spec, which may be a `VisualizationRequest` with options."""
     request = spec if isinstance(spec, VisualizationRequest) else VisualizationRequest.of(spec)
-    return run_blocking(jobs.submit(Submission.of(request, model, caller, flow), limits), jobs._redis)
+    submission = Submission.of(VISUALIZATION, request, model, caller, flow)
+    job, created = run_blocking(jobs.submit(submission, limits), jobs._redis)
+    assert isinstance(job, VisualizationJob)
+    return job, created
 
 
 def requester(jobs: Jobs, job_id: str, caller: str) -> Requester | None:

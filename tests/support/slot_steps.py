@@ -9,7 +9,8 @@ from redis import Redis
 from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from workers.broker import rq_names
-from workers.jobs.repository import Job, Jobs
+from workers.jobs.kinds.visualization import VisualizationJob
+from workers.jobs.repository import Jobs
 from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run, Taking
 
@@ -34,9 +35,9 @@ def started(redis: Redis, jobs: Jobs, leases: Leases, execution: str = "e1") -> 
     return run
 
 
-def record(jobs: Jobs, run: Run) -> Job:
+def record(jobs: Jobs, run: Run) -> VisualizationJob:
     job = jobs.fetch(run.job_id)
-    assert job is not None
+    assert isinstance(job, VisualizationJob)
     return job
 
 

@@ -9,6 +9,7 @@ from proxygrad.spec import Spec
 from workers.broker.pipeline import run_blocking
 from workers.jobs import commands
 from workers.jobs.commands import Submit
+from workers.jobs.kinds.visualization import VISUALIZATION
 from workers.jobs.repository import Limits
 from workers.jobs.requests import Submission
 from workers.queue.fair_queue import FairQueue
@@ -53,6 +54,7 @@ class Queue:
     ) -> Submission:
         return Submission(
             job_id=job_id(number),
+            kind=VISUALIZATION,
             spec=Spec(model=model, layer="conv", unit=number),
             cost=cost,
             priority=priority,

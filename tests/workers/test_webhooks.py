@@ -8,6 +8,7 @@ from redis import Redis
 
 from tests.support.eventually import at_once
 from workers.broker.keys import RECEIVERS_KEY, delivery_key, due_deliveries_key
+from workers.jobs.commands import DeliverNow
 from workers.settings import connect
 from workers.webhooks import Deliveries, Delivery
 
@@ -16,7 +17,7 @@ A, B = "https://a.example", "https://b.example:8443"
 
 def tell(redis: Redis, count: int, url: str = A, caller: str = "one", start: int = 0) -> None:
     for number in range(start, start + count):
-        Deliveries(redis).deliver_now(f"{number:032}", caller, f"{url}/{number}", float(number))
+        DeliverNow(redis)("visualization", f"{number:032}", caller, f"{url}/{number}", float(number))
 
 
 def claim(redis: Redis, most: int = 100, most_each: int = 100, **busy: int) -> list[Delivery]:

@@ -15,6 +15,7 @@ from tests.support.slot_steps import pop, take
 from workers.broker import keys, limits, rq_names
 from workers.broker.limits import MAX_LOSSES
 from workers.errors import QueueFull, TooManyWebhooks
+from workers.jobs.commands import DeliverNow
 from workers.jobs.repository import Job, Jobs, Limits
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Outcome, Run
@@ -175,10 +176,9 @@ def test_asked_again_after_it_failed_it_is_told_again(redis: Redis, jobs: Jobs, 
 def test_an_answer_that_is_there_is_told_at_once_and_once_a_minute(
     redis: Redis, jobs: Jobs, leases: Leases
 ) -> None:
-    deliveries = Deliveries(redis)
     for _ in range(3):
-        deliveries.deliver_now("0" * 32, "one", URL, 1.5)
-    deliveries.deliver_now("0" * 32, "two", URL, 1.5)
+        DeliverNow(redis)("visualization", "0" * 32, "one", URL, 1.5)
+    DeliverNow(redis)("visualization", "0" * 32, "two", URL, 1.5)
     assert words(redis) == [
         ("one", URL, "visualization.succeeded"),
         ("two", URL, "visualization.succeeded"),
@@ -211,9 +211,8 @@ def test_the_oldest_of_too_many_goes_with_all_that_is_of_it(
     redis: Redis, set_limit: Callable[[str, int], None]
 ) -> None:
     set_limit("MAX_DELIVERIES", 2)
-    deliveries = Deliveries(redis)
     for number in range(4):
-        deliveries.deliver_now(f"{number:032}", "one", f"https://{number}.example/", 1.0)
+        DeliverNow(redis)("visualization", f"{number:032}", "one", f"https://{number}.example/", 1.0)
     assert [each.receiver for each in told(redis)] == ["https://2.example", "https://3.example"]
     assert len(redis.keys("proxygrad:delivery:*")) == len(redis.keys("proxygrad:deliveries:due:*")) == 2
     assert redis.zcard(keys.RECEIVERS_KEY) == 2

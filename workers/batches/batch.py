@@ -9,15 +9,19 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self, cast
 
 from proxygrad.protocol.batches import BatchState, UnitState
+from proxygrad.protocol.jobs import State
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import (
     BatchRequest,
     Priority,
     VisualizationRequest,
 )
-from proxygrad.protocol.visualizations import State
 from proxygrad.spec import ModelInfo, Spec, VisualizationTemplate
 from workers.batches import units
+from workers.broker.limits import DEFAULT_KIND
+from workers.jobs.kinds.base import JobKind
+from workers.jobs.kinds.registry import kind_named
+from workers.jobs.kinds.visualization import VISUALIZATION
 from workers.jobs.requests import Limits
 
 #: How the state of a unit that was queued is written; ``workers/lua/lib/batches.lua`` has the same letters. A
@@ -57,7 +61,8 @@ class ResolvedBatch:
     def to_fields(self) -> dict[str, str | int]:
         """Its fields of a record."""
         return {
-            "model": self.first.model,
+            "kind": VISUALIZATION.name,
+            "model": VISUALIZATION.capability(self.first.model),
             "layer": self.first.layer,
             "template": self.first.model_dump_json(exclude={"unit"}),
             "units": units.to_json(self.units),
@@ -69,13 +74,14 @@ class ResolvedBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One batch as it stands. Times are seconds since 1970, UTC.
+    """One batch as it stands: of visualizations, as every batch so far. Times are seconds since 1970, UTC.
 
     ``counts`` has every state but `waiting`. ``dropped``: how units ended that were never put into the queue,
     for ``problem``.
     """
 
     id: str
+    kind: JobKind
     caller: str
     state: BatchState
     template: VisualizationTemplate
@@ -94,13 +100,14 @@ class Batch:
 
     @classmethod
     def from_fields(cls, batch_id: str, fields: Mapping[bytes, bytes]) -> Self:
-        """The batch that a record's fields describe."""
+        """The batch that a record's fields describe. Raises `UnknownKind`."""
         texts = {name.decode(): value.decode() for name, value in fields.items()}
         deadline_at, finished_at, problem = (
             texts.get(name) for name in ("deadline_at", "finished_at", "problem")
         )
         return cls(
             id=batch_id,
+            kind=kind_named(texts.get("kind", DEFAULT_KIND)),
             caller=texts["caller"],
             state=cast(BatchState, texts["state"]),
             template=VisualizationTemplate.model_validate_json(texts["template"]),

@@ -180,7 +180,7 @@ class BatchExpander:
         for each in chunk:
             try:
                 request = batch.request_of(each.unit, now_s)
-                submission = Submission.of(request, info, batch.caller, batch.id)
+                submission = Submission.of(batch.kind, request, info, batch.caller, batch.id)
                 job, _ = run_blocking(self._jobs.submit(submission, limits), self._redis)
             except InvalidRequest as error:
                 problem = Problem(code=error.code, detail=str(error)).model_dump_json()
@@ -221,6 +221,4 @@ def _of_batches(limits: Limits) -> Limits:
 
 def _detail(job: Job) -> str:
     """As `unit_detail` of ``workers/lua/lib/batches.lua`` has it."""
-    if job.result is None:
-        return ""
-    return f"{job.result.achieved_activation!r}{f' {job.best}' if job.best else ''}"
+    return job.unit_detail if job.state == "succeeded" else ""

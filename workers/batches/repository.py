@@ -23,7 +23,7 @@ from workers.broker import keys
 from workers.broker.limits import MAX_WEBHOOKS
 from workers.broker.scripts import Script
 from workers.broker.time_index import IndexEntry, older
-from workers.errors import TooManyBatches, TooManyWebhooks
+from workers.errors import TooManyBatches, TooManyWebhooks, UnknownKind
 from workers.jobs.requests import Limits
 
 __all__ = [
@@ -87,7 +87,7 @@ class Batches:
         return batch, cast(Novelty, word)
 
     def fetch(self, batch_id: str) -> Batch | None:
-        """The batch of that id as it stands, or None."""
+        """The batch of that id as it stands, or None. Raises `UnknownKind`."""
         fields = cast(dict[bytes, bytes], self._redis.hgetall(keys.batch_key(batch_id)))
         return Batch.from_fields(batch_id, fields) if b"state" in fields else None
 
@@ -133,10 +133,14 @@ class Batches:
         batches: list[Batch] = []
         for entry in older(self._redis, key, last):
             looked_at -= 1
-            batch = self.fetch(entry.job_id)
-            if batch is None:
-                self._redis.zrem(key, entry.job_id)
-            elif fits(batch):
+            try:
+                batch = self.fetch(entry.job_id)
+            except UnknownKind:  # a newer version lists it
+                batch = None
+            else:
+                if batch is None:
+                    self._redis.zrem(key, entry.job_id)
+            if batch is not None and fits(batch):
                 batches.append(batch)
             if len(batches) == most or not looked_at:
                 return batches, entry

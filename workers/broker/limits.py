@@ -10,6 +10,9 @@ from proxygrad.protocol import requests
 #: The caller of every request where API keys are not in force.
 ANONYMOUS = requests.ANONYMOUS
 
+#: The kind of a job whose record names none: one from before there were kinds.
+DEFAULT_KIND = "visualization"
+
 #: Seconds that Redis keeps a job after its end; the store answers for a succeeded one from then on. A week
 #: covers "what did I run last week"; a finished job takes some 8 to 11 KB of Redis, RQ's part included.
 FINISHED_TTL_S = 7 * 24 * 3600

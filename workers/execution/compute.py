@@ -17,7 +17,7 @@ from workers.errors import LeaseLost
 from workers.execution.checkpoints import RunCheckpoints
 from workers.execution.context import Progress, RenderFuture, Rendering
 from workers.execution.run import JobRun
-from workers.jobs.repository import Job
+from workers.jobs.kinds.visualization import VisualizationJob
 from workers.models.model_cache import check
 
 #: Progress is written and a drain is noticed this often; the end, a cancellation and a lost lease at once.
@@ -30,7 +30,7 @@ DRAIN_STEP_LIMIT_S = 2.0
 _log = logging.getLogger(__name__)
 
 
-def compute(assignment: JobRun, job: Job) -> Rendering:
+def render(assignment: JobRun, job: VisualizationJob) -> Rendering:
     """Answer the question of ``job``.
 
     Raises what `proxygrad.engine.future.RenderFuture.result` and the models raise; `Canceled` where that was
@@ -39,7 +39,7 @@ def compute(assignment: JobRun, job: Job) -> Rendering:
     assignment.enter("loading")
     with assignment.runtime.models.lent(job.spec.model) as network:
         check(network, job)
-        _go_on(assignment)
+        assignment.proceed()
         resumption = RunCheckpoints(assignment, job)
         ticket = _submit(assignment, job, network, resumption)
         try:
@@ -50,16 +50,9 @@ def compute(assignment: JobRun, job: Job) -> Rendering:
         return _result(assignment, ticket)
 
 
-def _go_on(assignment: JobRun) -> None:
-    """Before the first step: whether to make it."""
-    assignment.stay()
-    if assignment.canceled.is_set():
-        raise Canceled("canceled before its first step")
-    if assignment.runtime.stopping.is_set():
-        assignment.give_back()
-
-
-def _submit(assignment: JobRun, job: Job, network: Any, resumption: RunCheckpoints) -> RenderFuture:
+def _submit(
+    assignment: JobRun, job: VisualizationJob, network: Any, resumption: RunCheckpoints
+) -> RenderFuture:
     engine, state = assignment.runtime.engine, resumption.load()
     deadline_s = assignment.deadline_s(job.deadline_at)
     assignment.enter("computing")

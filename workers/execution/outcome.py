@@ -29,8 +29,7 @@ class RunOutcome:
     @classmethod
     def of(cls, job: Job) -> RunOutcome:
         """The job has succeeded."""
-        about = f"{job.spec.layer} unit {job.spec.unit} of {job.spec.model}"
-        return cls("succeeded", job.to_fields(), about=about)
+        return cls("succeeded", job.to_fields(), about=job.about)
 
     @classmethod
     def by(cls, error: Exception, job_id: str) -> RunOutcome:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
+from proxygrad.errors import Canceled
 from workers.errors import GivenBack, LeaseLost
 from workers.execution.context import RenderFuture, WorkerContext
 from workers.queue.leases import Run
@@ -69,6 +70,17 @@ class JobRun:
         """Return as long as the run may speak for its job; raises `LeaseLost`."""
         if self.lost.is_set():
             raise LeaseLost(f"job {self.run.job_id}: the lease of run {self.run.execution_id} has ended")
+
+    def proceed(self) -> None:
+        """Return while the run may go on; for between two steps of a computation.
+
+        Raises `LeaseLost`, `Canceled`, and `GivenBack` where the process ends.
+        """
+        self.stay()
+        if self.canceled.is_set():
+            raise Canceled("canceled before its first step")
+        if self.runtime.stopping.is_set():
+            self.give_back()
 
     def give_back(self, why: str = "the worker stops") -> None:
         """Let the job wait again in its turn. Raises `GivenBack`, or `LeaseLost` where it was lost before."""

@@ -42,12 +42,22 @@ _MODELS = TypeAdapter(tuple[ServedModel, ...])
 _READINESS = TypeAdapter(dict[str, Problem | None])
 
 
+def _model_alone(model: str) -> Sequence[str]:
+    return (model,)
+
+
 def publish(
-    redis: redis.Redis, worker: str, models: Sequence[ServedModel], ttl_s: float = LIVE_TTL_S
+    redis: redis.Redis,
+    worker: str,
+    models: Sequence[ServedModel],
+    ttl_s: float = LIVE_TTL_S,
+    capabilities: Callable[[str], Sequence[str]] = _model_alone,
 ) -> None:
     """Say that ``worker`` lives and serves ``models``, for ``ttl_s`` seconds from now."""
     words = _MODELS.dump_json(tuple(models))
-    ready = _READINESS.dump_json({model.name: model.problem for model in models})
+    ready = _READINESS.dump_json(
+        {capability: model.problem for model in models for capability in capabilities(model.name)}
+    )
     Script(redis, "fleet/publish_models")(worker, words, ready, round(ttl_s * 1000))
 
 
@@ -74,8 +84,8 @@ def live_workers(redis: redis.Redis) -> list[str]:
     return sorted(_words(redis, keys.readiness_key))
 
 
-def obstacle(redis: redis.Redis, model: str) -> Problem | None:
-    """Why no live worker would take a job of ``model`` now; None when one would.
+def obstacle(redis: redis.Redis, capability: str) -> Problem | None:
+    """Why no live worker would take a job that needs ``capability`` now; None when one would.
 
     `no_worker`, `model_not_served`, or the problem that all of those have with it that know it. Cheap: reads
     no more of what workers publish than names.
@@ -86,12 +96,14 @@ def obstacle(redis: redis.Redis, model: str) -> Problem | None:
     reasons: list[Problem] = []
     for word in words.values():
         readiness = _READINESS.validate_json(word)
-        reason = readiness.get(model)
+        reason = readiness.get(capability)
         if reason is not None:
             reasons.append(reason)
-        elif model in readiness:
+        elif capability in readiness:
             return None
-    detail = f"none of the {len(words)} live workers serves model {model!r}; the job starts when one does"
+    detail = (
+        f"none of the {len(words)} live workers serves model {capability!r}; the job starts when one does"
+    )
     return reasons[0] if reasons else Problem(code="model_not_served", detail=detail)
 
 

@@ -13,8 +13,8 @@ from typing import Any, Self, get_args
 
 import redis
 
+from proxygrad.protocol.jobs import State
 from proxygrad.protocol.requests import Priority
-from proxygrad.protocol.visualizations import State
 from workers.broker.scripts import Script, pairs
 
 #: The states in which jobs end.

@@ -70,12 +70,13 @@ class Submit:
 def _arguments(
     submission: Submission, mode: Mode, limits: Limits, *, create: bool
 ) -> list[str | int | float]:
-    spec, flow = submission.spec, submission.caller
+    kind, spec, flow = submission.kind, submission.spec, submission.caller
     if submission.flow is not None:
         flow = f"{submission.caller}/{submission.flow}"
     entry: list[Any] = [part for pair in entry_fields(submission.job_id).items() for part in pair]
     return [
-        *(submission.job_id, mode, int(create), spec_to_json(spec), spec.steps, spec.model),
+        *(submission.job_id, mode, int(create), kind.name, spec_to_json(spec, kind.record), spec.steps),
+        kind.capability(spec.model),
         *(submission.caller, flow, submission.priority, submission.cost),
         "" if submission.deadline_s is None else submission.deadline_s,
         *(limits.queued, limits.queued_per_caller),
@@ -108,6 +109,17 @@ class Cancel:
         ``caller``: who withdraws; the job goes on while others want it. None: for everybody.
         """
         return pairs(cast(list[bytes], self._cancel(job_id, caller or "")))
+
+
+class DeliverNow:
+    """Makes webhook deliveries for jobs that had succeeded before they were requested."""
+
+    def __init__(self, redis: redis.Redis) -> None:
+        self._deliver_now = Script(redis, "webhooks/deliver_now")
+
+    def __call__(self, kind: str, job_id: str, caller: str, url: str, activation: float | None) -> None:
+        """Make a delivery at once."""
+        self._deliver_now(kind, job_id, caller, url, "" if activation is None else repr(activation))
 
 
 class Forget:

@@ -1,50 +1,78 @@
-"""A job's record: its fields, and how they are written in a hash of Redis and in the store.
+"""A job's record, whatever its kind: its fields, and how Redis and the store have them.
 
-The spec of a job never changes and is read each time that the job is looked at, so parsed specs are cached.
+Each kind has a subclass with its spec and result (`workers.jobs.kinds`). The spec of a job never changes and
+is read each time that the job is looked at, so parsed specs are cached.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any, ClassVar, Protocol, Self, cast, runtime_checkable
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from proxygrad.protocol.base import Record
+from proxygrad.protocol.jobs import ArtifactInfo, State
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import ANONYMOUS, Priority
-from proxygrad.protocol.visualizations import ImageInfo, State
-from proxygrad.spec import Result, Spec, StoredSpec
+from proxygrad.spec import ModelInfo
 from workers.cache import LRUCache
 
-_STORED_SPEC: TypeAdapter[Spec] = TypeAdapter(StoredSpec)
+
+@runtime_checkable
+class JobSpec(Protocol):
+    """What a job computes: a frozen pydantic model. Resolved, with nothing left to default."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in which progress is counted."""
+
+    def cost(self, model: ModelInfo, /) -> float:
+        """The cost by which the queue shares turns."""
+
+    def identity(self, model: ModelInfo, /) -> str:
+        """The id of the job, 32 hex digits: a hash of kind, spec, weights and method."""
+
+    def resolved_identity(self, model: ModelInfo, /) -> str:
+        """`identity` of a spec that is resolved."""
+
+    def model_dump_json(self) -> str:
+        """The spec as JSON."""
+
+
 #: Parsed specs that are cached, those used last; one takes 3.5 KB.
 _CACHED_SPECS = 1024
-_specs: LRUCache[str, Spec] = LRUCache(_CACHED_SPECS)
+_specs: LRUCache[tuple[type[Job], str], JobSpec] = LRUCache(_CACHED_SPECS)
 
 
-def spec_to_json(spec: Spec) -> str:
-    """The spec as a record has it."""
+def spec_to_json(spec: JobSpec, record: type[Job]) -> str:
+    """The spec as a record of that type has it."""
     text = spec.model_dump_json()
-    _specs.put(text, spec)
+    _specs.put((record, text), spec)
     return text
 
 
-def spec_from_json(text: str) -> Spec:
-    """The spec in a record, perhaps one of a newer version. Raises `ValidationError`."""
-    spec = _specs.get(text)
+def spec_from_json(text: str, record: type[Job]) -> JobSpec:
+    """The spec in a record of that type, perhaps of a newer version. Raises `ValidationError`."""
+    spec = _specs.get((record, text))
     if spec is None:
-        spec = _STORED_SPEC.validate_json(text)
-        _specs.put(text, spec)
+        spec = cast(JobSpec, _stored_spec(record).validate_json(text))
+        _specs.put((record, text), spec)
     return spec
 
 
-#: How the fields of the record that hold JSON are read; the others are plain text.
-_READ: Mapping[str, Callable[[str], object]] = {
-    "spec": spec_from_json,
-    **dict.fromkeys(("result", "images", "problem", "checkpoint", "place"), json.loads),
-}
+@cache
+def _stored_spec(record: type[Job]) -> TypeAdapter[Any]:
+    field = record.model_fields["spec"]
+    stored: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return TypeAdapter(stored)
 
 
 class Checkpoint(Record):
@@ -68,17 +96,29 @@ class QueuePlace:
 
 
 class Job(Record):
-    """One requested visualization, its state and its result. Times are seconds since 1970, UTC.
+    """One requested job, its state and its result. Times are seconds since 1970, UTC.
 
-    ``step`` of ``steps`` are done, with ``activation`` at that step; ``worker`` computes it or did;
-    ``losses`` counts the workers that died with it; ``best`` is the number of the image that counts, as
-    `Result.best`; ``cost`` is that of `Spec.cost`. What follows the problem and the cost matters until the
-    end, and is in Redis alone. ``expected_at``: when a run should end. ``place``: that of one that waits,
-    where it was looked at.
+    ``step`` of ``steps`` are done, with ``activation`` at that step, and at the end that of the result.
+    ``worker`` computes it or did; ``losses`` counts the workers that died with it; ``cost`` is that of
+    `JobSpec.cost`. What follows the problem and the cost matters until the end, and is in Redis alone.
+    ``expected_at``: when a run should end. ``place``: that of one that waits, where it was looked at.
     """
 
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    #: Fields of a record that hold JSON; the others are plain text.
+    json_fields: ClassVar[frozenset[str]] = frozenset({"spec", "result", "problem", "checkpoint", "place"})
+    #: Fields that only a job that succeeded has.
+    result_fields: ClassVar[tuple[str, ...]] = ("result",)
+    #: What a list shows of a job: all but the result, which is most of a record.
+    listed_fields: ClassVar[tuple[str, ...]] = (
+        *("kind", "spec", "state", "created_at", "started_at", "finished_at", "step", "steps"),
+        *("activation", "problem", "priority"),
+    )
+
     id: str
-    spec: StoredSpec
+    kind: str
+    spec: JobSpec
     state: State
     created_at: float
     started_at: float | None = None
@@ -88,9 +128,7 @@ class Job(Record):
     activation: float | None = None
     worker: str | None = None
     losses: int = 0
-    result: Result | None = None
-    images: tuple[ImageInfo, ...] = ()
-    best: int = 0
+    result: Any = None
     problem: Problem | None = None
     cost: float = 0.0
     priority: Priority = Field(default="interactive", exclude=True)
@@ -100,6 +138,26 @@ class Job(Record):
     cancel_requested: float | None = Field(default=None, exclude=True)
     expected_at: float | None = Field(default=None, exclude=True)
     place: QueuePlace = Field(default=QueuePlace(), exclude=True)
+
+    @property
+    def artifacts(self) -> Mapping[str, ArtifactInfo]:
+        """The stored files of a job that succeeded, by name."""
+        return {}
+
+    @property
+    def about(self) -> str:
+        """What it computes, for the log."""
+        return f"{self.kind} of {self.spec.model}"
+
+    @property
+    def achieved(self) -> float | None:
+        """The activation that a job which succeeded has achieved."""
+        return self.activation
+
+    @property
+    def unit_detail(self) -> str:
+        """What a batch notes of a job that succeeded, as `unit_detail` of ``workers/lua/lib/batches.lua``."""
+        return "" if self.achieved is None else repr(self.achieved)
 
     def eta_s(self, now_s: float) -> float | None:
         """Seconds until its end, as expected at the time ``now_s``; None where there is no estimate."""
@@ -124,21 +182,25 @@ class Job(Record):
             return None
         return self.finished_at - self.started_at
 
-    def as_withdrawn(self, at: float) -> Job:
+    def as_withdrawn(self, at: float) -> Self:
         """The job as a caller sees it who withdrew at that time, whatever it is to the others."""
         if self.ended and (self.finished_at or 0.0) <= at:
             return self
         began = self.started_at is not None and self.started_at <= at
         unseen: dict[str, object] = {} if began else {"started_at": None, "step": 0, "activation": None}
-        no_result = {"result": None, "images": (), "problem": None}
+        own = type(self).model_fields
+        no_result = {name: own[name].default for name in (*self.result_fields, "problem")}
         return self.model_copy(update={"state": "canceled", "finished_at": at, **no_result, **unseen})
 
     @classmethod
-    def from_fields(cls, job_id: str, fields: Mapping[bytes, bytes]) -> Job:
-        """The job that a record's fields describe."""
+    def from_fields(cls, job_id: str, fields: Mapping[bytes, bytes]) -> Self:
+        """The job that a record's fields describe; `workers.jobs.kinds.registry` finds its kind."""
         texts = {name: fields[name.encode()].decode() for name in cls.model_fields if name.encode() in fields}
-        parsed = {name: _READ[name](text) if name in _READ else text for name, text in texts.items()}
-        return cls.model_validate({**parsed, "id": job_id})
+        parsed: dict[str, object] = {
+            name: json.loads(text) if name in cls.json_fields and name != "spec" else text
+            for name, text in texts.items()
+        }
+        return cls.model_validate({**parsed, "id": job_id, "spec": spec_from_json(texts["spec"], cls)})
 
     def to_fields(self) -> dict[str, str | int | float]:
         """The record's fields that describe this job. A field that is None is left out; within a field,
@@ -146,7 +208,7 @@ class Job(Record):
         """
         values = self.model_dump(mode="json", exclude={"id"})
         return {
-            name: json.dumps(value) if name in _READ else value
+            name: json.dumps(value) if name in self.json_fields else value
             for name, value in values.items()
             if value is not None
         }

@@ -14,6 +14,7 @@ from workers.broker.scripts import Script, pairs
 from workers.broker.time_index import PAGE, IndexEntry, page
 from workers.cache import LRUCache
 from workers.jobs.job import Job
+from workers.jobs.kinds.registry import job_from_fields
 
 #: Succeeded jobs that are cached, those looked at last; one takes 10 to 100 KB.
 CACHED_JOBS = 256
@@ -53,7 +54,7 @@ class StatusQuery:
         if not flat:
             return None
         fields = pairs(flat)
-        job = Job.from_fields(job_id, fields)
+        job = job_from_fields(job_id, fields)
         if job.state == "succeeded" and b"finished_at" in fields:
             self._cached.put(job_id, (fields[b"finished_at"], job))
         return job

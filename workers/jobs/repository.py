@@ -23,11 +23,14 @@ from typing import cast
 import redis
 
 from workers.broker import keys
+from workers.broker.limits import DEFAULT_KIND
 from workers.broker.pipeline import Operation, RedisCommand, run_blocking
 from workers.broker.time_index import IndexEntry
-from workers.jobs.commands import Cancel, Forget, Mode, Submit
+from workers.jobs.commands import Cancel, DeliverNow, Forget, Mode, Submit
 from workers.jobs.events import Event, Events, is_after, is_event_id, progress_event, state_event
 from workers.jobs.job import Checkpoint, Job
+from workers.jobs.kinds.base import JobKind
+from workers.jobs.kinds.registry import KINDS, job_from_fields, kind_named, listed_fields
 from workers.jobs.queries import REQUESTER_FIELD, JobIndex, Requester, Requesters, StatusQuery
 from workers.jobs.requests import (
     Limits,
@@ -37,7 +40,6 @@ from workers.jobs.results import StoredResults
 from workers.queue.fair_queue import FairQueue
 from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
-from workers.webhooks import Deliveries
 
 __all__ = [
     "Checkpoint",
@@ -56,12 +58,6 @@ __all__ = [
 
 DEFAULT_LIMITS = Limits()
 
-#: What a list shows of a job: all but the result, which is most of a record.
-_LISTED_FIELDS = (
-    *("spec", "state", "created_at", "started_at", "finished_at", "step", "steps", "activation"),
-    *("problem", "priority", "best"),
-)
-
 
 class Jobs:
     """Submit, look up, cancel and retry. Safe to share between threads."""
@@ -78,7 +74,7 @@ class Jobs:
         self._index = JobIndex(redis)
         self._events = Events(redis)
         self._requesters = Requesters(redis)
-        self._deliveries = Deliveries(redis)
+        self._deliver_now = DeliverNow(redis)
 
     def submit(self, submission: Submission, limits: Limits = DEFAULT_LIMITS) -> Operation[tuple[Job, bool]]:
         """Request a job: the job, and whether this call put it into the queue.
@@ -97,9 +93,8 @@ class Jobs:
         if job is None or not (succeeded and pinned and (yield from self._results.is_complete(job))):
             return (yield from self._enqueue(submission, "recompute" if succeeded else "submit", limits))
         if submission.webhook is not None:
-            activation = job.activation if job.result is None else job.result.achieved_activation
-            delivery = (job.id, submission.caller, submission.webhook, activation)
-            yield partial(self._deliveries.deliver_now, *delivery)
+            delivery = (job.kind, job.id, submission.caller, submission.webhook, job.achieved)
+            yield partial(self._deliver_now, *delivery)
         return job, False
 
     def retry(
@@ -115,6 +110,7 @@ class Jobs:
             return None
         submission = Submission(
             job_id=job_id,
+            kind=kind_named(job.kind),
             spec=job.spec,
             cost=job.cost,
             priority=job.priority,
@@ -136,7 +132,7 @@ class Jobs:
         ends well first has succeeded. What has ended stays as it is.
         """
         fields = self._cancel(job_id, caller)
-        return Job.from_fields(job_id, fields) if fields else self.stored(job_id)
+        return job_from_fields(job_id, fields) if fields else self.stored(job_id)
 
     def forget(self, job_id: str, *, caller: str | None = None) -> bool:
         """Remove everything of the job, for everybody; False when a run has to stop first; it is notified.
@@ -167,7 +163,7 @@ class Jobs:
         ``caller``: only what that one requested, by when it did, and as it sees it.
         """
         jobs: list[Job] = []
-        for entry, fields in self._index.before(last, looked_at, _LISTED_FIELDS, caller):
+        for entry, fields in self._index.before(last, looked_at, listed_fields(), caller):
             looked_at -= 1
             job = _listed(entry, fields, caller)
             if job is not None and fits(job):
@@ -178,7 +174,7 @@ class Jobs:
 
     def _enqueue(self, submission: Submission, mode: Mode, limits: Limits) -> Operation[tuple[Job, bool]]:
         fields, created = yield from self._submit(submission, mode, limits)
-        return Job.from_fields(submission.job_id, fields), created
+        return job_from_fields(submission.job_id, fields), created
 
     def followed(self, job_id: str, after: str | None) -> tuple[Job | None, str, list[Event]]:
         """The job as it stands, the id of its last event, and what happened after the event ``after``.
@@ -186,7 +182,7 @@ class Jobs:
         None: no earlier events. Raises `StorageError`.
         """
         fields, last, missed = self._events.read(job_id, after)
-        job = Job.from_fields(job_id, fields) if b"state" in fields else self.stored(job_id)
+        job = job_from_fields(job_id, fields) if b"state" in fields else self.stored(job_id)
         return job, last, missed
 
     def watch(self, job_ids: Sequence[str]) -> None:
@@ -213,7 +209,7 @@ class Jobs:
 
     def _recorded(self, job_id: str) -> Job | None:
         fields = cast(dict[bytes, bytes], self._redis.hgetall(keys.job_key(job_id)))
-        return Job.from_fields(job_id, fields) if b"state" in fields else None
+        return job_from_fields(job_id, fields) if b"state" in fields else None
 
     def stored(self, job_id: str) -> Job | None:
         """The succeeded job as the store keeps it; None where its record is gone or damaged.
@@ -222,15 +218,15 @@ class Jobs:
         """
         return self._results.stored(job_id)
 
-    def image(self, job_id: str, number: int) -> bytes | None:
-        """A stored image as the record describes it; None where either is gone or damaged.
+    def artifact(self, kind: JobKind, job_id: str, name: str) -> bytes | None:
+        """A stored artifact of a job of that kind; None where the artifact or the record is gone or damaged.
 
         Raises `StorageError`.
         """
-        return self._results.image(job_id, number)
+        return self._results.artifact(kind, job_id, name)
 
     def intact(self, job: Job) -> bool:
-        """Whether all images of a succeeded job are there, by their digests. Raises `StorageError`."""
+        """Whether all artifacts of a succeeded job are there, by their digests. Raises `StorageError`."""
         return self._results.intact(job)
 
     def pin(self, job_id: str) -> bool:
@@ -243,9 +239,13 @@ class Jobs:
 
 
 def _listed(entry: IndexEntry, fields: Mapping[bytes, bytes], caller: str | None) -> Job | None:
-    """The job of an entry as the caller sees it; None when there is none for it any more."""
+    """The job of an entry as the caller sees it; None when there is none for it any more, or of a kind that
+    only a newer version knows.
+    """
     if b"state" not in fields or (caller is not None and REQUESTER_FIELD not in fields):
         return None
-    job = Job.from_fields(entry.job_id, fields)
+    if fields.get(b"kind", DEFAULT_KIND.encode()).decode() not in KINDS:
+        return None
+    job = job_from_fields(entry.job_id, fields)
     withdrawn = fields.get(REQUESTER_FIELD)
     return job.as_withdrawn(float(withdrawn)) if withdrawn else job

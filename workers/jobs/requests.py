@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from proxygrad.protocol.requests import ANONYMOUS, Priority, VisualizationRequest
-from proxygrad.spec import ModelInfo, Spec
+from proxygrad.protocol.requests import ANONYMOUS, Priority
+from proxygrad.spec import ModelInfo
+from workers.jobs.job import JobSpec
+from workers.jobs.kinds.base import JobKind, JobRequest
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,11 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A job to be submitted: spec, caller and options. ``cost`` is that of `Spec.cost`."""
+    """A job to be submitted: spec, caller and options. ``cost`` is that of `JobSpec.cost`."""
 
     job_id: str
-    spec: Spec
+    kind: JobKind
+    spec: JobSpec
     cost: float
     priority: Priority = "interactive"
     deadline_s: float | None = None
@@ -35,11 +38,12 @@ class Submission:
     webhook: str | None = None
 
     @classmethod
-    def of(cls, request: VisualizationRequest, model: ModelInfo, caller: str, flow: str | None) -> Self:
-        """The submission of ``request`` to ``model``. Raises what `Spec.resolve` raises."""
+    def of(cls, kind: JobKind, request: JobRequest, model: ModelInfo, caller: str, flow: str | None) -> Self:
+        """The submission of ``request`` to ``model``. Raises what `RequestedSpec.resolve` raises."""
         spec = request.spec.resolve(model)
         return cls(
             job_id=spec.resolved_identity(model),
+            kind=kind,
             spec=spec,
             cost=spec.cost(model),
             priority=request.priority,

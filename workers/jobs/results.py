@@ -1,4 +1,4 @@
-"""Results in the store, which outlive the records in Redis: the images, and the record of the job.
+"""Results in the store, which outlive the records in Redis: the artifacts, and the record of the job.
 
 A power failure can leave files that are empty, cut off or full of zeros. A file that is damaged counts as
 gone: it is removed under a deletion lock (`workers.storage.pins`), and the result is computed again when its
@@ -16,16 +16,18 @@ from functools import partial
 from typing import TypeVar
 
 import redis
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from proxygrad.protocol.jobs import ArtifactInfo
 from proxygrad.protocol.requests import ANONYMOUS
-from proxygrad.protocol.visualizations import ImageInfo
 from workers.broker.pipeline import Operation
 from workers.cache import LRUCache
-from workers.errors import StorageError
+from workers.errors import StorageError, UnknownKind
 from workers.jobs.job import Job
+from workers.jobs.kinds.base import ArtifactIndex, JobKind
+from workers.jobs.kinds.registry import job_from_json
 from workers.jobs.queries import CACHED_JOBS, Requesters
-from workers.storage.paths import image_path, result_path
+from workers.storage.paths import artifact_path, result_path
 from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store
 
@@ -35,16 +37,7 @@ COMPLETE_S = 5.0
 _log = logging.getLogger(__name__)
 
 _Read = TypeVar("_Read")
-
-
-class _Images(BaseModel):
-    """The part of a record that describes its images: read in a third of the time of the whole record."""
-
-    id: str
-    images: tuple[ImageInfo, ...] = ()
-
-
-_Record = TypeVar("_Record", Job, _Images)
+_Record = TypeVar("_Record", Job, ArtifactIndex)
 
 
 class _Damaged(Exception):
@@ -70,19 +63,23 @@ class StoredResults:
 
         Raises `StorageError` when the store cannot be read.
         """
-        return self._unless_damaged(job_id, partial(self._record, job_id, Job))
+        return self._unless_damaged(job_id, partial(self._record, job_id, job_from_json))
 
-    def image(self, job_id: str, number: int) -> bytes | None:
-        """An image whose size and digest are those of the record; None where either is gone or damaged.
+    def artifact(self, kind: JobKind, job_id: str, name: str) -> bytes | None:
+        """An artifact whose size and digest are those of the record; None where either is gone or damaged.
 
-        Redis is needed to remove what is damaged, and for nothing else. Raises `StorageError`.
+        None also for a job of another kind. Redis is needed to remove what is damaged, and for nothing else.
+        Raises `StorageError`.
         """
-        return self._unless_damaged(job_id, partial(self._image, job_id, number))
+        return self._unless_damaged(job_id, partial(self._artifact, kind, job_id, name))
 
     def intact(self, job: Job) -> bool:
-        """Whether all images of a succeeded job are there, by their digests. Raises `StorageError`."""
-        pngs = (self._store.get(image_path(job.id, number)) for number in range(len(job.images)))
-        return all(png is not None and _fits(png, image) for png, image in zip(pngs, job.images, strict=True))
+        """Whether all artifacts of a succeeded job are there, by their digests. Raises `StorageError`."""
+        for name, info in job.artifacts.items():
+            data = self._store.get(artifact_path(job.id, name))
+            if data is None or not _fits(data, info):
+                return False
+        return True
 
     def is_complete(self, job: Job) -> Operation[bool]:
         """Whether the store has all of a succeeded job's result, by the sizes of its files.
@@ -109,34 +106,35 @@ class StoredResults:
         return job, pinned
 
     def _has_all_files(self, job: Job) -> bool:
-        sizes = (self._store.size(image_path(job.id, number)) for number in range(len(job.images)))
-        fits = all(size == image.size_bytes for size, image in zip(sizes, job.images, strict=True))
+        files = job.artifacts.items()
+        fits = all(self._store.size(artifact_path(job.id, name)) == info.size_bytes for name, info in files)
         return fits and bool(self._store.size(result_path(job.id)))
 
-    def _record(self, job_id: str, kind: type[_Record]) -> _Record | None:
+    def _record(self, job_id: str, parse: Callable[[bytes], _Record]) -> _Record | None:
         """Raises `_Damaged`."""
         path = result_path(job_id)
         data = self._store.get(path)
         if data is None:
             return None
         try:
-            record = kind.model_validate_json(data)
-        except ValidationError as error:
+            record = parse(data)
+        except (UnknownKind, ValidationError) as error:
             # Another version may read what this one cannot.
             raise _Damaged(path, removable=not _names(data, job_id)) from error
         if record.id != job_id:
             raise _Damaged(path)
         return record
 
-    def _image(self, job_id: str, number: int) -> bytes | None:
+    def _artifact(self, kind: JobKind, job_id: str, name: str) -> bytes | None:
         """Raises `_Damaged`."""
-        record, path = self._record(job_id, _Images), image_path(job_id, number)
-        if record is None or number >= len(record.images):
+        index: type[ArtifactIndex] = kind.index or kind.record
+        record, path = self._record(job_id, index.model_validate_json), artifact_path(job_id, name)
+        if record is None or not kind.owns(record.kind) or name not in record.artifacts:
             return None
-        png = self._store.get(path)
-        if png is not None and not _fits(png, record.images[number]):
+        data = self._store.get(path)
+        if data is not None and not _fits(data, record.artifacts[name]):
             raise _Damaged(path)
-        return png
+        return data
 
     def _unless_damaged(self, job_id: str, read: Callable[[], _Read | None]) -> _Read | None:
         """What ``read`` gives; None for a damaged file, which is removed unless the job waits or runs."""
@@ -173,8 +171,8 @@ class StoredResults:
             _log.warning("%s is damaged and stays for now: %s", path, error)
 
 
-def _fits(png: bytes, image: ImageInfo) -> bool:
-    return len(png) == image.size_bytes and hashlib.sha256(png).hexdigest() == image.sha256
+def _fits(data: bytes, info: ArtifactInfo) -> bool:
+    return len(data) == info.size_bytes and hashlib.sha256(data).hexdigest() == info.sha256
 
 
 def _names(record: bytes, job_id: str) -> bool:

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from workers.broker import rq_names
 from workers.execution.context import WorkerContext
+from workers.jobs.kinds.registry import capabilities
 from workers.queue.fair_queue import FairQueue
 
 #: A wake-up that got lost costs no more than this; so does `rq resume`, which wakes nobody.
@@ -117,8 +118,9 @@ class Dispatcher(threading.Thread):
             _log.warning("%d popped jobs are left to the janitors: %s", len(job_ids), error)
 
     def _names(self) -> list[str]:
-        """The models that are ready here now."""
-        return [model.name for model in self._runtime.models.served if model.info is not None]
+        """What is offered here now: the models that are ready, for every kind of job."""
+        ready = [model.name for model in self._runtime.models.served if model.info is not None]
+        return [capability for name in ready for capability in capabilities(name)]
 
     def _complain(self, error: Exception) -> None:
         """Once for the same trouble; the next look is at its usual time."""

@@ -24,6 +24,7 @@ from workers.execution.context import WorkerContext
 from workers.execution.drain import FAULT_STATUS, Drain, end_now
 from workers.fleet import catalog
 from workers.jobs.commands import FORGET_INTERVAL_S
+from workers.jobs.kinds.registry import capabilities
 from workers.process.periodic import PeriodicThread
 from workers.process.signals import drain_on_signals
 from workers.queue import leases
@@ -164,7 +165,7 @@ def serve(
     taking, ended = SlotPool(runtime, slots), threading.Event()
     beat = PeriodicThread("beat", Heartbeat(runtime, taking).round, leases.BEAT_S, ended)
     listener = Listener(listening, runtime, taking, ended)
-    catalog.publish(runtime.redis, runtime.worker, runtime.models.served)
+    catalog.publish(runtime.redis, runtime.worker, runtime.models.served, capabilities=capabilities)
     taking.start()
     for thread in (beat, listener, *_rounds(runtime), *more):
         thread.start()
@@ -218,7 +219,7 @@ def _drain(runtime: WorkerContext, taking: SlotPool) -> bool:
 
 def _publish(runtime: WorkerContext) -> None:
     if not runtime.stopping.is_set():
-        catalog.publish(runtime.redis, runtime.worker, runtime.models.served)
+        catalog.publish(runtime.redis, runtime.worker, runtime.models.served, capabilities=capabilities)
 
 
 def worker_name() -> str:

@@ -28,7 +28,7 @@ from workers.execution.checkpoints import discard
 from workers.execution.context import WorkerContext
 from workers.execution.outcome import RunOutcome
 from workers.execution.run import JobRun, assigned
-from workers.execution.task import render
+from workers.execution.task import run_job
 from workers.jobs.job import Job
 from workers.process.dispatcher import Dispatcher
 from workers.process.rq_registration import WORKER_TTL_S, RQRegistration
@@ -64,7 +64,7 @@ class QueueEntry(RQJob):
         """The task. Raises `PermissionError` for any other name."""
         if self.func_name != TASK or self.instance is not None:
             raise PermissionError(f"job {self.id} names the task {self.func_name!r}; allowed: {TASK}")
-        return render
+        return run_job
 
 
 class SlotWorker(SimpleWorker):

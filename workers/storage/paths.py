@@ -3,7 +3,7 @@
 ::
 
     {id}/result.json          the record, written last and removed first: with it there is a result
-    {id}/0.png, …             an image each, by number
+    {id}/{name}               an artifact each; of a visualization the images, 0.png, 1.png, …
     {id}/checkpoint-{run}     where a run that was interrupted can go on
 """
 
@@ -20,9 +20,9 @@ def result_path(job_id: str) -> str:
     return f"{job_id}/result.json"
 
 
-def image_path(job_id: str, number: int) -> str:
-    """An image, counted from 0."""
-    return f"{job_id}/{number}.png"
+def artifact_path(job_id: str, name: str) -> str:
+    """An artifact; its kind of job gives the names."""
+    return f"{job_id}/{name}"
 
 
 def checkpoint_path(job_id: str, execution_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Follows a visualization by its stream of server-sent events.
+"""Follows a job by its stream of server-sent events.
 
 A stream that breaks off is resumed after the last event received. Where streams are unavailable, for example
 behind a proxy that buffers them, long polls report state and progress instead.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import TypeVar
 
 import httpx
 from pydantic import ValidationError
@@ -18,19 +19,22 @@ from proxygrad.client.errors import ServiceUnreachable, unreadable
 from proxygrad.client.polling import NEVER, Deadline, long_poll
 from proxygrad.client.retries import ApiCall
 from proxygrad.client.sse import Decoder, Frame
-from proxygrad.protocol.addresses import VISUALIZATIONS
 from proxygrad.protocol.events import Event, ProgressEvent, StateEvent
 from proxygrad.protocol.visualizations import Visualization
 
+#: The documents of jobs, of every kind.
+Document = TypeVar("Document", bound=Visualization)
+
 
 async def follow(
-    transport: AsyncTransport, visualization_id: str, deadline: Deadline = NEVER
+    transport: AsyncTransport, path: str, document: type[Document], deadline: Deadline = NEVER
 ) -> AsyncGenerator[Event | None]:
-    """Events until the end or the deadline; None for a sign of life without an event.
+    """Events of the job at ``path`` until its end or the deadline; None for a sign of life without an event.
+
+    ``document``: the type of the job's document.
 
     Raises `ServiceError` if the service refuses, or stays unreachable for as long as calls are repeated.
     """
-    path = f"{VISUALIZATIONS}/{visualization_id}"
     decoder, empty, state = Decoder(), 0, ""
     while empty < polling.MAX_EMPTY_STREAMS and deadline.listen_s >= polling.SHORTEST_S:
         empty += 1
@@ -43,11 +47,11 @@ async def follow(
                     return
         # The stream broke off, or there was none. This call waits until the service is back, or raises.
         await transport.sleep(transport.retry_policy.jittered(polling.RECONNECT_S))
-        seen = await transport.read(long_poll(path, 0, deadline), Visualization)
+        seen = await transport.read(long_poll(path, 0, deadline), document)
         if seen.ended:
             yield StateEvent(state=seen.state, problem=seen.problem)
             return
-    async with aclosing(_poll(transport, path, state, deadline)) as polled:
+    async with aclosing(_poll(transport, path, document, state, deadline)) as polled:
         async for event in polled:
             yield event
 
@@ -103,12 +107,12 @@ def _event(frame: Frame, transport: AsyncTransport) -> Event | None:
 
 
 async def _poll(
-    transport: AsyncTransport, path: str, state: str, deadline: Deadline
+    transport: AsyncTransport, path: str, document: type[Document], state: str, deadline: Deadline
 ) -> AsyncGenerator[Event]:
     """State and progress as events whenever a long poll shows a change; ``state``: the last one known."""
     progress = None
     while True:
-        seen = await transport.read(long_poll(path, polling.WATCH_S, deadline), Visualization)
+        seen = await transport.read(long_poll(path, polling.WATCH_S, deadline), document)
         if seen.state != state:
             state = seen.state
             yield StateEvent(state=seen.state, problem=seen.problem)

@@ -24,8 +24,9 @@ from proxygrad.client.retries import ApiCall
 from proxygrad.protocol import batches, visualizations
 from proxygrad.protocol.addresses import BATCHES, MODELS, VISUALIZATIONS
 from proxygrad.protocol.batches import BatchPage, BatchState
+from proxygrad.protocol.jobs import State
 from proxygrad.protocol.models import Layer, LayerList, Model, ModelList
-from proxygrad.protocol.visualizations import State, VisualizationPage, VisualizationSummary
+from proxygrad.protocol.visualizations import VisualizationPage, VisualizationSummary
 
 
 class Client:

@@ -3,55 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import closing
 from pathlib import Path
-from typing import Self
 
-from proxygrad.client import polling
-from proxygrad.client._sync.events import follow
-from proxygrad.client._sync.resource import Resource
-from proxygrad.client._sync.transport import Transport
-from proxygrad.client.errors import Canceled, Failed, StillRunning
+from proxygrad.client._sync.jobs import Job
 from proxygrad.client.files import ImageFormat, image_format, save
-from proxygrad.client.polling import NEVER, Deadline
-from proxygrad.client.progress import reporting
 from proxygrad.client.retries import ApiCall
 from proxygrad.protocol import visualizations as documents
 from proxygrad.protocol.addresses import VISUALIZATIONS
-from proxygrad.protocol.events import Event, ProgressEvent, StateEvent
-from proxygrad.protocol.visualizations import Progress, State
 from proxygrad.spec import Result, Role, Spec
 
 
-class Visualization(Resource[documents.Visualization]):
+class Visualization(Job[documents.Visualization]):
     """A visualization. Not shared between threads.
 
     Every method raises `ServiceError`; `proxygrad.client.errors` lists its subclasses.
     """
 
     _base = VISUALIZATIONS
-
-    def __init__(
-        self, transport: Transport, snapshot: documents.Visualization, *, cached: bool = False
-    ) -> None:
-        super().__init__(transport, snapshot)
-        self._cached = cached
-
-    @property
-    def state(self) -> State:
-        """`queued`, `running`, `succeeded`, `failed` or `canceled`."""
-        return self._snapshot.state
+    _noun = "visualization"
 
     @property
     def spec(self) -> Spec:
         """What is visualized, with every default that depends on the model."""
         return self._snapshot.spec
-
-    @property
-    def progress(self) -> Progress:
-        """Gradient steps done so far."""
-        return self._snapshot.progress
 
     @property
     def result(self) -> Result:
@@ -63,45 +37,6 @@ class Visualization(Resource[documents.Visualization]):
         if self._snapshot.result is None:
             raise LookupError(f"visualization {self.id} is {self.state}: wait for its result")
         return self._snapshot.result
-
-    @property
-    def cached(self) -> bool:
-        """Whether the result was in the store when it was requested: nothing was computed."""
-        return self._cached
-
-    def wait(
-        self,
-        progress: bool | Callable[[documents.Visualization], object] = False,
-        *,
-        timeout_s: float | None = None,
-        check: bool = True,
-    ) -> Self:
-        """Wait until it has ended; returns itself.
-
-        ``progress``: True for a bar on standard error, or a function to call with `snapshot` at every change.
-        Raises `Failed` or `Canceled`, unless ``check`` is False, and `StillRunning` after ``timeout_s``.
-        """
-        deadline = Deadline.after(timeout_s)
-        with reporting(progress) as report:
-            if report is None:
-                self._wait(deadline)
-            else:
-                self._watch(deadline, report)
-        if not self.ended:
-            raise StillRunning(f"visualization {self.id} is still {self.state} after {timeout_s:g} s")
-        if check:
-            self._raise_for_state()
-        return self
-
-    def events(self) -> Generator[Event]:
-        """Events as they happen, until the end; resumed when a connection breaks off."""
-        with closing(follow(self._transport, self.id)) as events:
-            for event in events:
-                self._apply(event)
-                if isinstance(event, StateEvent) and event.final:
-                    self.refresh()
-                if event is not None:
-                    yield event
 
     def image(
         self, number: int | None = None, *, format: ImageFormat = "png", width: int | None = None
@@ -132,42 +67,3 @@ class Visualization(Resource[documents.Visualization]):
         """
         path = Path(path)
         return save(path, self.image(number, format=image_format(path), width=width))
-
-    def retry(self) -> Self:
-        """Queue it again if it has failed or was canceled. Raises `Conflict` if it has succeeded."""
-        # Not repeatable: if it has failed again meanwhile, that would start it again.
-        call = ApiCall("POST", f"{self._path}/retry", repeatable=False)
-        self._snapshot = self._transport.read(call, self._kind)
-        return self
-
-    def _raise_for_state(self) -> None:
-        errors = {"failed": Failed, "canceled": Canceled}
-        if self.state in errors:
-            raise errors[self.state](f"visualization {self.id}", self.state, self.problem)
-
-    def _wait(self, deadline: Deadline) -> None:
-        """Wait by long polls alone: without listeners to its events, the worker makes no previews."""
-        while not self.ended and deadline.left_s > 0:
-            self._read(polling.WAIT_S, deadline)
-
-    def _watch(self, deadline: Deadline, report: Callable[[documents.Visualization], object]) -> None:
-        """Wait by events, with a report of every change."""
-        report(self._snapshot)
-        while not self.ended and deadline.left_s > 0:
-            with closing(follow(self._transport, self.id, deadline)) as events:
-                for event in events:
-                    self._apply(event, deadline)
-                    report(self._snapshot)
-            self._read(0.0, deadline)
-            report(self._snapshot)
-
-    def _apply(self, event: Event | None, deadline: Deadline = NEVER) -> None:
-        """Update the snapshot by an event; the final state is read as a whole, with its result."""
-        if event is None and self.state == "queued":
-            self._read(0.0, deadline)  # for the position in the queue, which has no event
-        elif isinstance(event, ProgressEvent):
-            self._snapshot = self._snapshot.model_copy(update={"progress": event})
-        elif isinstance(event, StateEvent) and not event.final and event.state != self.state:
-            left_queue = {"queue_position": None, "eta_s": None, "blocked": None}
-            changes = {"state": event.state, "problem": event.problem, **left_queue}
-            self._snapshot = self._snapshot.model_copy(update=changes)

@@ -16,7 +16,7 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
-from service.api import events
+from service.api import jobs
 from service.app import create_app
 from service.backend import event_hub, event_stream
 from service.settings import ServiceSettings
@@ -257,7 +257,7 @@ def test_one_who_does_not_read_holds_a_handful_of_events(
 
     async def follow() -> list[str]:
         backend = create_app(settings).state.backend
-        subscription = await backend.events.follow(job_id, events.KINDS)
+        subscription = await backend.events.follow(job_id, jobs.EVENT_KINDS)
         for step in range(300):
             slot.step(step)
             slot.leases.show(slot.run, step, b"png")
@@ -286,7 +286,7 @@ def test_a_silent_redis_is_given_up(
 
     async def follow() -> Any:
         backend = create_app(settings).state.backend
-        subscription = await backend.events.follow(job_id, events.KINDS)
+        subscription = await backend.events.follow(job_id, jobs.EVENT_KINDS)
         try:
             return await subscription.next(30)
         finally:

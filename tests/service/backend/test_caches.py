@@ -12,6 +12,7 @@ from proxygrad.spec import ModelInfo
 from service.app import create_app
 from service.backend import caches
 from service.backend.caches import RequestCache
+from service.backend.visualizations import RESOURCE
 from service.settings import ServiceSettings
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
 from tests.service.conftest import Http, Player
@@ -91,20 +92,20 @@ def body_of(**changes: str) -> bytes:
 def test_the_same_text_is_read_once_and_never_for_another(info: ModelInfo) -> None:
     requests = RequestCache()
     plain, chosen = body_of(preset='"fast"'), body_of(preset='"fast"', steps="128")
-    first, second = requests.parse(plain), requests.parse(chosen)
-    assert requests.parse(plain) is first
+    first, second = requests.parse(RESOURCE, plain), requests.parse(RESOURCE, chosen)
+    assert requests.parse(RESOURCE, plain) is first
     # Equal in every value, and yet not the same question: one of them chose its steps.
-    made = [requests.submission(asked, info, "me") for asked in (first, second)]
+    made = [requests.submission(RESOURCE, asked, info, "me") for asked in (first, second)]
     assert [each.spec.steps for each in made] == [12, 128]
     assert made[0].job_id != made[1].job_id
-    assert requests.submission(first, info, "me") is made[0]
-    other = requests.submission(first, info, "you")
+    assert requests.submission(RESOURCE, first, info, "me") is made[0]
+    other = requests.submission(RESOURCE, first, info, "you")
     assert (other.caller, other.job_id) == ("you", made[0].job_id)
     changed = info.model_copy(update={"digest": "1" * 64})
-    assert requests.submission(first, changed, "me").job_id != made[0].job_id
+    assert requests.submission(RESOURCE, first, changed, "me").job_id != made[0].job_id
 
 
 def test_long_texts_are_not_kept() -> None:
     requests = RequestCache()
     long = body_of() + b" " * caches.MAX_BODY_BYTES
-    assert requests.parse(long) is not requests.parse(long)
+    assert requests.parse(RESOURCE, long) is not requests.parse(RESOURCE, long)

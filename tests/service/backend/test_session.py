@@ -9,13 +9,14 @@ import pytest
 from fastapi import FastAPI
 
 from service.auth.callers import ANYBODY
+from service.backend.job_session import JobSession
 from service.backend.session import CallerSession
 
 
 def test_every_public_method_is_asynchronous() -> None:
     methods = {
         name: inspect.unwrap(value.__func__ if isinstance(value, classmethod) else value)
-        for name, value in vars(CallerSession).items()
+        for name, value in (vars(CallerSession) | vars(JobSession)).items()
         if not name.startswith("_") and (callable(value) or isinstance(value, classmethod))
     }
     assert {"submit", "job", "cancel", "batch", "delivery"} <= methods.keys()

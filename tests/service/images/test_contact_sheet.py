@@ -28,7 +28,7 @@ from service.settings import ServiceSettings
 from tests.service.conftest import Http, picture
 from tests.support.batch_player import BatchPlayer
 from workers.batches.repository import Unit
-from workers.storage.paths import image_path
+from workers.jobs.kinds.visualization import image_path
 from workers.storage.store import Store
 
 PAPER, EMPTY = 236, 212

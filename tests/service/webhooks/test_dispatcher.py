@@ -19,7 +19,8 @@ from standardwebhooks import Webhook
 
 from proxygrad.protocol.webhooks import DeliveryState
 from service.addresses import networks
-from service.webhooks.dispatcher import MOST_EACH, SCHEDULE_S, Deliverer, delivering, payload
+from service.webhooks.dispatcher import MOST_EACH, SCHEDULE_S, Deliverer, delivering
+from service.webhooks.events import payload
 from service.webhooks.sender import Sender
 from service.webhooks.signing import Signer
 from service.webhooks.urls import AllowedHosts
@@ -27,6 +28,7 @@ from tests.service.server.test_run import gateway
 from tests.support.eventually import until
 from tests.support.webhook_receiver import Receiver, receiving
 from workers.broker.keys import RECEIVERS_KEY, due_deliveries_key
+from workers.jobs.commands import DeliverNow
 from workers.webhooks import Deliveries, Delivery
 
 SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
@@ -35,7 +37,7 @@ LOOPBACK = networks(["127.0.0.1/32"])
 
 def tell(redis: Redis, url: str, number: int = 0) -> str:
     """A delivery is due; its id."""
-    Deliveries(redis).deliver_now(f"{number:032}", "one", url, 1.5)
+    DeliverNow(redis)("visualization", f"{number:032}", "one", url, 1.5)
     return listed(redis)[0].id
 
 

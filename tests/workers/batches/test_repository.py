@@ -24,7 +24,7 @@ from workers.broker.keys import (
 )
 from workers.broker.limits import FINISHED_TTL_S, MAX_WEBHOOKS
 from workers.broker.time_index import IndexEntry
-from workers.errors import TooManyBatches, TooManyWebhooks
+from workers.errors import TooManyBatches, TooManyWebhooks, UnknownKind
 from workers.jobs.repository import Jobs, Limits
 from workers.queue.leases import Leases, Run
 
@@ -243,3 +243,15 @@ def test_whoever_wants_to_know_is_told_of_each_end_once(
         ask(batches, asked([7], webhook=url))
     batches.forget(ask(batches, asked([7])).id)
     assert not redis.exists(subscriptions_key(ask(batches, asked([7])).id))
+
+
+def test_a_batch_of_a_kind_that_a_newer_version_has_is_left_to_it(batches: Batches, redis: Redis) -> None:
+    theirs, ours = ask(batches, asked()), ask(batches, asked([1]))
+    redis.hset(batch_key(theirs.id), "kind", "novel")
+    for _ in range(2):
+        listed, _end = batches.recent(None, 10, 10, lambda _: True, caller=None)
+        assert [each.id for each in listed] == [ours.id]
+    with pytest.raises(UnknownKind, match="novel"):
+        batches.fetch(theirs.id)
+    redis.hset(batch_key(theirs.id), "kind", "visualization")
+    assert len(batches.recent(None, 10, 10, lambda _: True, caller=None)[0]) == 2

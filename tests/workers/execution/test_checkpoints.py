@@ -22,10 +22,11 @@ from tests.support.worker_in_process import working
 from workers.broker import rq_names
 from workers.execution import checkpoints
 from workers.jobs.events import Events
+from workers.jobs.kinds.visualization import image_path
 from workers.jobs.repository import Checkpoint, Job, Jobs
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
-from workers.storage.paths import checkpoint_path, image_path, result_path
+from workers.storage.paths import checkpoint_path, result_path
 from workers.storage.store import StorageError, StorageFull, Store
 
 pytestmark = pytest.mark.engine

@@ -21,8 +21,9 @@ from tests.support.counting_engine import CountingEngine, CountingTicket
 from tests.support.eventually import ended, until
 from tests.support.model_on_paper import MODEL, outcome, question
 from tests.support.worker_in_process import working
+from workers.jobs.kinds.visualization import image_path
 from workers.jobs.repository import Job, Jobs
-from workers.storage.paths import image_path, result_path
+from workers.storage.paths import result_path
 from workers.storage.store import StorageError, Store
 
 pytestmark = pytest.mark.engine

@@ -16,14 +16,15 @@ from tests.support.slot_steps import pop, record, started, take
 from workers.broker import keys, rq_names
 from workers.broker.keys import deletion_lock_key
 from workers.broker.pipeline import run_blocking
-from workers.jobs.repository import Job, Jobs
+from workers.jobs.kinds.visualization import VisualizationJob, image_path
+from workers.jobs.repository import Jobs
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
-from workers.storage.paths import image_path, result_path
+from workers.storage.paths import result_path
 from workers.storage.store import Store
 
 
-def succeed(jobs: Jobs, leases: Leases, store: Store, run: Run) -> Job:
+def succeed(jobs: Jobs, leases: Leases, store: Store, run: Run) -> VisualizationJob:
     """End the run well, with an answer in the store."""
     job = record(jobs, run)
     image = ImageInfo(sha256="0" * 64, size_bytes=3, media_type="image/png", width_px=8, height_px=8)

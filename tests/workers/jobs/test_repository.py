@@ -16,14 +16,15 @@ from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, UNITS, outcome, question
 from tests.support.slot_steps import waiting
 from workers.broker import keys, rq_names
-from workers.jobs.repository import Job, Jobs
+from workers.jobs.kinds.visualization import VisualizationJob
+from workers.jobs.repository import Jobs
 from workers.queue import rq_entries
 from workers.settings import connect
 from workers.storage.paths import result_path
 from workers.storage.store import Store
 
 
-def succeed(redis: Redis, store: Store, job: Job) -> Job:
+def succeed(redis: Redis, store: Store, job: VisualizationJob) -> VisualizationJob:
     """End ``job`` as a worker does."""
     update = {"state": "succeeded", "started_at": job.created_at + 1, "finished_at": job.created_at + 3}
     ended = job.model_copy(update={**update, "result": outcome(job.spec)})

@@ -10,10 +10,11 @@ from tests.support.job_calls import requester
 from workers.broker.keys import deletion_lock_key
 from workers.broker.pipeline import run_blocking
 from workers.jobs import results as answers
+from workers.jobs.kinds.visualization import image_path
 from workers.jobs.queries import Requester
 from workers.jobs.repository import Jobs
 from workers.jobs.results import StoredResults
-from workers.storage.paths import image_path, result_path
+from workers.storage.paths import result_path
 from workers.storage.store import Store
 
 

@@ -13,7 +13,7 @@ from proxygrad.models import Catalog
 from proxygrad.spec import Spec
 from tests.support.configured_networks import BUILT, save_weights, table
 from tests.support.model_caches import ONE, PLENTY, info, loaded, opened, problem, stocked
-from workers.jobs.repository import Job
+from workers.jobs.kinds.visualization import VisualizationJob
 from workers.models import model_cache as module
 from workers.models.model_cache import ModelCache, ModelChanged, check
 
@@ -192,7 +192,9 @@ def test_a_job_of_other_weights_is_refused(folder: Path) -> None:
     asked = info(shelf, "a")
     assert asked is not None
     spec = Spec(model="a", layer=asked.layers[0].name, unit=1).resolve(asked)
-    job = Job(id=spec.identity(asked), spec=spec, state="running", created_at=0.0, steps=spec.steps)
-    check(shelf.network("a"), Job.model_validate_json(job.model_dump_json()))
+    job = VisualizationJob(
+        id=spec.identity(asked), spec=spec, state="running", created_at=0.0, steps=spec.steps
+    )
+    check(shelf.network("a"), VisualizationJob.model_validate_json(job.model_dump_json()))
     with pytest.raises(ModelError, match="other weights than when the question was asked"):
         check(shelf.network("b"), job)

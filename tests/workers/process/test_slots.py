@@ -32,6 +32,7 @@ from tests.support.slot_steps import waiting
 from tests.support.worker_in_process import working
 from workers.broker import rq_names
 from workers.errors import QueueMemoryFull
+from workers.jobs.kinds.visualization import image_path
 from workers.jobs.repository import Jobs
 from workers.process.periodic import PeriodicThread
 from workers.process.rq_worker import SlotWorker
@@ -40,7 +41,7 @@ from workers.queue.fair_queue import FairQueue
 from workers.queue.janitor import Janitor
 from workers.queue.leases import LEASE_S, Leases, Run
 from workers.settings import connect
-from workers.storage.paths import image_path, result_path
+from workers.storage.paths import result_path
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine

@@ -18,7 +18,8 @@ from tests.support.model_on_paper import MODEL, outcome, question
 from tests.support.slot_steps import pop, record, started, take, waiting
 from workers.broker import keys, limits, rq_names
 from workers.errors import LeaseLost
-from workers.jobs.repository import Checkpoint, Job, Jobs
+from workers.jobs.kinds.visualization import VisualizationJob
+from workers.jobs.repository import Checkpoint, Jobs
 from workers.queue import rq_entries
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Outcome, Run
@@ -226,4 +227,4 @@ def test_what_only_the_queue_needs_is_not_kept_with_the_answer(
     assert {"caller", "priority", "cancel_requested", "deadline_at"}.isdisjoint(written.to_fields())
     assert "secret" not in written.model_dump_json()
     assert json.loads(written.model_dump_json())["cost"] == pytest.approx(question().cost(MODEL))
-    assert Job.model_validate_json(written.model_dump_json()).caller == "anonymous"
+    assert VisualizationJob.model_validate_json(written.model_dump_json()).caller == "anonymous"

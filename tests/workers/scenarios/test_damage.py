@@ -21,8 +21,9 @@ from tests.support.eventually import ended
 from tests.support.model_on_paper import MODEL, question
 from tests.support.worker_in_process import working
 from workers.broker import keys, rq_names
+from workers.jobs.kinds.visualization import VISUALIZATION, VisualizationJob, image_path
 from workers.jobs.repository import Job, Jobs
-from workers.storage.paths import image_path, result_path
+from workers.storage.paths import result_path
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -55,6 +56,7 @@ def assert_whole(store: Store, jobs: Jobs, job: Job) -> None:
     """The answer is there, and the record describes the bytes."""
     assert job.state == "succeeded"
     png = picture_of(store, job).read_bytes()
+    assert isinstance(job, VisualizationJob)
     (image,) = job.images
     assert (image.size_bytes, image.sha256) == (len(png), hashlib.sha256(png).hexdigest())
     assert read_whole(png)["id"] == job.id
@@ -101,22 +103,22 @@ def test_a_picture_that_does_not_fit_its_record_is_removed_and_computed_again(
     if not remembered:
         forgotten(redis, job)
     assert jobs.pin(job.id), "somebody was promised the picture"
-    assert jobs.image(job.id, 0) is None
+    assert jobs.artifact(VISUALIZATION, job.id, "0.png") is None
     assert not picture.exists()
     assert jobs.fetch(job.id) == job, "as where somebody has removed the picture by hand"
     again, created = submit(jobs, question(7), MODEL)
     assert (again.id, created) == (job.id, True)
     assert_whole(store, jobs, computed(redis, store, jobs))
-    assert jobs.image(job.id, 0) == png
+    assert jobs.artifact(VISUALIZATION, job.id, "0.png") == png
 
 
 def test_another_job_s_picture_beside_a_record_is_removed(redis: Redis, store: Store, jobs: Jobs) -> None:
     job, other = computed(redis, store, jobs), computed(redis, store, jobs, unit=8)
     png = picture_of(store, other).read_bytes()
     picture_of(store, job).write_bytes(png)
-    assert jobs.image(job.id, 0) is None
+    assert jobs.artifact(VISUALIZATION, job.id, "0.png") is None
     assert not picture_of(store, job).exists()
-    assert jobs.image(other.id, 0) == png
+    assert jobs.artifact(VISUALIZATION, other.id, "0.png") == png
 
 
 def test_a_picture_of_another_size_is_missed_when_its_question_is_asked(
@@ -203,7 +205,7 @@ class Stale(Store):
 def test_a_picture_that_was_replaced_meanwhile_is_not_removed(redis: Redis, store: Store, jobs: Jobs) -> None:
     job = computed(redis, store, jobs)
     late = Jobs(redis, Stale(store._objects, store.url, directory(store)))
-    assert late.image(job.id, 0) == picture_of(store, job).read_bytes()
+    assert late.artifact(VISUALIZATION, job.id, "0.png") == picture_of(store, job).read_bytes()
 
 
 def test_without_redis_nothing_is_removed_and_nothing_damaged_is_shown(
@@ -211,7 +213,9 @@ def test_without_redis_nothing_is_removed_and_nothing_damaged_is_shown(
 ) -> None:
     job = computed(redis, store, jobs)
     nowhere = Redis(port=1)
-    assert Jobs(nowhere, store).image(job.id, 0) == picture_of(store, job).read_bytes()
+    assert (
+        Jobs(nowhere, store).artifact(VISUALIZATION, job.id, "0.png") == picture_of(store, job).read_bytes()
+    )
     picture_of(store, job).write_bytes(b"")
-    assert Jobs(nowhere, store).image(job.id, 0) is None
+    assert Jobs(nowhere, store).artifact(VISUALIZATION, job.id, "0.png") is None
     assert picture_of(store, job).exists()

@@ -72,8 +72,8 @@ proxygrad:presence hash
     {worker}
 proxygrad:batch:{id} hash
     caller, cancel_pending, cancel_requested, canceled, created_at, cursor, deadline_at, digest,
-    dropped, engine_version, failed, finished_at, held_until, layer, limits, model, pinned_at, priority,
-    problem, queued, running, state, succeeded, template, total, units, window
+    dropped, engine_version, failed, finished_at, held_until, kind, layer, limits, model, pinned_at,
+    priority, problem, queued, running, state, succeeded, template, total, units, window
 proxygrad:batch:{id}:again list
 proxygrad:batch:{id}:claim string
 proxygrad:batch:{id}:now list
@@ -123,8 +123,8 @@ proxygrad:webhooks:{id} hash
     {caller} {url}
 proxygrad:job:{id} hash
     activation, arrival, best, caller, cancel_requested, checkpoint, cost, created_at, deadline_at,
-    execution, expected_at, finished_at, flow, images, losses, model, priority, problem, result, spec,
-    started_at, state, step, steps, turn, worker
+    execution, expected_at, finished_at, flow, images, kind, losses, model, priority, problem, result,
+    spec, started_at, state, step, steps, turn, worker
 proxygrad:jobs zset
 proxygrad:missed:{worker} set
 proxygrad:offsets:batch hash

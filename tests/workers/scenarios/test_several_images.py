@@ -24,10 +24,12 @@ from tests.support.model_on_paper import question as one
 from tests.support.worker_in_process import working
 from tests.support.worker_processes import is_running, worker
 from workers.broker import rq_names
+from workers.jobs.kinds.registry import job_from_fields
+from workers.jobs.kinds.visualization import VisualizationJob, image_name, image_path
 from workers.jobs.repository import Job, Jobs
 from workers.storage.collector import GarbageCollector, RetentionPolicy
 from workers.storage.inventory import JobArtifacts
-from workers.storage.paths import image_path, result_path
+from workers.storage.paths import result_path
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine
@@ -109,7 +111,7 @@ def test_a_worker_killed_between_images_leaves_them_to_the_next(
     assert jobs.stored(job.id) == jobs_after
 
 
-def _run_elsewhere(redis: Redis, store: Store, jobs: Jobs, job: Job) -> Job:
+def _run_elsewhere(redis: Redis, store: Store, jobs: Jobs, job: Job) -> VisualizationJob:
     from workers.queue.janitor import Janitor
 
     redis.delete("proxygrad:sweeps")  # however long ago its worker swept
@@ -121,6 +123,7 @@ def _run_elsewhere(redis: Redis, store: Store, jobs: Jobs, job: Job) -> Job:
 def test_two_runs_at_once_write_the_same_record(redis: Redis, store: Store, jobs: Jobs) -> None:
     """One that has lost its job and does not know it yet: each image is of the first who wrote it."""
     from tests.support.slot_steps import pop, take
+    from workers.execution.kinds.visualization import Images
     from workers.execution.run import JobRun
     from workers.execution.task import _keep
     from workers.queue.leases import Leases, Run
@@ -134,21 +137,20 @@ def test_two_runs_at_once_write_the_same_record(redis: Redis, store: Store, jobs
         assert ticket.wait(30)
     with working(redis, store, CountingEngine()) as runtime:
         assignment = JobRun(run, "host.0", runtime)
-        store.put(image_path(job.id, 1), _picture(assignment, job, there, 1))
-        first = _keep(assignment, job, here.result())
-        second = _keep(assignment, job, there.result())
+        store.put(image_path(job.id, 1), _picture(job, there, 1))
+        first = _keep(assignment, job, Images(job, here.result()))
+        second = _keep(assignment, job, Images(job, there.result()))
     assert first == second
+    assert isinstance(first, VisualizationJob)
     assert first.result is not None
     assert [image.achieved_activation for image in first.result.images] == [7.0, 8.5, 9.0, 10.0]
     assert first.best == 1
 
 
-def _picture(assignment: object, job: Job, ticket: CountingTicket, number: int) -> bytes:
-    from workers.execution.task import _annotated
+def _picture(job: VisualizationJob, ticket: CountingTicket, number: int) -> bytes:
+    from workers.execution.kinds.visualization import Images
 
-    drawing = ticket.result()
-    own = drawing.result.of((drawing.result.image(number),))
-    return _annotated(job, number, drawing.images[number], own)
+    return Images(job, ticket.result()).files[image_name(number)]
 
 
 def test_an_answer_with_one_image_gone_is_made_again(redis: Redis, store: Store, jobs: Jobs) -> None:
@@ -193,4 +195,4 @@ def test_a_record_of_a_newer_version_is_read(store: Store, jobs: Jobs, redis: Re
     assert jobs.stored(job.id) == done
     fields = {name.encode(): str(value).encode() for name, value in done.to_fields().items()}
     fields[b"result"] = fields[b"result"].replace(b'"steps_per_s"', b'"hue": 1, "steps_per_s"')
-    assert Job.from_fields(job.id, fields) == done
+    assert job_from_fields(job.id, fields) == done

@@ -41,6 +41,7 @@ PNG_TEXT = ["id", "image", "spec", "achieved_activation", "result"]
 #: Keys of `result.json`, in their order; below them those of the objects in it.
 RECORD = """
 id
+kind
 spec
   preset
   proxy
@@ -141,6 +142,8 @@ result
   dtype
   ran_s
   steps_per_s
+problem
+cost
 images
   sha256
   size_bytes
@@ -148,8 +151,6 @@ images
   width_px
   height_px
 best
-problem
-cost
 """
 
 

@@ -28,8 +28,8 @@ from tests.support.eventually import ended, until
 from tests.support.worker_in_process import working
 from tests.support.worker_processes import as_it_stands, worker
 from workers.fleet import catalog
+from workers.jobs.kinds.visualization import image_path
 from workers.jobs.repository import Jobs
-from workers.storage.paths import image_path
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine

@@ -15,11 +15,12 @@ from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from workers.broker import keys, rq_names
 from workers.broker.lock import WorkStopped
+from workers.jobs.kinds.visualization import image_path
 from workers.jobs.repository import Jobs
 from workers.storage import collector as retention
 from workers.storage import pins
 from workers.storage.collector import GarbageCollector, RetentionPolicy
-from workers.storage.paths import image_path, result_path
+from workers.storage.paths import result_path
 from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
 

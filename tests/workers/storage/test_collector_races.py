@@ -20,9 +20,10 @@ from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from workers.broker import limits
 from workers.broker.keys import deletion_lock_key
+from workers.jobs.kinds.visualization import image_path
 from workers.jobs.repository import Jobs
 from workers.storage.collector import GarbageCollector, RetentionPolicy
-from workers.storage.paths import image_path, result_path
+from workers.storage.paths import result_path
 from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store
 

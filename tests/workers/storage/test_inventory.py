@@ -8,8 +8,9 @@ import pytest
 from obstore.store import MemoryStore
 
 from tests.support.artifacts import HOUR_S, age, job_id, keep_answer
+from workers.jobs.kinds.visualization import image_path
 from workers.storage.inventory import Inventory, JobArtifacts, artifacts_by_job
-from workers.storage.paths import image_path, job_of, result_path
+from workers.storage.paths import job_of, result_path
 from workers.storage.store import Store
 
 

@@ -3,9 +3,10 @@
 -- Mode `submit` joins what waits or runs, returns what succeeded, and starts again what ended otherwise, or has
 -- no RQ entry any more. `recompute`: the result is gone from the store. `retry`: only what failed or was
 -- canceled. A limit holds for a new job, and nothing else.
--- ARGV: 1 job id, 2 mode, 3 whether it may create a job (1 or 0), 4 spec as JSON, 5 steps, 6 model, 7 caller,
---   8 flow, 9 priority, 10 cost, 11 deadline in seconds or '', 12 limit of waiting jobs, 13 of the caller's
---   waiting jobs, 14 of the caller's jobs in flight or '', 15 webhook URL or '', 16… fields of RQ's entry
+-- ARGV: 1 job id, 2 mode, 3 whether it may create a job (1 or 0), 4 kind, 5 spec as JSON, 6 steps, 7 what a
+--   worker must offer (`workers.jobs.kinds.base.JobKind.capability`): of a visualization the model, 8 caller,
+--   9 flow, 10 priority, 11 cost, 12 deadline in seconds or '', 13 limit of waiting jobs, 14 of the caller's
+--   waiting jobs, 15 of the caller's jobs in flight or '', 16 webhook URL or '', 17… fields of RQ's entry
 -- Returns: {'created' | 'joined' | 'answered', status}; {'refused'}: it may not create one; {'hooks'}: too
 --   many webhooks; {'all' | 'caller' | 'in_flight', count, jobs that end per second}: the limit that was
 --   reached.
@@ -18,12 +19,12 @@
 -- @include lib/waiting
 -- @include lib/webhooks
 
-local id, mode, may_create, spec, steps, model, caller, flow = unpack(ARGV)
-local priority, cost, deadline_s, limit, caller_limit, in_flight_limit, url = unpack(ARGV, 9)
+local id, mode, may_create, kind, spec, steps, model, caller = unpack(ARGV)
+local flow, priority, cost, deadline_s, limit, caller_limit, in_flight_limit, url = unpack(ARGV, 9)
 local own, entry = job_key(id), entry_key(id)
 local function reply(word)
   note_requester(id, caller, false)
-  subscribe('visualization', id, caller, url, word == 'answered' and 'succeeded')
+  subscribe(kind, id, caller, url, word == 'answered' and 'succeeded')
   return {word, job_status(id)}
 end
 
@@ -114,10 +115,10 @@ local refusal = full()
 if refusal then return refusal end
 if state or status then clear() end
 if mode == 'retry' then renew_subscriptions(id, caller) end
-redis.call('HSET', own, 'spec', spec, 'steps', steps, 'state', 'queued', 'step', 0, 'losses', 0, 'cost', cost,
-  'caller', caller, 'created_at', NOW_TEXT)
+redis.call('HSET', own, 'kind', kind, 'spec', spec, 'steps', steps, 'state', 'queued', 'step', 0, 'losses', 0,
+  'cost', cost, 'caller', caller, 'created_at', NOW_TEXT)
 if deadline_s ~= '' then redis.call('HSET', own, 'deadline_at', exact(NOW + deadline_s)) end
-redis.call('HSET', entry, unpack(ARGV, 16))
+redis.call('HSET', entry, unpack(ARGV, 17))
 redis.call('SADD', RQ.QUEUES, RQ.QUEUE)
 redis.call('ZADD', KEY.JOBS, NOW_TEXT, id)
 local oldest = redis.call('ZRANGE', KEY.JOBS, 0, 0)[1]

@@ -27,7 +27,7 @@ local function publish_state(id)
     redis.call('PERSIST', events_key(id))
   else
     redis.call('EXPIRE', events_key(id), LIMIT.EVENT_STREAM_TTL_S)
-    make_deliveries('visualization', id, state)
+    make_deliveries(kind_of(id), id, state)
   end
 end
 

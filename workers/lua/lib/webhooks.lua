@@ -41,7 +41,7 @@ local function trim_deliveries(caller)
   redis.call('EXPIRE', log, LIMIT.FINISHED_TTL_S)
 end
 
--- `details`: names and values of what the event contains beside the state.
+-- `kind`: of the job, or `batch`. `details`: names and values of what the event contains beside the state.
 local function make_delivery(kind, subject, caller, url, state, details)
   local receiver = string.match(url, '^(%a+://[^/?#]+)')
   if not receiver then return end
@@ -59,15 +59,17 @@ local function make_delivery(kind, subject, caller, url, state, details)
   trim_deliveries(caller)
 end
 
+-- What an event contains of the record of its subject: of a batch, or else of a job, whatever its kind.
+local EVENT_SOURCES = {
+  batch = {prefix = KEY.BATCH_PREFIX, names = {'total', 'succeeded', 'failed', 'canceled', 'problem'}},
+}
+local JOB_SOURCE = {prefix = KEY.JOB_PREFIX, names = {'activation', 'problem'}}
+
 local function event_details(kind, subject)
-  local details = {}
-  local key, names = job_key(subject), {'activation', 'problem'}
-  if kind == 'batch' then
-    key, names = KEY.BATCH_PREFIX .. subject, {'total', 'succeeded', 'failed', 'canceled', 'problem'}
-  end
-  for i, value in ipairs(redis.call('HMGET', key, unpack(names))) do
+  local details, source = {}, EVENT_SOURCES[kind] or JOB_SOURCE
+  for i, value in ipairs(redis.call('HMGET', source.prefix .. subject, unpack(source.names))) do
     if value then
-      details[#details + 1] = names[i]
+      details[#details + 1] = source.names[i]
       details[#details + 1] = value
     end
   end

@@ -19,7 +19,7 @@ local function withdraw(id, caller)
     for _, mark in ipairs(redis.call('HVALS', requesters)) do
       if mark == '' then
         withdraw_from_batches(id, caller)
-        make_deliveries('visualization', id, 'canceled', caller)
+        make_deliveries(kind_of(id), id, 'canceled', caller)
         publish_withdrawal(id, caller)
         return
       end

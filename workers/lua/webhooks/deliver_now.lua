@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Makes the delivery for a job that had succeeded before it was requested.
--- ARGV: 1 job id, 2 caller, 3 URL, 4 activation or ''
+-- ARGV: 1 kind of the job, 2 job id, 3 caller, 4 URL, 5 activation or ''
 -- Returns: nothing.
 -- @include lib/webhooks
 
-local id, caller, url, activation = unpack(ARGV)
+local kind, id, caller, url, activation = unpack(ARGV)
 local details = activation ~= '' and {'activation', activation} or {}
-subscribe('visualization', id, caller, url, 'succeeded', details)
+subscribe(kind, id, caller, url, 'succeeded', details)

@@ -1,0 +1,136 @@
+"""What the routes of every kind of job have in common: create, read, cancel, retry, delete, follow.
+
+A kind has a router of its own, with its documents, examples and problems (`service.api.visualizations`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+
+from proxygrad.protocol.problems import FieldError
+from service.backend import admission
+from service.backend.event_hub import Subscription
+from service.backend.event_stream import EventStream
+from service.backend.idempotency import key_of
+from service.backend.job_session import JobSession
+from service.backend.long_polling import RETRY_AFTER_S, preferred_wait_s
+from service.problems import ProblemError
+from service.web.json_body import json_body
+from workers.fleet import catalog
+from workers.jobs.job import Job
+from workers.jobs.repository import is_event_id
+
+#: Kinds of events that end up in the stream.
+EVENT_KINDS = frozenset({"state", "progress", "preview", "withdrawn"})
+
+_STREAM_HEADERS = {"Cache-Control": "no-cache, no-store", "X-Accel-Buffering": "no"}
+
+
+async def create(session: JobSession, request: Request) -> Response:
+    """Submit the job that the body requests; with `Prefer: wait=N`, wait for its end."""
+    backend, resource = session.backend, session.resource
+    body = backend.requests.parse(resource, await json_body(request))
+    job = await session.submit(admission.check_webhook(body, backend.allowed_hosts), key_of(request))
+    headers = {}
+    wait_s = preferred_wait_s(request.headers.get("prefer"))
+    if wait_s is not None:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+        job = await session.wait_for_job(job.id, wait_s, request) if not job.ended else job
+    headers["Location"] = resource.location(job.id)
+    return await respond(session, job, 200 if job.ended else 202, headers)
+
+
+async def read(session: JobSession, job_id: str, wait_s: float, request: Request) -> Response:
+    """The job, once it has ended or after ``wait_s``."""
+    return await respond(session, await session.wait_for_job(job_id, wait_s, request), 200, {})
+
+
+async def cancel(session: JobSession, job_id: str) -> Response:
+    """Cancel the job; raises the problem `ended` of one that has succeeded or failed."""
+    await session.job(job_id)
+    job = await session.cancel(job_id)
+    if job.state in ("succeeded", "failed"):
+        raise session.resource.ended_job(job, "there is nothing to cancel")
+    return await respond(session, job, 200 if job.ended else 202, {})
+
+
+async def retry(session: JobSession, job_id: str) -> Response:
+    """Queue a failed or canceled job again; raises the problem `ended` of one that has succeeded."""
+    before = await session.job(job_id)
+    job = await session.retry(job_id) or before
+    if job.ended:
+        consequence = "its result is there; to compute it anew, delete it and request it again"
+        raise session.resource.ended_job(job, consequence)
+    return await respond(session, job, 202, {})
+
+
+async def delete(session: JobSession, job_id: str) -> Response:
+    """Delete the job: 204, or 202 while it has to stop first."""
+    await session.job(job_id)
+    job = None if await session.forget(job_id) else await session.record(job_id)
+    return Response(status_code=204) if job is None else await respond(session, job, 202, {})
+
+
+async def respond(session: JobSession, job: Job, status: int, headers: dict[str, str]) -> Response:
+    """The document of ``job``. That of one that succeeded is made once, and for all callers."""
+    headers["Cache-Control"] = "no-store"
+    if not job.ended:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if job.state == "succeeded":
+        content = session.backend.responses.document(session.resource, job)
+    else:
+        content = (await _document(session, job)).model_dump_json().encode()
+    return Response(content, status, headers, media_type="application/json")
+
+
+async def _document(session: JobSession, job: Job) -> BaseModel:
+    position = blocked = None
+    if job.state == "queued":
+        position = job.place.ahead
+        if not job.place.taken:
+            backend, capability = session.backend, session.resource.kind.capability(job.spec.model)
+            blocked = await backend.call(catalog.obstacle, backend.redis, capability)
+    return session.resource.document(job, position, blocked, time.time())
+
+
+async def follow(
+    session: JobSession, job_id: str, last_event_id: str | None, last_event: str | None
+) -> Response:
+    """The job's server-sent events, after the one that the header or the query parameter names."""
+    after = last_event_id or last_event or None
+    if after is not None and not is_event_id(after):
+        where = ["header", "last-event-id"] if last_event_id else ["query", "last_event_id"]
+        field_error = FieldError(location=[*where], detail="not the id of an event", value=after[:200])
+        raise ProblemError("invalid_request", f"{'.'.join(where)}: not the id of an event", [field_error])
+    await session.job(job_id)
+    subscription = await session.backend.events.follow(job_id, EVENT_KINDS)
+    try:
+        stream = EventStream(session, job_id, after)
+        first = await stream.catch_up()
+    except BaseException:
+        subscription.close()
+        raise
+    if stream.over and after is not None and not first:
+        subscription.close()
+        return Response(status_code=204)
+    return _StreamingResponse(stream.lines(first, subscription), subscription)
+
+
+class _StreamingResponse(StreamingResponse):
+    """A response that closes its subscription however it ends, also where it never began."""
+
+    def __init__(self, content: AsyncIterator[str], subscription: Subscription) -> None:
+        super().__init__(content, headers=_STREAM_HEADERS, media_type="text/event-stream")
+        self._subscription = subscription
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._subscription.close()

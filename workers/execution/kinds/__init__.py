@@ -1,0 +1,4 @@
+"""Computations: how a job of each kind is computed, one module per kind.
+
+`workers.jobs.kinds` has what needs no torch. Read `base`, then `visualization` first.
+"""
