@@ -94,7 +94,7 @@ class Scale:
 LONG = Scale(jobs=1200, faults=24, spread_s=330, settle_s=170)
 SOAK = Scale(jobs=200, faults=7, spread_s=30, settle_s=150, slots=4, stretch=0.2)
 #: Each kind of fault once, and little enough to compute for a run among the other tests.
-SHORT = Scale(jobs=60, faults=7, spread_s=20, settle_s=150, workers=2, slots=4, stretch=0.2, length=0.2)
+SHORT = Scale(jobs=60, faults=7, spread_s=20, settle_s=150, workers=2, slots=4, stretch=0.2, length=0.1)
 
 
 @dataclass(frozen=True)
