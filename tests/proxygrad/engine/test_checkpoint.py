@@ -227,5 +227,5 @@ def test_it_is_small_and_says_what_it_is() -> None:
     data = half_way()[1].to_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     about = json.loads(header["__metadata__"]["checkpoint"])["about"]
-    assert (about["format"], about["step"], about["question"]["unit"]) == (2, 2, 2)
+    assert (about["format"], about["step"], about["request"]["unit"]) == (3, 2, 2)
     assert len(data) < 2 * 3 * 16 * 16 * 4 + 10_000  # parameters, best image; generator and header

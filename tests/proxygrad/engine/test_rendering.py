@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -138,3 +140,15 @@ def test_what_is_made_small_may_end_at_0() -> None:
 def test_to_get_nowhere_is_to_rise_by_no_more_than_rounding(start: float, best: float, stuck: bool) -> None:
     lane = Lane(AscentSettings(), Logit("output", 0), steepest=1.0, steepest_ever=1.0)
     assert is_stuck(lane, start, best) is stuck
+
+
+def test_a_rendering_offers_what_is_measured_of_its_best_image(tmp_path: Path) -> None:
+    network = small()
+    lane = finished(network)
+    rendering = render(network, Spec(model="small", layer="conv2", unit=2), [lane], ran_s=1.0)
+    result = rendering.result
+    assert (rendering.activation, rendering.stuck) == (result.achieved_activation, result.stuck)
+    assert (rendering.start_activation, rendering.curve) == (result.start_activation, result.curve)
+    assert repr(rendering).startswith("Rendering('conv2:2', activation ")
+    rendering.save(tmp_path / "unit.png")
+    assert (tmp_path / "unit.png").read_bytes() == rendering.png == rendering._repr_png_()

@@ -55,7 +55,7 @@ def test_images_are_those_of_the_seeds_and_the_best_of_them_is_the_result(digits
 
 
 def test_a_request_for_a_margin_lifts_its_logit_above_the_others(digits: Network) -> None:
-    spec = Spec(model="digits", layer="fc", unit=3, objective="margin", steps=16)
+    spec = Spec(model="digits", layer="fc", unit=3, objective="margin", preset="max", steps=16)
     with Engine() as engine:
         rendering = engine.submit(digits, spec).result(60)
     logits = digits.read(decode_png(rendering.png).unsqueeze(0), ["fc"])["fc"][0].tolist()
