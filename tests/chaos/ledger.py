@@ -34,7 +34,7 @@ LATE_S = SPARE_S
 #: What may be left for good once nothing waits or runs. Other keys of jobs, and of ours, have to expire.
 _KEPT = re.compile(
     r"rq:(queues|workers(:proxygrad)?|worker:.+|(finished|failed|canceled):proxygrad)"
-    r"|proxygrad:(clock|arrivals|attending|ended|jobs|rate|sweeps|workers|collector|worker:.+)"
+    r"|proxygrad:(clock|arrivals|presence|ended|jobs|rate|sweeps|workers|collector|worker:.+)"
     r"|proxygrad:flows:(interactive|batch)"
 )
 _OF_A_JOB = re.compile(r"(?:proxygrad:[a-z]+|rq:(?:job|results)):([0-9a-f]{32})")

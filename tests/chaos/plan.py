@@ -72,7 +72,7 @@ OVER_HTTP = ("http-1", "http-2")
 class Scale:
     """The size of a run: questions and faults come within ``spread_s``, the rest takes ``settle_s`` at most.
 
-    Of the spans in `LASTS_S` the first part, ``stretch``, is used.
+    Of the spans in `LASTS_S` the first part, ``stretch``, is used; of the steps of a job, ``length``.
     """
 
     jobs: int
@@ -83,6 +83,7 @@ class Scale:
     slots: int = 8
     grace_s: float = 5.0
     stretch: float = 1.0
+    length: float = 1.0
 
     @property
     def limit_s(self) -> float:
@@ -92,8 +93,8 @@ class Scale:
 
 LONG = Scale(jobs=1200, faults=24, spread_s=330, settle_s=170)
 SOAK = Scale(jobs=200, faults=7, spread_s=30, settle_s=150, slots=4, stretch=0.2)
-#: Each kind of fault once, and few enough jobs for a run among the other tests.
-SHORT = Scale(jobs=50, faults=7, spread_s=20, settle_s=150, workers=2, slots=4, stretch=0.2)
+#: Each kind of fault once, and little enough to compute for a run among the other tests.
+SHORT = Scale(jobs=60, faults=7, spread_s=20, settle_s=150, workers=2, slots=4, stretch=0.2, length=0.1)
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,18 @@ def draw(seed: int, scale: Scale, model: ModelInfo) -> Plan:
     times = sorted(dice.uniform(0, scale.spread_s) for _ in range(scale.jobs))
     questions: list[Question] = []
     for number, at_s in enumerate(times):
-        questions.append(_question(dice, seed, number, at_s, questions, model))
+        questions.append(_question(dice, seed, number, at_s, questions, model, scale))
     return Plan(tuple(questions), tuple(_faults(dice, scale)))
 
 
 def _question(
-    dice: random.Random, seed: int, number: int, at_s: float, earlier: list[Question], model: ModelInfo
+    dice: random.Random,
+    seed: int,
+    number: int,
+    at_s: float,
+    earlier: list[Question],
+    model: ModelInfo,
+    scale: Scale,
 ) -> Question:
     (kind,) = dice.choices(list(KINDS), list(KINDS.values()))
     callers = AT_THE_QUEUE if kind in ("canceled", "foreign") else AT_THE_QUEUE + OVER_HTTP
@@ -151,7 +158,7 @@ def _question(
         "layer": layer.name,
         "unit": dice.randrange(layer.units),
         "seed": seed * 1_000_000 + number,
-        "steps": _steps(dice, kind),
+        "steps": max(1, round(scale.length * _steps(dice, kind))),
     }
     if kind == "batch":
         fields["priority"] = "batch"

@@ -53,7 +53,6 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "alexnet": (named("alexnet"), 64),
     "vgg": (named("vgg11_bn", init_weights=False), 32),
     "resnet": (named("resnet18"), 32),
-    "wide_resnet": (named("wide_resnet50_2"), 32),
     "resnext": (named("resnext50_32x4d"), 32),
     "squeezenet": (named("squeezenet1_1"), 32),
     "densenet": (named("densenet121"), 32),
