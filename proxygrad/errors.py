@@ -16,7 +16,7 @@
     │   └── NetworkError              the module itself cannot be visualized
     ├── LaneError                     one image could not be made; its batch-mates go on
     │   └── OutOfMemory               it does not fit on the device, not even alone
-    ├── Canceled                      the caller stopped it
+    ├── RenderCanceled                the caller stopped it
     ├── DeadlineExceeded              its time was up before it had ended
     └── CheckpointMismatch            the checkpoint cannot be resumed from
 
@@ -149,7 +149,7 @@ class LaneError(ProxyGradError):
     code = "lane_failed"
 
 
-class Canceled(ProxyGradError):
+class RenderCanceled(ProxyGradError):
     """The caller stopped the lane before it had ended."""
 
     code = "canceled"

@@ -8,7 +8,7 @@
     │   └── StorageFull      it has no room for what was to be written
     ├── QueueUnavailable     Redis does not answer
     │   └── QueueMemoryFull  it answers, and has no memory for another job
-    ├── QueueFull            as many jobs wait as may
+    ├── QueueLimitReached    as many jobs wait as may
     │   ├── TooManyInFlight  as many jobs of the caller wait or run as may
     │   └── TooManyBatches   as many batches of the caller run as may
     ├── UnknownKind          a record of a kind of job that a newer version may know
@@ -54,7 +54,7 @@ class QueueMemoryFull(QueueUnavailable):
     code = "queue_memory_full"
 
 
-class QueueFull(ProxyGradError):
+class QueueLimitReached(ProxyGradError):
     """As many jobs wait as may: ``count`` of at most ``limit``, in all, or of the caller ``whose``.
 
     ``retry_after_s``: when a place may be free, by the pace of the last minute.
@@ -69,7 +69,7 @@ class QueueFull(ProxyGradError):
         super().__init__(f"{count} {jobs} wait already, and at most {limit} may")
 
 
-class TooManyInFlight(QueueFull):
+class TooManyInFlight(QueueLimitReached):
     """As many jobs of the caller wait or run as may."""
 
     def __init__(self, count: int, limit: int, whose: str | None, retry_after_s: int) -> None:
@@ -78,7 +78,7 @@ class TooManyInFlight(QueueFull):
         self.args = (f"{count} jobs of this caller wait or run already, and at most {limit} may",)
 
 
-class TooManyBatches(QueueFull):
+class TooManyBatches(QueueLimitReached):
     """As many batches of the caller have not ended as may."""
 
     def __init__(self, limit: int, whose: str, retry_after_s: int = 30) -> None:

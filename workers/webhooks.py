@@ -34,7 +34,7 @@ _COUNTS = ("total", "succeeded", "failed", "canceled")
 _log = logging.getLogger(__name__)
 
 
-class Delivery(BaseModel):
+class DeliveryRecord(BaseModel):
     """One event for one URL, and how far it came. Times are seconds since 1970, UTC.
 
     ``ended`` is the state in which ``subject`` ended, at ``created_at``; ``counts`` are those of a batch.
@@ -80,10 +80,10 @@ class Delivery(BaseModel):
         return cls.model_validate({"id": delivery_id, **values, "counts": counts or None})
 
 
-def _read(delivery_id: str, fields: Mapping[bytes, bytes]) -> Delivery | None:
+def _read(delivery_id: str, fields: Mapping[bytes, bytes]) -> DeliveryRecord | None:
     """None for none, and for what another version of this program may know how to read."""
     try:
-        delivery = Delivery.from_fields(delivery_id, fields) if b"subject" in fields else None
+        delivery = DeliveryRecord.from_fields(delivery_id, fields) if b"subject" in fields else None
     except ValueError as error:
         _log.warning("delivery %s cannot be read: %s", delivery_id, type(error).__name__)
         return None
@@ -99,7 +99,9 @@ class Deliveries:
         self._settle = Script(redis, "webhooks/settle")
         self._retry = Script(redis, "webhooks/retry")
 
-    def claim(self, most: int, most_each: int, lease_s: float, busy: Mapping[str, int]) -> list[Delivery]:
+    def claim(
+        self, most: int, most_each: int, lease_s: float, busy: Mapping[str, int]
+    ) -> list[DeliveryRecord]:
         """Take deliveries that are due, for ``lease_s`` seconds, at most ``most``.
 
         ``busy``: how many are under way by receiver, which with these are to be at most ``most_each`` each.
@@ -112,7 +114,7 @@ class Deliveries:
 
     def settle(
         self,
-        delivery: Delivery,
+        delivery: DeliveryRecord,
         state: DeliveryState,
         status: int | None,
         error: str | None,
@@ -126,7 +128,7 @@ class Deliveries:
         """Try it again at once, and from the first interval on; False where there is none."""
         return bool(self._retry(delivery_id))
 
-    def fetch(self, delivery_id: str) -> Delivery | None:
+    def fetch(self, delivery_id: str) -> DeliveryRecord | None:
         """The delivery of that id, or None."""
         fields = cast(dict[bytes, bytes], self._redis.hgetall(keys.delivery_key(delivery_id)))
         return _read(delivery_id, fields)
@@ -136,15 +138,15 @@ class Deliveries:
         last: IndexEntry | None,
         most: int,
         looked_at: int,
-        fits: Callable[[Delivery], bool],
+        fits: Callable[[DeliveryRecord], bool],
         *,
         caller: str | None,
-    ) -> tuple[list[Delivery], IndexEntry | None]:
+    ) -> tuple[list[DeliveryRecord], IndexEntry | None]:
         """Of those older than ``last``, the newest first, ``most`` that fit; and where to go on.
 
         At most ``looked_at`` are looked at. ``caller``: whose; None: of all.
         """
-        deliveries: list[Delivery] = []
+        deliveries: list[DeliveryRecord] = []
         index = keys.DELIVERIES_KEY if caller is None else keys.deliveries_of_key(caller)
         for entry in older(self._redis, index, last):
             looked_at -= 1

@@ -22,7 +22,7 @@ from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import Lane
 from proxygrad.engine.rendering import render
 from proxygrad.engine.request import RenderRequest
-from proxygrad.errors import Canceled, LaneError, NetworkError, OutOfMemory, ProxyGradError
+from proxygrad.errors import LaneError, NetworkError, OutOfMemory, ProxyGradError, RenderCanceled
 from proxygrad.networks.network import Network
 from proxygrad.precision import Precision
 from proxygrad.spec import Spec
@@ -60,7 +60,7 @@ class Engine:
         return self
 
     def close(self) -> None:
-        """Stop: running and waiting requests end with `Canceled`. Returns when the thread has ended."""
+        """Stop: running and waiting requests end with `RenderCanceled`. Returns when the thread has ended."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -108,14 +108,14 @@ class Engine:
         request = RenderRequest(network, resolved, deadline_s, begin_at)
         with self._changed:
             if self._closing:
-                raise Canceled("the engine is closing and takes no more work")
+                raise RenderCanceled("the engine is closing and takes no more work")
             self._waiting.append(request)
             self._wake()
             self._changed.notify()
         return RenderFuture(request, self._withdraw)
 
     def _run(self) -> None:
-        ended: Exception = Canceled("the engine was closed")
+        ended: Exception = RenderCanceled("the engine was closed")
         try:
             while self._await_work():
                 self._admit()

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.rendering import Rendering
-from proxygrad.engine.request import Progress, RenderRequest
+from proxygrad.engine.request import RenderProgress, RenderRequest
 from proxygrad.images import encode_png
 from proxygrad.networks.network import Network
 from proxygrad.spec import Spec
@@ -43,7 +43,7 @@ class RenderFuture:
         return self._request.network
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> RenderProgress:
         """Steps done, steps in all, and the latest activation."""
         return self._request.progress
 
@@ -61,14 +61,14 @@ class RenderFuture:
     def result(self, timeout_s: float | None = None) -> Rendering:
         """The rendering; waits for it.
 
-        Raises the error that ended the request: `LaneError`, `Canceled`, `DeadlineExceeded`, an
+        Raises the error that ended the request: `LaneError`, `RenderCanceled`, `DeadlineExceeded`, an
         `InvalidRequest` or a `NetworkError`; and `TimeoutError` after ``timeout_s`` seconds.
         """
         return self._request.outcome.result(timeout_s)
 
     def cancel(self) -> None:
         """Stop: at once while the request waits for lanes, else at its next step; `result` then raises
-        `Canceled`. No effect once ended.
+        `RenderCanceled`. No effect once ended.
         """
         self._request.cancel()
         self._on_cancel(self._request)

@@ -23,7 +23,7 @@ from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.group import GroupKey
 from proxygrad.engine.lane import DiversityGroup, Lane, LaneState
 from proxygrad.engine.rendering import Rendering
-from proxygrad.errors import Canceled, DeadlineExceeded, InvalidRequest, ProxyGradError
+from proxygrad.errors import DeadlineExceeded, InvalidRequest, ProxyGradError, RenderCanceled
 from proxygrad.networks.network import Network
 from proxygrad.objectives.base import Objective
 from proxygrad.objectives.units import UNIT_OBJECTIVES
@@ -35,7 +35,7 @@ PACE_STEPS = 8
 
 
 @dataclass(frozen=True)
-class Progress:
+class RenderProgress:
     """Steps done, steps in all, and the latest activation, which is None before the first step.
 
     Of several images the highest; those of plain activation maximization do not count.
@@ -68,7 +68,7 @@ class RenderRequest:
         self.spec = spec
         self.lanes: tuple[Lane, ...] = ()
         self.roles: tuple[Role, ...] = ()
-        self.progress = Progress(checkpoint.step if checkpoint else 0, spec.steps, None)
+        self.progress = RenderProgress(checkpoint.step if checkpoint else 0, spec.steps, None)
         self.image: Tensor | None = None
         self.outcome: Future[Rendering] = Future()
         self._checkpoint = checkpoint
@@ -95,10 +95,10 @@ class RenderRequest:
 
     @property
     def stop_error(self) -> ProxyGradError | None:
-        """`Canceled` or `DeadlineExceeded` where the lanes must end before their next step; else None."""
+        """`RenderCanceled` or `DeadlineExceeded` if the lanes must end before their next step; else None."""
         step, deadline = self.progress.step, self._deadline
         if self._canceled.is_set():
-            return Canceled(f"canceled {f'after step {step}' if step else 'before its first step'}")
+            return RenderCanceled(f"canceled {f'after step {step}' if step else 'before its first step'}")
         if deadline is not None and time.monotonic() >= deadline:
             return DeadlineExceeded(step, self.spec.steps, deadline - self._submitted_at)
         return None
@@ -151,7 +151,7 @@ class RenderRequest:
         if len(self._times) > 2:  # the first of them only evaluated the start
             since = self._times[-1]
             self._pace = (since - self._times[0]) / (len(self._times) - 1), since
-        self.progress = Progress(lane.step, lane.settings.steps, lane.curve[-1] if lane.curve else None)
+        self.progress = RenderProgress(lane.step, lane.settings.steps, lane.curve[-1] if lane.curve else None)
         self.image = lane.image
 
     @property

@@ -16,7 +16,7 @@ from service.images.contact_sheet import SheetFormat, SheetLayout, entity_tag, l
 from service.problems import ProblemError, problem_responses
 from service.web.conditional import matches
 from service.web.negotiation import MEDIA_TYPES, negotiated
-from workers.batches.repository import Batch
+from workers.batches.repository import BatchRecord
 
 router = APIRouter(prefix=BATCHES, tags=["batches"])
 
@@ -128,7 +128,7 @@ def _form(suffix: str, accept: str | None) -> SheetFormat:
     raise ProblemError("not_acceptable", detail, [field_error], headers={"Vary": "Accept"})
 
 
-def _layout(batch: Batch, columns: int | None, cell_px: int) -> SheetLayout:
+def _layout(batch: BatchRecord, columns: int | None, cell_px: int) -> SheetLayout:
     """The layout of the sheet. Raises `invalid_request` for more columns than it has room for."""
     most = most_columns(cell_px)
     if columns is not None and columns > most:
@@ -140,7 +140,7 @@ def _layout(batch: Batch, columns: int | None, cell_px: int) -> SheetLayout:
     return layout_of(len(batch.units), columns, cell_px)
 
 
-def _no_page(batch: Batch, layout: SheetLayout, page: int) -> ProblemError:
+def _no_page(batch: BatchRecord, layout: SheetLayout, page: int) -> ProblemError:
     last = (len(batch.units) - 1) // layout.most_cells
     detail = f"there is no page {page} of this sheet; valid: 0 to {last}"
     field_error = FieldError(location=["query", "page"], detail=detail, value=page, minimum=0, maximum=last)

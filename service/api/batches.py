@@ -117,7 +117,7 @@ async def list_batches(
 ) -> BatchPage:
     """The caller's batches, by the time of the last request; each is kept for a week after its end."""
 
-    def fits(batch: batches.Batch) -> bool:
+    def fits(batch: batches.BatchRecord) -> bool:
         return (
             (not model or batch.template.model in model)
             and (not layer or batch.template.layer in layer)
@@ -207,7 +207,7 @@ async def delete_batch(batch_id: BatchId, session: SessionDep) -> Response:
     return Response(status_code=204)
 
 
-def _document(batch: batches.Batch, response: Response) -> Batch:
+def _document(batch: batches.BatchRecord, response: Response) -> Batch:
     response.headers["Cache-Control"] = "no-store"
     if not batch.ended:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)

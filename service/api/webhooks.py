@@ -39,7 +39,7 @@ async def list_webhook_deliveries(
     subjects = {(VISUALIZATION.name, each) for each in visualization}
     subjects |= {(webhooks.BATCH, each) for each in batch}
 
-    def fits(delivery: webhooks.Delivery) -> bool:
+    def fits(delivery: webhooks.DeliveryRecord) -> bool:
         return (not state or delivery.state in state) and (
             not subjects or (delivery.kind, delivery.subject) in subjects
         )

@@ -17,7 +17,7 @@ from workers.batches import repository as batches
 from workers.fleet.catalog import ServedModel
 
 
-def batch(record: batches.Batch, *, brief: bool = False) -> Batch:
+def batch(record: batches.BatchRecord, *, brief: bool = False) -> Batch:
     """The document of a batch; ``brief``: without a long list of units."""
     path = f"{BATCHES}/{record.id}"
     return Batch(
@@ -84,7 +84,7 @@ def model(served: ServedModel) -> Model:
     )
 
 
-def delivery(record: webhooks.Delivery) -> Delivery:
+def delivery(record: webhooks.DeliveryRecord) -> Delivery:
     """The document of one webhook delivery."""
     path = f"{DELIVERIES}/{record.id}"
     return Delivery(

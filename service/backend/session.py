@@ -21,10 +21,10 @@ from service.backend.long_polling import Wake, until_ended
 from service.backend.visualizations import check_limits
 from service.problems import ProblemError
 from service.web.exception_handlers import problem_of_error
-from workers.batches.repository import Batch, ResolvedBatch, Unit
+from workers.batches.repository import BatchRecord, ResolvedBatch, Unit
 from workers.errors import UnknownKind
 from workers.jobs.repository import IndexEntry, Limits
-from workers.webhooks import Delivery
+from workers.webhooks import DeliveryRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class CallerSession:
 
     # Batches
 
-    async def submit_batch(self, request: BatchRequest) -> Batch:
+    async def submit_batch(self, request: BatchRequest) -> BatchRecord:
         """The batch for a request, new or joined. Raises `ProblemError` and what `Batches.submit` raises."""
         backend = self.backend
         try:
@@ -60,10 +60,10 @@ class CallerSession:
             raise problem_of_error(error, "body", request.model_dump(mode="json")) from error
         return await backend.call(self._submit_batch, resolved, request)
 
-    def _submit_batch(self, resolved: ResolvedBatch, request: BatchRequest) -> Batch:
+    def _submit_batch(self, resolved: ResolvedBatch, request: BatchRequest) -> BatchRecord:
         return self.backend.batches.submit(resolved, request, caller=self.caller.name, limits=self.limits)[0]
 
-    async def batch(self, batch_id: str) -> Batch:
+    async def batch(self, batch_id: str) -> BatchRecord:
         """The batch of that id; raises `unknown_batch`, also for another caller's."""
         try:
             batch = await self.backend.call(self.backend.batches.fetch, batch_id)
@@ -73,15 +73,15 @@ class CallerSession:
             raise ProblemError("unknown_batch", f"there is no batch {batch_id!r}")
         return batch
 
-    async def wait_for_batch(self, batch: Batch, wait_s: float, request: Request) -> Batch:
+    async def wait_for_batch(self, batch: BatchRecord, wait_s: float, request: Request) -> BatchRecord:
         """The batch once it has ended, or as it is after ``wait_s`` or when the client disconnects."""
 
-        async def look(_: Wake) -> Batch:
+        async def look(_: Wake) -> BatchRecord:
             return await self.batch(batch.id)
 
         return await until_ended(batch, batch.id, look, self.backend.events, wait_s, request)
 
-    async def cancel_batch(self, batch_id: str) -> Batch:
+    async def cancel_batch(self, batch_id: str) -> BatchRecord:
         """Cancel what has not ended; the batch afterwards. Raises `forbidden` or `unknown_batch`."""
         batch = await self._own_batch(batch_id, "cancel")
         if batch.ended:
@@ -94,27 +94,27 @@ class CallerSession:
         await self._own_batch(batch_id, "delete")
         await self.backend.call(self.backend.batches.forget, batch_id)
 
-    async def units(self, batch: Batch, numbers: Sequence[int]) -> list[Unit]:
+    async def units(self, batch: BatchRecord, numbers: Sequence[int]) -> list[Unit]:
         """These units of the batch."""
         return await self.backend.call(self.backend.batches.units, batch, numbers)
 
     async def list_units(
-        self, batch: Batch, start: int, limit: int, fits: Callable[[Unit], bool]
+        self, batch: BatchRecord, start: int, limit: int, fits: Callable[[Unit], bool]
     ) -> tuple[list[Unit], int | None]:
         """A page of units from position ``start``, and the position where the next one begins."""
         return await self.backend.call(self.backend.batches.page, batch, start, limit, fits)
 
     async def list_batches(
-        self, after: IndexEntry | None, limit: int, fits: Callable[[Batch], bool]
-    ) -> tuple[list[Batch], IndexEntry | None]:
+        self, after: IndexEntry | None, limit: int, fits: Callable[[BatchRecord], bool]
+    ) -> tuple[list[BatchRecord], IndexEntry | None]:
         """A page of batches, the newest first, and where the next one begins."""
 
-        def read() -> tuple[list[Batch], IndexEntry | None]:
+        def read() -> tuple[list[BatchRecord], IndexEntry | None]:
             return self.backend.batches.recent(after, limit, MAX_SCANNED, fits, caller=self.visible)
 
         return await self.backend.call(read)
 
-    async def _own_batch(self, batch_id: str, verb: str) -> Batch:
+    async def _own_batch(self, batch_id: str, verb: str) -> BatchRecord:
         batch = await self.batch(batch_id)
         if not self.caller.operates and batch.caller != self.caller.name:
             raise ProblemError(
@@ -124,25 +124,25 @@ class CallerSession:
 
     # Webhook deliveries
 
-    async def delivery(self, delivery_id: str) -> Delivery:
+    async def delivery(self, delivery_id: str) -> DeliveryRecord:
         """The delivery of that id; raises `unknown_delivery`, also for another caller's."""
         delivery = await self.backend.call(self.backend.deliveries.fetch, delivery_id)
         if delivery is None or not (self.caller.operates or delivery.caller == self.caller.name):
             raise ProblemError("unknown_delivery", f"there is no delivery {delivery_id!r}")
         return delivery
 
-    async def retry_delivery(self, delivery_id: str) -> Delivery:
+    async def retry_delivery(self, delivery_id: str) -> DeliveryRecord:
         """Schedule the next attempt for now; the delivery afterwards. Raises `unknown_delivery`."""
         await self.delivery(delivery_id)
         await self.backend.call(self.backend.deliveries.retry, delivery_id)
         return await self.delivery(delivery_id)
 
     async def list_deliveries(
-        self, after: IndexEntry | None, limit: int, fits: Callable[[Delivery], bool]
-    ) -> tuple[list[Delivery], IndexEntry | None]:
+        self, after: IndexEntry | None, limit: int, fits: Callable[[DeliveryRecord], bool]
+    ) -> tuple[list[DeliveryRecord], IndexEntry | None]:
         """A page of deliveries, the newest first, and where the next one begins."""
 
-        def read() -> tuple[list[Delivery], IndexEntry | None]:
+        def read() -> tuple[list[DeliveryRecord], IndexEntry | None]:
             own = None if self.caller.operates else self.caller.name
             return self.backend.deliveries.recent(after, limit, MAX_SCANNED, fits, caller=own)
 

@@ -27,7 +27,7 @@ from proxygrad.errors import (
 from proxygrad.protocol.problems import MEDIA_TYPE, FieldError, ProblemCode
 from service.problems import ProblemError
 from service.web.validation import field_errors, shown, summary
-from workers.errors import QueueFull, QueueMemoryFull, StorageError, TooManyWebhooks
+from workers.errors import QueueLimitReached, QueueMemoryFull, StorageError, TooManyWebhooks
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def install(app: FastAPI) -> None:
     app.exception_handler(InvalidRequest)(_invalid_path)
     app.exception_handler(RequestValidationError)(_validation)
     app.exception_handler(HTTPException)(_http)
-    app.exception_handler(QueueFull)(_queue_full)
+    app.exception_handler(QueueLimitReached)(_queue_full)
     app.exception_handler(TooManyWebhooks)(_too_many_webhooks)
     app.exception_handler(QueueMemoryFull)(_no_memory)
     app.exception_handler(OutOfMemoryError)(_no_memory)
@@ -126,7 +126,7 @@ async def _http(request: Request, error: HTTPException) -> Response:
     return response
 
 
-async def _queue_full(request: Request, error: QueueFull) -> Response:
+async def _queue_full(request: Request, error: QueueLimitReached) -> Response:
     code: ProblemCode = error.code if error.code in _CODES else "queue_full"  # type: ignore[assignment]
     return respond(ProblemError(code, f"{error}; nothing was queued", retry_after_s=error.retry_after_s))
 

@@ -21,7 +21,7 @@ from service.webhooks.events import payload
 from service.webhooks.sender import ATTEMPT_S, DeliveryOutcome, Sender
 from service.webhooks.signing import Signer
 from service.webhooks.urls import AllowedHosts, BadURL
-from workers.webhooks import Deliveries, Delivery
+from workers.webhooks import Deliveries, DeliveryRecord
 
 #: Seconds between an attempt and the next, as Standard Webhooks suggests: three days in all.
 SCHEDULE_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
@@ -94,7 +94,7 @@ class Deliverer:
         if not room:
             return 0
         try:
-            claimed: list[Delivery] = await self._call(
+            claimed: list[DeliveryRecord] = await self._call(
                 self._deliveries.claim, room, MOST_EACH, self._lease_s, dict(self._busy)
             )
         except (RedisError, OSError) as error:
@@ -113,7 +113,7 @@ class Deliverer:
             attempt.add_done_callback(self._attempts.discard)
         return len(claimed)
 
-    async def _attempt(self, delivery: Delivery) -> None:
+    async def _attempt(self, delivery: DeliveryRecord) -> None:
         try:
             try:
                 answer = await self._post(delivery)
@@ -130,7 +130,7 @@ class Deliverer:
                 del self._busy[delivery.receiver]
             self._free.set()
 
-    async def _post(self, delivery: Delivery) -> DeliveryOutcome:
+    async def _post(self, delivery: DeliveryRecord) -> DeliveryOutcome:
         try:
             place = self._receivers.place(delivery.url)
         except BadURL:
@@ -140,7 +140,7 @@ class Deliverer:
             place, self._signer.headers(delivery.caller, delivery.id, body), body.encode()
         )
 
-    async def _settle(self, delivery: Delivery, answer: DeliveryOutcome) -> None:
+    async def _settle(self, delivery: DeliveryRecord, answer: DeliveryOutcome) -> None:
         if answer.status is not None and 200 <= answer.status < 300:
             await self._call(self._deliveries.settle, delivery, "delivered", answer.status, None)
         elif answer.status == 410:

@@ -8,19 +8,19 @@ from typing import Any
 
 from proxygrad.protocol.addresses import BATCHES
 from workers.jobs.kinds.registry import KINDS
-from workers.webhooks import BATCH, Delivery
+from workers.webhooks import BATCH, DeliveryRecord
 
 #: Subjects that are no jobs, by the kind of their deliveries.
 _SUBJECTS = {BATCH: BATCHES}
 
 
-def subject_path(delivery: Delivery) -> str:
+def subject_path(delivery: DeliveryRecord) -> str:
     """The path of the batch or job that has ended."""
     path = _SUBJECTS.get(delivery.kind) or KINDS[delivery.kind].path
     return f"{path}/{delivery.subject}"
 
 
-def payload(delivery: Delivery) -> str:
+def payload(delivery: DeliveryRecord) -> str:
     """The body: the same at every attempt."""
     data: dict[str, Any] = {"id": delivery.subject, "state": delivery.ended}
     if (kind := KINDS.get(delivery.kind)) is not None:

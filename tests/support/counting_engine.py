@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from proxygrad.errors import Canceled, CheckpointMismatch, DeadlineExceeded
+from proxygrad.errors import CheckpointMismatch, DeadlineExceeded, RenderCanceled
 from proxygrad.images import encode_png
 from proxygrad.spec import ModelInfo, Result, Spec
 from tests.support.model_on_paper import MODEL, outcome
@@ -114,7 +114,7 @@ class CountingTicket:
 
     def result(self) -> Drawing:
         if self._stopped_s <= self._over_s:
-            raise Canceled(f"canceled after step {self.progress.step}")
+            raise RenderCanceled(f"canceled after step {self.progress.step}")
         if self._overdue_s <= self._over_s:
             raise DeadlineExceeded(self.progress.step, self.spec.steps, self._deadline_s or 0.0)
         if self._error is not None:
@@ -150,7 +150,7 @@ class CountingEngine:
         self, network: object, spec: Spec, *, deadline_s: float | None = None, checkpoint: bytes | None = None
     ) -> CountingTicket:
         if self.closed:
-            raise Canceled("the engine is closing and takes no more work")
+            raise RenderCanceled("the engine is closing and takes no more work")
         if self.deadly and spec.unit == POISON:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.deadly and spec.unit == HANGING:

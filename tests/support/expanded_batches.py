@@ -14,7 +14,7 @@ from tests.support.job_calls import expander
 from tests.support.model_on_paper import MODEL
 from tests.support.slot_steps import pop
 from workers.batches.expander import BatchExpander
-from workers.batches.repository import Batch, Batches, ResolvedBatch
+from workers.batches.repository import Batches, BatchRecord, ResolvedBatch
 from workers.broker.rq_names import QUEUE_KEY
 from workers.execution.context import WorkerContext
 from workers.fleet.catalog import ServedModel
@@ -34,26 +34,26 @@ def ask(
     caller: str = ANONYMOUS,
     limits: Limits | None = None,
     model: Any = MODEL,
-) -> Batch:
+) -> BatchRecord:
     """The batch."""
     question = ResolvedBatch.of(request, model)
     return batches.submit(question, request, caller=caller, limits=limits or Limits())[0]
 
 
-def now(batches: Batches, batch: Batch) -> Batch:
+def now(batches: Batches, batch: BatchRecord) -> BatchRecord:
     """The batch as it stands."""
     found = batches.fetch(batch.id)
     assert found is not None
     return found
 
 
-def ended(batches: Batches, batch: Batch, limit_s: float = 2 * LIMIT_S) -> Batch:
+def ended(batches: Batches, batch: BatchRecord, limit_s: float = 2 * LIMIT_S) -> BatchRecord:
     """The batch once it has ended."""
     until(lambda: now(batches, batch).ended, limit_s)
     return now(batches, batch)
 
 
-def counts(batch: Batch) -> dict[str, int]:
+def counts(batch: BatchRecord) -> dict[str, int]:
     """How many units are in each state that any are in."""
     every: dict[str, int] = {"waiting": batch.waiting}
     every.update({str(state): count for state, count in batch.counts.items()})

@@ -10,7 +10,7 @@ from redis import Redis
 
 from tests.support.counting_engine import AnyModel
 from tests.support.eventually import LIMIT_S
-from workers.execution.context import Engine, Models, WorkerContext
+from workers.execution.context import EngineProtocol, Models, WorkerContext
 from workers.execution.drain import Drain
 from workers.process.heartbeat import Heartbeat
 from workers.process.listener import Listener
@@ -28,7 +28,7 @@ OFTEN_S = BEAT_S / 10
 def working(
     redis: Redis,
     store: Store,
-    engine: Engine,
+    engine: EngineProtocol,
     slots: int = 1,
     *,
     grace_s: float = GRACE_S,

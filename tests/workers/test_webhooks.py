@@ -10,7 +10,7 @@ from tests.support.eventually import at_once
 from workers.broker.keys import RECEIVERS_KEY, delivery_key, due_deliveries_key
 from workers.jobs.commands import DeliverNow
 from workers.settings import connect
-from workers.webhooks import Deliveries, Delivery
+from workers.webhooks import Deliveries, DeliveryRecord
 
 A, B = "https://a.example", "https://b.example:8443"
 
@@ -20,7 +20,7 @@ def tell(redis: Redis, count: int, url: str = A, caller: str = "one", start: int
         DeliverNow(redis)("visualization", f"{number:032}", caller, f"{url}/{number}", float(number))
 
 
-def claim(redis: Redis, most: int = 100, most_each: int = 100, **busy: int) -> list[Delivery]:
+def claim(redis: Redis, most: int = 100, most_each: int = 100, **busy: int) -> list[DeliveryRecord]:
     return Deliveries(redis).claim(most, most_each, 60, busy)
 
 

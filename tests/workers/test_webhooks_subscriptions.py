@@ -14,12 +14,12 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import pop, take
 from workers.broker import keys, limits, rq_names
 from workers.broker.limits import MAX_LOSSES
-from workers.errors import QueueFull, TooManyWebhooks
+from workers.errors import QueueLimitReached, TooManyWebhooks
 from workers.jobs.commands import DeliverNow
 from workers.jobs.repository import Job, Jobs, Limits
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Outcome, Run
-from workers.webhooks import Deliveries, Delivery
+from workers.webhooks import Deliveries, DeliveryRecord
 
 URL, OTHER = "https://a.example/x", "https://b.example/x"
 
@@ -29,7 +29,7 @@ def ask(jobs: Jobs, url: str | None = URL, caller: str = "one", unit: int = 0, *
     return submit(jobs, request, MODEL, caller=caller)[0]
 
 
-def told(redis: Redis) -> list[Delivery]:
+def told(redis: Redis) -> list[DeliveryRecord]:
     """What is on its way, the oldest first."""
     found, _ = Deliveries(redis).recent(None, 1000, 1000, lambda _: True, caller=None)
     return found[::-1]
@@ -202,7 +202,7 @@ def test_urls_of_one_caller_are_bounded_and_others_have_their_own(redis: Redis, 
 def test_what_a_full_queue_refuses_leaves_nothing(redis: Redis, jobs: Jobs) -> None:
     ask(jobs, None)
     request = VisualizationRequest.of(question(1)).model_copy(update={"webhook": URL})
-    with pytest.raises(QueueFull):
+    with pytest.raises(QueueLimitReached):
         submit(jobs, request, MODEL, limits=Limits(queued=1))
     assert redis.keys("proxygrad:webhook*") == []
 

@@ -25,7 +25,7 @@ from workers.jobs.kinds.visualization import VISUALIZATION
 from workers.jobs.requests import Limits
 
 #: How the state of a unit that was queued is written; ``workers/lua/lib/batches.lua`` has the same letters. A
-#: unit that was not queued has none: it waits, or ended with the rest (`Batch.dropped`).
+#: unit that was not queued has none: it waits, or ended with the rest (`BatchRecord.dropped`).
 LETTERS: Mapping[str, State] = {
     "q": "queued",
     "r": "running",
@@ -73,7 +73,7 @@ class ResolvedBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class BatchRecord:
     """One batch as it stands: of visualizations, as every batch so far. Times are seconds since 1970, UTC.
 
     ``counts`` has every state but `waiting`. ``dropped``: how units ended that were never put into the queue,

@@ -24,12 +24,12 @@ import redis
 from proxygrad.errors import InvalidRequest
 from proxygrad.protocol.problems import Problem
 from proxygrad.spec import ModelInfo
-from workers.batches.batch import LETTERS, Batch
+from workers.batches.batch import LETTERS, BatchRecord
 from workers.batches.expansion_commands import PIN_EVERY_S, ExpansionCommands
 from workers.batches.repository import Batches
 from workers.broker import keys
 from workers.broker.pipeline import run_blocking
-from workers.errors import QueueFull, QueueMemoryFull, StorageError
+from workers.errors import QueueLimitReached, QueueMemoryFull, StorageError
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 from workers.jobs.job import Job
@@ -137,7 +137,7 @@ class BatchExpander:
         finally:
             self._commands.release(batch_id, token, rest_s)
 
-    def _may_go_on(self, batch: Batch, info: ModelInfo) -> bool:
+    def _may_go_on(self, batch: BatchRecord, info: ModelInfo) -> bool:
         """Whether the model is that of the batch; where no worker has that any more, the batch ends."""
         if (info.digest, info.engine_version) == (batch.digest, batch.engine_version):
             self._pin(batch)
@@ -150,7 +150,7 @@ class BatchExpander:
             self._commands.drop(batch.id, "model_changed", detail)
         return False
 
-    def _fill(self, batch: Batch, info: ModelInfo, token: str) -> float:
+    def _fill(self, batch: BatchRecord, info: ModelInfo, token: str) -> float:
         """Chunk by chunk until there is no room or nothing left; for how long to rest then, in seconds."""
         limits = _of_batches(batch.limits)
         while not self._stopping.is_set():
@@ -160,7 +160,9 @@ class BatchExpander:
             if not chunk or not self._commands.link(batch.id, token, pairs):
                 return 0.0
             done, trouble = self._submit(batch, chunk, info, limits)
-            refused = [each.unit for each in chunk[len(done) :]] if isinstance(trouble, QueueFull) else []
+            refused = (
+                [each.unit for each in chunk[len(done) :]] if isinstance(trouble, QueueLimitReached) else []
+            )
             words = [each.words for each in done]
             self._commands.align(batch.id, token, batch.caller, words, refused)
             if trouble is not None:
@@ -168,11 +170,11 @@ class BatchExpander:
         return 0.0
 
     @staticmethod
-    def _identity(batch: Batch, unit: int, info: ModelInfo) -> str:
+    def _identity(batch: BatchRecord, unit: int, info: ModelInfo) -> str:
         return batch.request_of(unit, 0.0).spec.identity(info)
 
     def _submit(
-        self, batch: Batch, chunk: Sequence[_UnitJob], info: ModelInfo, limits: Limits
+        self, batch: BatchRecord, chunk: Sequence[_UnitJob], info: ModelInfo, limits: Limits
     ) -> tuple[list[_UnitJob], Exception | None]:
         """Submit one after the other; how they stand, up to the one that could not be, and the reason."""
         done: list[_UnitJob] = []
@@ -186,7 +188,7 @@ class BatchExpander:
                 problem = Problem(code=error.code, detail=str(error)).model_dump_json()
                 done.append(_UnitJob(each.unit, each.job_id, "failed", problem))
                 continue
-            except QueueFull as error:
+            except QueueLimitReached as error:
                 return done, error
             except (QueueMemoryFull, StorageError) as error:
                 _log.warning("batch %s rests: %s", batch.id, error)
@@ -199,7 +201,7 @@ class BatchExpander:
         seconds, micros = self._redis.time()
         return seconds + micros / 1e6
 
-    def _pin(self, batch: Batch) -> None:
+    def _pin(self, batch: BatchRecord) -> None:
         """Pin the results of the batch so far anew, where that is long ago."""
         if not self._commands.pins_due(batch.id, PIN_EVERY_S):
             return

@@ -18,7 +18,7 @@ from typing import Literal, cast
 import redis
 
 from proxygrad.protocol.requests import ANONYMOUS, JobOptions
-from workers.batches.batch import Batch, ResolvedBatch, Unit, limits_json
+from workers.batches.batch import BatchRecord, ResolvedBatch, Unit, limits_json
 from workers.broker import keys
 from workers.broker.limits import MAX_WEBHOOKS
 from workers.broker.scripts import Script
@@ -27,7 +27,7 @@ from workers.errors import TooManyBatches, TooManyWebhooks, UnknownKind
 from workers.jobs.requests import Limits
 
 __all__ = [
-    "Batch",
+    "BatchRecord",
     "Batches",
     "ResolvedBatch",
     "Unit",
@@ -59,7 +59,7 @@ class Batches:
 
     def submit(
         self, request: ResolvedBatch, options: JobOptions, *, caller: str = ANONYMOUS, limits: Limits
-    ) -> tuple[Batch, Novelty]:
+    ) -> tuple[BatchRecord, Novelty]:
         """The batch, and whether it was new.
 
         Of one that was requested before, units that failed or were canceled are queued again; where it ended
@@ -86,12 +86,12 @@ class Batches:
             return self.submit(request, options, caller=caller, limits=limits)
         return batch, cast(Novelty, word)
 
-    def fetch(self, batch_id: str) -> Batch | None:
+    def fetch(self, batch_id: str) -> BatchRecord | None:
         """The batch of that id as it stands, or None. Raises `UnknownKind`."""
         fields = cast(dict[bytes, bytes], self._redis.hgetall(keys.batch_key(batch_id)))
-        return Batch.from_fields(batch_id, fields) if b"state" in fields else None
+        return BatchRecord.from_fields(batch_id, fields) if b"state" in fields else None
 
-    def units(self, batch: Batch, numbers: Sequence[int]) -> list[Unit]:
+    def units(self, batch: BatchRecord, numbers: Sequence[int]) -> list[Unit]:
         """Those units of the batch."""
         if not numbers:
             return []
@@ -101,7 +101,7 @@ class Batches:
         return [batch.unit(number, mark) for number, mark in zip(numbers, marks, strict=True)]
 
     def page(
-        self, batch: Batch, start: int, most: int, fits: Callable[[Unit], bool]
+        self, batch: BatchRecord, start: int, most: int, fits: Callable[[Unit], bool]
     ) -> tuple[list[Unit], int | None]:
         """Of the units from position ``start``, ``most`` that fit; and the position to go on from."""
         units: list[Unit] = []
@@ -112,7 +112,7 @@ class Batches:
                 units.append(unit)
         return units, None
 
-    def _from(self, batch: Batch, start: int) -> Iterator[tuple[int, Unit]]:
+    def _from(self, batch: BatchRecord, start: int) -> Iterator[tuple[int, Unit]]:
         for first in range(start, len(batch.units), _PAGE):
             yield from enumerate(self.units(batch, batch.units[first : first + _PAGE]), first)
 
@@ -121,16 +121,16 @@ class Batches:
         last: IndexEntry | None,
         most: int,
         looked_at: int,
-        fits: Callable[[Batch], bool],
+        fits: Callable[[BatchRecord], bool],
         *,
         caller: str | None,
-    ) -> tuple[list[Batch], IndexEntry | None]:
+    ) -> tuple[list[BatchRecord], IndexEntry | None]:
         """Of those older than ``last``, the newest first, ``most`` that fit; and where to go on.
 
         At most ``looked_at`` are looked at. ``caller``: whose; None: of all.
         """
         key = keys.BATCHES_KEY if caller is None else keys.batches_of_key(caller)
-        batches: list[Batch] = []
+        batches: list[BatchRecord] = []
         for entry in older(self._redis, key, last):
             looked_at -= 1
             try:

@@ -11,9 +11,9 @@ import logging
 import time
 
 from workers.errors import StorageError
-from workers.execution.context import RenderFuture
+from workers.execution.context import FutureProtocol
 from workers.execution.run import JobRun
-from workers.jobs.job import Checkpoint, Job
+from workers.jobs.job import CheckpointReference, Job
 from workers.storage.paths import checkpoint_path
 
 #: Between checkpoints, and what a killed worker's job loses at most. Cost: docs/measurements/queue.md.
@@ -58,7 +58,7 @@ class RunCheckpoints:
             _log.warning("job %s starts over: there is no %s in the store", job_id, self._found.path)
         return data
 
-    def save(self, ticket: RenderFuture, step_limit_s: float = STEP_LIMIT_S) -> int | None:
+    def save(self, ticket: FutureProtocol, step_limit_s: float = STEP_LIMIT_S) -> int | None:
         """Keep the state after the next step; its number, or None when there is none to keep.
 
         Raises `LeaseLost`.
@@ -83,7 +83,7 @@ class RunCheckpoints:
     def _keep(self, data: bytes, step: int) -> None:
         self._assignment.checkpoints.add(self._path)
         self._store.replace(self._path, data)
-        pointer = Checkpoint(step=step, path=self._path)
+        pointer = CheckpointReference(step=step, path=self._path)
         fields: dict[str, str | int | float] = {"checkpoint": pointer.model_dump_json(), "step": step}
         self._assignment.runtime.leases.write(self._assignment.run, fields)
         if self._found is not None and self._found.path != self._path:

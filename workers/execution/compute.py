@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from proxygrad.errors import Canceled, CheckpointMismatch, LaneError
+from proxygrad.errors import CheckpointMismatch, LaneError, RenderCanceled
 from workers.errors import LeaseLost
 from workers.execution.checkpoints import RunCheckpoints
-from workers.execution.context import Progress, RenderFuture, Rendering
+from workers.execution.context import FutureProtocol, ProgressProtocol, RenderingProtocol
 from workers.execution.run import JobRun
 from workers.jobs.kinds.visualization import VisualizationJob
 from workers.models.model_cache import check
@@ -30,11 +30,11 @@ DRAIN_STEP_LIMIT_S = 2.0
 _log = logging.getLogger(__name__)
 
 
-def render(assignment: JobRun, job: VisualizationJob) -> Rendering:
+def render(assignment: JobRun, job: VisualizationJob) -> RenderingProtocol:
     """Answer the question of ``job``.
 
-    Raises what `proxygrad.engine.future.RenderFuture.result` and the models raise; `Canceled` where that was
-    wanted; `LeaseLost`; and `GivenBack` after putting the job back into the queue.
+    Raises what `proxygrad.engine.future.RenderFuture.result` and the models raise; `RenderCanceled` after a
+    cancellation; `LeaseLost`; and `GivenBack` after putting the job back into the queue.
     """
     assignment.enter("loading")
     with assignment.runtime.models.lent(job.spec.model) as network:
@@ -52,7 +52,7 @@ def render(assignment: JobRun, job: VisualizationJob) -> Rendering:
 
 def _submit(
     assignment: JobRun, job: VisualizationJob, network: Any, resumption: RunCheckpoints
-) -> RenderFuture:
+) -> FutureProtocol:
     engine, state = assignment.runtime.engine, resumption.load()
     deadline_s = assignment.deadline_s(job.deadline_at)
     assignment.enter("computing")
@@ -63,7 +63,7 @@ def _submit(
             _log.warning("job %s starts over: %s", job.id, error)
             state = None
             ticket = engine.submit(network, job.spec, deadline_s=deadline_s)
-    except Canceled:
+    except RenderCanceled:
         _give_up_engine(assignment)
         raise
     if state is not None:
@@ -74,7 +74,7 @@ def _submit(
     return ticket
 
 
-def _follow(assignment: JobRun, ticket: RenderFuture, resumption: RunCheckpoints) -> None:
+def _follow(assignment: JobRun, ticket: FutureProtocol, resumption: RunCheckpoints) -> None:
     """Until the lane has ended. Raises `LeaseLost`, and `GivenBack` where the process ends sooner."""
     drain, written, shown_s = assignment.runtime.drain, ticket.progress.step, 0.0
     while not ticket.wait(PROGRESS_S):
@@ -91,7 +91,7 @@ def _follow(assignment: JobRun, ticket: RenderFuture, resumption: RunCheckpoints
                 resumption.save(ticket)
 
 
-def _put_back(assignment: JobRun, ticket: RenderFuture, resumption: RunCheckpoints) -> None:
+def _put_back(assignment: JobRun, ticket: FutureProtocol, resumption: RunCheckpoints) -> None:
     """Let another process go on from here."""
     began_s, kept = time.monotonic(), None
     if not assignment.runtime.drain.hurried:
@@ -102,7 +102,7 @@ def _put_back(assignment: JobRun, ticket: RenderFuture, resumption: RunCheckpoin
     assignment.give_back(f"the worker stops{at}")
 
 
-def _write_progress(assignment: JobRun, progress: Progress, remaining_s: float | None) -> bool:
+def _write_progress(assignment: JobRun, progress: ProgressProtocol, remaining_s: float | None) -> bool:
     """Whether somebody watches. Raises `LeaseLost`."""
     fields: dict[str, str | int | float] = {"step": progress.step}
     if progress.activation is not None:
@@ -110,17 +110,17 @@ def _write_progress(assignment: JobRun, progress: Progress, remaining_s: float |
     return assignment.runtime.leases.write(assignment.run, fields, remaining_s=remaining_s)
 
 
-def _show(assignment: JobRun, ticket: RenderFuture) -> None:
+def _show(assignment: JobRun, ticket: FutureProtocol) -> None:
     """Let those who watch see the image so far. Raises `LeaseLost`."""
     step, png = ticket.progress.step, ticket.preview()
     if png is not None:
         assignment.runtime.leases.show(assignment.run, step, png)
 
 
-def _result(assignment: JobRun, ticket: RenderFuture) -> Rendering:
+def _result(assignment: JobRun, ticket: FutureProtocol) -> RenderingProtocol:
     try:
         return ticket.result()
-    except Canceled:
+    except RenderCanceled:
         assignment.stay()
         if not assignment.canceled.is_set():
             _give_up_engine(assignment)

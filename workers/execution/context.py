@@ -23,7 +23,7 @@ from workers.storage.store import Store
 STALL_S = 60.0
 
 
-class Progress(Protocol):
+class ProgressProtocol(Protocol):
     """Steps done and the activation at that step; None before the first."""
 
     @property
@@ -32,7 +32,7 @@ class Progress(Protocol):
     def activation(self) -> float | None: ...  # noqa: D102
 
 
-class Rendering(Protocol):
+class RenderingProtocol(Protocol):
     """Finished images, a PNG for each of `Result.images`, and what is known about them."""
 
     @property
@@ -41,37 +41,37 @@ class Rendering(Protocol):
     def result(self) -> Result: ...  # noqa: D102
 
 
-class LaneState(Protocol):
-    """The state of images under way after ``step`` steps, for `Engine.submit` to go on from."""
+class LaneStateProtocol(Protocol):
+    """The state of images under way after ``step`` steps, for `EngineProtocol.submit` to go on from."""
 
     @property
     def step(self) -> int: ...  # noqa: D102
     def to_bytes(self) -> bytes: ...  # noqa: D102
 
 
-class RenderFuture(Protocol):
+class FutureProtocol(Protocol):
     """The images of one question under way. Any thread may use it."""
 
     @property
-    def progress(self) -> Progress: ...  # noqa: D102
+    def progress(self) -> ProgressProtocol: ...  # noqa: D102
     @property
     def remaining_s(self) -> float | None: ...  # noqa: D102
     def wait(self, timeout_s: float) -> bool: ...  # noqa: D102
     def cancel(self) -> None: ...  # noqa: D102
     def extend_deadline(self, seconds_from_now: float | None) -> None: ...  # noqa: D102
     def preview(self) -> bytes | None: ...  # noqa: D102
-    def checkpoint(self, timeout_s: float) -> LaneState | None: ...  # noqa: D102
-    def result(self) -> Rendering: ...  # noqa: D102
+    def checkpoint(self, timeout_s: float) -> LaneStateProtocol | None: ...  # noqa: D102
+    def result(self) -> RenderingProtocol: ...  # noqa: D102
 
 
-class Engine(Protocol):
+class EngineProtocol(Protocol):
     """Computes images; any thread may submit. `proxygrad.engine.engine.Engine` is one."""
 
     @property
     def stalled_s(self) -> float: ...  # noqa: D102
     def submit(  # noqa: D102
         self, network: Any, spec: Spec, *, deadline_s: float | None = None, checkpoint: bytes | None = None
-    ) -> RenderFuture: ...
+    ) -> FutureProtocol: ...
 
 
 class Models(Protocol):
@@ -94,7 +94,7 @@ class WorkerContext:
     worker: str
     redis: redis.Redis
     store: Store
-    engine: Engine
+    engine: EngineProtocol
     models: Models
     drain: Drain = field(default_factory=Drain)
     stall_s: float = STALL_S

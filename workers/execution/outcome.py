@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from proxygrad.errors import Canceled, DeadlineExceeded, ProxyGradError
+from proxygrad.errors import DeadlineExceeded, ProxyGradError, RenderCanceled
 from proxygrad.protocol.problems import Problem
 from workers.jobs.repository import Job
 from workers.queue.leases import Outcome
@@ -34,7 +34,7 @@ class RunOutcome:
     @classmethod
     def by(cls, error: Exception, job_id: str) -> RunOutcome:
         """``error`` ended the run of that job. Logged: a line where foreseen, the traceback where not."""
-        if isinstance(error, Canceled):
+        if isinstance(error, RenderCanceled):
             _log.info("job %s is %s", job_id, error)
             return cls("canceled")
         if isinstance(error, DeadlineExceeded):

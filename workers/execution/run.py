@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
-from proxygrad.errors import Canceled
+from proxygrad.errors import RenderCanceled
 from workers.errors import GivenBack, LeaseLost
-from workers.execution.context import RenderFuture, WorkerContext
+from workers.execution.context import FutureProtocol, WorkerContext
 from workers.queue.leases import Run
 
 Phase = Literal["reading", "loading", "computing", "storing"]
@@ -45,7 +45,7 @@ class JobRun:
         self.phase: Phase = "reading"
         self._since_s = time.monotonic()
         self._lock = threading.Lock()
-        self._ticket: RenderFuture | None = None
+        self._ticket: FutureProtocol | None = None
         self._deadline_at: float | None = None
 
     # -- the slot's thread ---------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ class JobRun:
         self._since_s = time.monotonic()
         self.phase = phase
 
-    def watch(self, ticket: RenderFuture, deadline_at: float | None) -> None:
+    def watch(self, ticket: FutureProtocol, deadline_at: float | None) -> None:
         """Pass on to ``ticket`` what the run is told and was told; ``deadline_at``: what it knows."""
         with self._lock:
             self._ticket = ticket
@@ -74,11 +74,11 @@ class JobRun:
     def proceed(self) -> None:
         """Return while the run may go on; for between two steps of a computation.
 
-        Raises `LeaseLost`, `Canceled`, and `GivenBack` where the process ends.
+        Raises `LeaseLost`, `RenderCanceled`, and `GivenBack` where the process ends.
         """
         self.stay()
         if self.canceled.is_set():
-            raise Canceled("canceled before its first step")
+            raise RenderCanceled("canceled before its first step")
         if self.runtime.stopping.is_set():
             self.give_back()
 

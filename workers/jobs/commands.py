@@ -18,7 +18,7 @@ from workers.broker import keys
 from workers.broker.limits import MAX_WEBHOOKS
 from workers.broker.pipeline import Operation
 from workers.broker.scripts import Script, pairs
-from workers.errors import QueueFull, QueueMemoryFull, TooManyInFlight, TooManyWebhooks
+from workers.errors import QueueLimitReached, QueueMemoryFull, TooManyInFlight, TooManyWebhooks
 from workers.jobs.job import spec_to_json
 from workers.jobs.requests import Limits, Submission
 from workers.queue.rq_entries import entry_fields
@@ -50,8 +50,8 @@ class Submit:
     ) -> Operation[tuple[Mapping[bytes, bytes], bool]]:
         """The record's fields, and whether this created the job.
 
-        Raises `QueueFull`, or `QueueMemoryFull` where Redis takes nothing new; what waits or runs is joined
-        all the same. `TooManyWebhooks` where the caller has as many webhooks for the job as it may.
+        Raises `QueueLimitReached`, or `QueueMemoryFull` where Redis takes nothing new; what waits or runs is
+        joined all the same. `TooManyWebhooks` where the caller has as many webhooks for the job as it may.
         """
         try:
             reply = yield self._create.command(*_arguments(submission, mode, limits, create=True))
@@ -86,7 +86,9 @@ def _arguments(
     ]
 
 
-def _refusal(submission: Submission, limits: Limits, whose: bytes, count: int, per_s: float) -> QueueFull:
+def _refusal(
+    submission: Submission, limits: Limits, whose: bytes, count: int, per_s: float
+) -> QueueLimitReached:
     wait_s = RETRY_UNKNOWN_S
     if per_s > 1 / RETRY_MAX_S / 10:
         wait_s = max(1, min(RETRY_MAX_S, math.ceil(1 / per_s)))
@@ -94,7 +96,7 @@ def _refusal(submission: Submission, limits: Limits, whose: bytes, count: int, p
         return TooManyInFlight(count, limits.in_flight, submission.caller, wait_s)
     of_all = whose == b"all"
     limit = limits.queued if of_all else limits.queued_per_caller
-    return QueueFull(count, limit, None if of_all else submission.caller, wait_s)
+    return QueueLimitReached(count, limit, None if of_all else submission.caller, wait_s)
 
 
 class Cancel:

@@ -75,7 +75,7 @@ def _stored_spec(record: type[Job]) -> TypeAdapter[Any]:
     return TypeAdapter(stored)
 
 
-class Checkpoint(Record):
+class CheckpointReference(Record):
     """Where the store keeps the state of a run after ``step`` steps, for another run to go on from."""
 
     step: int
@@ -134,7 +134,7 @@ class Job(Record):
     priority: Priority = Field(default="interactive", exclude=True)
     caller: str = Field(default=ANONYMOUS, exclude=True)
     deadline_at: float | None = Field(default=None, exclude=True)
-    checkpoint: Checkpoint | None = Field(default=None, exclude=True)
+    checkpoint: CheckpointReference | None = Field(default=None, exclude=True)
     cancel_requested: float | None = Field(default=None, exclude=True)
     expected_at: float | None = Field(default=None, exclude=True)
     place: QueuePlace = Field(default=QueuePlace(), exclude=True)

@@ -28,7 +28,7 @@ from workers.broker.pipeline import Operation, RedisCommand, run_blocking
 from workers.broker.time_index import IndexEntry
 from workers.jobs.commands import Cancel, DeliverNow, Forget, Mode, Submit
 from workers.jobs.events import Event, Events, is_after, is_event_id, progress_event, state_event
-from workers.jobs.job import Checkpoint, Job
+from workers.jobs.job import CheckpointReference, Job
 from workers.jobs.kinds.base import JobKind
 from workers.jobs.kinds.registry import KINDS, job_from_fields, kind_named, listed_fields
 from workers.jobs.queries import REQUESTER_FIELD, JobIndex, Requester, Requesters, StatusQuery
@@ -42,7 +42,7 @@ from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
 
 __all__ = [
-    "Checkpoint",
+    "CheckpointReference",
     "Event",
     "IndexEntry",
     "Job",
@@ -84,7 +84,7 @@ class Jobs:
         stored result is gone. Who joins makes a waiting job interactive and its deadline later, where the
         submission says so, and takes back a cancellation.
 
-        Raises `StorageError`, `TooManyWebhooks`, and, where a new job would be needed, `QueueFull` or
+        Raises `StorageError`, `TooManyWebhooks`, and, where a new job would be needed, `QueueLimitReached` or
         `QueueMemoryFull`.
         """
         # The pin comes before the look into the store: what the look finds after it stays.
@@ -103,7 +103,7 @@ class Jobs:
         """Queue a failed or canceled job again, without its deadline; None when Redis knows no such job.
 
         The job, and whether this call queued it: any other state is left as it is. ``caller``: who retries,
-        by default who requested it first. Raises `QueueFull` or `QueueMemoryFull`.
+        by default who requested it first. Raises `QueueLimitReached` or `QueueMemoryFull`.
         """
         job = self._recorded(job_id)
         if job is None:

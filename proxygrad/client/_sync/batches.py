@@ -15,13 +15,13 @@ from proxygrad.client.files import AtlasFormat, atlas_format, save
 from proxygrad.client.polling import Deadline
 from proxygrad.client.progress import reporting
 from proxygrad.client.retries import ApiCall
-from proxygrad.protocol import batches as documents
+from proxygrad.protocol import batches
 from proxygrad.protocol.addresses import BATCHES
 from proxygrad.protocol.batches import BatchCounts, BatchState, BatchUnit, BatchUnitPage, UnitState
 from proxygrad.spec import VisualizationTemplate
 
 
-class Batch(Resource[documents.Batch]):
+class Batch(Resource[batches.Batch]):
     """Many units of one layer with the same settings. Not shared between threads."""
 
     _base = BATCHES
@@ -43,7 +43,7 @@ class Batch(Resource[documents.Batch]):
 
     def wait(
         self,
-        progress: bool | Callable[[documents.Batch], object] = False,
+        progress: bool | Callable[[batches.Batch], object] = False,
         *,
         timeout_s: float | None = None,
         check: bool = True,

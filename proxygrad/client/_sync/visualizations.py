@@ -8,12 +8,12 @@ from pathlib import Path
 from proxygrad.client._sync.jobs import Job
 from proxygrad.client.files import ImageFormat, image_format, save
 from proxygrad.client.retries import ApiCall
-from proxygrad.protocol import visualizations as documents
+from proxygrad.protocol import visualizations
 from proxygrad.protocol.addresses import VISUALIZATIONS
 from proxygrad.spec import Result, Role, Spec
 
 
-class Visualization(Job[documents.Visualization]):
+class Visualization(Job[visualizations.Visualization]):
     """A visualization. Not shared between threads.
 
     Every method raises `ServiceError`; `proxygrad.client.errors` lists its subclasses.

@@ -14,10 +14,10 @@ from proxygrad.engine.engine import Engine
 from proxygrad.engine.group import Group
 from proxygrad.engine.rendering import measure
 from proxygrad.errors import (
-    Canceled,
     LaneError,
     NetworkError,
     PositionOutOfRange,
+    RenderCanceled,
     SizeUnsupported,
     UnitOutOfRange,
 )
@@ -120,7 +120,7 @@ def test_cancel_frees_the_lane_and_leaves_the_neighbor() -> None:
         endless, other = engine.submit(network, ask(steps=ENDLESS)), engine.submit(network, ask(seed=1))
         other.result(30)
         endless.cancel()
-        with pytest.raises(Canceled, match=r"canceled after step \d+"):
+        with pytest.raises(RenderCanceled, match=r"canceled after step \d+"):
             endless.result(60)
         assert engine.submit(network, ask(seed=2)).result(30).result.spec.seed == 2
 
@@ -129,7 +129,7 @@ def test_cancel_before_the_first_step() -> None:
     engine = Engine()
     ticket = engine.submit(small(), ask())
     ticket.cancel()
-    with engine, pytest.raises(Canceled, match="before its first step"):
+    with engine, pytest.raises(RenderCanceled, match="before its first step"):
         ticket.result(60)
 
 
@@ -269,9 +269,9 @@ def test_closing_ends_every_ticket() -> None:
     tickets = [engine.submit(network, ask(steps=ENDLESS, seed=seed)) for seed in range(3)]
     engine.close()
     for ticket in tickets:
-        with pytest.raises(Canceled, match="closed"):
+        with pytest.raises(RenderCanceled, match="closed"):
             ticket.result(60)
-    with pytest.raises(Canceled, match="closing"):
+    with pytest.raises(RenderCanceled, match="closing"):
         engine.submit(network, ask())
     assert "proxygrad-engine" not in [thread.name for thread in threading.enumerate()]
 

@@ -11,7 +11,7 @@ from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.engine import Engine
 from proxygrad.engine.future import RenderFuture
 from proxygrad.engine.request import RenderRequest
-from proxygrad.errors import Canceled, CheckpointMismatch
+from proxygrad.errors import CheckpointMismatch, RenderCanceled
 from tests.support.engine_requests import ENDLESS, ask, until
 from tests.support.networks import small
 from tests.support.slow_network import slow
@@ -41,13 +41,13 @@ def test_a_ticket_that_waits_is_canceled_at_once_while_the_device_is_busy() -> N
         pace.hold()
         try:
             waiting.cancel()
-            with pytest.raises(Canceled, match="before its first step"):
+            with pytest.raises(RenderCanceled, match="before its first step"):
                 waiting.result(0)
             running.cancel()
             assert not running.wait(0.05)
         finally:
             pace.going.set()
-        with pytest.raises(Canceled, match="after step"):
+        with pytest.raises(RenderCanceled, match="after step"):
             running.result(60)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from proxygrad.engine.engine import Engine
-from proxygrad.errors import Canceled, DeadlineExceeded, InvalidRequest, LaneError, OutOfMemory
+from proxygrad.errors import DeadlineExceeded, InvalidRequest, LaneError, OutOfMemory, RenderCanceled
 from proxygrad.networks.network import Network
 from proxygrad.spec import Spec
 from tests.proxygrad.engine.test_capacity import tight
@@ -29,7 +29,7 @@ def test_all_lanes_are_stopped_together_and_leave_the_neighbor(ending: str) -> N
             ticket.cancel()
         else:
             ticket.extend_deadline(0)
-        with pytest.raises((Canceled, DeadlineExceeded)):
+        with pytest.raises((RenderCanceled, DeadlineExceeded)):
             ticket.result(30)
         step = other.progress.step
         until(lambda: other.progress.step > step + 2)

@@ -18,8 +18,8 @@ from tests.support.model_on_paper import MODEL, outcome, question
 from workers.fleet.catalog import ServedModel
 from workers.jobs.kinds.registry import job_from_fields
 from workers.jobs.kinds.visualization import VisualizationJob
-from workers.jobs.repository import Checkpoint, Job
-from workers.webhooks import Delivery
+from workers.jobs.repository import CheckpointReference, Job
+from workers.webhooks import DeliveryRecord
 
 PROBLEM = Problem(code="out_of_memory", detail="no room")
 SPEC = (
@@ -57,7 +57,7 @@ def complete_job() -> VisualizationJob:
         images=(ImageInfo(sha256="0" * 64, size_bytes=1, media_type="image/png", width_px=8, height_px=8),),
         problem=PROBLEM,
         deadline_at=9.0,
-        checkpoint=Checkpoint(step=2, path="0/checkpoint"),
+        checkpoint=CheckpointReference(step=2, path="0/checkpoint"),
         cancel_requested=2.5,
         expected_at=3.5,
     )
@@ -77,7 +77,7 @@ DOCUMENTS: list[BaseModel] = [
     ),
     ServedModel(name="tiny", info=MODEL),
     ServedModel(name="tiny", problem=PROBLEM),
-    Delivery(
+    DeliveryRecord(
         id="d1",
         kind="visualization",
         subject="0" * 32,
@@ -184,5 +184,5 @@ def test_a_record_written_without_the_name_of_a_class_is_read() -> None:
 
 
 def test_what_is_checked_here_is_all_that_is_stored() -> None:
-    stored = {Spec, Result, VisualizationJob, ModelInfo, ServedModel, Delivery, Key}
+    stored = {Spec, Result, VisualizationJob, ModelInfo, ServedModel, DeliveryRecord, Key}
     assert {type(each) for each in DOCUMENTS} == stored

@@ -29,7 +29,7 @@ from tests.support.eventually import until
 from tests.support.webhook_receiver import Receiver, receiving
 from workers.broker.keys import RECEIVERS_KEY, due_deliveries_key
 from workers.jobs.commands import DeliverNow
-from workers.webhooks import Deliveries, Delivery
+from workers.webhooks import Deliveries, DeliveryRecord
 
 SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
 LOOPBACK = networks(["127.0.0.1/32"])
@@ -41,7 +41,7 @@ def tell(redis: Redis, url: str, number: int = 0) -> str:
     return listed(redis)[0].id
 
 
-def listed(redis: Redis) -> list[Delivery]:
+def listed(redis: Redis) -> list[DeliveryRecord]:
     return Deliveries(redis).recent(None, 1000, 1000, lambda _: True, caller=None)[0]
 
 
@@ -80,7 +80,7 @@ def is_in(redis: Redis, delivery_id: str, *states: DeliveryState) -> Callable[[]
     return look
 
 
-def kept(redis: Redis, delivery_id: str) -> Delivery:
+def kept(redis: Redis, delivery_id: str) -> DeliveryRecord:
     found = Deliveries(redis).fetch(delivery_id)
     assert found is not None
     return found
@@ -122,7 +122,7 @@ def test_a_batch_s_event_has_its_counts() -> None:
         **counts,
     }
     fields = {name.encode(): str(value).encode() for name, value in known.items()}
-    delivery = Delivery.from_fields("0" * 32, fields)
+    delivery = DeliveryRecord.from_fields("0" * 32, fields)
     event = json.loads(payload(delivery))
     assert (event["type"], event["timestamp"]) == ("batch.ended", "2026-01-01T00:00:00.250Z")
     assert event["data"]["counts"] == counts
@@ -222,7 +222,7 @@ def test_redis_that_is_away_for_a_while_costs_time_only(
 ) -> None:
     real, broken = Deliveries.claim, [True]
 
-    def claim(self: Deliveries, *args: Any) -> list[Delivery]:
+    def claim(self: Deliveries, *args: Any) -> list[DeliveryRecord]:
         if broken:
             broken.clear()
             raise ConnectionError("refused")

@@ -26,7 +26,7 @@ from workers.batches.expander import CHUNK, CLAIM_S, LOOK_S
 from workers.batches.repository import WINDOW, Batches
 from workers.broker.keys import batch_key, job_key, pin_key, units_key
 from workers.broker.rq_names import FINISHED_KEY, QUEUE_KEY
-from workers.execution.context import Engine, WorkerContext
+from workers.execution.context import EngineProtocol, WorkerContext
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 from workers.jobs.repository import Jobs, Limits
@@ -39,7 +39,7 @@ OTHER_WEIGHTS = MODEL.model_copy(update={"digest": "1" * 64})
 
 
 @contextmanager
-def expanding(redis: Redis, store: Store, engine: Engine, slots: int = 4) -> Iterator[WorkerContext]:
+def expanding(redis: Redis, store: Store, engine: EngineProtocol, slots: int = 4) -> Iterator[WorkerContext]:
     """A worker that computes and puts batches into the queue, until the block ends."""
     with working(redis, store, engine, slots) as runtime:
         rounds = PeriodicThread("batches", expander(runtime).round, LOOK_S, runtime.stopping)

@@ -21,7 +21,7 @@ from tests.support.eventually import until
 from tests.support.expanded_batches import ask, asked, counts, ended, expanded, idle, now
 from tests.support.model_on_paper import MODEL
 from workers.batches.expander import CHUNK, CLAIM_S
-from workers.batches.repository import Batch, Batches
+from workers.batches.repository import Batches, BatchRecord
 from workers.broker.keys import batch_key, due_batches_key, units_key
 from workers.broker.rq_names import FAILED_KEY, FINISHED_KEY, INTERMEDIATE_KEY, QUEUE_KEY
 from workers.jobs.repository import Jobs
@@ -111,5 +111,5 @@ def test_a_worker_that_is_killed_costs_a_batch_nothing(
     assert _letters(redis, batch) == {"s"}
 
 
-def _letters(redis: Redis, batch: Batch) -> set[str]:
+def _letters(redis: Redis, batch: BatchRecord) -> set[str]:
     return {mark[:1].decode() for mark in cast(list[bytes], redis.hvals(units_key(batch.id)))}

@@ -23,7 +23,7 @@ from workers.broker import rq_names
 from workers.execution import checkpoints
 from workers.jobs.events import Events
 from workers.jobs.kinds.visualization import image_path
-from workers.jobs.repository import Checkpoint, Job, Jobs
+from workers.jobs.repository import CheckpointReference, Job, Jobs
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
 from workers.storage.paths import checkpoint_path, result_path
@@ -51,7 +51,9 @@ def left_at(redis: Redis, jobs: Jobs, store: Store, data: bytes, step: int, step
     leases = Leases(redis)
     assert take(leases, run) == "taken"
     store.replace(path, data)
-    leases.write(run, {"checkpoint": Checkpoint(step=step, path=path).model_dump_json(), "step": step + 3})
+    leases.write(
+        run, {"checkpoint": CheckpointReference(step=step, path=path).model_dump_json(), "step": step + 3}
+    )
     redis.zadd(rq_names.LEASES_KEY, {run.member: 1})
     assert Janitor(redis).sweep() == {job.id: "queued"}
     return job

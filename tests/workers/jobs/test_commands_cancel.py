@@ -16,8 +16,8 @@ from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import pop, record, started, take, waiting
 from workers.broker import keys, limits, rq_names
-from workers.errors import QueueFull
-from workers.jobs.repository import Checkpoint, Jobs, Limits
+from workers.errors import QueueLimitReached
+from workers.jobs.repository import CheckpointReference, Jobs, Limits
 from workers.queue import rq_entries
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
@@ -85,13 +85,13 @@ def test_a_run_that_ends_well_first_has_succeeded(redis: Redis, jobs: Jobs, leas
 
 def test_asked_again_before_it_stopped_it_goes_on(redis: Redis, jobs: Jobs, leases: Leases) -> None:
     run = started(redis, jobs, leases)
-    leases.write(run, {"checkpoint": Checkpoint(step=3, path="x").model_dump_json(), "step": 3})
+    leases.write(run, {"checkpoint": CheckpointReference(step=3, path="x").model_dump_json(), "step": 3})
     jobs.cancel(run.job_id)
     submit(jobs, question(), MODEL)
     assert not leases.beat(run).cancel
     assert leases.close(run, "canceled", slot="s") == "queued"  # it had stopped already
     job = record(jobs, run)
-    assert (job.state, job.step, job.checkpoint) == ("queued", 3, Checkpoint(step=3, path="x"))
+    assert (job.state, job.step, job.checkpoint) == ("queued", 3, CheckpointReference(step=3, path="x"))
     assert waiting(redis) == [run.job_id]
 
 
@@ -159,7 +159,7 @@ def test_a_full_queue_takes_nothing_again(jobs: Jobs) -> None:
     job, _ = submit(jobs, question(0), MODEL)
     jobs.cancel(job.id)
     submit(jobs, question(1), MODEL)
-    with pytest.raises(QueueFull):
+    with pytest.raises(QueueLimitReached):
         jobs.retry(job.id, limits=Limits(queued=1))
     after = jobs.fetch(job.id)
     assert after is not None

@@ -15,7 +15,7 @@ from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import pop, started, waiting
 from workers.broker import rq_names
-from workers.errors import QueueFull
+from workers.errors import QueueLimitReached
 from workers.jobs.commands import RETRY_UNKNOWN_S
 from workers.jobs.repository import Jobs, Limits
 from workers.queue.fair_queue import FairQueue
@@ -71,14 +71,16 @@ def test_of_a_full_queue_each_caller_is_told_the_count_and_nothing_is_written(
     submit(jobs, question(0), MODEL, caller="a", limits=limits)
     submit(jobs, question(1), MODEL, caller="a", limits=limits)
     before = sorted(cast(list[bytes], redis.keys()))
-    with pytest.raises(QueueFull, match="2 jobs of caller 'a' wait already, and at most 2 may") as refused:
+    with pytest.raises(
+        QueueLimitReached, match="2 jobs of caller 'a' wait already, and at most 2 may"
+    ) as refused:
         submit(jobs, question(2), MODEL, caller="a", limits=limits)
     assert (refused.value.code, refused.value.whose) == ("caller_queue_full", "a")
     assert (refused.value.count, refused.value.limit) == (2, 2)
     assert refused.value.retry_after_s == RETRY_UNKNOWN_S
     assert sorted(cast(list[bytes], redis.keys())) == before
     submit(jobs, question(2), MODEL, caller="b", limits=limits)
-    with pytest.raises(QueueFull, match="3 jobs wait already, and at most 3 may") as refused:
+    with pytest.raises(QueueLimitReached, match="3 jobs wait already, and at most 3 may") as refused:
         submit(jobs, question(3), MODEL, caller="c", limits=limits)
     assert (refused.value.code, refused.value.whose) == ("queue_full", None)
 
@@ -93,7 +95,7 @@ def test_joining_is_never_refused_and_what_runs_does_not_count(
     assert submit(jobs, question(1), MODEL, limits=limits)[1]
     leases.take(Run(job_id, "e1"), slot="s", worker="w")
     assert not submit(jobs, question(0), MODEL, limits=limits)[1]
-    with pytest.raises(QueueFull):
+    with pytest.raises(QueueLimitReached):
         submit(jobs, question(2), MODEL, limits=limits)
 
 
@@ -104,11 +106,11 @@ def test_when_to_come_back_follows_from_the_pace_of_ends(redis: Redis, jobs: Job
         leases.take(run, slot="s", worker="w")
         leases.close(run, "succeeded", slot="s")
     limits = Limits(queued=0, queued_per_caller=1)
-    with pytest.raises(QueueFull) as refused:
+    with pytest.raises(QueueLimitReached) as refused:
         submit(jobs, question(50), MODEL, limits=limits)
     assert refused.value.retry_after_s == 2  # 33 within the last minute
     redis.hincrbyfloat("proxygrad:rate", "at", -100.0)
-    with pytest.raises(QueueFull) as refused:
+    with pytest.raises(QueueLimitReached) as refused:
         submit(jobs, question(50), MODEL, limits=limits)
     assert 9 <= refused.value.retry_after_s <= 11  # fading: 0.55/s * exp(-100/60)
 

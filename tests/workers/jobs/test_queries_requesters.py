@@ -12,7 +12,7 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import pop, take
 from workers.broker.keys import requesters_key
 from workers.broker.limits import FINISHED_TTL_S
-from workers.errors import QueueFull
+from workers.errors import QueueLimitReached
 from workers.jobs.repository import Jobs, Limits, Requester
 from workers.queue.leases import Leases, Run
 
@@ -96,7 +96,9 @@ def test_what_waits_and_what_runs_of_a_caller_is_in_flight(redis: Redis, jobs: J
     job, _ = submit(jobs, question(0), MODEL, caller="a", limits=limits)
     running(redis, leases)
     submit(jobs, question(1), MODEL, caller="a", limits=limits)
-    with pytest.raises(QueueFull, match="2 jobs of this caller wait or run already, and at most 2 may") as no:
+    with pytest.raises(
+        QueueLimitReached, match="2 jobs of this caller wait or run already, and at most 2 may"
+    ) as no:
         submit(jobs, question(2), MODEL, caller="a", limits=limits)
     assert no.value.code == "too_many_in_flight"
     assert submit(jobs, question(0), MODEL, caller="a", limits=limits) == (jobs.fetch(job.id), False)

@@ -19,7 +19,7 @@ from tests.support.slot_steps import pop, record, started, take, waiting
 from workers.broker import keys, limits, rq_names
 from workers.errors import LeaseLost
 from workers.jobs.kinds.visualization import VisualizationJob
-from workers.jobs.repository import Checkpoint, Jobs
+from workers.jobs.repository import CheckpointReference, Jobs
 from workers.queue import rq_entries
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Outcome, Run
@@ -59,7 +59,7 @@ def lease_is_gone(redis: Redis) -> bool:
 
 def test_success_in_all_books(redis: Redis, jobs: Jobs, leases: Leases, worker: str) -> None:
     run = started(redis, jobs, leases)
-    leases.write(run, {"checkpoint": Checkpoint(step=2, path="x").model_dump_json()})
+    leases.write(run, {"checkpoint": CheckpointReference(step=2, path="x").model_dump_json()})
     running = record(jobs, run)
     done = running.model_copy(update={"step": 4, "activation": 7.0, "result": outcome(running.spec)})
     assert leases.close(run, "succeeded", fields=done.to_fields(), slot="host.0", ran_s=1.5) == "closed"
@@ -204,7 +204,7 @@ def test_many_runs_beat_in_one_step(redis: Redis, jobs: Jobs, leases: Leases) ->
 
 
 def test_a_checkpoint_outlives_its_run(redis: Redis, jobs: Jobs, leases: Leases) -> None:
-    kept = Checkpoint(step=3, path="x/checkpoint")
+    kept = CheckpointReference(step=3, path="x/checkpoint")
     run = started(redis, jobs, leases)
     leases.write(run, {"step": 4, "activation": 0.5, "checkpoint": kept.model_dump_json()})
     redis.zadd(rq_names.LEASES_KEY, {run.member: 1})

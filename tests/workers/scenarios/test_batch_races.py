@@ -17,7 +17,7 @@ from tests.support.model_on_paper import MODEL
 from tests.support.slot_steps import pop
 from workers.batches.expander import CHUNK, CLAIM_S, BatchExpander
 from workers.batches.expansion_commands import MOST_COMPARED, PIN_EVERY_S
-from workers.batches.repository import Batch, Batches
+from workers.batches.repository import Batches, BatchRecord
 from workers.broker.keys import RECEIVERS_KEY, batch_key, due_batches_key, job_key, pin_key, subscriptions_key
 from workers.broker.rq_names import QUEUE_KEY
 from workers.fleet.catalog import ServedModel
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.engine
 LOOKED = "proxygrad:batches:running:looked"
 
 
-def pairs(batch: Batch, hand: list[int]) -> list[tuple[int, str]]:
+def pairs(batch: BatchRecord, hand: list[int]) -> list[tuple[int, str]]:
     return [(unit, batch.request_of(unit, 0.0).spec.identity(MODEL)) for unit in hand]
 
 

@@ -30,7 +30,7 @@ from tests.support.slot_steps import pop, take
 from tests.support.worker_in_process import working
 from tests.workers.queue.test_janitor_presence import FOR_LONG_S, pass_by
 from workers.batches.expansion_commands import ExpansionCommands
-from workers.batches.repository import Batch, Batches
+from workers.batches.repository import Batches, BatchRecord
 from workers.execution import checkpoints
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
@@ -275,7 +275,7 @@ def submit_visualization(redis: Redis, store: Store, recorder: Recorder) -> Job:
     return job
 
 
-def expand_batch(redis: Redis, store: Store, recorder: Recorder) -> Batch:
+def expand_batch(redis: Redis, store: Store, recorder: Recorder) -> BatchRecord:
     """A worker dies over it, another goes on."""
     batch = ask(Batches(redis), asked([2, 3, 4], **WISHES), CALLER)
     scripts = ExpansionCommands(redis)
@@ -352,7 +352,7 @@ def drop_batch(redis: Redis, recorder: Recorder) -> None:
     recorder.look()
 
 
-def compute(redis: Redis, store: Store, batch: Batch, recorder: Recorder) -> None:
+def compute(redis: Redis, store: Store, batch: BatchRecord, recorder: Recorder) -> None:
     """A worker computes what waits; one unit fails."""
     engine, jobs = CountingEngine(step_s=0.02, errors={4: LaneError("nan")}), Jobs(redis, store)
     job, _ = submit(jobs, question(20, steps=1000), MODEL, caller=CALLER)

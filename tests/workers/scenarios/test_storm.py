@@ -20,8 +20,8 @@ from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.queue_invariants import faults
 from workers.broker import rq_names
-from workers.errors import LeaseLost, QueueFull
-from workers.jobs.repository import Checkpoint, Jobs, Limits
+from workers.errors import LeaseLost, QueueLimitReached
+from workers.jobs.repository import CheckpointReference, Jobs, Limits
 from workers.queue import rq_entries
 from workers.queue.fair_queue import FairQueue
 from workers.queue.janitor import Janitor
@@ -66,7 +66,7 @@ class Actor:
             "priority": self._chance.choice(["interactive", "batch"]),
             "deadline_s": self._chance.choice([None, None, 0.002, 60.0]),
         }
-        with suppress(QueueFull):
+        with suppress(QueueLimitReached):
             submit(
                 self._jobs,
                 VisualizationRequest.of(spec).model_copy(update=urgency),
@@ -97,7 +97,7 @@ class Actor:
         self._leases.beat_all(self._runs)
 
     def checkpoint(self) -> None:
-        run, kept = self._run(), Checkpoint(step=self._chance.randint(1, 4), path="x")
+        run, kept = self._run(), CheckpointReference(step=self._chance.randint(1, 4), path="x")
         if run is not None:
             with suppress(LeaseLost):
                 self._leases.write(run, {"checkpoint": kept.model_dump_json(), "step": kept.step})
@@ -134,7 +134,7 @@ class Actor:
         self._jobs.cancel(self._any_job())
 
     def retry(self) -> None:
-        with suppress(QueueFull):
+        with suppress(QueueLimitReached):
             self._jobs.retry(
                 self._any_job(), caller=self._name, limits=Limits(queued=20, queued_per_caller=8)
             )

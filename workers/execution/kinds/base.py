@@ -22,5 +22,5 @@ class Artifacts(Protocol):
         """The fields of the record: the result, and the artifacts as the store has them, by name."""
 
 
-#: Computes a job of one kind. Raises `LeaseLost`, `GivenBack`, `Canceled` and errors of the job.
+#: Computes a job of one kind. Raises `LeaseLost`, `GivenBack`, `RenderCanceled` and errors of the job.
 Computation: TypeAlias = Callable[[JobRun, Any], Artifacts]

@@ -14,7 +14,7 @@ from proxygrad.images import annotate_png, read_whole
 from proxygrad.protocol.visualizations import ImageInfo
 from proxygrad.spec import Result
 from workers.execution.compute import render
-from workers.execution.context import Rendering
+from workers.execution.context import RenderingProtocol
 from workers.execution.run import JobRun
 from workers.jobs.kinds.visualization import VisualizationJob, image_name
 
@@ -27,7 +27,7 @@ def compute(run: JobRun, job: VisualizationJob) -> Images:
 class Images:
     """The images of a run, annotated."""
 
-    def __init__(self, job: VisualizationJob, rendering: Rendering) -> None:
+    def __init__(self, job: VisualizationJob, rendering: RenderingProtocol) -> None:
         self._job = job
         self._rendering = rendering
         self._results = {image_name(number): self._result(number) for number in range(len(rendering.images))}
