@@ -16,8 +16,8 @@ from proxygrad.protocol.base import ID_PATTERN
 from proxygrad.protocol.problems import FieldError
 from service.auth.callers import STATE, Caller
 from service.backend.backend import Backend
-from service.backend.job_resource import JobResource
-from service.backend.job_session import JobSession
+from service.backend.resources.base import JobResource
+from service.backend.resources.session import JobSession
 from service.backend.session import CallerSession
 from service.problems import ProblemError
 from service.web.validation import SHOWN_CHARACTERS

@@ -18,8 +18,8 @@ from service.backend import admission
 from service.backend.event_hub import Subscription
 from service.backend.event_stream import EventStream
 from service.backend.idempotency import key_of
-from service.backend.job_session import JobSession
 from service.backend.long_polling import RETRY_AFTER_S, preferred_wait_s
+from service.backend.resources.session import JobSession
 from service.problems import ProblemError
 from service.web.json_body import json_body
 from workers.fleet import catalog

@@ -14,9 +14,9 @@ from service.api import jobs
 from service.api.dependencies import PathId, job_session
 from service.api.examples import VISUALIZATION_BODY
 from service.backend.idempotency import PARAMETER as IDEMPOTENCY_KEY
-from service.backend.job_session import JobSession
 from service.backend.long_polling import PREFER, PREFERENCE_APPLIED, RETRY_AFTER, Wait
-from service.backend.visualizations import RESOURCE, summary
+from service.backend.resources.session import JobSession
+from service.backend.resources.visualizations import RESOURCE, summary
 from service.problems import problem_responses
 from service.web.pagination import Cursor, Limit, entry_of, only, page
 from workers.jobs.kinds.visualization import VisualizationJob

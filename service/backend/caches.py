@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from proxygrad.spec import ModelInfo
-from service.backend.job_resource import JobResource, RequestBody
+from service.backend.resources.base import JobResource, RequestBody
 from service.web.json_body import parsed
 from workers.cache import LRUCache
 from workers.jobs.repository import Job, Submission

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from redis.exceptions import RedisError
 
 from service.backend.event_hub import MISSED, RETRY_S, Subscription
-from service.backend.job_session import JobSession
+from service.backend.resources.session import JobSession
 from workers.jobs.repository import Event, Job, is_after, progress_event, state_event
 
 #: A comment is sent after so many seconds without an event, so that proxies keep the connection.

@@ -14,8 +14,8 @@ import fastapi
 from redis import Redis
 
 from proxygrad.protocol.problems import FieldError
-from service.backend.job_resource import RequestBody
 from service.backend.long_polling import header_parameter
+from service.backend.resources.base import RequestBody
 from service.problems import ProblemError
 from service.web.validation import shown
 from workers.broker.keys import idempotency_key

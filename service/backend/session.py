@@ -18,7 +18,7 @@ from service.auth.callers import Caller
 from service.backend import admission
 from service.backend.backend import Backend
 from service.backend.long_polling import Wake, until_ended
-from service.backend.visualizations import check_limits
+from service.backend.resources.visualizations import check_limits
 from service.problems import ProblemError
 from service.web.exception_handlers import problem_of_error
 from workers.batches.repository import BatchRecord, ResolvedBatch, Unit
@@ -29,7 +29,7 @@ from workers.webhooks import DeliveryRecord
 
 @dataclass(frozen=True, slots=True)
 class CallerSession:
-    """What ``caller`` can do; `service.backend.job_session` adds what it can do with jobs of one kind."""
+    """What ``caller`` can do; `service.backend.resources.session` adds the jobs of one kind."""
 
     backend: Backend
     caller: Caller

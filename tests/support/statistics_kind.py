@@ -19,9 +19,9 @@ from proxygrad.spec.base import Frozen, Tolerant
 from proxygrad.spec.identity import identity
 from service.api import jobs
 from service.api.dependencies import PathId, job_session
-from service.backend.job_resource import JobResource
-from service.backend.job_session import JobSession
 from service.backend.long_polling import Wait
+from service.backend.resources.base import JobResource
+from service.backend.resources.session import JobSession
 from service.settings import ServiceSettings
 from workers.jobs.job import Job
 from workers.jobs.kinds.base import JobKind

@@ -75,7 +75,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
 def network_of(family: str) -> Network:
     torch.manual_seed(0)
     build, size_px = FAMILIES[family]
-    return Network(build(), (3, size_px, size_px), name=family)
+    return Network(build(), (3, size_px, size_px), mean=0.0, std=1.0, name=family)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

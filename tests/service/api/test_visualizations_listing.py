@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis as redis_client
 
-from service.backend import job_session
+from service.backend.resources import session
 from tests.service.api.test_visualizations import asked, problem_of
 from tests.service.conftest import Http, Player
 from workers.broker.keys import JOBS_KEY
@@ -73,7 +73,7 @@ def test_a_list_of_some_models_layers_and_states(served: Http, player: Player) -
 
 
 def test_a_page_looks_at_a_bounded_number_of_records(served: Http, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_session, "MAX_SCANNED", 2)
+    monkeypatch.setattr(session, "MAX_SCANNED", 2)
     wanted = asked(served, layer="layer2", unit=1)
     for unit in range(3):
         asked(served, unit=unit)

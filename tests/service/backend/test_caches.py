@@ -12,7 +12,7 @@ from proxygrad.spec import ModelInfo
 from service.app import create_app
 from service.backend import caches
 from service.backend.caches import RequestCache
-from service.backend.visualizations import RESOURCE
+from service.backend.resources.visualizations import RESOURCE
 from service.settings import ServiceSettings
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
 from tests.service.conftest import Http, Player

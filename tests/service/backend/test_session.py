@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.auth.callers import ANYBODY
-from service.backend.job_session import JobSession
+from service.backend.resources.session import JobSession
 from service.backend.session import CallerSession
 
 

@@ -1,4 +1,5 @@
 """Computations: how a job of each kind is computed, one module per kind.
 
-`workers.jobs.kinds` has what needs no torch. Read `base`, then `visualization` first.
+May import what `workers.execution` may; `workers.jobs.kinds` has what needs no torch. Read `base`, then
+`visualization`.
 """

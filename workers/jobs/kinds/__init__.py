@@ -1,4 +1,5 @@
 """Job kinds: what distinguishes a visualization from another kind of job, one module per kind.
 
-Torch-free; `workers.execution.kinds` has the computations. Read `base`, then `visualization` first.
+May import what `workers.jobs` may; no torch. `workers.execution.kinds` has the computations. Read `base`,
+then `visualization`.
 """

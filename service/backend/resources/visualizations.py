@@ -15,7 +15,7 @@ from proxygrad.protocol.visualizations import (
 )
 from proxygrad.spec import ModelInfo, Spec
 from service.backend.admission import check_limit
-from service.backend.job_resource import JobResource
+from service.backend.resources.base import JobResource
 from service.problems import ProblemError
 from service.settings import ServiceSettings
 from workers.jobs.kinds.visualization import VISUALIZATION, VisualizationJob

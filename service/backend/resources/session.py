@@ -13,8 +13,8 @@ from proxygrad.errors import InvalidRequest
 from proxygrad.protocol.pagination import MAX_SCANNED
 from service.auth.callers import Caller
 from service.backend.backend import Backend
-from service.backend.job_resource import JobResource, RequestBody
 from service.backend.long_polling import Wake, until_ended
+from service.backend.resources.base import JobResource, RequestBody
 from service.backend.session import CallerSession
 from service.problems import ProblemError
 from service.web.exception_handlers import problem_of_error
