@@ -1,4 +1,4 @@
 """The routes: one router per resource, without logic of its own.
 
-May import `backend`, `schemas`, `web` and everything below them. Read `visualizations` first.
+May import `backend`, `web`, `proxygrad.protocol` and everything below them. Read `visualizations` first.
 """

@@ -1,4 +1,4 @@
 """Image conversion and the contact sheets of batches. Needs Pillow.
 
-May import `web`, `schemas` and `problems`. Read `conversion` first.
+May import `web`, `proxygrad.protocol` and `problems`. Read `conversion` first.
 """

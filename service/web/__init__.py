@@ -1,4 +1,4 @@
 """HTTP mechanics without the domain: bodies, validation, conditional requests, negotiation, OpenAPI.
 
-May import `schemas` and `problems`. Read `exception_handlers` first.
+May import `proxygrad.protocol` and `problems`. Read `exception_handlers` first.
 """

@@ -1,4 +1,4 @@
 """Webhook delivery: URLs, signatures, sending and the dispatcher.
 
-May import `web`, `schemas`, `addresses` and `workers`. Read `dispatcher` first.
+May import `web`, `proxygrad.protocol`, `addresses` and `workers`. Read `dispatcher` first.
 """
