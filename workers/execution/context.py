@@ -13,7 +13,8 @@ import redis
 
 from proxygrad.spec import Result, Spec
 from workers.execution.drain import Drain
-from workers.fleet.catalog import ServedModel
+from workers.fleet.catalog import CatalogEntry, ServedModel
+from workers.jobs.kinds.registry import capabilities
 from workers.jobs.repository import Jobs
 from workers.queue.leases import Leases
 from workers.storage.pins import ArtifactPins
@@ -104,6 +105,11 @@ class WorkerContext:
     def stopping(self) -> threading.Event:
         """Set once nothing new is to be begun."""
         return self.drain.begun
+
+    @cached_property
+    def catalog_entry(self) -> CatalogEntry:
+        """What this worker publishes of itself."""
+        return CatalogEntry(self.redis, self.worker, lambda: self.models.served, capabilities)
 
     @cached_property
     def jobs(self) -> Jobs:

@@ -5,6 +5,7 @@ Each worker publishes under its own key, which ends by itself soon after the wor
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Self, cast
 
@@ -67,6 +68,40 @@ def withdraw(redis: redis.Redis, worker: str) -> None:
         pipe.delete(keys.models_key(worker), keys.readiness_key(worker))
         pipe.zrem(keys.WORKERS_KEY, worker)
         pipe.execute()
+
+
+class CatalogEntry:
+    """What one worker publishes. Safe in several threads: after `withdraw`, `publish` does nothing.
+
+    A renewal may be under way when the worker withdraws; `withdraw` waits for it, so that its word is the
+    last one.
+    """
+
+    def __init__(
+        self,
+        redis: redis.Redis,
+        worker: str,
+        served: Callable[[], Sequence[ServedModel]],
+        capabilities: Callable[[str], Sequence[str]] = _model_alone,
+    ) -> None:
+        self._redis = redis
+        self._worker = worker
+        self._served = served
+        self._capabilities = capabilities
+        self._lock = threading.Lock()
+        self._withdrawn = False
+
+    def publish(self) -> None:
+        """Say that the worker lives and what it serves now, for `LIVE_TTL_S`."""
+        with self._lock:
+            if not self._withdrawn:
+                publish(self._redis, self._worker, self._served(), capabilities=self._capabilities)
+
+    def withdraw(self) -> None:
+        """Say that the worker serves no more, for good."""
+        self._withdrawn = True
+        with self._lock:
+            withdraw(self._redis, self._worker)
 
 
 def served(redis: redis.Redis) -> dict[str, ServedModel]:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from workers.execution.context import WorkerContext
 from workers.execution.drain import FAULT_STATUS, end_now
 from workers.execution.run import JobRun
-from workers.fleet.catalog import withdraw
 from workers.process.slots import SlotPool
 from workers.queue import leases
 
@@ -69,6 +68,6 @@ class Heartbeat:
         self._end(FAULT_STATUS)
 
     def _say_farewell(self) -> None:
-        withdraw(self._runtime.redis, self._runtime.worker)
+        self._runtime.catalog_entry.withdraw()
         self._slots.stop()
         self._slots.abandon([run for run in self._slots.assignments if run.phase != "computing"])

@@ -24,7 +24,6 @@ from workers.execution.context import WorkerContext
 from workers.execution.drain import FAULT_STATUS, Drain, end_now
 from workers.fleet import catalog
 from workers.jobs.commands import FORGET_INTERVAL_S
-from workers.jobs.kinds.registry import capabilities
 from workers.process.periodic import PeriodicThread
 from workers.process.signals import drain_on_signals
 from workers.queue import leases
@@ -165,7 +164,7 @@ def serve(
     taking, ended = SlotPool(runtime, slots), threading.Event()
     beat = PeriodicThread("beat", Heartbeat(runtime, taking).round, leases.BEAT_S, ended)
     listener = Listener(listening, runtime, taking, ended)
-    catalog.publish(runtime.redis, runtime.worker, runtime.models.served, capabilities=capabilities)
+    runtime.catalog_entry.publish()
     taking.start()
     for thread in (beat, listener, *_rounds(runtime), *more):
         thread.start()
@@ -189,7 +188,7 @@ def _rounds(runtime: WorkerContext) -> list[PeriodicThread]:
         runtime.redis, runtime.jobs, runtime.models, runtime.stopping, runtime.batches_told
     )
     return [
-        PeriodicThread("catalog", lambda: _publish(runtime), catalog.RENEW_S, runtime.stopping),
+        PeriodicThread("catalog", runtime.catalog_entry.publish, catalog.RENEW_S, runtime.stopping),
         PeriodicThread("janitor", janitor.sweep, SWEEP_S, runtime.stopping),
         PeriodicThread("books", janitor.tidy, TIDY_S, runtime.stopping),
         PeriodicThread("batches", expansion.round, expander.LOOK_S, runtime.stopping),
@@ -200,7 +199,7 @@ def _drain(runtime: WorkerContext, taking: SlotPool) -> bool:
     """Take nothing more, and see all slots end within the grace period; whether they did."""
     drain = runtime.drain
     _log.info("worker %s stops%s", runtime.worker, f": {drain.fault}" if drain.fault else "")
-    farewell = threading.Thread(target=catalog.withdraw, args=(runtime.redis, runtime.worker), daemon=True)
+    farewell = threading.Thread(target=runtime.catalog_entry.withdraw, daemon=True)
     farewell.start()
     stop = threading.Thread(target=taking.stop, daemon=True)
     stop.start()
@@ -215,11 +214,6 @@ def _drain(runtime: WorkerContext, taking: SlotPool) -> bool:
         abandon.join(FAREWELL_S)
     farewell.join(FAREWELL_S)
     return whole
-
-
-def _publish(runtime: WorkerContext) -> None:
-    if not runtime.stopping.is_set():
-        catalog.publish(runtime.redis, runtime.worker, runtime.models.served, capabilities=capabilities)
 
 
 def worker_name() -> str:

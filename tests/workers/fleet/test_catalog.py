@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+
 import pytest
 from pydantic import ValidationError
 from redis import Redis
@@ -41,6 +44,28 @@ def test_a_worker_that_withdraws_is_gone(redis: Redis) -> None:
     catalog.withdraw(redis, "a")
     assert catalog.live_workers(redis) == []
     assert redis.keys("proxygrad:*") == []
+
+
+def test_a_renewal_under_way_does_not_bring_back_a_worker_that_withdraws(redis: Redis) -> None:
+    under_way, go_on = threading.Event(), threading.Event()
+
+    def served() -> Sequence[ServedModel]:
+        under_way.set()
+        assert go_on.wait(10)
+        return [READY]
+
+    entry = catalog.CatalogEntry(redis, "a", served)
+    renewal, withdrawal = threading.Thread(target=entry.publish), threading.Thread(target=entry.withdraw)
+    renewal.start()
+    assert under_way.wait(10)
+    withdrawal.start()
+    withdrawal.join(0.1)
+    go_on.set()
+    renewal.join(10)
+    withdrawal.join(10)
+    assert catalog.live_workers(redis) == []
+    entry.publish()
+    assert catalog.live_workers(redis) == []
 
 
 def test_a_worker_that_stops_renewing_is_gone(redis: Redis) -> None:
