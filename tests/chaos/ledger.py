@@ -14,7 +14,7 @@ from typing import cast
 from PIL import Image
 from redis import Redis
 
-from proxygrad.images import read_text
+from proxygrad.png import read_text
 from tests.chaos.book import Account, Book
 from tests.chaos.callers import ENDED
 from tests.chaos.fleet import Fleet

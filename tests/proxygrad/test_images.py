@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from proxygrad.errors import NetworkError
-from proxygrad.images import annotate_png, decode_png, encode_png, read_text, read_whole, start_image
+from proxygrad.images import decode_png, encode_png, start_image
 from proxygrad.spec.settings import START_NOISE
 
 
@@ -20,14 +20,6 @@ def test_a_png_gives_back_every_level(channels: int) -> None:
 def test_values_are_rounded_and_clamped() -> None:
     image = torch.tensor([[[-1.0, 0.5019, 0.5, 2.0]]])
     assert (decode_png(encode_png(image)) * 255).flatten().tolist() == [0, 128, 128, 255]
-
-
-def test_text_is_added_and_pixels_stay() -> None:
-    png = encode_png(torch.rand((3, 8, 9), generator=torch.Generator().manual_seed(0)))
-    text = {"id": "0123", "unit": "größer"}
-    annotated = annotate_png(png, text)
-    assert read_text(annotated) == text
-    assert torch.equal(decode_png(annotated), decode_png(png))
 
 
 def test_the_start_is_gray_with_noise_and_follows_the_seed() -> None:
@@ -44,14 +36,3 @@ def test_other_numbers_of_channels_have_no_png(channels: int) -> None:
         NetworkError, match=rf"an image of {channels} channels has no PNG, which holds 1 .gray. or 3"
     ):
         encode_png(torch.zeros((channels, 4, 4)))
-
-
-def test_a_png_is_read_whole_or_not_at_all() -> None:
-    png = annotate_png(encode_png(torch.rand(3, 9, 7)), {"id": "x", "more": "y" * 300})
-    assert read_whole(png) == read_text(png) == {"id": "x", "more": "y" * 300}
-    damaged = [png[:length] for length in range(len(png))]
-    damaged += [png[:at].ljust(len(png), b"\0") for at in range(len(png) - 1)]
-    damaged += [png[:at] + bytes([png[at] ^ 1]) + png[at + 1 :] for at in range(len(png))]
-    for data in damaged:
-        with pytest.raises(ValueError, match="are no PNG, or a damaged one"):
-            read_whole(data)

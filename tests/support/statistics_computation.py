@@ -11,8 +11,8 @@ import torch
 
 from proxygrad.protocol.jobs import ArtifactInfo
 from tests.support.statistics_kind import FILE, StatisticsJob, StatisticsResult
+from workers.execution.compute import check
 from workers.execution.run import JobRun
-from workers.models.model_cache import check
 
 STEP_S = 0.02
 

@@ -10,15 +10,13 @@ import logging
 import time
 from typing import Any
 
-import torch
-
-from proxygrad.errors import CheckpointMismatch, LaneError, RenderCanceled
+from proxygrad.errors import CheckpointMismatch, LaneError, ModelError, RenderCanceled
 from workers.errors import LeaseLost
 from workers.execution.checkpoints import RunCheckpoints
 from workers.execution.context import FutureProtocol, ProgressProtocol, RenderingProtocol
 from workers.execution.run import JobRun
+from workers.jobs.job import Job
 from workers.jobs.kinds.visualization import VisualizationJob
-from workers.models.model_cache import check
 
 #: Progress is written and a drain is noticed this often; the end, a cancellation and a lost lease at once.
 PROGRESS_S = 0.25
@@ -48,6 +46,17 @@ def render(assignment: JobRun, job: VisualizationJob) -> RenderingProtocol:
             ticket.cancel()
             raise
         return _result(assignment, ticket)
+
+
+def check(network: Any, job: Job) -> None:
+    """Raises `ModelError` where ``job`` was not asked of this network: of other weights, or another method.
+
+    Its id says so: the weights may have changed while it waited, and what it would get is no answer to it.
+    """
+    if job.spec.identity(network.info) != job.id:
+        raise ModelError(
+            f"model {network.name!r} has other weights than when the question was asked; ask it again"
+        )
 
 
 def _submit(
@@ -126,9 +135,15 @@ def _result(assignment: JobRun, ticket: FutureProtocol) -> RenderingProtocol:
             _give_up_engine(assignment)
         raise
     except LaneError as error:
-        if isinstance(error.__cause__, torch.AcceleratorError):
+        if _is_of_device(error):
             _give_up_device(assignment, error)
         raise
+
+
+def _is_of_device(error: LaneError) -> bool:
+    import torch  # loaded long since where a device computes; a worker without torch has none
+
+    return isinstance(error.__cause__, torch.AcceleratorError)
 
 
 def _give_up_engine(assignment: JobRun) -> None:

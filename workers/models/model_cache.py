@@ -25,7 +25,6 @@ from proxygrad.networks.network import Network
 from proxygrad.protocol.problems import Problem
 from proxygrad.spec import ModelInfo
 from workers.fleet.catalog import ServedModel
-from workers.jobs.job import Job
 from workers.models.memory_budget import CacheEntry, MemoryBudget
 from workers.models.metadata_cache import MetadataCache, ModelMetadata
 
@@ -187,14 +186,3 @@ def _told(place: CacheEntry, error: Exception) -> ModelError:
     place.tried_s = time.monotonic()
     place.problem = Problem(code=error.code, detail=str(error))
     return error
-
-
-def check(network: Network, job: Job) -> None:
-    """Raises `ModelError` where ``job`` was not asked of this network: of other weights, or another method.
-
-    Its id says so: the weights may have changed while it waited, and what it would get is no answer to it.
-    """
-    if job.spec.identity(network.info) != job.id:
-        raise ModelError(
-            f"model {network.name!r} has other weights than when the question was asked; ask it again"
-        )

@@ -14,7 +14,8 @@ from tests.support.job_calls import submit
 pytest.importorskip("torch", reason="the task reads PNGs with the engine's code")
 
 from proxygrad.errors import InvalidRequest, LaneError, ProxyGradError, WeightsError
-from proxygrad.images import annotate_png, decode_png, encode_png, read_text
+from proxygrad.images import decode_png, encode_png
+from proxygrad.png import annotate_png, read_text
 from proxygrad.protocol.problems import Problem
 from proxygrad.spec import Spec
 from tests.support.counting_engine import CountingEngine, CountingTicket

@@ -13,9 +13,10 @@ from proxygrad.models import Catalog
 from proxygrad.spec import Spec
 from tests.support.configured_networks import BUILT, save_weights, table
 from tests.support.model_caches import ONE, PLENTY, info, loaded, opened, problem, stocked
+from workers.execution.compute import check
 from workers.jobs.kinds.visualization import VisualizationJob
 from workers.models import model_cache as module
-from workers.models.model_cache import ModelCache, ModelChanged, check
+from workers.models.model_cache import ModelCache, ModelChanged
 
 pytestmark = pytest.mark.engine
 

@@ -13,7 +13,7 @@ from tests.support.job_calls import submit
 
 pytest.importorskip("torch", reason="the task reads PNGs with the engine's code")
 
-from proxygrad.images import read_whole
+from proxygrad.png import read_whole
 from tests.support.artifacts import directory, names
 from tests.support.counting_engine import CountingEngine
 from tests.support.damaged_files import DAMAGES, Damage, cut_off, zeroed
@@ -80,7 +80,7 @@ def test_a_damaged_picture_without_a_record_is_replaced(
 def test_another_picture_without_a_record_is_replaced(
     redis: Redis, store: Store, jobs: Jobs, label: str
 ) -> None:
-    from proxygrad.images import annotate_png
+    from proxygrad.png import annotate_png
 
     job, other = computed(redis, store, jobs), computed(redis, store, jobs, unit=8)
     png, wrong = picture_of(store, job).read_bytes(), picture_of(store, other).read_bytes()

@@ -14,7 +14,7 @@ from tests.support.job_calls import submit
 
 pytest.importorskip("torch", reason="the task writes PNGs with the engine's code")
 
-from proxygrad.images import read_text
+from proxygrad.png import read_text
 from proxygrad.spec import Result, Spec
 from tests.support.artifacts import names
 from tests.support.counting_engine import CountingEngine, CountingTicket, Drawing

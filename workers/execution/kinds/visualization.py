@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 
-from proxygrad.images import annotate_png, read_whole
+from proxygrad.png import annotate_png, read_whole
 from proxygrad.protocol.visualizations import ImageInfo
 from proxygrad.spec import Result
 from workers.execution.compute import render
