@@ -10,6 +10,7 @@ import pytest
 import redis as redis_client
 
 from service.stack.valkey import EmbeddedValkey
+from tests.support.command_processes import Running
 from workers.settings import connect
 from workers.storage.store import Store
 
@@ -47,6 +48,16 @@ def redis(redis_url: str) -> Iterator[redis_client.Redis]:
 def store(tmp_path: Path) -> Store:
     """An empty artifact store in a directory of the test's own."""
     return Store.from_url((tmp_path / "artifacts").as_uri())
+
+
+@pytest.fixture(scope="session")
+def served_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where `proxygrad serve` listens: gateway, worker and a Valkey of its own, one for the whole run."""
+    stack = Running(tmp_path_factory.mktemp("served") / "home", "serve", "--port", "0")
+    try:
+        yield stack.url()
+    finally:
+        stack.end()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from PIL import Image
 
 from proxygrad.models import Catalog
 from proxygrad.spec import Spec
-from tests.support.command_processes import Running
 
 pytestmark = pytest.mark.engine
 
@@ -27,21 +25,12 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    stack = Running(tmp_path_factory.mktemp("readme") / "home", "serve", "--port", "0")
-    try:
-        yield stack.url()
-    finally:
-        stack.end()
-
-
-def test_the_curl_lines_work_as_printed(url: str, tmp_path: Path) -> None:
+def test_the_curl_lines_work_as_printed(served_url: str, tmp_path: Path) -> None:
     printed = [block for block in blocks("sh") if "curl" in block]
     answers = []
     for block in printed:
         assert PRINTED_URL in block
-        command = block.replace(PRINTED_URL, url)
+        command = block.replace(PRINTED_URL, served_url)
         ran = subprocess.run(
             ["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True, check=True
         )

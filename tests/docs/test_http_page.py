@@ -6,7 +6,6 @@ import io
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,23 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.command_processes import Running
-
 pytestmark = pytest.mark.engine
 
 PAGE = (Path(__file__).parents[2] / "docs/http.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = [text for language, text in BLOCKS if language == "sh" and "curl" in text]
 REQUESTS = [json.loads(text) for language, text in BLOCKS if language == "json" and '"unit":' in text]
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    stack = Running(tmp_path_factory.mktemp("http") / "home", "serve", "--port", "0")
-    try:
-        yield stack.url()
-    finally:
-        stack.end()
 
 
 def _run(command: str, folder: Path, url: str, job_id: str = "") -> str:
@@ -56,10 +44,10 @@ def _finished(url: str, **request: object) -> dict[str, object]:
     return document
 
 
-def test_the_commands_about_images_and_events_work_as_printed(url: str, tmp_path: Path) -> None:
-    job_id = str(_finished(url, model="digits", layer="layer3", unit=7, steps=8)["id"])
+def test_the_commands_about_images_and_events_work_as_printed(served_url: str, tmp_path: Path) -> None:
+    job_id = str(_finished(served_url, model="digits", layer="layer3", unit=7, steps=8)["id"])
     (images,) = (text for text in COMMANDS if "/images/0" in text)
-    _run(images, tmp_path, url, job_id)
+    _run(images, tmp_path, served_url, job_id)
     with Image.open(tmp_path / "unit.webp") as webp, Image.open(tmp_path / "small.webp") as small:
         assert (webp.format, small.format) == ("WEBP", "WEBP")
         assert max(small.size) <= 32
@@ -67,28 +55,28 @@ def test_the_commands_about_images_and_events_work_as_printed(url: str, tmp_path
     assert pixels.shape == (1, 32, 32)
 
     (events,) = (text for text in COMMANDS if "/events" in text)
-    assert '"state":"succeeded"' in _run(events, tmp_path, url, job_id)
+    assert '"state":"succeeded"' in _run(events, tmp_path, served_url, job_id)
 
 
-def test_the_commands_about_batches_work_as_printed(url: str, tmp_path: Path) -> None:
+def test_the_commands_about_batches_work_as_printed(served_url: str, tmp_path: Path) -> None:
     submit, follow = (text for text in COMMANDS if "/v1/batches" in text)
-    batch = json.loads(_run(submit, tmp_path, url))
-    ended, _ = json.JSONDecoder().raw_decode(_run(follow, tmp_path, url, batch["id"]))
+    batch = json.loads(_run(submit, tmp_path, served_url))
+    ended, _ = json.JSONDecoder().raw_decode(_run(follow, tmp_path, served_url, batch["id"]))
     assert ended["state"] == "succeeded"
     with Image.open(tmp_path / "fc.png") as sheet:
         assert sheet.format == "PNG"
         assert sheet.width >= 5 * 96
 
 
-def test_the_bodies_that_it_shows_are_accepted(url: str) -> None:
+def test_the_bodies_that_it_shows_are_accepted(served_url: str) -> None:
     assert REQUESTS
     for request in REQUESTS:
-        document = _finished(url, **request, steps=8)
+        document = _finished(served_url, **request, steps=8)
         assert isinstance(document["images"], list)
         assert len(document["images"]) == 2 * request["images"]
 
 
-def test_the_layer_that_it_shows_is_served(url: str) -> None:
+def test_the_layer_that_it_shows_is_served(served_url: str) -> None:
     (shown,) = (json.loads(text) for language, text in BLOCKS if language == "json" and '"stage"' in text)
-    served = httpx.get(f"{url}/v1/models/digits/layers/{shown['name']}", trust_env=False).json()
+    served = httpx.get(f"{served_url}/v1/models/digits/layers/{shown['name']}", trust_env=False).json()
     assert {name: served[name] for name in shown} == shown

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -18,7 +17,6 @@ from proxygrad.cli import submit
 from proxygrad.client import Canceled, Client, Invalid, NotFound, SaveError, StillRunning
 from proxygrad.protocol.batches import Batch
 from tests.proxygrad.client.conftest import Connect
-from tests.support.command_processes import Running
 
 LAYER: dict[str, Any] = {"model": "digits", "layer": "layer3"}
 
@@ -87,19 +85,9 @@ def test_every_page_of_a_contact_sheet_is_saved(client: Any, tmp_path: Path) -> 
     assert (tmp_path / "last.png").read_bytes() == pages[2]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a whole service."""
-    stack = Running(tmp_path_factory.mktemp("batches") / "home", "serve", "--port", "0")
-    try:
-        yield stack.url()
-    finally:
-        stack.end()
-
-
 @pytest.mark.engine
-def test_a_whole_service_answers_all_units(whole: str, connect: Connect, tmp_path: Path) -> None:
-    client = connect(whole)
+def test_a_whole_service_answers_all_units(served_url: str, connect: Connect, tmp_path: Path) -> None:
+    client = connect(served_url)
     batch = client.batch(**LAYER, units=range(6), steps=8).wait(progress=True, timeout_s=90)
     assert (batch.state, batch.counts.succeeded) == ("succeeded", 6)
     found = [*batch.visualizations(state="succeeded")]
@@ -113,8 +101,8 @@ def test_a_whole_service_answers_all_units(whole: str, connect: Connect, tmp_pat
 
 
 @pytest.mark.engine
-def test_of_several_pictures_the_best_comes_unasked(whole: str, connect: Connect) -> None:
-    asked = connect(whole).visualize(model="digits", layer="fc", unit=3, images=3, compare=True, steps=4)
+def test_of_several_pictures_the_best_comes_unasked(served_url: str, connect: Connect) -> None:
+    asked = connect(served_url).visualize(model="digits", layer="fc", unit=3, images=3, compare=True, steps=4)
     result = asked.wait(timeout_s=90).result
     pictures, plain = asked.images(role="proxygrad"), asked.images(role="baseline")
     assert (len(pictures), len(plain)) == (3, 3)
@@ -126,11 +114,11 @@ def test_of_several_pictures_the_best_comes_unasked(whole: str, connect: Connect
 
 @pytest.mark.engine
 def test_the_command_for_one_unit_saves_every_picture(
-    whole: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    served_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
     submit.add_arguments(parser)
-    words = ["digits", "fc", "3", "--images", "3", "--compare", "--steps", "4", "--url", whole]
+    words = ["digits", "fc", "3", "--images", "3", "--compare", "--steps", "4", "--url", served_url]
     assert submit.run(parser.parse_args([*words, "-o", str(tmp_path / "out.webp")])) == 0
     made = {str(path) for path in tmp_path.iterdir()}
     assert len(made) == 6
@@ -139,12 +127,12 @@ def test_the_command_for_one_unit_saves_every_picture(
 
 @pytest.mark.engine
 def test_the_command_saves_the_contact_sheet(
-    whole: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    served_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     output = tmp_path / "new" / "sheet.png"
-    words = ["digits", "layer3", "--units", "0-5", "--steps", "8", "--url", whole, "-o", str(output)]
+    words = ["digits", "layer3", "--units", "0-5", "--steps", "8", "--url", served_url, "-o", str(output)]
     assert command.run(parser.parse_args(words)) == 0
     out, err = capsys.readouterr()
     assert "6 succeeded" in out
@@ -156,11 +144,11 @@ def test_the_command_saves_the_contact_sheet(
 
 @pytest.mark.engine
 def test_the_command_saves_every_page_and_tells_what_it_saved(
-    whole: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    served_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    words = ["digits", "layer3", "--units", "0-29", "--steps", "2", "--url", whole]
+    words = ["digits", "layer3", "--units", "0-29", "--steps", "2", "--url", served_url]
     words += ["--columns", "1", "--width", "256", "-o", str(tmp_path / "sheet.png")]
     assert command.run(parser.parse_args(words)) == 0
     told = [line.split()[-1] for line in capsys.readouterr().out.splitlines() if "contact sheet" in line]
@@ -175,9 +163,9 @@ def test_the_command_saves_every_page_and_tells_what_it_saved(
 
 @pytest.mark.engine
 def test_what_the_page_about_the_client_says_works(
-    whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    served_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("PROXYGRAD_URL", whole)
+    monkeypatch.setenv("PROXYGRAD_URL", served_url)
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[3] / "docs/client.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
