@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,3 +64,43 @@ def test_tests_mirror_the_packages(room: str) -> None:
         if path.is_dir() and any(path.glob("test_*.py")) and path.name not in OWN_FOLDERS
     }
     assert {folder for folder in folders if not (ROOT / folder).is_dir()} == set()
+
+
+@pytest.mark.parametrize("package", packages(), ids=lambda package: str(package.relative_to(ROOT)))
+def test_the_modules_that_a_package_names_are_there(package: Path) -> None:
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    room = ROOT / package.relative_to(ROOT).parts[0]
+    lost = [
+        name
+        for name in re.findall(r"`([a-z_]+(?:\.[a-z_]+)*)`", docstring)
+        if not any(_leads_to(beside, name) for beside in (package, room, ROOT))
+    ]
+    assert lost == []
+
+
+def test_dotted_names_in_comments_and_pages_are_there() -> None:
+    """Such as `workers.queue.leases.Leases`: a module, and a word that is in it."""
+    written = [*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    for folder in (*ROOMS, "benchmarks", "tools", "tests"):
+        written += [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.lua")]
+    lost = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in written
+        for name in re.findall(r"(?<!`)`((?:proxygrad|workers|service)(?:\.\w+)+)`(?!`)", path.read_text())
+        if not _leads_to(ROOT, name)
+    }
+    assert lost == set()
+
+
+def _leads_to(folder: Path, name: str) -> bool:
+    """Whether a dotted name is a package or module below ``folder``, or a word in one; ``.toml`` is a file."""
+    parts = name.split(".")
+    if parts[-1] == "toml":
+        return True
+    for length in range(len(parts), 0, -1):
+        path = folder.joinpath(*parts[:length])
+        module = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
+        if module.is_file():
+            rest = parts[length:]
+            return not rest or re.search(rf"\b{rest[0]}\b", module.read_text()) is not None
+    return False

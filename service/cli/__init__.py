@@ -1,4 +1,4 @@
-"""Subcommands of `proxygrad` that need the service: `serve`, `demo`, `submit`, `batch`, `keys`.
+"""Subcommands of `proxygrad` that need the service: `serve`, `demo`, `keys`.
 
 May import everything in `service`. Read `serve` first.
 """
