@@ -93,7 +93,7 @@ def test_dotted_names_in_comments_and_pages_are_there() -> None:
 
 
 def _leads_to(folder: Path, name: str) -> bool:
-    """Whether a dotted name is a package or module below ``folder``, or a word in one; files end in ``toml``."""
+    """Whether a dotted name is a package or module below ``folder``, or a word in one."""
     parts = name.split(".")
     if parts[-1] == "toml":
         return True
