@@ -83,6 +83,7 @@ class Janitor:
         self._reclaim = Script(redis, "janitor/reclaim_expired", decode="pairs")
         self._return = Script(redis, "janitor/return_stranded")
         self._fail_overdue = Script(redis, "janitor/fail_overdue")
+        self._fail_unserved = Script(redis, "janitor/fail_unserved")
         self._tidy = Script(redis, "janitor/tidy")
         self._forget_flows = Script(redis, "janitor/forget_flows")
         self._reconciler = RQReconciler(redis)
@@ -95,7 +96,9 @@ class Janitor:
                 _log.warning("job %s was lost by its worker and is now %s", job_id, outcome)
         moved = self._reconciler.reconcile(_BATCH, thoroughly=False)
         self._log_moved(moved)
-        return lost | moved | dict.fromkeys(self.fail_overdue(), "failed")
+        for job_id in (unserved := self.fail_unserved()):
+            _log.warning("job %s failed: no worker has the weights that it was requested of", job_id)
+        return lost | moved | dict.fromkeys([*unserved, *self.fail_overdue()], "failed")
 
     def tidy(self) -> None:
         """Drop expired entries of indexes and RQ's lists, and find differences that lengths do not show."""
@@ -109,7 +112,7 @@ class Janitor:
         By job: `queued`, `failed`, `canceled`, `over` or `stale` (``workers/lua/lib/leases.lua``).
         """
         gap_s, patience_s = LEASE_S / 2, 2 * BEAT_S
-        ended = self._reclaim(_BATCH, gap_s, patience_s, SWEEP_S, ABSENT_S, SILENT_S, REGRET_S)
+        ended = self._reclaim(_BATCH, gap_s, patience_s, SWEEP_S, LEASE_S, ABSENT_S, SILENT_S, REGRET_S)
         return {member.rpartition(":")[0]: outcome for member, outcome in ended.items()}
 
     def return_stranded(self) -> list[str]:
@@ -119,6 +122,10 @@ class Janitor:
     def fail_overdue(self) -> list[str]:
         """Fail waiting jobs whose deadline has passed; their ids."""
         return [job_id.decode() for job_id in self._fail_overdue(_BATCH)]
+
+    def fail_unserved(self) -> list[str]:
+        """Fail waiting jobs whose model the live workers serve with other weights alone; their ids."""
+        return [job_id.decode() for job_id in self._fail_unserved(_BATCH)]
 
     def _log_moved(self, moved: dict[str, str]) -> None:
         for job_id, outcome in moved.items():

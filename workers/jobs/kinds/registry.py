@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
 
+from proxygrad.spec import ModelInfo
 from workers.broker.limits import DEFAULT_KIND
 from workers.errors import UnknownKind
 from workers.jobs.job import Job
@@ -42,6 +43,16 @@ def job_from_json(data: bytes) -> Job:
 def capabilities(model: str) -> tuple[str, ...]:
     """What a worker of this version that serves the model offers, for jobs of every kind."""
     return tuple(kind.capability(model) for kind in KINDS.values())
+
+
+def offered(models: Iterable[ModelInfo]) -> list[str]:
+    """What a worker offers that has these models ready: by name, and exactly."""
+    return [
+        capability
+        for model in models
+        for kind in KINDS.values()
+        for capability in (kind.capability(model.name), kind.exact_capability(model))
+    ]
 
 
 def listed_fields() -> tuple[str, ...]:

@@ -7,12 +7,12 @@
 -- @include lib/batches
 -- @include lib/clock
 -- @include lib/keys
+-- @include lib/locks
 
 local every_s, compare_s, most_compared, pin_s = unpack(ARGV)
 compare_s, most_compared, pin_s = tonumber(compare_s), tonumber(most_compared), tonumber(pin_s)
-if not redis.call('SET', KEY.BATCHES_LOOKED, 1, 'NX', 'PX', math.floor(every_s * 900)) then
-  return {}
-end
+if is_held(KEY.BATCHES_LOOKED, every_s) then return {} end
+redis.call('SET', KEY.BATCHES_LOOKED, 1, 'PX', math.floor(every_s * 900))
 
 -- A job that is gone is submitted again, or counts as canceled where the batch is; a job in another state
 -- than was counted is counted anew.
@@ -45,15 +45,15 @@ for _, batch in ipairs(redis.call('SMEMBERS', KEY.RUNNING_BATCHES)) do
     if deadline and tonumber(deadline) <= NOW then
       drop_rest(batch, 'failed', {'deadline_exceeded', 'the deadline passed before these units were queued'})
     end
-    if redis.call('EXISTS', batch_key(batch, 'claim')) == 0 then
+    if not is_held(batch_key(batch, 'claim'), LIMIT.CLAIM_S) then
       if redis.call('LLEN', batch_key(batch, 'now')) > 0 then
         make_due(batch, model)
-      elseif NOW - (compared or 0) >= compare_s then
+      elseif elapsed_s(compared) >= compare_s then
         stale[#stale + 1] = {tonumber(compared or 0), batch, model}
       end
     end
     update_batch(batch)
-    if NOW - (pinned or created) >= pin_s then make_due(batch, model) end
+    if elapsed_s(pinned or created) >= pin_s then make_due(batch, model) end
   end
 end
 

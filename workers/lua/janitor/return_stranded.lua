@@ -15,7 +15,7 @@ local here, returned = {}, {}
 for _, id in ipairs(redis.call('LRANGE', RQ.INTERMEDIATE, 0, most - 1)) do
   here[id] = true
   local since = redis.call('HGET', seen, id)
-  if not since then
+  if not since or tonumber(since) > NOW then
     redis.call('HSET', seen, id, NOW_TEXT)
   elseif NOW - since >= tonumber(limit_s) then
     redis.call('LREM', RQ.INTERMEDIATE, 1, id)

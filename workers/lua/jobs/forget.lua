@@ -8,6 +8,7 @@
 -- @include lib/clock
 -- @include lib/ending
 -- @include lib/keys
+-- @include lib/locks
 -- @include lib/waiting
 -- @include lib/webhooks
 
@@ -32,9 +33,8 @@ if state == 'running' or status == 'started' then
   redis.call('PUBLISH', KEY.CANCEL_CHANNEL, id)
   return 'stopping'
 end
-if not redis.call('SET', KEY.DELETION_LOCK_PREFIX .. id, token, 'NX', 'EX', LIMIT.DELETION_LOCK_S) then
-  return 'locked'
-end
+if is_held(KEY.DELETION_LOCK_PREFIX .. id, LIMIT.DELETION_LOCK_S) then return 'locked' end
+redis.call('SET', KEY.DELETION_LOCK_PREFIX .. id, token, 'EX', LIMIT.DELETION_LOCK_S)
 dequeue(id)
 redis.call('LREM', RQ.INTERMEDIATE, 0, id)
 if state == 'queued' then end_job(id, 'canceled') end

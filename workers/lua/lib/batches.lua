@@ -7,6 +7,7 @@
 -- costs nothing.
 -- @include lib/clock
 -- @include lib/keys
+-- @include lib/locks
 -- @include lib/webhooks
 
 -- How the state of a unit is written, as in `workers.batches.batch.LETTERS`.
@@ -16,9 +17,8 @@ local OPEN_LETTERS = {q = true, r = true}
 
 -- The batch may be expanded further. A worker that has claimed it looks again before it stops.
 local function make_due(batch, model)
-  if redis.call('EXISTS', batch_key(batch, 'claim')) == 1 then return end
-  local held = tonumber(redis.call('HGET', batch_key(batch), 'held_until') or 0)
-  if NOW < held then return end
+  if is_held(batch_key(batch, 'claim'), LIMIT.CLAIM_S) then return end
+  if is_ahead(redis.call('HGET', batch_key(batch), 'held_until'), LIMIT.REST_S) then return end
   if redis.call('ZADD', due_batches_key(model), 'NX', NOW_TEXT, batch) == 1 then
     redis.call('PUBLISH', KEY.BATCHES_CHANNEL, model)
   end

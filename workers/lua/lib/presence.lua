@@ -24,7 +24,8 @@ local function long_absent(passed_s, absent_s)
       if since then redis.call('HSET', KEY.PRESENCE, worker, '') end
     else
       seen_s = since and seen_s + passed_s or 0
-      redis.call('HSET', KEY.PRESENCE, worker, (since or NOW_TEXT) .. ' ' .. exact(seen_s))
+      since = since and tonumber(since) <= NOW and since or NOW_TEXT
+      redis.call('HSET', KEY.PRESENCE, worker, since .. ' ' .. exact(seen_s))
       if seen_s >= absent_s then absent[worker] = tonumber(since) end
     end
   end
@@ -38,10 +39,11 @@ local function leases_of(absent)
     local id, execution = string.match(member, '^(.*):([^:]+)$')
     local worker, holder = unpack(redis.call('HMGET', job_key(id), 'worker', 'execution'))
     if worker and absent[worker] and holder == execution then
-      local at = redis.call('HGET', RQ.EXECUTION_PREFIX .. member, 'last_heartbeat') or NOW
+      local at = tonumber(redis.call('HGET', RQ.EXECUTION_PREFIX .. member, 'last_heartbeat') or NOW)
+      if at > NOW then at = absent[worker] end -- the clock was set back: it came before that, at the latest
       held[worker] = held[worker] or {}
       table.insert(held[worker], member)
-      heartbeats[worker] = math.max(heartbeats[worker] or 0, tonumber(at))
+      heartbeats[worker] = math.max(heartbeats[worker] or 0, at)
     end
   end
   return held, heartbeats

@@ -22,12 +22,26 @@ local function take(receiver, id)
     return
   end
   redis.call('ZADD', due_deliveries_key(receiver), exact(NOW + lease_s), id)
-  redis.call('HSET', delivery_key(id), 'claim', token)
+  redis.call('HSET', delivery_key(id), 'claim', token, 'claimed_at', NOW_TEXT)
   redis.call('HINCRBY', delivery_key(id), 'attempts', 1)
   redis.call('HINCRBY', delivery_key(id), 'tried', 1)
   busy[receiver] = (busy[receiver] or 0) + 1
   claimed[#claimed + 1] = {id, redis.call('HGETALL', delivery_key(id))}
 end
+-- The next delivery of a receiver that was made, claimed or tried in the future: the clock was set back.
+local function hurry(receiver)
+  local id = redis.call('ZRANGE', due_deliveries_key(receiver), 0, 0)[1]
+  if not id then return end
+  for _, name in ipairs({'created_at', 'claimed_at', 'tried_at'}) do
+    if (tonumber(redis.call('HGET', delivery_key(id), name) or 0) or 0) > NOW then
+      redis.call('HSET', delivery_key(id), name, NOW_TEXT)
+      redis.call('ZADD', due_deliveries_key(receiver), NOW_TEXT, id)
+    end
+  end
+  plan_receiver(receiver)
+end
+local later = redis.call('ZRANGEBYSCORE', KEY.RECEIVERS, '(' .. NOW_TEXT, '+inf', 'LIMIT', 0, MAX_RECEIVERS)
+for _, receiver in ipairs(later) do hurry(receiver) end
 local receivers = redis.call('ZRANGEBYSCORE', KEY.RECEIVERS, '-inf', NOW_TEXT, 'LIMIT', 0, MAX_RECEIVERS)
 for _, share in ipairs({1, tonumber(most_each)}) do
   for _, receiver in ipairs(receivers) do
