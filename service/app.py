@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from redis.exceptions import RedisError
 
 from service.addresses import networks
 from service.api import atlas, batches, events, health, images, metrics, models, visualizations, webhooks
@@ -96,6 +97,8 @@ def _add_middleware(app: FastAPI, backend: Backend) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend: Backend = app.state.backend
     private, signer = networks(backend.settings.webhook_private), Signer(backend.settings.webhook_secret)
+    with suppress(RedisError):  # it may come later
+        await backend.start()
     async with delivering(backend.deliveries, backend.allowed_hosts, private, signer, backend.call):
         yield
         backend.close()

@@ -72,7 +72,7 @@ async def retry(session: JobSession, job_id: str) -> Response:
 
 async def delete(session: JobSession, job_id: str) -> Response:
     """Delete the job: 204, or 202 while it has to stop first."""
-    await session.job(job_id)
+    await session.check_exists(job_id)
     job = None if await session.forget(job_id) else await session.record(job_id)
     return Response(status_code=204) if job is None else await respond(session, job, 202, {})
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import redis
+from redis.exceptions import ResponseError
 
 from proxygrad.errors import InvalidRequest
 from proxygrad.protocol.problems import Problem
@@ -29,7 +30,7 @@ from workers.batches.expansion_commands import PIN_EVERY_S, ExpansionCommands
 from workers.batches.repository import Batches
 from workers.broker import keys, limits
 from workers.broker.pipeline import run_blocking
-from workers.errors import QueueLimitReached, QueueMemoryFull, StorageError
+from workers.errors import QueueLimitReached, QueueMemoryFull, StorageError, UnknownKind, UnreadableRecord
 from workers.fleet.catalog import ServedModel
 from workers.jobs.job import Job
 from workers.jobs.kinds.visualization import VISUALIZATION
@@ -119,7 +120,11 @@ class BatchExpander:
             due = [keys.due_batches_key(name) for name in names]
             popped = cast("list[Any] | None", self._redis.zmpop(len(due), due, min=True))
             if popped:
-                self.expand(popped[1][0][0].decode(), info)
+                batch_id = popped[1][0][0].decode()
+                try:
+                    self.expand(batch_id, info)
+                except (UnknownKind, UnreadableRecord, ResponseError) as error:  # others may go on
+                    _log.warning("batch %s is not expanded: %s", batch_id, error)
                 return True
         return False
 
@@ -187,7 +192,7 @@ class BatchExpander:
                 request = batch.request_of(each.unit, now_s)
                 submission = Submission.of(batch.kind, request, info, batch.caller, batch.id)
                 job, _ = run_blocking(self._jobs.submit(submission, limits), self._redis)
-            except InvalidRequest as error:
+            except (InvalidRequest, UnreadableRecord) as error:
                 problem = Problem(code=error.code, detail=str(error)).model_dump_json()
                 done.append(_UnitJob(each.unit, each.job_id, "failed", problem))
                 continue

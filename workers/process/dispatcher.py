@@ -119,7 +119,8 @@ class Dispatcher(threading.Thread):
 
     def _names(self) -> list[str]:
         """What is offered here now: the models that are ready, for every kind of job."""
-        return offered(model.info for model in self._runtime.models.served if model.info is not None)
+        served = self._runtime.models.served
+        return offered((model.name, model.info) for model in served if model.info is not None)
 
     def _complain(self, error: Exception) -> None:
         """Once for the same trouble; the next look is at its usual time."""

@@ -6,6 +6,7 @@
 -- Returns: ids of batches whose cancellation was begun and not finished.
 -- @include lib/batches
 -- @include lib/clock
+-- @include lib/guard
 -- @include lib/keys
 -- @include lib/locks
 
@@ -34,7 +35,8 @@ local function compare(batch, key)
 end
 
 local canceled, stale = {}, {}
-for _, batch in ipairs(redis.call('SMEMBERS', KEY.RUNNING_BATCHES)) do
+local function drop(batch) return function() redis.call('SREM', KEY.RUNNING_BATCHES, batch) end end
+local function look(batch)
   local key = batch_key(batch)
   local state, model, pending, deadline, compared, pinned, created = unpack(redis.call('HMGET', key, 'state',
     'model', 'cancel_pending', 'deadline_at', 'compared_at', 'pinned_at', 'created_at'))
@@ -56,12 +58,18 @@ for _, batch in ipairs(redis.call('SMEMBERS', KEY.RUNNING_BATCHES)) do
     if elapsed_s(pinned or created) >= pin_s then make_due(batch, model) end
   end
 end
+for _, batch in ipairs(redis.call('SMEMBERS', KEY.RUNNING_BATCHES)) do
+  guarded('running batches', batch, drop(batch), look, batch)
+end
 
 table.sort(stale, function(one, other) return one[1] < other[1] end)
-for i = 1, math.min(#stale, most_compared) do
-  local batch, model = stale[i][2], stale[i][3]
+local function catch_up_with_jobs(batch, model)
   compare(batch, batch_key(batch))
   if redis.call('LLEN', batch_key(batch, 'now')) > 0 then make_due(batch, model) end
   update_batch(batch)
+end
+for i = 1, math.min(#stale, most_compared) do
+  local batch, model = stale[i][2], stale[i][3]
+  guarded('running batches', batch, drop(batch), catch_up_with_jobs, batch, model)
 end
 return canceled

@@ -7,6 +7,7 @@
 -- @include lib/batches
 -- @include lib/ending
 -- @include lib/fair_queue
+-- @include lib/guard
 -- @include lib/keys
 -- @include lib/offers
 -- @include lib/rq
@@ -30,24 +31,33 @@ local function problem(what)
     'requested; request it again'}
 end
 
-for _, priority in ipairs(PRIORITIES) do
-  for _, capability in ipairs(redis.call('HKEYS', offsets_key(priority))) do
-    if #failed < most and is_unserved(capability) then
-      for _, member in ipairs(redis.call('ZRANGE', ready_key(priority, capability), 0, most - #failed - 1)) do
-        local id = string.sub(member, 18)
-        dequeue(id)
-        end_job(id, 'failed', problem('model_unavailable'))
-        end_entry(id, 'failed')
-        failed[#failed + 1] = id
-      end
-    end
-  end
+local function fail(id)
+  dequeue(id)
+  end_job(id, 'failed', problem('model_unavailable'))
+  end_entry(id, 'failed')
+  failed[#failed + 1] = id
 end
-for _, batch in ipairs(redis.call('SMEMBERS', KEY.RUNNING_BATCHES)) do
+
+local function fail_units(batch)
   local capability = redis.call('HGET', batch_key(batch), 'model')
   if capability and is_unserved(capability) then
     drop_rest(batch, 'failed', problem('model_changed'))
     update_batch(batch)
   end
+end
+
+for _, priority in ipairs(PRIORITIES) do
+  for _, capability in ipairs(redis.call('HKEYS', offsets_key(priority))) do
+    if #failed < most and is_unserved(capability) then
+      for _, member in ipairs(redis.call('ZRANGE', ready_key(priority, capability), 0, most - #failed - 1)) do
+        local id = string.sub(member, 18)
+        guarded('waiting jobs', id, function() drop_from_index(priority, capability, member) end, fail, id)
+      end
+    end
+  end
+end
+for _, batch in ipairs(redis.call('SMEMBERS', KEY.RUNNING_BATCHES)) do
+  guarded('running batches', batch, function() redis.call('SREM', KEY.RUNNING_BATCHES, batch) end,
+    fail_units, batch)
 end
 return failed

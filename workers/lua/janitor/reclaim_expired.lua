@@ -8,6 +8,7 @@
 --   process is presumed dead, 8 seconds in which its losses can be taken back
 -- Returns: leases, each followed by what became of its job (`release_lease`).
 -- @include lib/clock
+-- @include lib/guard
 -- @include lib/leases
 -- @include lib/presence
 
@@ -30,7 +31,11 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', RQ.LEASES, '(' .. exact(NOW 
   redis.call('ZADD', RQ.LEASES, 'XX', exact(NOW + lease_s), member)
 end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', RQ.LEASES, '-inf', NOW_TEXT, 'LIMIT', 0, most)) do
-  found[#found + 1] = member
-  found[#found + 1] = release_lease(member, true)
+  local outcome = guarded('leases', member, function() redis.call('ZREM', RQ.LEASES, member) end,
+    release_lease, member, true)
+  if outcome then
+    found[#found + 1] = member
+    found[#found + 1] = outcome
+  end
 end
 return found

@@ -14,6 +14,9 @@
 
 local id, token, again, caller = unpack(ARGV)
 local own, entry = job_key(id), entry_key(id)
+for _, key in ipairs({own, entry}) do -- one of another type cannot be read, and goes
+  if redis.call('TYPE', key).ok ~= 'hash' then redis.call('DEL', key) end
+end
 if caller ~= '' then
   redis.call('HDEL', requesters_key(id), caller)
   redis.call('ZREM', requested_key(caller), id)

@@ -60,7 +60,7 @@ local function in_flight()
   if count + others_count < tonumber(in_flight_limit) then return count end
   local function add(others)
     for _, other in ipairs(others) do
-      if redis.call('HGET', job_key(other), 'caller') == caller then count = count + 1 end
+      if redis.pcall('HGET', job_key(other), 'caller') == caller then count = count + 1 end
     end
   end
   add(redis.call('SMEMBERS', KEY.RUNNING))

@@ -6,6 +6,7 @@
 --   receivers, each followed by how many deliveries to it are under way
 -- Returns: {id, fields as a flat list} of each.
 -- @include lib/clock
+-- @include lib/guard
 -- @include lib/keys
 -- @include lib/webhooks
 
@@ -41,17 +42,25 @@ local function hurry(receiver)
   plan_receiver(receiver)
 end
 local later = redis.call('ZRANGEBYSCORE', KEY.RECEIVERS, '(' .. NOW_TEXT, '+inf', 'LIMIT', 0, MAX_RECEIVERS)
-for _, receiver in ipairs(later) do hurry(receiver) end
+local function drop(receiver)
+  return function()
+    redis.call('ZREM', KEY.RECEIVERS, receiver)
+    redis.call('DEL', due_deliveries_key(receiver))
+  end
+end
+for _, receiver in ipairs(later) do guarded('deliveries', receiver, drop(receiver), hurry, receiver) end
+local function take_some(receiver, room)
+  local key = due_deliveries_key(receiver)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', NOW_TEXT, 'LIMIT', 0, room)) do
+    guarded('deliveries', id, function() redis.call('ZREM', key, id) end, take, receiver, id)
+  end
+  plan_receiver(receiver)
+end
 local receivers = redis.call('ZRANGEBYSCORE', KEY.RECEIVERS, '-inf', NOW_TEXT, 'LIMIT', 0, MAX_RECEIVERS)
 for _, share in ipairs({1, tonumber(most_each)}) do
   for _, receiver in ipairs(receivers) do
     local room = math.min(most - #claimed, share - (busy[receiver] or 0))
-    if room > 0 then
-      local key = due_deliveries_key(receiver)
-      local due = redis.call('ZRANGEBYSCORE', key, '-inf', NOW_TEXT, 'LIMIT', 0, room)
-      for _, id in ipairs(due) do take(receiver, id) end
-      plan_receiver(receiver)
-    end
+    if room > 0 then guarded('deliveries', receiver, drop(receiver), take_some, receiver, room) end
   end
 end
 return claimed
