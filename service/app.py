@@ -10,7 +10,18 @@ from fastapi.middleware.cors import CORSMiddleware
 from redis.exceptions import RedisError
 
 from service.addresses import networks
-from service.api import atlas, batches, events, health, images, metrics, models, visualizations, webhooks
+from service.api import (
+    atlas,
+    batches,
+    events,
+    health,
+    images,
+    jobs,
+    metrics,
+    models,
+    visualizations,
+    webhooks,
+)
 from service.auth.key_ring import KeyRing
 from service.auth.keys import Keys
 from service.auth.rate_limit import RateLimiter
@@ -60,7 +71,19 @@ def routed() -> FastAPI:
     """An application with every route and no backend: what it takes to describe them."""
     app = FastAPI(lifespan=_lifespan, redirect_slashes=False, **openapi.skeleton())
     install(app)
-    resources = (visualizations, images, events, batches, atlas, webhooks, models, health, metrics, reference)
+    resources = (
+        visualizations,
+        images,
+        events,
+        batches,
+        atlas,
+        jobs,
+        webhooks,
+        models,
+        health,
+        metrics,
+        reference,
+    )
     mount_flat(app, (resource.router for resource in resources))
     openapi.describe(app)
     return app

@@ -21,6 +21,7 @@ from service.backend.long_polling import Wake, until_ended
 from service.backend.resources.visualizations import check_limits
 from service.problems import ProblemError
 from service.web.exception_handlers import problem_of_error
+from workers.batches.callers import CanceledWork, cancel_all
 from workers.batches.repository import BatchRecord, ResolvedBatch, Unit
 from workers.errors import UnknownKind, UnreadableRecord
 from workers.jobs.repository import IndexEntry, Limits
@@ -142,6 +143,14 @@ class CallerSession:
                 "forbidden", f"to {verb} another caller's batch, use a key with the scope 'admin'"
             )
         return batch
+
+    async def cancel_caller(self, caller: str) -> CanceledWork:
+        """Cancel all jobs and batches of a caller. Raises `forbidden` for another's without `admin`."""
+        if not self.caller.operates and caller != self.caller.name:
+            raise ProblemError(
+                "forbidden", "to cancel what another caller requested, use a key with the scope 'admin'"
+            )
+        return await self.backend.call(cancel_all, self.backend.redis, caller)
 
     # Webhook deliveries
 
