@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from redis.exceptions import RedisError
 
 from service.addresses import networks
-from service.api import atlas, batches, events, health, images, metrics, models, visualizations, webhooks
+from service.api import (
+    atlas,
+    batches,
+    events,
+    health,
+    images,
+    jobs,
+    metrics,
+    models,
+    visualizations,
+    webhooks,
+)
 from service.auth.key_ring import KeyRing
 from service.auth.keys import Keys
 from service.auth.rate_limit import RateLimiter
@@ -59,7 +71,19 @@ def routed() -> FastAPI:
     """An application with every route and no backend: what it takes to describe them."""
     app = FastAPI(lifespan=_lifespan, redirect_slashes=False, **openapi.skeleton())
     install(app)
-    resources = (visualizations, images, events, batches, atlas, webhooks, models, health, metrics, reference)
+    resources = (
+        visualizations,
+        images,
+        events,
+        batches,
+        atlas,
+        jobs,
+        webhooks,
+        models,
+        health,
+        metrics,
+        reference,
+    )
     mount_flat(app, (resource.router for resource in resources))
     openapi.describe(app)
     return app
@@ -96,6 +120,8 @@ def _add_middleware(app: FastAPI, backend: Backend) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend: Backend = app.state.backend
     private, signer = networks(backend.settings.webhook_private), Signer(backend.settings.webhook_secret)
+    with suppress(RedisError):  # it may come later
+        await backend.start()
     async with delivering(backend.deliveries, backend.allowed_hosts, private, signer, backend.call):
         yield
         backend.close()

@@ -40,6 +40,7 @@ KINDS: Mapping[ProblemCode, ProblemType] = {
     "not_acceptable": ProblemType(406, "Not available in an accepted format"),
     "visualization_ended": ProblemType(409, "The visualization has already ended"),
     "batch_ended": ProblemType(409, "The batch has already ended"),
+    "unreadable_record": ProblemType(409, "The record cannot be read"),
     "request_timeout": ProblemType(408, "The request did not arrive in time"),
     "idempotency_key_reused": ProblemType(409, "The idempotency key was used for another request"),
     "body_too_large": ProblemType(413, "The body is too large"),

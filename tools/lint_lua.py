@@ -26,8 +26,8 @@ from workers.broker.scripts import source
 #: What scripts use of the globals of Redis' sandbox.
 ALLOWED = frozenset(
     [
-        *("ARGV", "cjson", "ipairs", "math", "next", "pairs", "pcall", "redis", "string", "table"),
-        *("tonumber", "type", "unpack"),
+        *("ARGV", "cjson", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "string", "table"),
+        *("tonumber", "tostring", "type", "unpack"),
     ]
 )
 _GET_GLOBAL, _SET_GLOBAL = 5, 7

@@ -12,6 +12,7 @@
     │   ├── TooManyInFlight  as many jobs of the caller wait or run as may
     │   └── TooManyBatches   as many batches of the caller run as may
     ├── UnknownKind          a record of a kind of job that a newer version may know
+    ├── UnreadableRecord     a record in Redis that is damaged, or that a newer version may read
     ├── TooManyWebhooks      as many URLs of the caller are told of a job's end as may
     └── LeaseLost            this run of a job may no longer speak for it; somebody else does, or nobody
         └── GivenBack        its worker stops, and has put the job back into the queue
@@ -103,6 +104,20 @@ class UnknownKind(ProxyGradError):
 
     def __init__(self, kind: str, known: Iterable[str]) -> None:
         super().__init__(f"there is no kind of job {kind!r} here; valid: {', '.join(sorted(known))}")
+
+
+class UnreadableRecord(ProxyGradError):
+    """The record of a job or batch cannot be read: it is damaged, or a newer version wrote it."""
+
+    code = "unreadable_record"
+
+    def __init__(self, what: str, record_id: str, reason: Exception) -> None:
+        self.record_id = record_id
+        said = str(reason).partition("\n")[0]
+        super().__init__(
+            f"the record of {what} {record_id} cannot be read by this version "
+            f"({type(reason).__name__}: {said:.200}); another may have written it, or it is damaged"
+        )
 
 
 class LeaseLost(ProxyGradError):

@@ -17,6 +17,7 @@ from typing import Any, Self, cast
 
 import redis
 from pydantic import BaseModel, ConfigDict
+from redis.exceptions import ResponseError
 
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.webhooks import DeliveryState
@@ -130,7 +131,11 @@ class Deliveries:
 
     def fetch(self, delivery_id: str) -> DeliveryRecord | None:
         """The delivery of that id, or None."""
-        fields = cast(dict[bytes, bytes], self._redis.hgetall(keys.delivery_key(delivery_id)))
+        try:
+            fields = cast(dict[bytes, bytes], self._redis.hgetall(keys.delivery_key(delivery_id)))
+        except ResponseError as error:  # a key of another type
+            _log.warning("delivery %s cannot be read: %s", delivery_id, error)
+            return None
         return _read(delivery_id, fields)
 
     def recent(

@@ -11,6 +11,7 @@ VISUALIZATIONS = "/v1/visualizations"
 BATCHES = "/v1/batches"
 MODELS = "/v1/models"
 DELIVERIES = "/v1/webhooks/deliveries"
+CALLERS = "/v1/callers"
 
 
 def is_loopback(host: str) -> bool:

@@ -93,6 +93,11 @@ class BatchPage(BaseModel):
         description=f"At most `limit`. A page scans {MAX_SCANNED} at most, so with filters it may be "
         "shorter, even empty, and still have a next one."
     )
+    unreadable: list[str] = Field(
+        default=[],
+        description="Ids of batches on the way whose records this server cannot read: damaged, or written by "
+        "a newer version. They can be deleted.",
+    )
     links: PageLinks = Field(description="Related resources.")
 
 

@@ -28,3 +28,13 @@ class ArtifactInfo(Record):
     sha256: str = Field(description="SHA-256 of the stored bytes, 64 hex digits.")
     size_bytes: int = Field(description="Size of the stored file in bytes.")
     media_type: str = Field(description="Media type of the stored file.")
+
+
+class CallerCancellation(BaseModel):
+    """What was canceled of one caller."""
+
+    visualizations: int = Field(
+        description="Number of visualizations that waited or ran, units of batches included. Runs are asked "
+        "to stop."
+    )
+    batches: int = Field(description="Number of batches that ran.")

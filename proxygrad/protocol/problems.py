@@ -27,6 +27,7 @@ ProblemCode = Literal[
     "not_acceptable",
     "visualization_ended",
     "batch_ended",
+    "unreadable_record",
     "request_timeout",
     "idempotency_key_reused",
     "body_too_large",

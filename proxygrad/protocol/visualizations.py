@@ -106,4 +106,9 @@ class VisualizationPage(BaseModel):
         description=f"At most `limit`. A page scans {MAX_SCANNED} records at most, so with filters it may be "
         "shorter, even empty, and still have a next one."
     )
+    unreadable: list[str] = Field(
+        default=[],
+        description="Ids of visualizations on the way whose records this server cannot read: damaged, or "
+        "written by a newer version. They can be deleted.",
+    )
     links: PageLinks = Field(description="Related resources.")

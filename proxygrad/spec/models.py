@@ -85,6 +85,11 @@ class ModelInfo(Frozen):
     engine_version: str = Field(description="Version of the method; results of different versions differ.")
     layers: tuple[LayerInfo, ...]
 
+    @property
+    def version(self) -> str:
+        """Weights and method in short: what tells two models of one name apart."""
+        return f"{self.digest[:16]}.{self.engine_version}"
+
     def layer(self, name: str) -> LayerInfo:
         """The layer of that name; raises `UnknownLayer` with near names."""
         for layer in self.layers:

@@ -57,7 +57,12 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     304: {"description": "Unchanged (`If-None-Match`)."},
     **problem_responses(
-        "unknown_batch", "not_acceptable", "invalid_request", "redis_unavailable", "storage_unavailable"
+        "unknown_batch",
+        "unreadable_record",
+        "not_acceptable",
+        "invalid_request",
+        "redis_unavailable",
+        "storage_unavailable",
     ),
 }
 

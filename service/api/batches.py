@@ -51,19 +51,30 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
         *("invalid_json", "json_too_deep", "unknown_model", "unknown_layer", "body_too_large"),
         *("unsupported_media_type", "invalid_request", "unit_out_of_range", "position_out_of_range"),
         *("objective_mismatch", "limit_exceeded", "cost_too_high", "too_many_batches"),
-        *("webhook_refused", "too_many_webhooks"),
+        *("webhook_refused", "too_many_webhooks", "unreadable_record"),
         *("model_unavailable", "no_worker", "redis_unavailable", "queue_memory_full"),
     ),
 }
-_READ_RESPONSES = problem_responses("unknown_batch", "invalid_request", "redis_unavailable")
+_READ_RESPONSES = problem_responses(
+    "unknown_batch", "unreadable_record", "invalid_request", "redis_unavailable"
+)
 _CANCEL_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "Canceled."},
     202: {"description": "Its running jobs are being stopped; look again.", "model": Batch},
-    **problem_responses("unknown_batch", "forbidden", "batch_ended", "invalid_request", "redis_unavailable"),
+    **problem_responses(
+        "unknown_batch",
+        "unreadable_record",
+        "forbidden",
+        "batch_ended",
+        "invalid_request",
+        "redis_unavailable",
+    ),
 }
 _DELETE_RESPONSES: dict[int | str, dict[str, Any]] = {
     204: {"description": "Deleted."},
-    **problem_responses("unknown_batch", "forbidden", "invalid_request", "redis_unavailable"),
+    **problem_responses(
+        "unknown_batch", "unreadable_record", "forbidden", "invalid_request", "redis_unavailable"
+    ),
 }
 
 
@@ -124,7 +135,7 @@ async def list_batches(
             and (not state or batch.state in state)
         )
 
-    listed, end = await session.list_batches(entry_of(cursor), limit, fits)
+    listed, end, unreadable = await session.list_batches(entry_of(cursor), limit, fits)
     links = page(
         response,
         BATCHES,
@@ -133,7 +144,8 @@ async def list_batches(
         cursor=cursor,
         end=end,
     )
-    return BatchPage(batches=[documents.batch(each, brief=True) for each in listed], links=links)
+    batches = [documents.batch(each, brief=True) for each in listed]
+    return BatchPage(batches=batches, unreadable=unreadable, links=links)
 
 
 @router.get("/{batch_id}", summary="Read a batch", responses=_READ_RESPONSES)

@@ -37,7 +37,11 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": _DESCRIPTION, "content": {"text/event-stream": {"itemSchema": _EVENT}}},
     204: {"description": "Ended, and every event was received: do not reconnect."},
     **problem_responses(
-        "unknown_visualization", "invalid_request", "redis_unavailable", "storage_unavailable"
+        "unknown_visualization",
+        "unreadable_record",
+        "invalid_request",
+        "redis_unavailable",
+        "storage_unavailable",
     ),
 }
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from service.backend.backend import Backend
 from service.problems import ProblemError, problem_responses
+from workers.broker.safety import unsafe_settings
 from workers.fleet import catalog
 
 router = APIRouter(tags=["health"])
@@ -32,6 +33,11 @@ class Ready(BaseModel):
 
     status: str = Field(default="ready", description="`ready`.", examples=["ready"])
     workers: int = Field(description="Number of live workers.", examples=[1])
+    warnings: list[str] | None = Field(
+        default=None,
+        description="What an operator should see to: settings of Redis under which accepted jobs may be "
+        "lost, and workers that publish something that this gateway cannot read. Absent if there is nothing.",
+    )
 
 
 @router.get("/livez", summary="Is the process alive?")
@@ -50,17 +56,22 @@ async def startupz(request: Request) -> Started:
 @router.get(
     "/readyz",
     summary="Can requests be served?",
+    response_model_exclude_none=True,
     responses=problem_responses("no_worker", "redis_unavailable"),
 )
 async def readyz(request: Request) -> Ready:
     """Ready if Redis responds and a worker is alive; otherwise 503 says which is missing."""
     backend = _backend(request)
-    workers = await backend.call(catalog.live_workers, backend.redis)
-    if not workers:
+    fleet = await backend.call(catalog.read, backend.redis)
+    if not fleet.workers:
         raise ProblemError(
             "no_worker", "Redis answers, but no worker is alive; start one with `python -m workers`"
         )
-    return Ready(workers=len(workers))
+    warnings = [
+        *(await backend.call(unsafe_settings, backend.redis)).values(),
+        *(f"worker {worker} publishes something that cannot be read here" for worker in fleet.unreadable),
+    ]
+    return Ready(workers=len(fleet.workers), warnings=warnings or None)
 
 
 def _backend(request: Request) -> Backend:

@@ -65,7 +65,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     206: {"description": "The part that `Range` names (one range).", "content": _CONTENT},
     304: {"description": "Unchanged (`If-None-Match`)."},
     **problem_responses(
-        *("unknown_visualization", "image_not_ready", "no_image", "not_acceptable", "range_not_satisfiable"),
+        *("unknown_visualization", "unreadable_record", "image_not_ready", "no_image"),
+        *("not_acceptable", "range_not_satisfiable"),
         *("invalid_request", "redis_unavailable", "storage_unavailable"),
     ),
 }

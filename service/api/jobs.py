@@ -1,26 +1,31 @@
 """What the routes of every kind of job have in common: create, read, cancel, retry, delete, follow.
 
-A kind has a router of its own, with its documents, examples and problems (`service.api.visualizations`).
+A kind has a router of its own, with its documents, examples and problems (`service.api.visualizations`). The
+router here has what is about jobs of all kinds: those of a caller.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from typing import Annotated
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
+from proxygrad.protocol.addresses import CALLERS
+from proxygrad.protocol.jobs import CallerCancellation
 from proxygrad.protocol.problems import FieldError
+from service.api.dependencies import SessionDep
 from service.backend import admission
 from service.backend.event_hub import Subscription
 from service.backend.event_stream import EventStream
 from service.backend.idempotency import key_of
 from service.backend.long_polling import RETRY_AFTER_S, preferred_wait_s
 from service.backend.resources.session import JobSession
-from service.problems import ProblemError
+from service.problems import ProblemError, problem_responses
 from service.web.json_body import json_body
 from workers.fleet import catalog
 from workers.jobs.job import Job
@@ -29,7 +34,32 @@ from workers.jobs.repository import is_event_id
 #: Kinds of events that end up in the stream.
 EVENT_KINDS = frozenset({"state", "progress", "preview", "withdrawn"})
 
+router = APIRouter(prefix=CALLERS, tags=["visualizations"])
+
+CallerName = Annotated[
+    str,
+    Path(
+        pattern=r"^([0-9a-f]{12}|anonymous)$",
+        description="Id of a key, the part between its underscores; or `anonymous`.",
+        examples=["a1b2c3d4e5f6"],
+    ),
+]
+
 _STREAM_HEADERS = {"Cache-Control": "no-cache, no-store", "X-Accel-Buffering": "no"}
+
+
+@router.post(
+    "/{caller}/cancel",
+    summary="Cancel everything of a caller",
+    responses=problem_responses("forbidden", "invalid_request", "redis_unavailable"),
+)
+async def cancel_caller(caller: CallerName, session: SessionDep) -> CallerCancellation:
+    """Its visualizations and batches that wait or run, as each `cancel` does. Safe to repeat.
+
+    That of another caller needs a key with the scope `admin`. What others requested too goes on for them.
+    """
+    canceled = await session.cancel_caller(caller)
+    return CallerCancellation(visualizations=canceled.jobs, batches=canceled.batches)
 
 
 async def create(session: JobSession, request: Request) -> Response:
@@ -72,7 +102,7 @@ async def retry(session: JobSession, job_id: str) -> Response:
 
 async def delete(session: JobSession, job_id: str) -> Response:
     """Delete the job: 204, or 202 while it has to stop first."""
-    await session.job(job_id)
+    await session.check_exists(job_id)
     job = None if await session.forget(job_id) else await session.record(job_id)
     return Response(status_code=204) if job is None else await respond(session, job, 202, {})
 

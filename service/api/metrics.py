@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from service.api.dependencies import BackendDep
 from service.problems import problem_responses
 from service.telemetry.scrape import Scrape
+from workers.broker.safety import unsafe_settings
 
 router = APIRouter(tags=["metrics"])
 
@@ -46,10 +47,12 @@ def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
 async def read_metrics(request: Request, backend: BackendDep) -> Response:
     """The queue, the workers, and the response times of this process."""
     statistics = None
+    unsafe: Mapping[str, str] = {}
     try:
         statistics = await backend.call(backend.statistics.take)
+        unsafe = await backend.call(unsafe_settings, backend.redis)
     except RedisError as error:
         _log.warning("Redis failed during a scrape: %s", error)
     encode, media_type = _encoder(request.headers.get("accept", ""))
-    content = await to_thread.run_sync(encode, Scrape(request.app.state.metrics, statistics))
+    content = await to_thread.run_sync(encode, Scrape(request.app.state.metrics, statistics, unsafe))
     return Response(content, media_type=media_type, headers={"Cache-Control": "no-store"})

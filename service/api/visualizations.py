@@ -45,13 +45,18 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
         *("queue_full", "caller_queue_full", "queue_memory_full", "storage_unavailable"),
         *("webhook_refused", "too_many_webhooks"),
         *("too_many_in_flight", "json_too_deep", "cost_too_high", "idempotency_key_reused"),
+        "unreadable_record",
     ),
 }
 _READ_RESPONSES = problem_responses(
-    "unknown_visualization", "invalid_request", "redis_unavailable", "storage_unavailable"
+    "unknown_visualization",
+    "unreadable_record",
+    "invalid_request",
+    "redis_unavailable",
+    "storage_unavailable",
 )
 _CHANGE_RESPONSES = problem_responses(
-    *("unknown_visualization", "visualization_ended", "invalid_request"),
+    *("unknown_visualization", "unreadable_record", "visualization_ended", "invalid_request"),
     *("redis_unavailable", "storage_unavailable"),
 )
 _CANCEL_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -117,7 +122,7 @@ async def list_visualizations(
             and (not state or job.state in state)
         )
 
-    listed, end = await session.list_jobs(entry_of(cursor), limit, fits)
+    listed, end, unreadable = await session.list_jobs(entry_of(cursor), limit, fits)
     links = page(
         response,
         VISUALIZATIONS,
@@ -127,7 +132,7 @@ async def list_visualizations(
         end=end,
     )
     summaries = [summary(cast(VisualizationJob, job)) for job in listed]
-    return VisualizationPage(visualizations=summaries, links=links)
+    return VisualizationPage(visualizations=summaries, unreadable=unreadable, links=links)
 
 
 @router.get(

@@ -5,6 +5,7 @@ Redis and the store are reached by short blocking calls in a thread each, or by 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, TypeVarTuple, cast
@@ -24,11 +25,14 @@ from service.settings import ServiceSettings
 from service.webhooks.urls import AllowedHosts
 from workers.batches.repository import Batches
 from workers.broker.pipeline import Operation, RedisCommand, execute_together, run_async
+from workers.broker.safety import unsafe_settings
 from workers.fleet.statistics import FleetStatisticsReader
 from workers.jobs.kinds.visualization import VISUALIZATION, image_name
 from workers.jobs.repository import Jobs
 from workers.storage.store import Store
 from workers.webhooks import Deliveries
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -59,9 +63,10 @@ class Backend:
         self._started = False
 
     async def start(self) -> None:
-        """Check that Redis answers, unless it has before. Raises `RedisError`."""
+        """Check that Redis answers, unless it has before, and log what is unsafe. Raises `RedisError`."""
         if not self._started:
-            await self.call(self.redis.ping)
+            for warning in (await self.call(unsafe_settings, self.redis)).values():
+                _log.warning("%s", warning)
             self._started = True
 
     def close(self) -> None:

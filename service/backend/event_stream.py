@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Literal
 
 from redis.exceptions import RedisError
 
+from proxygrad.protocol.problems import Problem
 from service.backend.event_hub import MISSED, RETRY_S, Subscription
 from service.backend.resources.session import JobSession
+from workers.errors import StorageError
 from workers.jobs.repository import Event, Job, is_after, progress_event, state_event
 
 #: A comment is sent after so many seconds without an event, so that proxies keep the connection.
@@ -24,7 +27,7 @@ class EventStream:
     """The events of a job after the event ``after``; None: from its state now on."""
 
     def __init__(self, session: JobSession, job_id: str, after: str | None) -> None:
-        self.over = False
+        self.over = self._lost = False
         self._session = session
         self._job_id = job_id
         self._after = after
@@ -37,7 +40,7 @@ class EventStream:
         """
         job, last, missed = await self._session.events_since(self._job_id, self._after)
         if job is None:
-            self.over = True
+            self.over = self._lost = True
             return []
         before, self._after = self._after, last
         self.over = job.ended
@@ -53,21 +56,26 @@ class EventStream:
             yield _frame(event)
         while not self.over and not self._session.backend.events.closing:
             item = await subscription.next(HEARTBEAT_S)
-            if item is None:
-                yield ": nothing new\n\n"
-            elif item == MISSED:
-                try:
-                    missed = await self.catch_up()
-                except RedisError:
-                    await asyncio.sleep(RETRY_S)  # there is another gap as soon as Redis is back
-                    continue
-                for event in missed:
-                    yield _frame(event)
+            if item is None or item == MISSED:
+                for text in await self._look(item):
+                    yield text
             elif item.kind == "withdrawn":
                 if (end := self._withdrawal(item)) is not None:
                     yield _frame(end)
             elif self._is_new(item):
                 yield _frame(item)
+
+    async def _look(self, wake: Literal["gap"] | None) -> list[str]:
+        """What was missed, by the record and the stream. Also after a silence: the job may be gone."""
+        try:
+            missed = await self.catch_up()
+        except (RedisError, StorageError):
+            await asyncio.sleep(RETRY_S)  # there is another gap as soon as Redis is back
+            missed = []
+        if self._lost:
+            missed = [self._loss()]
+        silence = [": nothing new\n\n"] if wake is None else []
+        return [_frame(event) for event in missed] or silence
 
     def _missed(self, job: Job, missed: list[Event], moved: bool) -> list[Event]:
         """Every change of state, and the last progress. ``moved``: whether the stream has any new event."""
@@ -87,6 +95,12 @@ class EventStream:
             return None
         self.over = True
         return state_event("canceled", None, self._after)
+
+    def _loss(self) -> Event:
+        """The last event of a job that is gone: deleted, or lost with the data of Redis."""
+        problem = self._session.resource.unknown_job(self._job_id)
+        detail = f"{problem.detail} any more: it was deleted, or Redis lost its data; request it again"
+        return state_event("failed", Problem(code=problem.code, detail=detail).model_dump_json(), None)
 
     def _is_new(self, event: Event) -> bool:
         """Whether the event was not sent yet; remembers it as sent."""

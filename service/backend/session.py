@@ -21,8 +21,9 @@ from service.backend.long_polling import Wake, until_ended
 from service.backend.resources.visualizations import check_limits
 from service.problems import ProblemError
 from service.web.exception_handlers import problem_of_error
+from workers.batches.callers import CanceledWork, cancel_all
 from workers.batches.repository import BatchRecord, ResolvedBatch, Unit
-from workers.errors import UnknownKind
+from workers.errors import UnknownKind, UnreadableRecord
 from workers.jobs.repository import IndexEntry, Limits
 from workers.webhooks import DeliveryRecord
 
@@ -69,9 +70,19 @@ class CallerSession:
             batch = await self.backend.call(self.backend.batches.fetch, batch_id)
         except UnknownKind:
             batch = None
+        except UnreadableRecord:
+            if not self.caller.sees_all:
+                owner = await self.backend.call(self.backend.batches.owner, batch_id)
+                if owner != self.caller.name:
+                    raise self._unknown_batch(batch_id) from None
+            raise
         if batch is None or not (self.caller.sees_all or batch.caller == self.caller.name):
-            raise ProblemError("unknown_batch", f"there is no batch {batch_id!r}")
+            raise self._unknown_batch(batch_id)
         return batch
+
+    @staticmethod
+    def _unknown_batch(batch_id: str) -> ProblemError:
+        return ProblemError("unknown_batch", f"there is no batch {batch_id!r}")
 
     async def wait_for_batch(self, batch: BatchRecord, wait_s: float, request: Request) -> BatchRecord:
         """The batch once it has ended, or as it is after ``wait_s`` or when the client disconnects."""
@@ -91,7 +102,12 @@ class CallerSession:
 
     async def forget_batch(self, batch_id: str) -> None:
         """Cancel and delete the batch; its visualizations stay. Raises `forbidden` or `unknown_batch`."""
-        await self._own_batch(batch_id, "delete")
+        try:
+            await self._own_batch(batch_id, "delete")
+        except UnreadableRecord:
+            owner = await self.backend.call(self.backend.batches.owner, batch_id)
+            if not self.caller.operates and owner != self.caller.name:
+                raise self._unknown_batch(batch_id) from None
         await self.backend.call(self.backend.batches.forget, batch_id)
 
     async def units(self, batch: BatchRecord, numbers: Sequence[int]) -> list[Unit]:
@@ -106,13 +122,19 @@ class CallerSession:
 
     async def list_batches(
         self, after: IndexEntry | None, limit: int, fits: Callable[[BatchRecord], bool]
-    ) -> tuple[list[BatchRecord], IndexEntry | None]:
-        """A page of batches, the newest first, and where the next one begins."""
+    ) -> tuple[list[BatchRecord], IndexEntry | None, list[str]]:
+        """A page of batches, the newest first, and where the next one begins.
+
+        And the ids of those on the way whose records cannot be read.
+        """
+        unreadable: list[str] = []
 
         def read() -> tuple[list[BatchRecord], IndexEntry | None]:
-            return self.backend.batches.recent(after, limit, MAX_SCANNED, fits, caller=self.visible)
+            return self.backend.batches.recent(
+                after, limit, MAX_SCANNED, fits, caller=self.visible, unreadable=unreadable.append
+            )
 
-        return await self.backend.call(read)
+        return *await self.backend.call(read), unreadable
 
     async def _own_batch(self, batch_id: str, verb: str) -> BatchRecord:
         batch = await self.batch(batch_id)
@@ -121,6 +143,14 @@ class CallerSession:
                 "forbidden", f"to {verb} another caller's batch, use a key with the scope 'admin'"
             )
         return batch
+
+    async def cancel_caller(self, caller: str) -> CanceledWork:
+        """Cancel all jobs and batches of a caller. Raises `forbidden` for another's without `admin`."""
+        if not self.caller.operates and caller != self.caller.name:
+            raise ProblemError(
+                "forbidden", "to cancel what another caller requested, use a key with the scope 'admin'"
+            )
+        return await self.backend.call(cancel_all, self.backend.redis, caller)
 
     # Webhook deliveries
 

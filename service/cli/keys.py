@@ -15,6 +15,8 @@ from proxygrad.protocol.requests import ANONYMOUS
 from service.cli.serve import add_home, overridden
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from service.auth.keys import Key, Keys
 
 HELP = "create, list and revoke API keys"
@@ -46,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs.add_parser("list", help="show all keys, without their secrets")
     revoke = verbs.add_parser("revoke", help="revoke a key")
     revoke.add_argument("id", help="id of the key: the part between the underscores, as `list` shows it")
+    revoke.add_argument(
+        "--cancel-jobs", action="store_true", help="cancel also what the key's caller has waiting or running"
+    )
     secret = verbs.add_parser(
         "webhook-secret", help="print the secret with which a receiver verifies a key's webhooks"
     )
@@ -61,13 +66,15 @@ def run(arguments: argparse.Namespace) -> int:
         for secret in webhook_secrets(environ, arguments.name):
             print(secret)
         return 0
-    with _keys(environ) as keys:
+    with _keys(environ) as (keys, redis):
         if arguments.verb == "create":
             _create(keys, arguments)
         elif arguments.verb == "list":
             print(table(list(keys.all().keys.values()), time.time()))
         else:
-            print(f"revoked {keys.revoke(arguments.id).id}; gateways follow within seconds")
+            print(f"revoked {keys.revoke(arguments.id).id}; gateways follow within seconds", flush=True)
+            if arguments.cancel_jobs:
+                _cancel_jobs(redis, arguments.id)
     return 0
 
 
@@ -86,6 +93,16 @@ def _create(keys: Keys, arguments: argparse.Namespace) -> None:
         _say("it is the first one: from now on every request needs a key")
 
 
+def _cancel_jobs(redis: Redis, caller: str) -> None:
+    """Once no gateway takes the key any more, so that nothing is submitted afterwards."""
+    from service.auth import key_ring
+    from workers.batches.callers import cancel_all
+
+    time.sleep(key_ring.MAX_AGE_S)
+    canceled = cancel_all(redis, caller)
+    print(f"canceled {canceled.jobs} visualizations and {canceled.batches} batches")
+
+
 def webhook_secrets(environ: Mapping[str, str], name: str) -> list[str]:
     """The secrets of the caller with that key, the newest first; raises a `ProxyGradError`."""
     from service.auth.keys import KeyProblem
@@ -98,7 +115,7 @@ def webhook_secrets(environ: Mapping[str, str], name: str) -> list[str]:
         raise SettingsError("PROXYGRAD_WEBHOOK_SECRET is not set; give it the value that the gateways have")
     if name == ANONYMOUS:
         return signer.secrets(name)
-    with _keys(environ) as keys:
+    with _keys(environ) as (keys, _):
         known = keys.all().keys
     found = [name] if name in known else [key.id for key in known.values() if key.name == name]
     if not found:
@@ -110,7 +127,7 @@ def webhook_secrets(environ: Mapping[str, str], name: str) -> list[str]:
 
 
 @contextmanager
-def _keys(environ: Mapping[str, str]) -> Iterator[Keys]:
+def _keys(environ: Mapping[str, str]) -> Iterator[tuple[Keys, Redis]]:
     """The keys of the server that `REDIS_URL` names, or of the one in the data directory, running or not."""
     from redis.exceptions import RedisError
 
@@ -124,7 +141,7 @@ def _keys(environ: Mapping[str, str]) -> Iterator[Keys]:
         require_redis(url)
         with connect(url, retries=1, timeout_s=5.0) as redis:
             try:
-                yield Keys(redis)
+                yield Keys(redis), redis
             except RedisError as error:
                 raise QueueUnavailable(f"Redis did not do it: {error}") from error
 

@@ -5,21 +5,25 @@ Every gateway reports the same for the fleet: its queue and workers are read fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.telemetry.requests import RequestMetrics
+from workers.broker.safety import SETTINGS
 from workers.fleet.statistics import FleetStatistics
 
 
 class Scrape(Collector):
     """The metrics of one scrape: those of the process and, unless Redis is away, those of the fleet."""
 
-    def __init__(self, requests: RequestMetrics, statistics: FleetStatistics | None) -> None:
+    def __init__(
+        self, requests: RequestMetrics, statistics: FleetStatistics | None, unsafe: Collection[str] = ()
+    ) -> None:
         self._requests = requests
         self._statistics = statistics
+        self._unsafe = unsafe
 
     def collect(self) -> Iterator[Metric]:
         """Every family, with its samples."""
@@ -31,6 +35,11 @@ class Scrape(Collector):
         if self._statistics is not None:
             yield from _queue(self._statistics)
             yield from _fleet(self._statistics)
+            about = "Whether accepted jobs may be lost by a setting of Redis."
+            unsafe = GaugeMetricFamily("proxygrad_redis_unsafe_setting", about, labels=("setting",))
+            for setting in SETTINGS:
+                unsafe.add_metric((setting,), setting in self._unsafe)
+            yield unsafe
 
 
 def _queue(statistics: FleetStatistics) -> Iterator[Metric]:

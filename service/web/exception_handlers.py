@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import AuthenticationError, OutOfMemoryError, RedisError, ResponseError
 from starlette.exceptions import HTTPException
 
 from proxygrad.errors import (
@@ -27,7 +27,13 @@ from proxygrad.errors import (
 from proxygrad.protocol.problems import MEDIA_TYPE, FieldError, ProblemCode
 from service.problems import ProblemError
 from service.web.validation import field_errors, shown, summary
-from workers.errors import QueueLimitReached, QueueMemoryFull, StorageError, TooManyWebhooks
+from workers.errors import (
+    QueueLimitReached,
+    QueueMemoryFull,
+    StorageError,
+    TooManyWebhooks,
+    UnreadableRecord,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +62,7 @@ def install(app: FastAPI) -> None:
     app.exception_handler(OutOfMemoryError)(_no_memory)
     app.exception_handler(RedisError)(_redis)
     app.exception_handler(StorageError)(_storage)
+    app.exception_handler(UnreadableRecord)(_unreadable)
     app.exception_handler(Exception)(_unexpected)
 
 
@@ -82,8 +89,11 @@ def respond(error: ProblemError) -> JSONResponse:
 
 
 def redis_problem(request: Request, error: RedisError) -> ProblemError:
-    """The problem of a Redis that does not answer; logs the reason."""
+    """The problem of a Redis that does not answer, or refuses a command; logs the reason."""
     log.warning("Redis failed during %s %s: %s", request.method, request.url.path, error)
+    if isinstance(error, ResponseError | AuthenticationError):
+        said = str(error).partition("\n")[0]
+        return ProblemError("redis_unavailable", f"Redis answers, and refuses a command: {said:.300}")
     return ProblemError("redis_unavailable", "Redis does not answer; nothing was lost, try again shortly")
 
 
@@ -153,6 +163,12 @@ async def _storage(request: Request, error: StorageError) -> Response:
     return respond(
         ProblemError("storage_unavailable", "the artifact store cannot be read or written; try again later")
     )
+
+
+async def _unreadable(request: Request, error: UnreadableRecord) -> Response:
+    log.error("%s", error)
+    detail = f"{error}; delete it, and request it again to have it computed anew"
+    return respond(ProblemError("unreadable_record", detail))
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

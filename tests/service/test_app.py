@@ -55,6 +55,7 @@ def test_every_route_is_documented(document: dict[str, Any]) -> None:
         "GET /v1/batches/{batch_id}/visualizations",
         "GET /v1/batches/{batch_id}/atlas",
         "POST /v1/batches/{batch_id}/cancel",
+        "POST /v1/callers/{caller}/cancel",
         "GET /v1/models",
         "GET /v1/models/{model}",
         "GET /v1/models/{model}/layers",

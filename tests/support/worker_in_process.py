@@ -35,9 +35,10 @@ def working(
     models: Models | None = None,
     listening: Redis | None = None,
     beat_s: float = OFTEN_S,
+    name: str = "host",
 ) -> Iterator[WorkerContext]:
     """Slots at work, beating and listening, until the block ends."""
-    runtime = WorkerContext("host", redis, store, engine, models or AnyModel(), Drain(grace_s))
+    runtime = WorkerContext(name, redis, store, engine, models or AnyModel(), Drain(grace_s))
     taking, over = SlotPool(runtime, slots), threading.Event()
     listener = Listener(listening or redis, runtime, taking, over, look_s=0.05)
     beat = PeriodicThread("beat", Heartbeat(runtime, taking, _no_end).round, beat_s, over)

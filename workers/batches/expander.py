@@ -17,9 +17,10 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import redis
+from redis.exceptions import ResponseError
 
 from proxygrad.errors import InvalidRequest
 from proxygrad.protocol.problems import Problem
@@ -27,12 +28,12 @@ from proxygrad.spec import ModelInfo
 from workers.batches.batch import LETTERS, BatchRecord
 from workers.batches.expansion_commands import PIN_EVERY_S, ExpansionCommands
 from workers.batches.repository import Batches
-from workers.broker import keys
+from workers.broker import keys, limits
 from workers.broker.pipeline import run_blocking
-from workers.errors import QueueLimitReached, QueueMemoryFull, StorageError
-from workers.fleet import catalog
+from workers.errors import QueueLimitReached, QueueMemoryFull, StorageError, UnknownKind, UnreadableRecord
 from workers.fleet.catalog import ServedModel
 from workers.jobs.job import Job
+from workers.jobs.kinds.visualization import VISUALIZATION
 from workers.jobs.repository import Jobs
 from workers.jobs.requests import Limits, Submission
 
@@ -42,11 +43,8 @@ LOOK_S = 1.0
 _PAUSE_S = 0.25
 #: Units taken in hand at a time: a fraction of a second of work.
 CHUNK = 16
-#: Longer than a chunk takes, and no more: of a worker that died, another goes on after it. Two at once are
-#: slower, and do no harm.
-CLAIM_S = 5
-#: How long a batch rests after the queue was full or the store did not answer, unless a unit of it ends.
-REST_S = 1.0
+CLAIM_S = limits.CLAIM_S
+REST_S: float = limits.REST_S
 
 _log = logging.getLogger(__name__)
 
@@ -114,13 +112,19 @@ class BatchExpander:
 
         Models take turns: batches that wait for room are due again each second, and there may be many.
         """
-        infos = [(each.name, each.info) for each in self._models.served if each.info is not None]
+        infos = [each.info for each in self._models.served if each.info is not None]
         for _ in infos:
             self._turn += 1
-            model, info = infos[self._turn % len(infos)]
-            popped = cast(list[tuple[bytes, float]], self._redis.zpopmin(keys.due_batches_key(model)))
+            info = infos[self._turn % len(infos)]
+            names = [VISUALIZATION.exact_capability(info), VISUALIZATION.capability(info.name)]
+            due = [keys.due_batches_key(name) for name in names]
+            popped = cast("list[Any] | None", self._redis.zmpop(len(due), due, min=True))
             if popped:
-                self.expand(popped[0][0].decode(), info)
+                batch_id = popped[1][0][0].decode()
+                try:
+                    self.expand(batch_id, info)
+                except (UnknownKind, UnreadableRecord, ResponseError) as error:  # others may go on
+                    _log.warning("batch %s is not expanded: %s", batch_id, error)
                 return True
         return False
 
@@ -132,17 +136,21 @@ class BatchExpander:
         rest_s = REST_S
         try:
             batch = self._batches.fetch(batch_id)
-            if batch is not None and self._may_go_on(batch, info):
-                rest_s = self._fill(batch, info, token)
+            if batch is not None:
+                rest_s = self._fill(batch, info, token) if self._may_go_on(batch, info) else 0.0
         finally:
             self._commands.release(batch_id, token, rest_s)
 
     def _may_go_on(self, batch: BatchRecord, info: ModelInfo) -> bool:
-        """Whether the model is that of the batch; where no worker has that any more, the batch ends."""
+        """Whether the model is that of the batch; if not, it is left to a worker that has that.
+
+        Where there is none any more, the batch ends.
+        """
         if (info.digest, info.engine_version) == (batch.digest, batch.engine_version):
             self._pin(batch)
             return True
-        if not catalog.serves(self._redis, info.name, batch.digest, batch.engine_version):
+        asked = info.model_copy(update={"digest": batch.digest, "engine_version": batch.engine_version})
+        if not self._commands.pass_on(batch.id, batch.kind.exact_capability(asked)):
             detail = (
                 f"model {info.name!r} has other weights, or another method, than when the batch was asked "
                 "for; ask it again"
@@ -184,7 +192,7 @@ class BatchExpander:
                 request = batch.request_of(each.unit, now_s)
                 submission = Submission.of(batch.kind, request, info, batch.caller, batch.id)
                 job, _ = run_blocking(self._jobs.submit(submission, limits), self._redis)
-            except InvalidRequest as error:
+            except (InvalidRequest, UnreadableRecord) as error:
                 problem = Problem(code=error.code, detail=str(error)).model_dump_json()
                 done.append(_UnitJob(each.unit, each.job_id, "failed", problem))
                 continue

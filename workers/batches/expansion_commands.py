@@ -28,6 +28,7 @@ class ExpansionCommands:
         self._next = Script(redis, "batches/next_units")
         self._link = Script(redis, "batches/link_jobs")
         self._align = Script(redis, "batches/align")
+        self._pass_on = Script(redis, "batches/pass_on")
         self._drop = Script(redis, "batches/drop_rest")
         self._pins_due = Script(redis, "batches/pins_due")
 
@@ -66,6 +67,10 @@ class ExpansionCommands:
         """Count units as they stand: number, job, state and detail of each that was submitted."""
         words = [word for each in submitted for word in each]
         self._align(batch_id, token, caller, len(submitted), *words, *refused)
+
+    def pass_on(self, batch_id: str, capability: str) -> bool:
+        """Leave the batch to workers that offer ``capability``; False where none lives."""
+        return bool(self._pass_on(batch_id, capability))
 
     def drop(self, batch_id: str, code: str, detail: str) -> None:
         """Let all units fail that were not queued."""

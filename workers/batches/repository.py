@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, cast
 
 import redis
+from redis.exceptions import ResponseError
 
 from proxygrad.protocol.requests import ANONYMOUS, JobOptions
 from workers.batches.batch import BatchRecord, ResolvedBatch, Unit, limits_json
@@ -23,7 +24,7 @@ from workers.broker import keys
 from workers.broker.limits import MAX_WEBHOOKS
 from workers.broker.scripts import Script
 from workers.broker.time_index import IndexEntry, older
-from workers.errors import TooManyBatches, TooManyWebhooks, UnknownKind
+from workers.errors import TooManyBatches, TooManyWebhooks, UnknownKind, UnreadableRecord
 from workers.jobs.requests import Limits
 
 __all__ = [
@@ -87,9 +88,17 @@ class Batches:
         return batch, cast(Novelty, word)
 
     def fetch(self, batch_id: str) -> BatchRecord | None:
-        """The batch of that id as it stands, or None. Raises `UnknownKind`."""
+        """The batch of that id as it stands, or None. Raises `UnknownKind` and `UnreadableRecord`."""
         fields = cast(dict[bytes, bytes], self._redis.hgetall(keys.batch_key(batch_id)))
-        return BatchRecord.from_fields(batch_id, fields) if b"state" in fields else None
+        try:
+            return BatchRecord.from_fields(batch_id, fields) if b"state" in fields else None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnreadableRecord("batch", batch_id, error) from error
+
+    def owner(self, batch_id: str) -> str | None:
+        """The caller of a batch whose record cannot be read; None where there is none."""
+        caller = self._redis.hget(keys.batch_key(batch_id), "caller")
+        return None if caller is None else cast(bytes, caller).decode(errors="replace")
 
     def units(self, batch: BatchRecord, numbers: Sequence[int]) -> list[Unit]:
         """Those units of the batch."""
@@ -124,10 +133,12 @@ class Batches:
         fits: Callable[[BatchRecord], bool],
         *,
         caller: str | None,
+        unreadable: Callable[[str], None] = lambda batch_id: None,
     ) -> tuple[list[BatchRecord], IndexEntry | None]:
         """Of those older than ``last``, the newest first, ``most`` that fit; and where to go on.
 
-        At most ``looked_at`` are looked at. ``caller``: whose; None: of all.
+        At most ``looked_at`` are looked at. ``caller``: whose; None: of all. ``unreadable`` is called with
+        the id of each on the way that cannot be read.
         """
         key = keys.BATCHES_KEY if caller is None else keys.batches_of_key(caller)
         batches: list[BatchRecord] = []
@@ -136,6 +147,9 @@ class Batches:
             try:
                 batch = self.fetch(entry.job_id)
             except UnknownKind:  # a newer version lists it
+                batch = None
+            except (UnreadableRecord, ResponseError):
+                unreadable(entry.job_id)
                 batch = None
             else:
                 if batch is None:

@@ -61,6 +61,8 @@ POPPED_SINCE_KEY = "proxygrad:popped"
 SWEEPS_KEY = "proxygrad:sweeps"
 #: Present worker processes, a hash: worker -> nothing, or since when its connection is absent, and how long.
 PRESENCE_KEY = "proxygrad:presence"
+#: Entries of shared lists that could not be handled, in words, until a janitor logs them: a list.
+SET_ASIDE_KEY = "proxygrad:set-aside"
 #: Jobs that a worker lost when it was presumed dead, a set.
 MISSED_PREFIX = "proxygrad:missed:"
 

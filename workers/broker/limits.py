@@ -18,6 +18,21 @@ DEFAULT_KIND = "visualization"
 FINISHED_TTL_S = 7 * 24 * 3600
 #: A job that was running on this many workers when they died is not given to another one.
 MAX_LOSSES = 3
+#: Seconds of a claim: longer than a worker takes for the units of a batch that it has in hand, and no more:
+#: of a worker that died, another goes on after it. Two at once are slower, and do no harm.
+CLAIM_S = 5
+#: Seconds that a batch rests after the queue was full or the store did not answer, unless a unit of it ends.
+REST_S = 1
+#: Seconds that a watch of previews lasts; a watcher says so again before they are over.
+WATCHED_S = 10
+#: Seconds that RQ's record of a slot lasts at most: 30 s after a heartbeat, 60 s after its end.
+SLOT_TTL_S = 90
+#: What a worker publishes is believed no longer than this many seconds.
+MAX_LIVE_S = 60
+#: A time without sweeps of a janitor that counts as a gap: half a lease. What workers renew may have expired.
+GAP_S = 3
+#: How long they have after it to renew it: two heartbeats of 2 s, or one word of what they serve, each 3 s.
+PATIENCE_S = 4
 #: Jobs that are listed to the caller that requested them, the newest.
 MAX_LISTED_JOBS = 10_000
 #: Batches that are listed to one caller, and to those who see all, the newest.

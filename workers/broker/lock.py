@@ -24,6 +24,7 @@ class PeriodicLock:
     """A Redis lock at ``key`` that stays taken for ``interval_s`` after the work began. For one thread."""
 
     def __init__(self, redis: redis.Redis, key: str, interval_s: float) -> None:
+        self._redis = redis
         self._lock = Lock(redis, key, timeout=HOLD_S, thread_local=False)
         self._key = key
         self._interval_s = interval_s
@@ -34,7 +35,15 @@ class PeriodicLock:
         """Take the lock; False when another process has it, or had it less than an interval ago."""
         self._began_s = self._renewed_s = time.monotonic()
         self._taken = self._lock.acquire(blocking=False)
+        if not self._taken:
+            self._bound()
         return self._taken
+
+    def _bound(self) -> None:
+        """A lock that lasts longer than one can is of before Redis' clock was set back."""
+        most_ms = round(max(HOLD_S, self._interval_s) * 1000)
+        if self._redis.pttl(self._key) > most_ms:
+            self._redis.pexpire(self._key, most_ms)
 
     def renew(self) -> None:
         """Renew the lock during the work; cheap to call often. Does nothing where it was not taken.

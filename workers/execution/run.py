@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
-from proxygrad.errors import RenderCanceled
+from proxygrad.errors import ModelError, RenderCanceled
 from workers.errors import GivenBack, LeaseLost
 from workers.execution.context import FutureProtocol, WorkerContext
 from workers.queue.leases import Run
@@ -88,6 +88,16 @@ class JobRun:
             self.lost.set()
         self.stay()
         raise GivenBack(f"job {self.run.job_id} is back in the queue: {why}")
+
+    def pass_on(self, why: ModelError) -> None:
+        """Leave the job to a worker that has the weights it was requested of, where one lives.
+
+        Raises `GivenBack` then; returns where the job is to fail for ``why``.
+        """
+        runtime = self.runtime
+        if runtime.leases.pass_on(self.run, runtime.worker):
+            raise GivenBack(f"job {self.run.job_id} is left to another worker: {why}")
+        self.stay()
 
     # -- any thread ----------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 
+from proxygrad.errors import ModelError
 from workers.errors import UnknownKind
 from workers.execution import run as assignments
 from workers.execution.compute import PROGRESS_S
@@ -25,7 +26,8 @@ def run_job(job_id: str) -> Job:
     """Compute job ``job_id`` and store what came of it; the job as it has succeeded.
 
     Raises `LookupError` or `PermissionError` for an entry that is none of ours, what the computation of its
-    kind raises, and `StorageError`; `GivenBack` for a kind that only a newer version knows.
+    kind raises, and `StorageError`; `GivenBack` for a kind that only a newer version knows, and where another
+    worker has the weights that the job was requested of.
     """
     assignment = assignments.current()
     if job_id != assignment.run.job_id:
@@ -44,7 +46,21 @@ def run_job(job_id: str) -> Job:
         assignment.stay()
         assignment.lost.wait(PROGRESS_S)
     stored = _stored(assignment, job)
-    return stored or _keep(assignment, job, COMPUTATIONS[job.kind](assignment, job))
+    return stored or _keep(assignment, job, _compute(assignment, job))
+
+
+def _compute(assignment: JobRun, job: Job) -> Artifacts:
+    """What came of the job. A model that is not here as it was requested may be at another worker.
+
+    A fault of a model that is offered here as requested would be the same there, and so is the job's.
+    """
+    try:
+        return COMPUTATIONS[job.kind](assignment, job)
+    except ModelError as error:
+        ready = [model.info for model in assignment.runtime.models.served if model.info is not None]
+        if not any(job.spec.identity(info) == job.id for info in ready if info.name == job.spec.model):
+            assignment.pass_on(error)
+        raise
 
 
 def _stored(assignment: JobRun, job: Job) -> Job | None:

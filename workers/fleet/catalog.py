@@ -5,17 +5,22 @@ Each worker publishes under its own key, which ends by itself soon after the wor
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Sequence
-from typing import Self, cast
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, Self, cast
 
 import redis
-from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from proxygrad.protocol.problems import Problem
 from proxygrad.spec import ModelInfo
 from workers.broker import keys
-from workers.broker.scripts import Script
+from workers.broker.scripts import Script, pairs
+from workers.cache import LRUCache
 
 #: Renewed every 3 s and gone after 10 s: three renewals may be late before a live worker looks dead, and a
 #: killed one stops being offered within 10 s.
@@ -40,7 +45,13 @@ class ServedModel(BaseModel):
 
 
 _MODELS = TypeAdapter(tuple[ServedModel, ...])
+_EACH = TypeAdapter(list[dict[str, Any]])
 _READINESS = TypeAdapter(dict[str, Problem | None])
+
+#: What was complained about, by worker.
+_told: LRUCache[str, bytes] = LRUCache(256)
+
+_log = logging.getLogger(__name__)
 
 
 def _model_alone(model: str) -> Sequence[str]:
@@ -56,10 +67,13 @@ def publish(
 ) -> None:
     """Say that ``worker`` lives and serves ``models``, for ``ttl_s`` seconds from now."""
     words = _MODELS.dump_json(tuple(models))
-    ready = _READINESS.dump_json(
-        {capability: model.problem for model in models for capability in capabilities(model.name)}
-    )
-    Script(redis, "fleet/publish_models")(worker, words, ready, round(ttl_s * 1000))
+    ready: dict[str, Problem | None] = {}
+    for model in models:
+        for capability in capabilities(model.name):
+            ready[capability] = model.problem
+            if model.info is not None:
+                ready[f"{capability}@{model.info.version}"] = None
+    Script(redis, "fleet/publish_models")(worker, words, _READINESS.dump_json(ready), round(ttl_s * 1000))
 
 
 def withdraw(redis: redis.Redis, worker: str) -> None:
@@ -104,19 +118,43 @@ class CatalogEntry:
             withdraw(self._redis, self._worker)
 
 
+@dataclass(frozen=True)
+class Fleet:
+    """What live workers publish. ``unreadable``: those of which something cannot be read here."""
+
+    models: Mapping[str, ServedModel]
+    workers: Sequence[str]
+    unreadable: Sequence[str]
+
+
+def read(redis: redis.Redis) -> Fleet:
+    """The live workers, and every model of theirs by name.
+
+    What cannot be read, because a newer version wrote it or it is damaged, is left out, and logged once. A
+    ready model wins over one with a problem. Of several with one name, which have other weights or another
+    method, that of the most workers counts, and of as many the one of the newest version of the method.
+    """
+    words = _words(redis, "models")
+    found: dict[str, list[ServedModel]] = {}
+    unreadable = []
+    for worker, word in words.items():
+        models, whole = _models(worker, word)
+        for model in models:
+            found.setdefault(model.name, []).append(model)
+        if not whole:
+            unreadable.append(worker)
+    models_by_name = {name: _chosen(found[name]) for name in sorted(found)}
+    return Fleet(models_by_name, sorted(words), sorted(unreadable))
+
+
 def served(redis: redis.Redis) -> dict[str, ServedModel]:
-    """Every model of every live worker by name; a ready one wins over one with a problem."""
-    found: dict[str, ServedModel] = {}
-    for words in _words(redis, keys.models_key).values():
-        for model in _MODELS.validate_json(words):
-            if model.name not in found or found[model.name].info is None:
-                found[model.name] = model
-    return dict(sorted(found.items()))
+    """The models of `read` by name."""
+    return dict(read(redis).models)
 
 
 def live_workers(redis: redis.Redis) -> list[str]:
     """Names of the workers that live, sorted."""
-    return sorted(_words(redis, keys.readiness_key))
+    return sorted(_words(redis, "readiness"))
 
 
 def obstacle(redis: redis.Redis, capability: str) -> Problem | None:
@@ -125,12 +163,12 @@ def obstacle(redis: redis.Redis, capability: str) -> Problem | None:
     `no_worker`, `model_not_served`, or the problem that all of those have with it that know it. Cheap: reads
     no more of what workers publish than names.
     """
-    words = _words(redis, keys.readiness_key)
+    words = _words(redis, "readiness")
     if not words:
         return Problem(code="no_worker", detail="no worker is alive; the job starts when one is")
     reasons: list[Problem] = []
-    for word in words.values():
-        readiness = _READINESS.validate_json(word)
+    for worker, word in words.items():
+        readiness = _readiness(worker, word)
         reason = readiness.get(capability)
         if reason is not None:
             reasons.append(reason)
@@ -142,19 +180,55 @@ def obstacle(redis: redis.Redis, capability: str) -> Problem | None:
     return reasons[0] if reasons else Problem(code="model_not_served", detail=detail)
 
 
-def serves(redis: redis.Redis, model: str, digest: str, engine_version: str) -> bool:
-    """Whether a live worker serves the model with those weights, by that method."""
-    for words in _words(redis, keys.models_key).values():
-        for each in _MODELS.validate_json(words):
-            info = each.info
-            if each.name == model and info and (info.digest, info.engine_version) == (digest, engine_version):
-                return True
-    return False
+def _chosen(models: Sequence[ServedModel]) -> ServedModel:
+    ready = [model for model in models if model.info is not None]
+    if not ready:
+        return models[0]
+    versions = Counter(_version(model) for model in ready)
+    return max(ready, key=lambda model: (versions[_version(model)], _version(model)))
 
 
-def _words(redis: redis.Redis, key: Callable[[str], str]) -> dict[str, bytes]:
-    names = [name.decode() for name in cast(list[bytes], redis.zrange(keys.WORKERS_KEY, 0, -1))]
-    if not names:
+def _version(model: ServedModel) -> tuple[int, str, str]:
+    """The newest method sorts last; engine versions are numbers."""
+    assert model.info is not None
+    engine = model.info.engine_version
+    return int(engine) if engine.isdecimal() else 0, engine, model.info.digest
+
+
+def _models(worker: str, word: bytes) -> tuple[Sequence[ServedModel], bool]:
+    """What can be read of the models of a worker, and whether that is all."""
+    try:
+        return _MODELS.validate_json(word), True
+    except ValidationError as error:
+        _complain(worker, word, error)
+    models = []
+    with suppress(ValidationError):
+        for each in _EACH.validate_json(word):
+            with suppress(ValidationError):
+                models.append(ServedModel.model_validate(each))
+    return models, False
+
+
+def _readiness(worker: str, word: bytes) -> dict[str, Problem | None]:
+    try:
+        return _READINESS.validate_json(word)
+    except ValidationError as error:
+        _complain(worker, word, error)
         return {}
-    words = cast("list[bytes | None]", redis.mget([key(name) for name in names]))
-    return {name: word for name, word in zip(names, words, strict=True) if word is not None}
+
+
+def _complain(worker: str, word: bytes, error: ValidationError) -> None:
+    """Once for the same words."""
+    if _told.get(worker) != word:
+        _told.put(worker, word)
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        _log.error(
+            "worker %s publishes something that cannot be read here, which is left out: %s: %s",
+            *(worker, where or "not JSON", first["msg"]),
+        )
+
+
+def _words(redis: redis.Redis, part: Literal["models", "readiness"]) -> dict[str, bytes]:
+    flat = cast(list[bytes], Script(redis, "fleet/read_published")(part))
+    return {name.decode(errors="replace"): word for name, word in pairs(flat).items()}

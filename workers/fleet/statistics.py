@@ -7,6 +7,7 @@ receiver of webhooks.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_args
@@ -46,10 +47,13 @@ class FleetStatistics:
         """From what the script returns."""
         waiting, oldest, running, flat, words, slots, batches, deliveries = reply
         ended = {name.decode(): int(count) for name, count in pairs(flat).items()}
-        models = _models([json.loads(word) for word in words])
+        models = _models(words)
+        counts = dict.fromkeys(((priority, name) for priority in get_args(Priority) for name in models), 0)
+        for priority, capability, count in waiting:
+            of = priority.decode(), _without_version(capability.decode())
+            counts[of] = counts.get(of, 0) + count
         return cls(
-            waiting=dict.fromkeys(((priority, name) for priority in get_args(Priority) for name in models), 0)
-            | {(priority.decode(), model.decode()): count for priority, model, count in waiting},
+            waiting=counts,
             oldest_s=max(0.0, float(oldest)),
             running=running,
             ended={state: ended.get(state, 0) for state in ENDS},
@@ -62,13 +66,23 @@ class FleetStatistics:
         )
 
 
-def _models(words: list[dict[str, Any]]) -> dict[str, bool]:
+def _models(words: list[bytes]) -> dict[str, bool]:
     """Of what each worker says of its models, nothing or the problem, whether any has it ready."""
     found: dict[str, bool] = {}
     for word in words:
-        for name, problem in word.items():
-            found[name] = found.get(name, False) or problem is None
+        try:
+            readiness = json.loads(word)
+        except ValueError:
+            continue
+        for name, problem in readiness.items() if isinstance(readiness, dict) else ():
+            if name == _without_version(name):
+                found[name] = found.get(name, False) or problem is None
     return dict(sorted(found.items()))
+
+
+def _without_version(capability: str) -> str:
+    """As the function of that name in ``workers/lua/lib/keys.lua``."""
+    return re.sub(r"@[0-9a-f]+\.[^@]*$", "", capability)
 
 
 class FleetStatisticsReader:

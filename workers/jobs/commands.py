@@ -76,7 +76,7 @@ def _arguments(
     entry: list[Any] = [part for pair in entry_fields(submission.job_id).items() for part in pair]
     return [
         *(submission.job_id, mode, int(create), kind.name, spec_to_json(spec, kind.record), spec.steps),
-        kind.capability(spec.model),
+        *(kind.capability(spec.model), submission.exact),
         *(submission.caller, flow, submission.priority, submission.cost),
         "" if submission.deadline_s is None else submission.deadline_s,
         *(limits.queued, limits.queued_per_caller),

@@ -17,12 +17,10 @@ from typing import Literal, cast
 import redis
 
 from workers.broker import keys
+from workers.broker.limits import WATCHED_S
 
 #: `withdrawn` is for the caller that it names alone.
 Kind = Literal["state", "progress", "preview", "withdrawn"]
-
-#: A watcher says so again before this many seconds are over, or previews end.
-WATCHED_S = 10
 
 _ENDED = ('{"state":"succeeded"', '{"state":"failed"', '{"state":"canceled"')
 _ID = re.compile(r"\d{1,20}-\d{1,20}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import redis
+from redis.exceptions import ResponseError
 
 from workers.broker import keys
 from workers.broker.pipeline import RedisCommand
@@ -127,11 +128,8 @@ class JobIndex:
         with self._redis.pipeline(transaction=False) as pipe:
             for entry in entries:
                 pipe.hmget(keys.job_key(entry.job_id), *names)
-            replies = cast(list[list[bytes | None]], pipe.execute())
-        records: list[dict[bytes, bytes]] = [
-            {name.encode(): value for name, value in zip(names, values, strict=True) if value is not None}
-            for values in replies
-        ]
+            replies = cast("list[list[bytes | None] | Exception]", pipe.execute(raise_on_error=False))
+        records = [_fields(names, reply) for reply in replies]
         if caller is not None:
             self._mark(entries, records, caller)
         gone = [entry.job_id for entry, fields in zip(entries, records, strict=True) if not fields]
@@ -147,3 +145,12 @@ class JobIndex:
         for fields, mark in zip(records, marks, strict=True):
             if fields and mark is not None:
                 fields[REQUESTER_FIELD] = mark
+
+
+def _fields(names: tuple[str, ...], reply: list[bytes | None] | Exception) -> dict[bytes, bytes]:
+    """The fields that are there. A key of another type is a record that cannot be read."""
+    if isinstance(reply, ResponseError):
+        return {b"state": b""}
+    if isinstance(reply, Exception):
+        raise reply
+    return {name.encode(): value for name, value in zip(names, reply, strict=True) if value is not None}

@@ -21,16 +21,18 @@ from functools import partial
 from typing import cast
 
 import redis
+from redis.exceptions import ResponseError
 
 from workers.broker import keys
 from workers.broker.limits import DEFAULT_KIND
 from workers.broker.pipeline import Operation, RedisCommand, run_blocking
 from workers.broker.time_index import IndexEntry
+from workers.errors import StorageError, UnreadableRecord
 from workers.jobs.commands import Cancel, DeliverNow, Forget, Mode, Submit
 from workers.jobs.events import Event, Events, is_after, is_event_id, progress_event, state_event
 from workers.jobs.job import CheckpointReference, Job
 from workers.jobs.kinds.base import JobKind
-from workers.jobs.kinds.registry import KINDS, job_from_fields, kind_named, listed_fields
+from workers.jobs.kinds.registry import KINDS, job_from_fields, kind_named, kind_of, listed_fields
 from workers.jobs.queries import REQUESTER_FIELD, JobIndex, Requester, Requesters, StatusQuery
 from workers.jobs.requests import (
     Limits,
@@ -145,8 +147,14 @@ class Jobs:
 
     def forget_stopped(self) -> None:
         """Forget jobs that were to be forgotten and have stopped since. Raises `StorageError`."""
+        trouble: Exception | None = None
         for job_id in self._forget.pending():
-            self._forget(job_id, again=True)
+            try:
+                self._forget(job_id, again=True)
+            except (StorageError, ResponseError) as error:  # others may go
+                trouble = trouble or error
+        if trouble is not None:
+            raise trouble
 
     def recent(
         self,
@@ -156,16 +164,22 @@ class Jobs:
         fits: Callable[[Job], bool],
         *,
         caller: str | None = None,
+        unreadable: Callable[[JobKind, str], None] = lambda kind, job_id: None,
     ) -> tuple[list[Job], IndexEntry | None]:
         """Of the records older than ``last``, the newest first, ``most`` that fit; and where to go on.
 
         The jobs come without result and images. At most ``looked_at`` are looked at; None: there are no more.
-        ``caller``: only what that one requested, by when it did, and as it sees it.
+        ``caller``: only what that one requested, by when it did, and as it sees it. ``unreadable`` is called
+        with the kind and id of each record on the way that cannot be read.
         """
         jobs: list[Job] = []
         for entry, fields in self._index.before(last, looked_at, listed_fields(), caller):
             looked_at -= 1
-            job = _listed(entry, fields, caller)
+            try:
+                job = _listed(entry, fields, caller)
+            except UnreadableRecord:
+                unreadable(kind_of(fields), entry.job_id)
+                job = None
             if job is not None and fits(job):
                 jobs.append(job)
             if len(jobs) == most or not looked_at:

@@ -25,7 +25,10 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A job to be submitted: spec, caller and options. ``cost`` is that of `JobSpec.cost`."""
+    """A job to be submitted: spec, caller and options. ``cost`` is that of `JobSpec.cost`.
+
+    ``exact``: `JobKind.exact_capability` of the model that was asked; a retry keeps that of the record.
+    """
 
     job_id: str
     kind: JobKind
@@ -36,6 +39,7 @@ class Submission:
     caller: str = ANONYMOUS
     flow: str | None = None
     webhook: str | None = None
+    exact: str = ""
 
     @classmethod
     def of(cls, kind: JobKind, request: JobRequest, model: ModelInfo, caller: str, flow: str | None) -> Self:
@@ -51,4 +55,5 @@ class Submission:
             caller=caller,
             flow=flow,
             webhook=request.webhook,
+            exact=kind.exact_capability(model),
         )

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from workers.broker import rq_names
 from workers.execution.context import WorkerContext
-from workers.jobs.kinds.registry import capabilities
+from workers.jobs.kinds.registry import offered
 from workers.queue.fair_queue import FairQueue
 
 #: A wake-up that got lost costs no more than this; so does `rq resume`, which wakes nobody.
@@ -119,8 +119,8 @@ class Dispatcher(threading.Thread):
 
     def _names(self) -> list[str]:
         """What is offered here now: the models that are ready, for every kind of job."""
-        ready = [model.name for model in self._runtime.models.served if model.info is not None]
-        return [capability for name in ready for capability in capabilities(name)]
+        served = self._runtime.models.served
+        return offered((model.name, model.info) for model in served if model.info is not None)
 
     def _complain(self, error: Exception) -> None:
         """Once for the same trouble; the next look is at its usual time."""

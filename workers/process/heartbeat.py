@@ -16,6 +16,7 @@ from workers.execution.drain import FAULT_STATUS, end_now
 from workers.execution.run import JobRun
 from workers.process.slots import SlotPool
 from workers.queue import leases
+from workers.queue.janitor import Presence
 
 #: Longest time for the last words of a process whose engine hangs.
 LAST_WORDS_S = 2.0
@@ -30,6 +31,7 @@ class Heartbeat:
         self._runtime = runtime
         self._slots = slots
         self._end = end
+        self._presence = Presence(runtime.redis)
 
     def round(self) -> None:
         """Renew the leases of runs that make progress; pass on cancellations and deadlines."""
@@ -42,6 +44,7 @@ class Heartbeat:
                 run.cancel()
             run.set_deadline(beat.deadline_at)
         self._slots.beat()
+        self._presence.renew(self._runtime.worker)
         if self._runtime.engine.stalled_s >= self._runtime.stall_s + leases.LEASE_S:
             self._give_up()
 

@@ -19,6 +19,7 @@ from proxygrad.errors import ProxyGradError
 from workers.batches import expander
 from workers.batches.expander import BatchExpander
 from workers.broker.connection import WORKER_CONNECTIONS
+from workers.broker.safety import unsafe_settings
 from workers.errors import SettingsError
 from workers.execution.context import WorkerContext
 from workers.execution.drain import FAULT_STATUS, Drain, end_now
@@ -80,6 +81,9 @@ def work(settings: WorkerSettings, drain: Drain) -> int:
     if settings.redis_url is None:
         raise SettingsError("REDIS_URL is not set; valid: redis://host:port/0, rediss://…, unix:///path")
     require_redis(settings.redis_url)
+    with connect(settings.redis_url) as client:
+        for warning in unsafe_settings(client).values():
+            _log.warning("%s", warning)
     store = Store.from_url(settings.store_url)
     with leaving_at_once(drain):
         engine, models = prepare(settings)

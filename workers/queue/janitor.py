@@ -25,9 +25,13 @@ and repairs it, a bounded number of jobs at a time. Comparing 10,000 jobs that a
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import cast
 
 import redis
+from redis.exceptions import ResponseError
 
+from workers.broker import keys
 from workers.broker.scripts import Script
 from workers.queue.leases import BEAT_S, LEASE_S
 
@@ -54,11 +58,17 @@ class Presence:
     """The list of present worker processes. Works in a full Redis too. Safe to share between threads."""
 
     def __init__(self, redis: redis.Redis) -> None:
+        self._redis = redis
         self._enlist = Script(redis, "janitor/enlist_process")
 
     def enlist(self, worker: str) -> None:
         """List the process; to be called whenever it has subscribed to `keys.presence_channel` of itself."""
         self._enlist(worker)
+
+    def renew(self, worker: str) -> None:
+        """List the process again where it is not, as after Redis was emptied; for every heartbeat."""
+        if not self._redis.hexists(keys.PRESENCE_KEY, worker):
+            self.enlist(worker)
 
 
 class RQReconciler:
@@ -80,28 +90,58 @@ class Janitor:
     """Finds lost jobs. Works in a full Redis too."""
 
     def __init__(self, redis: redis.Redis) -> None:
+        self._redis = redis
         self._reclaim = Script(redis, "janitor/reclaim_expired", decode="pairs")
         self._return = Script(redis, "janitor/return_stranded")
         self._fail_overdue = Script(redis, "janitor/fail_overdue")
+        self._fail_unserved = Script(redis, "janitor/fail_unserved")
         self._tidy = Script(redis, "janitor/tidy")
         self._forget_flows = Script(redis, "janitor/forget_flows")
         self._reconciler = RQReconciler(redis)
 
     def sweep(self) -> dict[str, str]:
         """One round: the jobs that were found, and what became of each."""
-        lost = dict.fromkeys(self.return_stranded(), "queued") | self.reclaim_expired()
-        for job_id, outcome in lost.items():
-            if outcome in ("queued", "failed", "canceled"):
-                _log.warning("job %s was lost by its worker and is now %s", job_id, outcome)
-        moved = self._reconciler.reconcile(_BATCH, thoroughly=False)
-        self._log_moved(moved)
-        return lost | moved | dict.fromkeys(self.fail_overdue(), "failed")
+        return self._do(
+            self._log_set_aside,
+            lambda: self._log_lost(dict.fromkeys(self.return_stranded(), "queued")),
+            lambda: self._log_lost(self.reclaim_expired()),
+            lambda: self._log_moved(self._reconciler.reconcile(_BATCH, thoroughly=False)),
+            self._fail_waiting,
+        )
 
     def tidy(self) -> None:
         """Drop expired entries of indexes and RQ's lists, and find differences that lengths do not show."""
-        self._tidy()
-        self._log_moved(self._reconciler.reconcile(_BATCH, thoroughly=True))
-        self._forget_flows()
+        self._do(
+            self._tidy,
+            lambda: self._log_moved(self._reconciler.reconcile(_BATCH, thoroughly=True)),
+            self._forget_flows,
+        )
+
+    @staticmethod
+    def _do(*duties: Callable[[], dict[str, str] | None]) -> dict[str, str]:
+        """Each of the duties, also where Redis refuses another. Raises its first refusal at the end."""
+        done: dict[str, str] = {}
+        refusal: ResponseError | None = None
+        for duty in duties:
+            try:
+                done |= duty() or {}
+            except ResponseError as error:
+                refusal = refusal or error
+        if refusal is not None:
+            raise refusal
+        return done
+
+    def _fail_waiting(self) -> dict[str, str]:
+        unserved = self.fail_unserved()
+        for job_id in unserved:
+            _log.warning("job %s failed: no worker has the weights that it was requested of", job_id)
+        return dict.fromkeys([*unserved, *self.fail_overdue()], "failed")
+
+    def _log_lost(self, lost: dict[str, str]) -> dict[str, str]:
+        for job_id, outcome in lost.items():
+            if outcome in ("queued", "failed", "canceled"):
+                _log.warning("job %s was lost by its worker and is now %s", job_id, outcome)
+        return lost
 
     def reclaim_expired(self) -> dict[str, str]:
         """Take jobs from runs whose lease has expired or whose process is presumed dead.
@@ -109,7 +149,7 @@ class Janitor:
         By job: `queued`, `failed`, `canceled`, `over` or `stale` (``workers/lua/lib/leases.lua``).
         """
         gap_s, patience_s = LEASE_S / 2, 2 * BEAT_S
-        ended = self._reclaim(_BATCH, gap_s, patience_s, SWEEP_S, ABSENT_S, SILENT_S, REGRET_S)
+        ended = self._reclaim(_BATCH, gap_s, patience_s, SWEEP_S, LEASE_S, ABSENT_S, SILENT_S, REGRET_S)
         return {member.rpartition(":")[0]: outcome for member, outcome in ended.items()}
 
     def return_stranded(self) -> list[str]:
@@ -120,6 +160,16 @@ class Janitor:
         """Fail waiting jobs whose deadline has passed; their ids."""
         return [job_id.decode() for job_id in self._fail_overdue(_BATCH)]
 
-    def _log_moved(self, moved: dict[str, str]) -> None:
+    def fail_unserved(self) -> list[str]:
+        """Fail waiting jobs whose model the live workers serve with other weights alone; their ids."""
+        return [job_id.decode() for job_id in self._fail_unserved(_BATCH)]
+
+    def _log_set_aside(self) -> None:
+        """Log what scripts could not handle, each entry by one of all janitors."""
+        while (entry := cast("bytes | None", self._redis.rpop(keys.SET_ASIDE_KEY))) is not None:
+            _log.error("set aside, of the %s", entry.decode(errors="replace"))
+
+    def _log_moved(self, moved: dict[str, str]) -> dict[str, str]:
         for job_id, outcome in moved.items():
             _log.info("job %s was moved by a tool of RQ and is now %s", job_id, outcome)
+        return moved

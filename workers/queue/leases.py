@@ -84,6 +84,7 @@ class Leases:
         self._renew = Script(redis, "queue/renew_leases")
         self._write = Script(redis, "queue/report_progress")
         self._show = Script(redis, "queue/show_preview")
+        self._pass_on = Script(redis, "queue/pass_on", decode="text")
         self._give_back = Script(redis, "queue/give_back", decode="text")
         self._close = Script(redis, "queue/close_lease", decode="text")
 
@@ -141,6 +142,13 @@ class Leases:
         It keeps its checkpoint. A job that is to be canceled is that instead.
         """
         return self._give_back(run.member) in ("queued", "canceled")
+
+    def pass_on(self, run: Run, worker: str) -> bool:
+        """Leave the job to another worker that has the weights it was requested of; as `give_back`.
+
+        False also where no live worker other than ``worker`` has: then the run goes on to hold the job.
+        """
+        return self._pass_on(run.job_id, run.member, worker) in ("queued", "canceled")
 
     def close(
         self,

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import redis
+from redis.exceptions import ResponseError
 
 from workers.broker import keys
 from workers.broker.lock import PeriodicLock, WorkStopped
@@ -137,7 +138,11 @@ class GarbageCollector:
     def _remove(self, artifacts: JobArtifacts, done: Collected) -> bool:
         """Everything there is of a job, if nothing has changed and nobody counts on it; whether it went."""
         self._go_on()
-        lock = self._pins.lock_for_deletion(artifacts.job_id)
+        try:
+            lock = self._pins.lock_for_deletion(artifacts.job_id)
+        except ResponseError as error:  # its record is a key of another type; others may go
+            _log.warning("the artifacts of job %s stay: %s", artifacts.job_id, error)
+            return False
         if not isinstance(lock, DeletionLock):
             return False
         try:

@@ -17,11 +17,15 @@ from typing import Literal, cast
 import redis
 
 from workers.broker import keys, rq_names
+from workers.broker.limits import DELETION_LOCK_S
 from workers.broker.scripts import Script
 
 #: A collector begins no removal later than this after it took the lock: the rest is for the removal itself,
 #: of which obstore gives up a try after 30 s (object_store's `ClientOptions`).
 LOCK_USE_S = 10.0
+
+#: What PTTL says of a key that does not exist.
+_NO_KEY = -2
 
 Refusal = Literal["pinned", "underway", "locked"]
 
@@ -59,7 +63,11 @@ class ArtifactPins:
 
     def is_locked(self, job_id: str) -> bool:
         """Whether the artifacts of that job are being removed."""
-        return bool(self._redis.exists(keys.deletion_lock_key(job_id)))
+        key, most_ms = keys.deletion_lock_key(job_id), DELETION_LOCK_S * 1000
+        left_ms = self._redis.pttl(key)
+        if left_ms > most_ms:  # as `is_held` of ``workers/lua/lib/locks.lua``
+            self._redis.pexpire(key, most_ms)
+        return left_ms != _NO_KEY
 
     def underway(self, job_id: str) -> bool:
         """Whether the job waits or runs."""

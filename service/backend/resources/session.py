@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,8 +19,9 @@ from service.backend.resources.base import JobResource, RequestBody
 from service.backend.session import CallerSession
 from service.problems import ProblemError
 from service.web.exception_handlers import problem_of_error
-from workers.errors import UnknownKind
+from workers.errors import UnknownKind, UnreadableRecord
 from workers.jobs.job import Job
+from workers.jobs.kinds.base import JobKind
 from workers.jobs.repository import Event, IndexEntry, Requester
 
 
@@ -155,6 +157,11 @@ class JobSession(CallerSession):
         retried = self.backend.jobs.retry(job_id, caller=caller, limits=self.limits)
         return None if retried is None else retried[0]
 
+    async def check_exists(self, job_id: str) -> None:
+        """Raise the problem `unknown` of the resource where `job` does; a record need not be readable."""
+        with suppress(UnreadableRecord):
+            await self.job(job_id)
+
     async def forget(self, job_id: str) -> bool:
         """Delete the job, for all or, where others requested it too, for this caller; False: it runs yet."""
         self._check_owner(job_id, "delete")
@@ -186,16 +193,26 @@ class JobSession(CallerSession):
 
     async def list_jobs(
         self, after: IndexEntry | None, limit: int, fits: Callable[[Any], bool]
-    ) -> tuple[list[Job], IndexEntry | None]:
-        """A page of jobs of the kind, the newest first, and where the next one begins."""
+    ) -> tuple[list[Job], IndexEntry | None, list[str]]:
+        """A page of jobs of the kind, the newest first, and where the next one begins.
+
+        And the ids of those on the way whose records cannot be read.
+        """
+        unreadable: list[str] = []
+
+        def set_aside(kind: JobKind, job_id: str) -> None:
+            if kind is self.resource.kind:
+                unreadable.append(job_id)
 
         def own(job: Job) -> bool:
             return self._is_own_kind(job) and fits(job)
 
         def read() -> tuple[list[Job], IndexEntry | None]:
-            return self.backend.jobs.recent(after, limit, MAX_SCANNED, own, caller=self.visible)
+            return self.backend.jobs.recent(
+                after, limit, MAX_SCANNED, own, caller=self.visible, unreadable=set_aside
+            )
 
-        return await self.backend.call(read)
+        return *await self.backend.call(read), unreadable
 
     def _requester(self, job_id: str) -> Requester | None:
         return self.backend.jobs.requester(job_id, self.caller.name)(self.backend.redis)

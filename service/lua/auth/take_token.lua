@@ -8,7 +8,9 @@
 
 local id, rate, window_s = unpack(ARGV)
 local bucket, gap_s = KEY.REQUESTS_PREFIX .. id, window_s / rate
-local filled = math.max(tonumber(redis.call('GET', bucket) or 0), NOW)
+local filled = tonumber(redis.call('GET', bucket))
+-- An empty bucket is filled after the window; one that takes longer is of a clock that was set back.
+if not is_ahead(filled, window_s + gap_s) then filled = NOW end
 local taken = 0
 if filled + gap_s - NOW <= window_s + gap_s / 1000 then
   taken, filled = 1, filled + gap_s

@@ -293,3 +293,16 @@ def test_a_silent_redis_is_given_up(
             subscription.close()
 
     assert asyncio.run(follow()) == event_hub.MISSED
+
+
+def test_a_stream_of_a_job_that_redis_lost_ends_and_says_so(
+    app: FastAPI, served: Http, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.05)
+    job_id = asked(served)
+    with serving(app) as url, listening(f"{url}/v1/visualizations/{job_id}/events") as told:
+        redis.flushall()
+        (_, _, first), (kind, _, last) = told.result(30)
+    assert (first["state"], kind, last["state"]) == ("queued", "state", "failed")
+    assert last["problem"]["code"] == "unknown_visualization"
+    assert "request it again" in last["problem"]["detail"]

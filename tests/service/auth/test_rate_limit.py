@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import redis as redis_client
 
 from service.auth.rate_limit import Allowance, RateLimiter
+from tests.support.stepped_clock import stepped_valkey
+from workers.settings import connect
 
 
 def test_a_minutes_worth_may_be_taken_at_once_and_no_more(redis: redis_client.Redis) -> None:
@@ -81,3 +84,15 @@ def test_the_headers_are_those_of_the_draft() -> None:
         "RateLimit-Policy": '"requests";q=100;w=60',
         "RateLimit": '"requests";r=49;t=31',
     }
+
+
+def test_a_clock_that_is_set_back_refuses_nobody(tmp_path: Path) -> None:
+    with stepped_valkey(tmp_path) as (server, clock), connect(server.url) as redis:
+        rates = RateLimiter(redis)
+        while (last := rates.take("a", 3)(redis)).granted:
+            pass
+        assert last.retry_after_s in (19, 20)
+        clock.step(-3600)
+        assert [rates.take("a", 3)(redis).granted for _ in range(4)] == [True] * 3 + [False]
+        clock.step(3600)
+        assert rates.take("a", 3)(redis).granted

@@ -126,7 +126,7 @@ def test_every_script_is_used() -> None:
 
 def test_all_together_are_no_larger_than_they_were() -> None:
     """An include too many shows here: each script carries what it needs. In bytes."""
-    assert sum(len(source(name, package)) for package, name in SCRIPTS) < 650_000
+    assert sum(len(source(name, package)) for package, name in SCRIPTS) < 800_000
 
 
 @pytest.mark.parametrize("seconds", [0, 951_782_399, 951_868_800, 1_709_208_000, 4_102_444_799])

@@ -233,3 +233,12 @@ def test_a_lost_lease_stops_the_lane(redis: Redis, store: Store, jobs: Jobs) -> 
         until(lambda: engine.tickets != [])
         redis.zremrangebyrank(rq_names.LEASES_KEY, 0, -1)
         until(lambda: engine.tickets[0].canceled)
+
+
+def test_a_process_is_present_again_after_redis_lost_its_data(redis: Redis, store: Store) -> None:
+    with process(redis, store, CountingEngine(), AnyModel()) as host:
+        host.beats.round()
+        assert redis.hexists(keys.PRESENCE_KEY, "host")
+        redis.flushall()
+        host.beats.round()
+        assert redis.hexists(keys.PRESENCE_KEY, "host")

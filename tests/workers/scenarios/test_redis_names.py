@@ -99,8 +99,8 @@ proxygrad:deliveries:due:{receiver} zset
 proxygrad:deliveries:of:{caller} zset
 proxygrad:deliveries:receivers zset
 proxygrad:delivery:{id} hash
-    activation, attempts, caller, canceled, claim, created_at, ended, error, failed, kind, next_at,
-    problem, receiver, state, status, subject, succeeded, total, tried, tried_at, url
+    activation, attempts, caller, canceled, claim, claimed_at, created_at, ended, error, failed, kind,
+    next_at, problem, receiver, state, status, subject, succeeded, total, tried, tried_at, url
 proxygrad:ended hash
     canceled, failed, lost, succeeded
 proxygrad:events:{id} stream
@@ -123,7 +123,7 @@ proxygrad:webhooks:{id} hash
     {caller} {url}
 proxygrad:job:{id} hash
     activation, arrival, best, caller, cancel_requested, checkpoint, cost, created_at, deadline_at,
-    execution, expected_at, finished_at, flow, images, kind, losses, model, priority, problem, result,
+    exact, execution, expected_at, finished_at, flow, images, kind, losses, model, priority, problem, result,
     spec, started_at, state, step, steps, turn, worker
 proxygrad:jobs zset
 proxygrad:missed:{worker} set

@@ -71,6 +71,13 @@ class JobKind:
         """
         return f"{self.name}/{model}"
 
+    def exact_capability(self, model: ModelInfo) -> str:
+        """What only workers offer that serve the model with the same weights, by the same method.
+
+        Jobs wait by `capability`; one that a worker with other weights met waits by this from then on.
+        """
+        return f"{self.capability(model.name)}@{model.version}"
+
     def event_data(self, state: str, activation: float | None) -> Mapping[str, Any]:
         """What a webhook event of a job that ended in ``state`` contains beside the state."""
         return {}

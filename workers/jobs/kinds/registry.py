@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
 
+from proxygrad.spec import ModelInfo
 from workers.broker.limits import DEFAULT_KIND
-from workers.errors import UnknownKind
+from workers.errors import UnknownKind, UnreadableRecord
 from workers.jobs.job import Job
 from workers.jobs.kinds.base import JobKind
 from workers.jobs.kinds.visualization import VISUALIZATION
@@ -28,9 +29,16 @@ def kind_named(name: str) -> JobKind:
 
 
 def job_from_fields(job_id: str, fields: Mapping[bytes, bytes]) -> Job:
-    """The job that a record's fields describe. Raises `UnknownKind`."""
-    name = fields.get(b"kind", DEFAULT_KIND.encode()).decode()
-    return kind_named(name).record.from_fields(job_id, fields)
+    """The job that a record's fields describe. Raises `UnknownKind` and `UnreadableRecord`."""
+    try:
+        return kind_of(fields).record.from_fields(job_id, fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnreadableRecord("job", job_id, error) from error
+
+
+def kind_of(fields: Mapping[bytes, bytes]) -> JobKind:
+    """The kind of a record. Raises `UnknownKind`."""
+    return kind_named(fields.get(b"kind", DEFAULT_KIND.encode()).decode(errors="replace"))
 
 
 def job_from_json(data: bytes) -> Job:
@@ -42,6 +50,16 @@ def job_from_json(data: bytes) -> Job:
 def capabilities(model: str) -> tuple[str, ...]:
     """What a worker of this version that serves the model offers, for jobs of every kind."""
     return tuple(kind.capability(model) for kind in KINDS.values())
+
+
+def offered(models: Iterable[tuple[str, ModelInfo]]) -> list[str]:
+    """What a worker offers that has these models ready, each with its name: by name, and exactly."""
+    return [
+        capability
+        for name, model in models
+        for by_name in capabilities(name)
+        for capability in (by_name, f"{by_name}@{model.version}")
+    ]
 
 
 def listed_fields() -> tuple[str, ...]:

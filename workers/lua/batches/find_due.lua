@@ -6,13 +6,14 @@
 -- Returns: ids of batches whose cancellation was begun and not finished.
 -- @include lib/batches
 -- @include lib/clock
+-- @include lib/guard
 -- @include lib/keys
+-- @include lib/locks
 
 local every_s, compare_s, most_compared, pin_s = unpack(ARGV)
 compare_s, most_compared, pin_s = tonumber(compare_s), tonumber(most_compared), tonumber(pin_s)
-if not redis.call('SET', KEY.BATCHES_LOOKED, 1, 'NX', 'PX', math.floor(every_s * 900)) then
-  return {}
-end
+if is_held(KEY.BATCHES_LOOKED, every_s) then return {} end
+redis.call('SET', KEY.BATCHES_LOOKED, 1, 'PX', math.floor(every_s * 900))
 
 -- A job that is gone is submitted again, or counts as canceled where the batch is; a job in another state
 -- than was counted is counted anew.
@@ -34,7 +35,8 @@ local function compare(batch, key)
 end
 
 local canceled, stale = {}, {}
-for _, batch in ipairs(redis.call('SMEMBERS', KEY.RUNNING_BATCHES)) do
+local function drop(batch) return function() redis.call('SREM', KEY.RUNNING_BATCHES, batch) end end
+local function look(batch)
   local key = batch_key(batch)
   local state, model, pending, deadline, compared, pinned, created = unpack(redis.call('HMGET', key, 'state',
     'model', 'cancel_pending', 'deadline_at', 'compared_at', 'pinned_at', 'created_at'))
@@ -45,23 +47,29 @@ for _, batch in ipairs(redis.call('SMEMBERS', KEY.RUNNING_BATCHES)) do
     if deadline and tonumber(deadline) <= NOW then
       drop_rest(batch, 'failed', {'deadline_exceeded', 'the deadline passed before these units were queued'})
     end
-    if redis.call('EXISTS', batch_key(batch, 'claim')) == 0 then
+    if not is_held(batch_key(batch, 'claim'), LIMIT.CLAIM_S) then
       if redis.call('LLEN', batch_key(batch, 'now')) > 0 then
         make_due(batch, model)
-      elseif NOW - (compared or 0) >= compare_s then
+      elseif elapsed_s(compared) >= compare_s then
         stale[#stale + 1] = {tonumber(compared or 0), batch, model}
       end
     end
     update_batch(batch)
-    if NOW - (pinned or created) >= pin_s then make_due(batch, model) end
+    if elapsed_s(pinned or created) >= pin_s then make_due(batch, model) end
   end
+end
+for _, batch in ipairs(redis.call('SMEMBERS', KEY.RUNNING_BATCHES)) do
+  guarded('running batches', batch, drop(batch), look, batch)
 end
 
 table.sort(stale, function(one, other) return one[1] < other[1] end)
-for i = 1, math.min(#stale, most_compared) do
-  local batch, model = stale[i][2], stale[i][3]
+local function catch_up_with_jobs(batch, model)
   compare(batch, batch_key(batch))
   if redis.call('LLEN', batch_key(batch, 'now')) > 0 then make_due(batch, model) end
   update_batch(batch)
+end
+for i = 1, math.min(#stale, most_compared) do
+  local batch, model = stale[i][2], stale[i][3]
+  guarded('running batches', batch, drop(batch), catch_up_with_jobs, batch, model)
 end
 return canceled

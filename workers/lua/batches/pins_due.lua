@@ -8,6 +8,6 @@
 local batch, every_s = unpack(ARGV)
 local key = batch_key(batch)
 local pinned, created = unpack(redis.call('HMGET', key, 'pinned_at', 'created_at'))
-if not created or NOW - (pinned or created) < tonumber(every_s) then return 0 end
+if not created or elapsed_s(pinned or created) < tonumber(every_s) then return 0 end
 redis.call('HSET', key, 'pinned_at', NOW_TEXT)
 return 1

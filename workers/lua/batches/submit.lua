@@ -23,7 +23,7 @@ end
 
 -- Units without a result, and those whose results are not pinned any more.
 local function again()
-  local stale = state ~= 'running' and finished_at and NOW - finished_at > LIMIT.PIN_S
+  local stale = state ~= 'running' and finished_at and elapsed_s(finished_at) > LIMIT.PIN_S
   if not (dropped or stale) and failed + canceled == 0 then return {} end
   local marks, flat = {}, redis.call('HGETALL', batch_key(id, 'units'))
   for i = 1, #flat, 2 do marks[flat[i]] = string.sub(flat[i + 1], 1, 1) end

@@ -16,19 +16,21 @@ local COUNTED_RECEIVERS = 1000
 local waiting = {}
 for _, priority in ipairs(PRIORITIES) do
   for _, model in ipairs(redis.call('HKEYS', offsets_key(priority))) do
-    waiting[#waiting + 1] = {priority, model, redis.call('ZCARD', ready_key(priority, model))}
+    local count = redis.pcall('ZCARD', ready_key(priority, model))
+    waiting[#waiting + 1] = {priority, model, tonumber(count) or 0}
   end
 end
 
 local oldest = NOW
 for _, id in ipairs(redis.call('LRANGE', RQ.QUEUE, 0, COMPARED_JOBS - 1)) do
-  oldest = math.min(oldest, tonumber(redis.call('HGET', job_key(id), 'created_at') or NOW))
+  local created_at = redis.pcall('HGET', job_key(id), 'created_at')
+  oldest = math.min(oldest, type(created_at) == 'string' and tonumber(created_at) or NOW)
 end
 
 local readiness = {}
 for _, worker in ipairs(redis.call('ZRANGE', KEY.WORKERS, 0, -1)) do
-  local word = redis.call('GET', KEY.WORKER_PREFIX .. worker .. ':readiness')
-  if word then readiness[#readiness + 1] = word end
+  local word = redis.pcall('GET', KEY.WORKER_PREFIX .. worker .. ':readiness')
+  if type(word) == 'string' then readiness[#readiness + 1] = word end
 end
 
 local slots = 0 -- RQ's list still has those that were killed a moment ago
@@ -38,7 +40,7 @@ end
 
 local deliveries = 0
 for _, receiver in ipairs(redis.call('ZRANGE', KEY.RECEIVERS, 0, COUNTED_RECEIVERS - 1)) do
-  deliveries = deliveries + redis.call('ZCARD', due_deliveries_key(receiver))
+  deliveries = deliveries + (tonumber(redis.pcall('ZCARD', due_deliveries_key(receiver))) or 0)
 end
 
 return {waiting, exact(NOW - oldest), redis.call('SCARD', KEY.RUNNING), redis.call('HGETALL', KEY.ENDED),

@@ -6,12 +6,13 @@
 -- @include lib/clock
 -- @include lib/ending
 -- @include lib/fair_queue
+-- @include lib/guard
 -- @include lib/keys
 -- @include lib/waiting
 
 local most = unpack(ARGV)
 local failed = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.DEADLINES, '-inf', NOW_TEXT, 'LIMIT', 0, most)) do
+local function look(id)
   local turn = read_turn(id)
   if turn and redis.call('ZSCORE', ready_key(turn.priority, turn.model), turn.arrival .. ':' .. id) then
     dequeue(id)
@@ -20,5 +21,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.DEADLINES, '-inf', NOW_TEXT,
   elseif redis.call('HGET', job_key(id), 'state') ~= 'queued' then
     redis.call('ZREM', KEY.DEADLINES, id)
   end
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.DEADLINES, '-inf', NOW_TEXT, 'LIMIT', 0, most)) do
+  guarded('deadlines', id, function() redis.call('ZREM', KEY.DEADLINES, id) end, look, id)
 end
 return failed

@@ -18,7 +18,7 @@ for _, priority in ipairs(PRIORITIES) do
   end
   for i = 1, #fields, 2 do
     local kind, flow = string.sub(fields[i], 1, 2), string.sub(fields[i], 3)
-    if kind ~= 'n:' and not waits[flow] and tonumber(fields[i + 1]) <= clock then
+    if kind ~= 'n:' and not waits[flow] and (tonumber(fields[i + 1]) or clock) <= clock then
       redis.call('HDEL', key, fields[i])
     end
   end

@@ -8,6 +8,7 @@
 -- Returns: job ids, each followed by what became of it: 'queued', 'failed', 'canceled', 'dropped' or 'stale'.
 -- @include lib/ending
 -- @include lib/fair_queue
+-- @include lib/guard
 -- @include lib/keys
 -- @include lib/leases
 -- @include lib/rq
@@ -25,12 +26,14 @@ end
 
 local function of_no_lease()
   for _, id in ipairs(redis.call('SMEMBERS', KEY.RUNNING)) do
-    local state, holder = unpack(redis.call('HMGET', job_key(id), 'state', 'execution'))
-    if state ~= 'running' then
-      redis.call('SREM', KEY.RUNNING, id)
-    elseif not redis.call('ZSCORE', RQ.LEASES, id .. ':' .. (holder or '')) then
-      note(id, recover(id, redis.call('HGET', entry_key(id), 'status'), true))
-    end
+    guarded('running jobs', id, function() redis.call('SREM', KEY.RUNNING, id) end, function()
+      local state, holder = unpack(redis.call('HMGET', job_key(id), 'state', 'execution'))
+      if state ~= 'running' then
+        redis.call('SREM', KEY.RUNNING, id)
+      elseif not redis.call('ZSCORE', RQ.LEASES, id .. ':' .. (holder or '')) then
+        note(id, recover(id, redis.call('HGET', entry_key(id), 'status'), true))
+      end
+    end)
   end
 end
 
@@ -126,19 +129,23 @@ for _, priority in ipairs(PRIORITIES) do
       local known = index[id]
       index[id] = true
       if known or not listed[id] then
-        local turn = {priority = priority, model = model, arrival = string.sub(member, 1, 16),
-          flow = redis.call('HGET', job_key(id), 'flow') or nil}
-        if known then -- its record was deleted, and made anew
-          remove_from_index(id, turn)
-        elseif note(id, of_index_alone(id, turn)) then
-          return changed
-        end
+        local function drop() drop_from_index(priority, model, member) end
+        local what = guarded('waiting jobs', id, drop, function()
+          local turn = {priority = priority, model = model, arrival = string.sub(member, 1, 16),
+            flow = redis.call('HGET', job_key(id), 'flow') or nil}
+          if not known then return of_index_alone(id, turn) end
+          remove_from_index(id, turn) -- its record was deleted, and made anew
+        end)
+        if what and note(id, what) then return changed end
       end
     end
   end
 end
 for id in pairs(listed) do
-  if not index[id] and note(id, of_list_alone(id)) then return changed end
+  if not index[id] then
+    local function drop() redis.call('LREM', RQ.QUEUE, 0, id) end
+    if note(id, guarded('waiting jobs', id, drop, of_list_alone, id) or 'dropped') then return changed end
+  end
 end
 if not always then return changed end
 

@@ -5,6 +5,7 @@
 -- @include lib/clock
 -- @include lib/ending
 -- @include lib/fair_queue
+-- @include lib/guard
 -- @include lib/keys
 -- @include lib/rq
 -- @include lib/waiting
@@ -12,10 +13,10 @@
 local limit_s, most = unpack(ARGV)
 local seen = KEY.POPPED_SINCE
 local here, returned = {}, {}
-for _, id in ipairs(redis.call('LRANGE', RQ.INTERMEDIATE, 0, most - 1)) do
+local function look(id)
   here[id] = true
   local since = redis.call('HGET', seen, id)
-  if not since then
+  if not since or tonumber(since) > NOW then
     redis.call('HSET', seen, id, NOW_TEXT)
   elseif NOW - since >= tonumber(limit_s) then
     redis.call('LREM', RQ.INTERMEDIATE, 1, id)
@@ -30,6 +31,9 @@ for _, id in ipairs(redis.call('LRANGE', RQ.INTERMEDIATE, 0, most - 1)) do
       end_entry(id, 'failed') -- none of ours
     end
   end
+end
+for _, id in ipairs(redis.call('LRANGE', RQ.INTERMEDIATE, 0, most - 1)) do
+  guarded('popped jobs', id, function() redis.call('LREM', RQ.INTERMEDIATE, 0, id) end, look, id)
 end
 for _, id in ipairs(redis.call('HKEYS', seen)) do
   if not here[id] then redis.call('HDEL', seen, id) end

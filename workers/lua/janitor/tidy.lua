@@ -5,6 +5,7 @@
 -- Returns: nothing.
 -- @include lib/clock
 -- @include lib/keys
+-- @include lib/locks
 
 -- Jobs that are looked at each time, in some 2 ms.
 local COUNTED_JOBS = 1000
@@ -23,7 +24,7 @@ for _, registry in ipairs({RQ.FINISHED, RQ.FAILED, RQ.CANCELED}) do
   redis.call('ZREMRANGEBYSCORE', registry, 0, time[1])
 end
 for _, worker in ipairs(redis.call('SMEMBERS', RQ.WORKERS)) do
-  if redis.call('EXISTS', worker) == 0 then
+  if not is_held(worker, LIMIT.SLOT_TTL_S) then
     redis.call('SREM', RQ.ALL_WORKERS, worker)
     redis.call('SREM', RQ.WORKERS, worker)
   end

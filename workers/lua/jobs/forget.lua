@@ -8,11 +8,15 @@
 -- @include lib/clock
 -- @include lib/ending
 -- @include lib/keys
+-- @include lib/locks
 -- @include lib/waiting
 -- @include lib/webhooks
 
 local id, token, again, caller = unpack(ARGV)
 local own, entry = job_key(id), entry_key(id)
+for _, key in ipairs({own, entry}) do -- one of another type cannot be read, and goes
+  if redis.call('TYPE', key).ok ~= 'hash' then redis.call('DEL', key) end
+end
 if caller ~= '' then
   redis.call('HDEL', requesters_key(id), caller)
   redis.call('ZREM', requested_key(caller), id)
@@ -32,9 +36,8 @@ if state == 'running' or status == 'started' then
   redis.call('PUBLISH', KEY.CANCEL_CHANNEL, id)
   return 'stopping'
 end
-if not redis.call('SET', KEY.DELETION_LOCK_PREFIX .. id, token, 'NX', 'EX', LIMIT.DELETION_LOCK_S) then
-  return 'locked'
-end
+if is_held(KEY.DELETION_LOCK_PREFIX .. id, LIMIT.DELETION_LOCK_S) then return 'locked' end
+redis.call('SET', KEY.DELETION_LOCK_PREFIX .. id, token, 'EX', LIMIT.DELETION_LOCK_S)
 dequeue(id)
 redis.call('LREM', RQ.INTERMEDIATE, 0, id)
 if state == 'queued' then end_job(id, 'canceled') end

@@ -4,9 +4,10 @@
 -- no RQ entry any more. `recompute`: the result is gone from the store. `retry`: only what failed or was
 -- canceled. A limit holds for a new job, and nothing else.
 -- ARGV: 1 job id, 2 mode, 3 whether it may create a job (1 or 0), 4 kind, 5 spec as JSON, 6 steps, 7 what a
---   worker must offer (`workers.jobs.kinds.base.JobKind.capability`): of a visualization the model, 8 caller,
---   9 flow, 10 priority, 11 cost, 12 deadline in seconds or '', 13 limit of waiting jobs, 14 of the caller's
---   waiting jobs, 15 of the caller's jobs in flight or '', 16 webhook URL or '', 17… fields of RQ's entry
+--   worker must offer (`workers.jobs.kinds.base.JobKind.capability`): of a visualization the model, 8 the same
+--   with weights and method (`exact_capability`) or '', 9 caller, 10 flow, 11 priority, 12 cost, 13 deadline
+--   in seconds or '', 14 limit of waiting jobs, 15 of the caller's waiting jobs, 16 of the caller's jobs in
+--   flight or '', 17 webhook URL or '', 18… fields of RQ's entry
 -- Returns: {'created' | 'joined' | 'answered', status}; {'refused'}: it may not create one; {'hooks'}: too
 --   many webhooks; {'all' | 'caller' | 'in_flight', count, jobs that end per second}: the limit that was
 --   reached.
@@ -14,13 +15,14 @@
 -- @include lib/fair_queue
 -- @include lib/keys
 -- @include lib/leases
+-- @include lib/locks
 -- @include lib/position
 -- @include lib/requesters
 -- @include lib/waiting
 -- @include lib/webhooks
 
-local id, mode, may_create, kind, spec, steps, model, caller = unpack(ARGV)
-local flow, priority, cost, deadline_s, limit, caller_limit, in_flight_limit, url = unpack(ARGV, 9)
+local id, mode, may_create, kind, spec, steps, model, exact_model = unpack(ARGV)
+local caller, flow, priority, cost, deadline_s, limit, caller_limit, in_flight_limit, url = unpack(ARGV, 9)
 local own, entry = job_key(id), entry_key(id)
 local function reply(word)
   note_requester(id, caller, false)
@@ -58,7 +60,7 @@ local function in_flight()
   if count + others_count < tonumber(in_flight_limit) then return count end
   local function add(others)
     for _, other in ipairs(others) do
-      if redis.call('HGET', job_key(other), 'caller') == caller then count = count + 1 end
+      if redis.pcall('HGET', job_key(other), 'caller') == caller then count = count + 1 end
     end
   end
   add(redis.call('SMEMBERS', KEY.RUNNING))
@@ -104,7 +106,7 @@ if (state == 'queued' or state == 'running') and (status == 'queued' or status =
 end
 if mode == 'retry' and state ~= 'failed' and state ~= 'canceled' then return reply('joined') end
 if state == 'succeeded' and mode ~= 'recompute' then
-  if redis.call('EXISTS', KEY.DELETION_LOCK_PREFIX .. id) == 0 then
+  if not is_held(KEY.DELETION_LOCK_PREFIX .. id, LIMIT.DELETION_LOCK_S) then
     redis.call('SET', KEY.PIN_PREFIX .. id, 1, 'EX', LIMIT.PIN_S)
     redis.call('SREM', KEY.FORGOTTEN, id)
     return reply('answered')
@@ -113,12 +115,16 @@ end
 if may_create == '0' then return {'refused'} end
 local refusal = full()
 if refusal then return refusal end
+if mode == 'retry' then
+  exact_model = redis.call('HGET', own, 'exact') or ''
+  renew_subscriptions(id, caller)
+end
 if state or status then clear() end
-if mode == 'retry' then renew_subscriptions(id, caller) end
 redis.call('HSET', own, 'kind', kind, 'spec', spec, 'steps', steps, 'state', 'queued', 'step', 0, 'losses', 0,
   'cost', cost, 'caller', caller, 'created_at', NOW_TEXT)
+if exact_model ~= '' then redis.call('HSET', own, 'exact', exact_model) end
 if deadline_s ~= '' then redis.call('HSET', own, 'deadline_at', exact(NOW + deadline_s)) end
-redis.call('HSET', entry, unpack(ARGV, 17))
+redis.call('HSET', entry, unpack(ARGV, 18))
 redis.call('SADD', RQ.QUEUES, RQ.QUEUE)
 redis.call('ZADD', KEY.JOBS, NOW_TEXT, id)
 local oldest = redis.call('ZRANGE', KEY.JOBS, 0, 0)[1]

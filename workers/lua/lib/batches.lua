@@ -6,7 +6,9 @@
 -- job there is a set of the batches that follow it; there may be several. A unit that was not queued yet
 -- costs nothing.
 -- @include lib/clock
+-- @include lib/guard
 -- @include lib/keys
+-- @include lib/locks
 -- @include lib/webhooks
 
 -- How the state of a unit is written, as in `workers.batches.batch.LETTERS`.
@@ -16,9 +18,8 @@ local OPEN_LETTERS = {q = true, r = true}
 
 -- The batch may be expanded further. A worker that has claimed it looks again before it stops.
 local function make_due(batch, model)
-  if redis.call('EXISTS', batch_key(batch, 'claim')) == 1 then return end
-  local held = tonumber(redis.call('HGET', batch_key(batch), 'held_until') or 0)
-  if NOW < held then return end
+  if is_held(batch_key(batch, 'claim'), LIMIT.CLAIM_S) then return end
+  if is_ahead(redis.call('HGET', batch_key(batch), 'held_until'), LIMIT.REST_S) then return end
   if redis.call('ZADD', due_batches_key(model), 'NX', NOW_TEXT, batch) == 1 then
     redis.call('PUBLISH', KEY.BATCHES_CHANNEL, model)
   end
@@ -93,9 +94,19 @@ local function is_being_submitted(batch, unit, id)
   return redis.call('HGET', requesters_key(id), caller) ~= ''
 end
 
+-- Calls `act` with each batch that follows a job, and its unit. A batch that cannot be updated follows no more:
+-- the job must be able to end.
+local function each_batch_of(id, act)
+  local key = batches_of_job_key(id)
+  for _, batch in ipairs(guarded('batches of a job', id, function() redis.call('DEL', key) end, redis.call,
+    'SMEMBERS', key) or {}) do
+    guarded('batches of a job', batch, function() redis.call('SREM', key, batch) end, act, batch)
+  end
+end
+
 -- Counts a new state of a job in the batches that follow it.
 local function update_batches_of(id, state)
-  for _, batch in ipairs(redis.call('SMEMBERS', batches_of_job_key(id))) do
+  each_batch_of(id, function(batch)
     local unit = redis.call('HGET', batch_key(batch, 'open'), id)
     if unit and state == 'canceled' and is_being_submitted(batch, unit, id) then
       redis.call('HDEL', batch_key(batch), 'held_until') -- `align` will count it
@@ -105,18 +116,18 @@ local function update_batches_of(id, state)
     else
       redis.call('SREM', batches_of_job_key(id), batch)
     end
-  end
+  end)
 end
 
 -- The caller withdraws from a job that goes on for others.
 local function withdraw_from_batches(id, caller)
-  for _, batch in ipairs(redis.call('SMEMBERS', batches_of_job_key(id))) do
+  each_batch_of(id, function(batch)
     local unit = redis.call('HGET', batch_key(batch, 'open'), id)
     if unit and redis.call('HGET', batch_key(batch), 'caller') == caller then
       mark_unit(batch, unit, id, 'canceled')
       update_batch(batch)
     end
-  end
+  end)
 end
 
 -- Ends the units that were not queued, in `state`.

@@ -2,6 +2,7 @@
 --
 -- A stream that cannot be written costs an event, no more: the record says the same.
 -- @include lib/batches
+-- @include lib/guard
 -- @include lib/keys
 -- @include lib/webhooks
 
@@ -27,7 +28,8 @@ local function publish_state(id)
     redis.call('PERSIST', events_key(id))
   else
     redis.call('EXPIRE', events_key(id), LIMIT.EVENT_STREAM_TTL_S)
-    make_deliveries(kind_of(id), id, state)
+    guarded('subscriptions', id, function() redis.call('DEL', subscriptions_key(id)) end,
+      make_deliveries, kind_of(id), id, state)
   end
 end
 

@@ -104,6 +104,13 @@ local function remove_from_index(id, turn)
   return true
 end
 
+-- Takes out of the index what cannot be taken out by its record.
+local function drop_from_index(priority, model, member)
+  redis.call('ZREM', ready_key(priority, model), member)
+  count_down(priority, model)
+  redis.call('LREM', RQ.QUEUE, 0, string.sub(member, 18))
+end
+
 -- Of the job that starts: the clock, and what its flow has had.
 local function advance(priority, model, score, start, flow, cost)
   if start > clock_of(priority) then redis.call('HSET', KEY.CLOCK, priority, exact(start)) end

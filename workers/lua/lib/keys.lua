@@ -3,6 +3,8 @@
 local function job_key(id) return KEY.JOB_PREFIX .. id end
 -- The kind of a job.
 local function kind_of(id) return redis.call('HGET', job_key(id), 'kind') or LIMIT.DEFAULT_KIND end
+-- A capability without the version of the weights: `ModelInfo.version`.
+local function without_version(capability) return (string.gsub(capability, '@%x+%.[^@]*$', '')) end
 local function entry_key(id) return RQ.ENTRY_PREFIX .. id end
 local function requesters_key(id) return KEY.REQUESTERS_PREFIX .. id end
 local function requested_key(caller) return KEY.REQUESTED_PREFIX .. caller end

@@ -59,6 +59,7 @@ end
 -- 'canceled' as was requested, 'over' when it had ended before, 'stale' when this run was not the job's last.
 local function release_lease(member, lost)
   local id, execution = string.match(member, '^(.*):([^:]+)$')
+  if not id then error('it names no run') end
   delete_lease(id, execution)
   local state, holder = unpack(redis.call('HMGET', job_key(id), 'state', 'execution'))
   if state and holder ~= execution then return 'stale' end

@@ -1,19 +1,11 @@
 -- Status of a job: its record and, while it waits, its place in the queue (`workers.jobs.job.QueuePlace`).
 --
 -- For the position every model counts, as if a worker that serves them all came next; equal starts in other
--- models do not. Of the workers the one that came last is looked at first.
+-- models do not.
 -- @include lib/clock
 -- @include lib/fair_queue
 -- @include lib/keys
-
--- Whether a live worker would take a job of the model.
-local function is_served(model)
-  for _, worker in ipairs(redis.call('ZREVRANGE', KEY.WORKERS, 0, -1)) do
-    local word = redis.call('GET', KEY.WORKER_PREFIX .. worker .. ':readiness')
-    if word and cjson.decode(word)[model] == cjson.null then return true end
-  end
-  return false
-end
+-- @include lib/offers
 
 -- How many jobs are before this one; -1 when it does not wait.
 local function position(id)
@@ -40,7 +32,7 @@ end
 
 -- Seconds until the end of a job that has `ahead` before it, by the latest runs; nil where there were none.
 local function expected_s(ahead, model, cost)
-  local ran_s, each_s = unpack(redis.call('HMGET', KEY.PACE, 'ran_s', 'model:' .. model))
+  local ran_s, each_s = unpack(redis.call('HMGET', KEY.PACE, 'ran_s', 'model:' .. without_version(model)))
   if not (ran_s and each_s) then return nil end
   local slots = redis.call('SCARD', RQ.WORKERS)
   local free = slots - redis.call('SCARD', KEY.RUNNING) - redis.call('LLEN', RQ.INTERMEDIATE)
@@ -53,7 +45,7 @@ local function job_status(id)
   local fields = redis.call('HGETALL', job_key(id))
   local state, model, cost = unpack(redis.call('HMGET', job_key(id), 'state', 'model', 'cost'))
   if state ~= 'queued' then return fields end
-  local place = {ahead = math.max(0, position(id)), taken = model and is_served(model) or false}
+  local place = {ahead = math.max(0, position(id)), taken = model and is_offered(model) or false}
   if place.taken and cost then place.eta_s = expected_s(place.ahead, model, tonumber(cost)) end
   fields[#fields + 1] = 'place'
   fields[#fields + 1] = cjson.encode(place)

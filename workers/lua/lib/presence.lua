@@ -2,6 +2,7 @@
 --
 -- The rules by which a process is presumed dead: `workers.queue.janitor`.
 -- @include lib/clock
+-- @include lib/guard
 -- @include lib/keys
 -- @include lib/leases
 
@@ -24,7 +25,8 @@ local function long_absent(passed_s, absent_s)
       if since then redis.call('HSET', KEY.PRESENCE, worker, '') end
     else
       seen_s = since and seen_s + passed_s or 0
-      redis.call('HSET', KEY.PRESENCE, worker, (since or NOW_TEXT) .. ' ' .. exact(seen_s))
+      since = since and tonumber(since) <= NOW and since or NOW_TEXT
+      redis.call('HSET', KEY.PRESENCE, worker, since .. ' ' .. exact(seen_s))
       if seen_s >= absent_s then absent[worker] = tonumber(since) end
     end
   end
@@ -34,15 +36,20 @@ end
 -- The leases of those processes, and the last heartbeat of each process.
 local function leases_of(absent)
   local held, heartbeats = {}, {}
-  for _, member in ipairs(redis.call('ZRANGE', RQ.LEASES, 0, -1)) do
+  local function look(member)
     local id, execution = string.match(member, '^(.*):([^:]+)$')
+    if not id then return end -- `release_lease` sets it aside
     local worker, holder = unpack(redis.call('HMGET', job_key(id), 'worker', 'execution'))
     if worker and absent[worker] and holder == execution then
-      local at = redis.call('HGET', RQ.EXECUTION_PREFIX .. member, 'last_heartbeat') or NOW
+      local at = tonumber(redis.call('HGET', RQ.EXECUTION_PREFIX .. member, 'last_heartbeat') or NOW)
+      if at > NOW then at = absent[worker] end -- the clock was set back: it came before that, at the latest
       held[worker] = held[worker] or {}
       table.insert(held[worker], member)
-      heartbeats[worker] = math.max(heartbeats[worker] or 0, tonumber(at))
+      heartbeats[worker] = math.max(heartbeats[worker] or 0, at)
     end
+  end
+  for _, member in ipairs(redis.call('ZRANGE', RQ.LEASES, 0, -1)) do
+    guarded('leases', member, function() redis.call('ZREM', RQ.LEASES, member) end, look, member)
   end
   return held, heartbeats
 end
@@ -59,7 +66,9 @@ local function reclaim_from(absent, most, silent_s, regret_s)
       redis.call('HDEL', KEY.PRESENCE, worker) -- nothing to lose, or alive
     elseif NOW - last >= silent_s then
       for i = 1, math.min(#runs, most - #found / 2) do
-        local outcome, missed = release_lease(runs[i], true), KEY.MISSED_PREFIX .. worker
+        local missed, member = KEY.MISSED_PREFIX .. worker, runs[i]
+        local outcome = guarded('leases', member, function() redis.call('ZREM', RQ.LEASES, member) end,
+          release_lease, member, true) or 'stale'
         if outcome == 'queued' then
           redis.call('SADD', missed, string.match(runs[i], '^(.*):[^:]+$'))
           redis.call('EXPIRE', missed, regret_s)

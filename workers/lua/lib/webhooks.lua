@@ -6,6 +6,7 @@
 -- waits among those of its receiver, scored by when it is due; receivers are scored by their first.
 -- @include lib/clock
 -- @include lib/keys
+-- @include lib/locks
 
 -- Scores a receiver by its first delivery.
 local function plan_receiver(receiver)
@@ -128,7 +129,7 @@ end
 local function subscribe(kind, subject, caller, url, ended, details)
   if url == '' then return end
   if ended then
-    if redis.call('EXISTS', sent_key(kind, subject, caller, url)) == 0 then
+    if not is_held(sent_key(kind, subject, caller, url), LIMIT.WEBHOOK_REPEAT_S) then
       make_delivery(kind, subject, caller, url, ended, details or event_details(kind, subject))
     end
     return

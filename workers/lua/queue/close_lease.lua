@@ -69,7 +69,7 @@ local function learn_pace()
     redis.call('HSET', KEY.PACE, field, exact(known + (value - known) / 10))
   end
   learn('ran_s', tonumber(ran_s))
-  if model and cost and tonumber(cost) > 0 then learn('model:' .. model, tonumber(ran_s) / cost) end
+  if model and cost and tonumber(cost) > 0 then learn('model:' .. without_version(model), tonumber(ran_s) / cost) end
   redis.call('EXPIRE', KEY.PACE, LIMIT.FINISHED_TTL_S)
 end
 

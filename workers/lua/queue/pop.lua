@@ -7,6 +7,7 @@
 -- @include lib/clock
 -- @include lib/ending
 -- @include lib/fair_queue
+-- @include lib/guard
 -- @include lib/keys
 -- @include lib/waiting
 
@@ -21,16 +22,24 @@ local function head_of(priority, model, offset)
   return {model = model, member = first[1], score = tonumber(first[2]), offset = offset}
 end
 
+-- The head of a model; one whose index cannot be read is left out, and janitors queue its jobs anew.
+local function readable_head(priority, model, offset)
+  return guarded('models', model, function()
+    redis.call('HDEL', offsets_key(priority), model)
+    redis.call('DEL', ready_key(priority, model))
+  end, head_of, priority, model, tonumber(offset) or 0)
+end
+
 local function heads_of(priority)
   local heads = {}
   if #models == 0 then
     local found = redis.call('HGETALL', offsets_key(priority))
-    for i = 1, #found, 2 do heads[#heads + 1] = head_of(priority, found[i], tonumber(found[i + 1])) end
+    for i = 1, #found, 2 do heads[#heads + 1] = readable_head(priority, found[i], found[i + 1]) end
     return heads
   end
   if redis.call('EXISTS', offsets_key(priority)) == 0 then return heads end
   for i, offset in ipairs(redis.call('HMGET', offsets_key(priority), unpack(models))) do
-    if offset then heads[#heads + 1] = head_of(priority, models[i], tonumber(offset)) end
+    if offset then heads[#heads + 1] = readable_head(priority, models[i], offset) end
   end
   return heads
 end
@@ -84,9 +93,10 @@ for _, priority in ipairs(PRIORITIES) do
     local best = least(heads)
     local head = heads[best]
     caught_up(priority, head)
-    popped[#popped + 1] = take_off(priority, head)
+    popped[#popped + 1] = guarded('waiting jobs', string.sub(head.member, 18),
+      function() drop_from_index(priority, head.model, head.member) end, take_off, priority, head)
     local offset = redis.call('HGET', offsets_key(priority), head.model)
-    local following = offset and head_of(priority, head.model, tonumber(offset))
+    local following = offset and readable_head(priority, head.model, offset)
     if following then heads[best] = following else table.remove(heads, best) end
   end
 end

@@ -7,6 +7,7 @@
 -- @include lib/clock
 -- @include lib/events
 -- @include lib/keys
+-- @include lib/locks
 
 local id, member, ttl_s, remaining_s = unpack(ARGV)
 if not redis.call('ZSCORE', RQ.LEASES, member) then return 0 end
@@ -14,4 +15,4 @@ redis.call('HSET', job_key(id), unpack(ARGV, 5))
 if ttl_s ~= '' then redis.call('EXPIRE', job_key(id), ttl_s) end
 if remaining_s ~= '' then redis.call('HSET', job_key(id), 'expected_at', exact(NOW + remaining_s)) end
 if ARGV[5] == 'step' then publish_progress(id) end
-return 1 + redis.call('EXISTS', watched_key(id))
+return is_held(watched_key(id), LIMIT.WATCHED_S) and 2 or 1

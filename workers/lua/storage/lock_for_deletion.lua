@@ -6,18 +6,18 @@
 --   record stays
 -- Returns: '' when locked; 'pinned'; 'underway': the job waits or runs; 'locked': somebody else deletes.
 -- @include lib/keys
+-- @include lib/locks
 
 local id, token, damaged = unpack(ARGV)
 local own, entry = job_key(id), entry_key(id)
-if damaged == '0' and redis.call('EXISTS', KEY.PIN_PREFIX .. id) == 1 then return 'pinned' end
+if damaged == '0' and is_held(KEY.PIN_PREFIX .. id, LIMIT.PIN_S) then return 'pinned' end
 local state = redis.call('HGET', own, 'state')
 local status = redis.call('HGET', entry, 'status')
 if state == 'queued' or state == 'running' or status == 'queued' or status == 'started' then
   return 'underway'
 end
-if not redis.call('SET', KEY.DELETION_LOCK_PREFIX .. id, token, 'NX', 'EX', LIMIT.DELETION_LOCK_S) then
-  return 'locked'
-end
+if is_held(KEY.DELETION_LOCK_PREFIX .. id, LIMIT.DELETION_LOCK_S) then return 'locked' end
+redis.call('SET', KEY.DELETION_LOCK_PREFIX .. id, token, 'EX', LIMIT.DELETION_LOCK_S)
 if damaged == '0' and state == 'succeeded' then
   redis.call('DEL', own, entry, RQ.RESULTS_PREFIX .. id)
   redis.call('ZREM', RQ.FINISHED, id)
