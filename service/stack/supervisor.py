@@ -21,6 +21,7 @@ from types import TracebackType
 import httpx
 
 from proxygrad.errors import ProxyGradError
+from proxygrad.paths import make_private
 from service.auth.keys import Keys
 from service.server.sockets import address, listen
 from service.settings import ServiceSettings
@@ -119,7 +120,7 @@ class Stack:
         WorkerSettings.from_env(self._environ)
         Store.from_url(self.settings.store_url)
         if self._log_directory is not None:
-            self._log_directory.mkdir(parents=True, exist_ok=True)
+            make_private(self._log_directory)
         redis_url = self._redis_url()
         _require_key(self.settings, redis_url, named_home=bool(self._environ.get("PROXYGRAD_HOME")))
         environment = self._environment(redis_url)
