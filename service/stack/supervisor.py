@@ -212,5 +212,6 @@ def _require_key(settings: ServiceSettings, redis_url: str, *, named_home: bool)
             )
             raise NoKeys(
                 f"every request to {settings.host!r} needs a key, and none has been made; make one with "
-                f"`proxygrad keys create NAME{where}`, or listen on 127.0.0.1 without PROXYGRAD_REQUIRE_KEYS"
+                f"`proxygrad keys create NAME{where}`, or listen on 127.0.0.1 without PROXYGRAD_REQUIRE_KEYS "
+                "and PROXYGRAD_PUBLIC_URL"
             )
