@@ -31,6 +31,7 @@ from service.middleware.authentication import Authentication
 from service.middleware.hosts import CORS, HostFilter
 from service.middleware.instrumentation import Instrumentation
 from service.middleware.limits import RequestLimits
+from service.middleware.public_address import PublicAddress
 from service.pages import reference
 from service.settings import ServiceSettings
 from service.telemetry.requests import RequestMetrics
@@ -114,15 +115,19 @@ def _add_middleware(app: FastAPI, backend: Backend) -> None:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
     app.add_middleware(HostFilter, settings=settings)
     app.add_middleware(Instrumentation, metrics=app.state.metrics)
+    app.add_middleware(PublicAddress, public_url=settings.public_url)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend: Backend = app.state.backend
     private, signer = networks(backend.settings.webhook_private), Signer(backend.settings.webhook_secret)
+    public_url = backend.settings.public_url
     with suppress(RedisError):  # it may come later
         await backend.start()
-    async with delivering(backend.deliveries, backend.allowed_hosts, private, signer, backend.call):
+    async with delivering(
+        backend.deliveries, backend.allowed_hosts, private, signer, backend.call, public_url=public_url
+    ):
         yield
         backend.close()
     backend.redis.close()

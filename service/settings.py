@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -27,6 +28,7 @@ MOST_COST = 1e9
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9_:]([a-z0-9_.:-]*[a-z0-9_:])?")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?)(:[0-9]{1,5})?")
+_PUBLIC_URL = re.compile(_ORIGIN.pattern + r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", re.IGNORECASE)
 _SECRETS = "whsec_ and base64 of 24 to 64 random bytes; several with spaces between, the newest first"
 
 
@@ -80,13 +82,22 @@ def _check_secret(secrets: str) -> str:
     return secrets
 
 
+def _check_public_url(url: str) -> str:
+    """The URL without a slash at its end."""
+    url = url.rstrip("/")
+    if not _PUBLIC_URL.fullmatch(url):
+        raise ValueError(f"is {url!r}; valid: https://viz.example.org or https://example.org/viz")
+    return url
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class ServiceSettings(SharedSettings):
     """The settings of a gateway process.
 
-    ``require_keys`` None: keys are required where other machines can reach ``host``; False is refused there.
+    ``require_keys`` None: keys are required where other machines can reach ``host``, or ``public_url`` names
+    another host; False is refused where they reach ``host``.
     ``allowed_hosts`` empty: loopback names where no keys are required, else any name.
     """
 
@@ -103,6 +114,11 @@ class ServiceSettings(SharedSettings):
         AfterValidator(_check_hosts),
         Field(alias="PROXYGRAD_ALLOWED_HOSTS", description="Host names that requests may be for."),
     ] = ()
+    public_url: Annotated[
+        str,
+        AfterValidator(_check_public_url),
+        Field(alias="PROXYGRAD_PUBLIC_URL", description="Where callers find the service."),
+    ] = ""
     cors_origins: Annotated[
         Names,
         AfterValidator(_check_origins),
@@ -193,7 +209,12 @@ class ServiceSettings(SharedSettings):
     @property
     def keys_required(self) -> bool:
         """Whether every request needs a key, even while none has been made."""
-        return not is_loopback(self.host) if self.require_keys is None else self.require_keys
+        if self.require_keys is not None:
+            return self.require_keys
+        return not all(map(is_loopback, [self.host, *self._public_host()]))
+
+    def _public_host(self) -> list[str]:
+        return [urlsplit(self.public_url).hostname or ""] if self.public_url else []
 
     @property
     def limits(self) -> Limits:

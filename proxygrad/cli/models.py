@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from proxygrad.cli.arguments import add_models
 from proxygrad.errors import ModelError
-from proxygrad.spec import ModelInfo
 
 HELP = "list the models, or the layers of one"
 
@@ -18,12 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Load and list. The exit status is 1 when a model cannot be loaded; the others are listed still."""
+    """Load and list, with notes. Exit status 1 when a model cannot be loaded; the others are listed still."""
     from proxygrad.models import Catalog
 
     catalog = Catalog.from_file(arguments.models)
     if arguments.model is not None:
-        _print_layers(catalog.load(arguments.model).info)
+        network = catalog.load(arguments.model)
+        print(network.layers)
+        _print_notes(network.info.notes)
         return 0
     status = 0
     for name in catalog.names:
@@ -35,16 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             shape = "x".join(map(str, info.input_shape))
             print(f"{name:<20} input {shape}, {len(info.layers)} layers, digest {info.digest[:12]}")
+            _print_notes(info.notes)
     return status
 
 
-def _print_layers(info: ModelInfo) -> None:
-    print(f"{'LAYER':<32} {'KIND':<12} {'TYPE':<20} {'UNITS':>6}  {'SHAPE':<14} ACTIVATION")
-    for layer in info.layers:
-        shape = "x".join(map(str, layer.shape))
-        activation = (
-            f"{(layer.stage or '').removesuffix('_activation')} {layer.activation}" if layer.stage else "-"
-        )
-        print(
-            f"{layer.name:<32} {layer.kind:<12} {layer.type:<20} {layer.units:>6}  {shape:<14} {activation}"
-        )
+def _print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"  note: {note}")

@@ -48,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     for label, value in describe(rendering.result):
         print(f"{label:>20}  {value}")
     print(f"{'saved as':>20}  {', '.join(map(str, paths))}")
+    for note in network.info.notes:
+        print(f"{'note':>20}  {note}")
     return 0
 
 

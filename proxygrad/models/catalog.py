@@ -3,8 +3,12 @@
 ::
 
     [models.squeezenet]
-    builder = "torchvision:squeezenet1_0"         # or "mypackage.module:function"
-    weights = "squeezenet1_0.safetensors"         # a path, relative to this file, or a torchvision name
+    builder = "torchvision:squeezenet1_0"         # or "timm:resnet18", or "mypackage.module:function"
+    weights = "IMAGENET1K_V1"                     # published ones, which bring all that follows
+
+    [models.mine]
+    builder = "mypackage.module:function"
+    weights = "mine.safetensors"                  # a path, relative to this file
     input_shape = [3, 224, 224]
     mean = [0.485, 0.456, 0.406]
     std = [0.229, 0.224, 0.225]
@@ -13,17 +17,25 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
+from torch import nn
 
-from proxygrad.errors import ModelError, UnknownModel
+from proxygrad.errors import ModelError, UnknownModel, near
 from proxygrad.models.builders import build
 from proxygrad.models.fingerprint import fingerprint
-from proxygrad.models.weights import download, load_into, read_state_dict
+from proxygrad.models.published import PublishedWeights, of_file, published
+from proxygrad.models.weights import load_into, read_checkpoint
 from proxygrad.networks.network import Network
+from proxygrad.networks.preprocessing import preprocessing_of
+
+log = logging.getLogger(__name__)
 
 BUNDLED = "digits"
 
@@ -37,29 +49,54 @@ class ModelEntry(BaseModel):
 
     builder: str
     weights: str | None = None
-    input_shape: tuple[int, int, int] = (3, 224, 224)
+    input_shape: tuple[int, int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     classes: tuple[str, ...] | str | None = None
 
     def load(self, name: str, folder: Path, device: str) -> Network:
-        """Build the module, fill it, and make it a `Network`. Relative paths start at ``folder``."""
-        module = build(self.builder)
-        if self.weights is not None:
-            path = _path(folder, self.weights)
-            by_name = not path.exists() and Path(self.weights).suffix == "" and "/" not in self.weights
-            state = download(self.builder, self.weights) if by_name else read_state_dict(path)
-            load_into(module, state, f"weights {self.weights}" if by_name else f"weights file {path}")
-        return Network(
+        """Build the module, fill it, and make it a `Network`. Relative paths start at ``folder``.
+
+        What the table does not say of the input and the classes, the weights' own metadata do.
+        """
+        weights = self._weights(folder)
+        module = build(weights.builder, **weights.options)
+        notes = self._fill(module, weights, folder)
+        network = Network(
             module,
-            self.input_shape,
-            0.0 if self.mean is None else self.mean,
-            1.0 if self.std is None else self.std,
+            weights.input_shape if self.input_shape is None else self.input_shape,
+            weights.mean if self.mean is None else self.mean,
+            weights.std if self.std is None else self.std,
             name=name,
-            classes=self._class_names(folder),
+            classes=weights.classes if self.classes is None else self._class_names(folder),
             origin=self.builder,
             device=device,
         )
+        if self.mean is None and weights.mean is None and preprocessing_of(module) is None:
+            notes.append("no mean and std: it sees pixels from 0 to 1; set both in its table of models.toml")
+        notes += _missing_names(network)
+        for note in notes:
+            log.info("model %s: %s", name, note)
+        network.info = network.info.model_copy(update={"notes": tuple(notes)})
+        return network
+
+    def _weights(self, folder: Path) -> PublishedWeights:
+        """What is known of the weights before they are read."""
+        if self.weights is None:
+            return PublishedWeights(self.builder)
+        if _is_name(folder, self.weights):
+            return published(self.builder, self.weights)
+        return of_file(self.builder, Path(self.weights).name)
+
+    def _fill(self, module: nn.Module, weights: PublishedWeights, folder: Path) -> list[str]:
+        """Load the weights into ``module``; notes on what was left out of them."""
+        if self.weights is None:
+            return []
+        if _is_name(folder, self.weights):
+            return [*load_into(module, weights.download(), f"weights {self.weights}")]
+        path = _path(folder, self.weights)
+        state, notes = read_checkpoint(path)
+        return [*notes, *load_into(module, state, f"weights file {path.name}")]
 
     def fingerprint(self, name: str, folder: Path) -> dict[str, JsonValue]:
         """What the model depends on; see `proxygrad.models.fingerprint`."""
@@ -72,6 +109,8 @@ class ModelEntry(BaseModel):
     def _class_names(self, folder: Path) -> tuple[str, ...] | None:
         if not isinstance(self.classes, str):
             return self.classes
+        if _is_name(folder, self.classes):
+            return published(self.builder, self.classes).classes
         path = _path(folder, self.classes)
         try:
             return tuple(path.read_text(encoding="utf-8").splitlines())
@@ -82,6 +121,11 @@ class ModelEntry(BaseModel):
 def _path(folder: Path, name: str) -> Path:
     """The file ``name``, which is relative to ``folder`` unless it begins with ``/`` or ``~``."""
     return folder / Path(name).expanduser()
+
+
+def _is_name(folder: Path, text: str) -> bool:
+    """Whether ``text`` is the name of published weights, and no path."""
+    return Path(text).suffix == "" and "/" not in text and not _path(folder, text).exists()
 
 
 class _ModelsFile(BaseModel):
@@ -124,7 +168,7 @@ class Catalog:
         except tomllib.TOMLDecodeError as error:
             raise ModelError(f"models file {path} is not valid TOML: {error}") from error
         except ValidationError as error:
-            raise ModelError(f"models file {path}: {_first_problem(error)}") from error
+            raise ModelError(f"models file {path}: {_problems(error)}") from error
         return cls(dict(content.models), path.parent)
 
     @property
@@ -156,8 +200,28 @@ class Catalog:
         return self._entries[name]
 
 
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    value = "" if first["type"] == "missing" else f" (got {first['input']!r})"
-    return f"{place}: {first['msg']}{value}"
+def _missing_names(network: Network) -> Iterator[str]:
+    """A note where logits have no names."""
+    logits = [layer.units for layer in network.info.layers if layer.kind == "logits"]
+    names = len(network.classes or ())
+    if logits and names < max(logits):
+        has = f"{names} class names for {max(logits)} logits" if names else "no class names"
+        yield f"{has}: results show the numbers of classes; set `classes` in its table of models.toml"
+
+
+def _problems(error: ValidationError) -> str:
+    """Every problem of a models file, each with its place and what is valid there."""
+    return "; ".join(map(_problem, error.errors()))
+
+
+def _problem(problem: ErrorDetails) -> str:
+    *table, key = map(str, problem["loc"])
+    place = ".".join([*table, key])
+    if problem["type"] == "extra_forbidden":
+        valid = list(ModelEntry.model_fields if table else _ModelsFile.model_fields)
+        similar = near(key, valid, 1)
+        hint = f"near key: {similar[0]}; " if similar else ""
+        return f"{place}: there is no such key; {hint}valid: {', '.join(valid)}"
+    if problem["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place}: {problem['msg']} (got {problem['input']!r})"

@@ -15,6 +15,12 @@ from pydantic import JsonValue
 
 from proxygrad.version import ENGINE_VERSION
 
+#: Rises when the same files tell this code more than before, such as the names of classes.
+FORMAT = 2
+
+#: Builders that are a package and not a module of one's own.
+_PACKAGES = ("torchvision", "timm")
+
 
 def fingerprint(
     name: str, builder: str, files: dict[str, Path | None], settings: JsonValue
@@ -27,10 +33,18 @@ def fingerprint(
         "settings": settings,
         "engine": ENGINE_VERSION,
         "torch": metadata.version("torch"),
-        "torchvision": metadata.version("torchvision") if source == "torchvision" else None,
-        "builder": None if source == "torchvision" else _file(_source_file(source)),
+        "format": FORMAT,
+        "package": _version(source) if source in _PACKAGES else None,
+        "builder": None if source in _PACKAGES else _file(_source_file(source)),
         **{f"{role} file": _file(path) for role, path in files.items()},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _file(path: Path | None) -> JsonValue:

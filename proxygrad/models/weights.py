@@ -6,7 +6,6 @@ read with ``weights_only=True``.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad.errors import WeightsError, near
-from proxygrad.models.torchvision_compat import import_torchvision
-
-log = logging.getLogger(__name__)
 
 #: Where training code keeps the weights in a checkpoint: Lightning and many others, the PyTorch tutorials,
 #: DeiT's and others'.
@@ -30,6 +26,11 @@ PREFIXES = ("module.", "_orig_mod.", "model.")
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors in a file, by key. Raises `WeightsError` when it is missing, damaged, or no weights."""
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The same with notes: where in a training checkpoint the tensors are."""
     if not path.is_file():
         raise WeightsError(
             f"weights file {path} does not exist" if not path.exists() else f"{path} is not a file"
@@ -42,22 +43,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"weights file {path} cannot be read; is it truncated? {_first_line(error)}"
         ) from error
-    loaded = _unwrapped(loaded, path)
+    notes: list[str] = []
+    while len(notes) < len(CONTAINERS) and (key := _container(loaded)) is not None:
+        loaded = loaded[key]
+        notes.append(f"weights file {path.name} is a training checkpoint: the weights are its {key!r}")
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise WeightsError(
             f"weights file {path} holds a {type(loaded).__name__}, not a state dict of tensors"
         )
-    return dict(loaded)
+    return dict(loaded), tuple(notes)
 
 
-def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
     """Fill ``module`` with ``state``; every key must match, but for a prefix that wrappers put before all of
-    them (`PREFIXES`).
+    them (`PREFIXES`). Returns notes: which prefix was left out.
 
     Raises `WeightsError` naming ``source`` and the first key that is missing, surplus, or of another shape.
     """
     own = module.state_dict()
-    state = _without_prefix(state, own, source)
+    state, removed = _without_prefix(state, own)
     for key, tensor in own.items():
         if key not in state and key.endswith("num_batches_tracked"):
             continue  # a training counter that old files lack; load_state_dict accepts that too
@@ -74,21 +78,20 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     if surplus is not None:
         raise WeightsError(f"{source} is of another architecture: the model has no {surplus!r}")
     module.load_state_dict(dict(state))
+    return (f"{source}: the prefix {removed!r} of its keys is left out",) if removed else ()
 
 
-def _unwrapped(loaded: Any, path: Path) -> Any:
-    """The state dict inside a training checkpoint, which holds it beside the optimizer's and others."""
-    for key in CONTAINERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            log.info("weights file %s is a training checkpoint: the weights are its %r", path, key)
-            return _unwrapped(loaded[key], path)
-    return loaded
+def _container(loaded: Any) -> str | None:
+    """Under which key a training checkpoint holds the state dict, beside the optimizer's and others."""
+    if not isinstance(loaded, Mapping):
+        return None
+    return next((key for key in CONTAINERS if isinstance(loaded.get(key), Mapping)), None)
 
 
 def _without_prefix(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str
-) -> Mapping[str, Tensor]:
-    """``state`` without the prefixes that all of its keys have and the module's have not."""
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> tuple[Mapping[str, Tensor], str]:
+    """``state`` without the prefixes that all of its keys have and the module's have not, and those."""
     removed = ""
     while state and not any(key in own for key in state):
         prefix = next((each for each in PREFIXES if all(key.startswith(each) for key in state)), None)
@@ -96,35 +99,7 @@ def _without_prefix(
             break
         state = {key.removeprefix(prefix): value for key, value in state.items()}
         removed += prefix
-    if removed:
-        log.info("%s: the keys' prefix %r is left out", source, removed)
-    return state
-
-
-def download(builder: str, name: str) -> dict[str, Tensor]:
-    """The tensors of torchvision's weights ``name`` (``IMAGENET1K_V1``, ``DEFAULT``, …) for ``builder``.
-
-    torchvision's own code downloads and caches them. Raises `WeightsError` for an unknown name, naming the
-    valid ones, and when the download fails.
-    """
-    source, _, model = builder.partition(":")
-    if source != "torchvision":
-        raise WeightsError(
-            f"weights {name!r} name no existing file, and builder {builder!r} is not torchvision's"
-        )
-    models = import_torchvision().models
-    choices = models.get_model_weights(model)
-    if name not in choices.__members__:
-        known = ", ".join(choices.__members__)
-        raise WeightsError(f"weights {name!r} are neither an existing file nor weights of {model!r}: {known}")
-    try:
-        state: dict[str, Tensor] = choices[name].get_state_dict(progress=False, check_hash=True)
-    except Exception as error:
-        raise WeightsError(
-            f"weights {name!r} of {model!r} could not be downloaded ({_first_line(error)}); "
-            "offline, give the path of a file instead"
-        ) from error
-    return state
+    return state, removed
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

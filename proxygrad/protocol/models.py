@@ -38,6 +38,9 @@ class Model(BaseModel):
     classes: tuple[str, ...] | None = Field(description="Names of its logits, if known.")
     digest: str | None = Field(description="SHA-256 over weights, builder and normalization.")
     engine_version: str | None = Field(description="Version of the method.")
+    notes: tuple[str, ...] = Field(
+        default=(), description="What its operator should know, such as class names that are missing."
+    )
     layer_count: int = Field(description="Number of layers; 0 unless ready.")
     links: ModelLinks = Field(description="Related resources.")
 

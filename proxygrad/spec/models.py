@@ -84,6 +84,11 @@ class ModelInfo(Frozen):
     digest: str = Field(description="SHA-256 over weights, builder and normalization.")
     engine_version: str = Field(description="Version of the method; results of different versions differ.")
     layers: tuple[LayerInfo, ...]
+    notes: tuple[str, ...] = Field(
+        default=(),
+        description="What its operator should know: class names or a normalization that are missing, what "
+        "was left out of a weights file.",
+    )
 
     @property
     def version(self) -> str:

@@ -15,6 +15,7 @@ from service.api.images import MAX_AGE_S, cache_scope
 from service.images.contact_sheet import SheetFormat, SheetLayout, entity_tag, layout_of
 from service.problems import ProblemError, problem_responses
 from service.web.conditional import matches
+from service.web.links import link
 from service.web.negotiation import MEDIA_TYPES, negotiated
 from workers.batches.repository import BatchRecord
 
@@ -108,7 +109,7 @@ async def read_batch_atlas(
         headers["Vary"] = "Accept"
     if first + layout.most_cells < len(batch.units):
         following = request.url.include_query_params(page=page + 1)
-        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+        headers["Link"] = f'<{link(following.path)}?{following.query}>; rel="next"'
     if matches(if_none_match, tag):
         return Response(status_code=304, headers=headers)
     sheet = await session.backend.sheets(units, layout, form, tag)

@@ -25,6 +25,7 @@ from service.backend.long_polling import (
 )
 from service.problems import ProblemError, problem_responses
 from service.web.json_body import json_body, parsed
+from service.web.links import link
 from service.web.pagination import Cursor, Limit, entry_of, only, page
 from workers.batches import repository as batches
 from workers.batches.repository import Unit
@@ -107,7 +108,7 @@ async def create_batch(
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
         batch = await session.wait_for_batch(batch, wait_s, request)
-    response.headers["Location"] = f"{BATCHES}/{batch.id}"
+    response.headers["Location"] = link(f"{BATCHES}/{batch.id}")
     response.status_code = 200 if batch.ended else 202
     return _document(batch, response)
 

@@ -7,6 +7,7 @@ from typing import cast
 from proxygrad.spec import ModelInfo
 from service.backend.resources.base import JobResource, RequestBody
 from service.web.json_body import parsed
+from service.web.links import link
 from workers.cache import LRUCache
 from workers.jobs.repository import Job, Submission
 
@@ -52,15 +53,16 @@ class ResponseCache:
     """The JSON documents of jobs that succeeded, which are the same for all callers. For one event loop."""
 
     def __init__(self) -> None:
-        self._documents: LRUCache[str, tuple[Job, bytes]] = LRUCache(MAX_ENTRIES)
+        self._documents: LRUCache[tuple[str, str], tuple[Job, bytes]] = LRUCache(MAX_ENTRIES)
 
     def document(self, resource: JobResource, job: Job) -> bytes:
         """The document of ``job``.
 
         Made once for one object: a job that was read anew because it changed gets a new document.
         """
-        entry = self._documents.get(job.id)
+        key = job.id, link("")  # whose links have the prefix of the request
+        entry = self._documents.get(key)
         if entry is None or entry[0] is not job:
             entry = job, resource.document(job, None, None, job.created_at).model_dump_json().encode()
-            self._documents.put(job.id, entry)
+            self._documents.put(key, entry)
         return entry[1]

@@ -11,6 +11,7 @@ from proxygrad.protocol.batches import Batch, BatchCounts, BatchLinks, BatchUnit
 from proxygrad.protocol.models import Layer, Model, ModelLinks
 from proxygrad.protocol.webhooks import Delivery, DeliveryLinks
 from proxygrad.spec import OBJECTIVES, LayerInfo
+from service.web.links import link
 from service.webhooks.events import subject_path
 from workers import webhooks
 from workers.batches import repository as batches
@@ -19,7 +20,7 @@ from workers.fleet.catalog import ServedModel
 
 def batch(record: batches.BatchRecord, *, brief: bool = False) -> Batch:
     """The document of a batch; ``brief``: without a long list of units."""
-    path = f"{BATCHES}/{record.id}"
+    path = link(f"{BATCHES}/{record.id}")
     return Batch(
         id=record.id,
         state=record.state,
@@ -51,7 +52,7 @@ def _units(units: Sequence[int], *, brief: bool) -> BatchUnits:
 
 def batch_unit(unit: batches.Unit) -> BatchUnit:
     """The document of one unit of a batch."""
-    href = None if unit.job_id is None else f"{VISUALIZATIONS}/{unit.job_id}"
+    href = None if unit.job_id is None else link(f"{VISUALIZATIONS}/{unit.job_id}")
     return BatchUnit(
         unit=unit.number,
         id=unit.job_id,
@@ -70,7 +71,7 @@ def layer(info: LayerInfo) -> Layer:
 
 def model(served: ServedModel) -> Model:
     """The document of one model."""
-    info, path = served.info, f"{MODELS}/{quote(served.name, safe='')}"
+    info, path = served.info, link(f"{MODELS}/{quote(served.name, safe='')}")
     return Model(
         name=served.name,
         ready=info is not None,
@@ -79,6 +80,7 @@ def model(served: ServedModel) -> Model:
         classes=info.classes if info else None,
         digest=info.digest if info else None,
         engine_version=info.engine_version if info else None,
+        notes=info.notes if info else (),
         layer_count=len(info.layers) if info else 0,
         links=ModelLinks(self=path, layers=f"{path}/layers"),
     )
@@ -86,7 +88,7 @@ def model(served: ServedModel) -> Model:
 
 def delivery(record: webhooks.DeliveryRecord) -> Delivery:
     """The document of one webhook delivery."""
-    path = f"{DELIVERIES}/{record.id}"
+    path = link(f"{DELIVERIES}/{record.id}")
     return Delivery(
         id=record.id,
         type=record.type,
@@ -98,5 +100,5 @@ def delivery(record: webhooks.DeliveryRecord) -> Delivery:
         last_status=record.status,
         last_error=record.error,
         next_attempt_at=utc_time(record.next_at),
-        links=DeliveryLinks(self=path, subject=subject_path(record), retry=f"{path}/retry"),
+        links=DeliveryLinks(self=path, subject=link(subject_path(record)), retry=f"{path}/retry"),
     )

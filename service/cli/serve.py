@@ -53,17 +53,20 @@ def run(arguments: argparse.Namespace) -> int:
 def interruptible() -> Iterator[threading.Event]:
     """Let SIGTERM, and SIGHUP of a closed terminal, end the program the way Ctrl-C does.
 
-    SIGINT is named too: a program that a script starts in the background inherits it ignored. The first one
-    sets the event, which loops look at: Python drops an exception that is raised while an object is
-    finalized, and tells the terminal of it. Only one more raises it, should something else take long.
+    Under ``nohup`` SIGHUP goes on being ignored. SIGINT is named too: a program that a script starts in the
+    background inherits it ignored. The first one sets the event, which loops look at: Python drops an
+    exception that is raised while an object is finalized, and tells the terminal of it. Only one more raises
+    it, should something else take long; not SIGHUP, which systemd sends right after SIGTERM (`SendSIGHUP`).
     """
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
     interrupted = threading.Event()
     count = itertools.count()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         interrupted.set()
-        if next(count):
+        if next(count) and number != signal.SIGHUP:
             raise KeyboardInterrupt
 
     before = [signal.signal(number, interrupt) for number in signals]

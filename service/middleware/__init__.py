@@ -1,4 +1,4 @@
-"""ASGI middleware: authentication, allowed hosts, request limits, instrumentation.
+"""ASGI middleware: authentication, allowed hosts, request limits, instrumentation, the public address.
 
 May import `backend`, `auth`, `web` and `problems`. Read `authentication` first.
 """

@@ -82,7 +82,7 @@ def page(document: dict[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}</style></head><body><h1>{title}</h1>"
         f"<small>Version {escape(info['version'])} · {escape(info.get('license', {}).get('name', ''))} · "
-        '<a href="/openapi.json">openapi.json</a></small>'
+        '<a href="openapi.json">openapi.json</a></small>'
         f"{_prose(info.get('description', ''))}<nav>{contents}"
         '<p><a href="#schemas">Schemas</a></p></nav>'
         f'{calls}<h2 id="schemas">Schemas</h2>{schemas}</body></html>'

@@ -6,8 +6,11 @@ import argparse
 import gc
 import logging
 import os
+import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -35,7 +38,7 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """Ends long waits when the process is to stop; uvicorn would wait for them."""
+    """Ends long waits when the process is to stop, which uvicorn would wait for; SIGHUP stops it too."""
 
     def __init__(self, config: uvicorn.Config, backend: Backend) -> None:
         super().__init__(config)
@@ -44,6 +47,13 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._backend.close()
         super().handle_exit(sig, frame)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under `nohup`
+            signal.signal(signal.SIGHUP, self.handle_exit)
+        with super().capture_signals():
+            yield
 
 
 def server_config(app: FastAPI) -> uvicorn.Config:
@@ -67,7 +77,7 @@ def _as_reachable(settings: ServiceSettings, listener: socket.socket) -> Service
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until SIGINT or SIGTERM; the exit status."""
+    """Serve until SIGINT, SIGTERM or SIGHUP; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m service", description="The ProxyGrad gateway.")
     parser.add_argument(
         "--fd", type=int, help="file descriptor of a listening socket, inherited from a supervisor"

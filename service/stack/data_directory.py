@@ -6,13 +6,16 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from proxygrad.errors import ProxyGradError
+from proxygrad.paths import close_to_others, make_private
 
 LOCK_NAME = "serve.lock"
+#: What the stack makes in it: the embedded server's data, artifacts, logs, and the metadata of models.
+SUBDIRECTORIES = ("valkey", "artifacts", "logs", "models")
 
 
 class HomeError(ProxyGradError):
@@ -52,13 +55,13 @@ class DirectoryLock:
 
 @contextmanager
 def claimed(home: Path) -> Iterator[DirectoryLock]:
-    """Create `home` where it is missing and hold it.
+    """Create `home` where it is missing and hold it. Other users can read nothing that we write there.
 
     The kernel gives it up when the process ends, however it ends.
     Raises `HomeError` when it cannot be written and `HomeInUse` when it is held.
     """
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_private(home)
         file = (home / LOCK_NAME).open("a+")
     except OSError as error:
         reason = error.strerror or str(error)
@@ -70,9 +73,17 @@ def claimed(home: Path) -> Iterator[DirectoryLock]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise _in_use(home, file) from error
+        _close_subdirectories(home)
         claim = DirectoryLock(file)
         claim.announce(None)
         yield claim
+
+
+def _close_subdirectories(home: Path) -> None:
+    for name in SUBDIRECTORIES:
+        with suppress(OSError):  # another user's
+            if (home / name).is_dir():
+                close_to_others(home / name)
 
 
 def _in_use(home: Path, file: IO[str]) -> HomeInUse:

@@ -94,6 +94,7 @@ class BoundProcess:
                 stderr=subprocess.DEVNULL,
                 pass_fds=[self._keep_fd],
                 start_new_session=True,  # a Ctrl-C in the terminal is for us, not for the child
+                umask=0o077,  # its files are for this user alone
                 preexec_fn=None if self._watched else die_with_parent(),  # noqa: PLW1509 - one system call
             )
         except OSError as error:

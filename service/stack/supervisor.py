@@ -21,6 +21,7 @@ from types import TracebackType
 import httpx
 
 from proxygrad.errors import ProxyGradError
+from proxygrad.paths import make_private
 from service.auth.keys import Keys
 from service.server.sockets import address, listen
 from service.settings import ServiceSettings
@@ -119,7 +120,7 @@ class Stack:
         WorkerSettings.from_env(self._environ)
         Store.from_url(self.settings.store_url)
         if self._log_directory is not None:
-            self._log_directory.mkdir(parents=True, exist_ok=True)
+            make_private(self._log_directory)
         redis_url = self._redis_url()
         _require_key(self.settings, redis_url, named_home=bool(self._environ.get("PROXYGRAD_HOME")))
         environment = self._environment(redis_url)
@@ -211,5 +212,6 @@ def _require_key(settings: ServiceSettings, redis_url: str, *, named_home: bool)
             )
             raise NoKeys(
                 f"every request to {settings.host!r} needs a key, and none has been made; make one with "
-                f"`proxygrad keys create NAME{where}`, or listen on 127.0.0.1 without PROXYGRAD_REQUIRE_KEYS"
+                f"`proxygrad keys create NAME{where}`, or listen on 127.0.0.1 without PROXYGRAD_REQUIRE_KEYS "
+                "and PROXYGRAD_PUBLIC_URL"
             )

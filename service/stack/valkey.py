@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from proxygrad.errors import ProxyGradError
+from proxygrad.paths import close_to_others
 from service.stack.parent_death import ON_LINUX, BoundProcess, die_with_parent
 
 __all__ = ["EmbeddedServerError", "EmbeddedValkey", "die_with_parent", "find_binary"]
@@ -180,7 +181,7 @@ def find_binary(search_path: str | None = None) -> Path:
 def _claim(directory: Path) -> IO[str]:
     """The directory's lock file, open and locked; ours and our server's until both are gone."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        close_to_others(directory)
         lock = (directory / "valkey.lock").open("a+")
     except OSError as exc:
         raise EmbeddedServerError(

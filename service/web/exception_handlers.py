@@ -26,6 +26,7 @@ from proxygrad.errors import (
 )
 from proxygrad.protocol.problems import MEDIA_TYPE, FieldError, ProblemCode
 from service.problems import ProblemError
+from service.web.links import link
 from service.web.validation import field_errors, shown, summary
 from workers.errors import (
     QueueLimitReached,
@@ -128,7 +129,7 @@ async def _http(request: Request, error: HTTPException) -> Response:
         headers["Allow"] = ", ".join(sorted(methods - {""}))
     allowed = headers.get("Allow", "")
     details = {
-        "not_found": f"there is nothing at {request.url.path!r}; /docs lists all paths",
+        "not_found": f"there is nothing at {request.url.path!r}; {link('/docs')} lists all paths",
         "method_not_allowed": f"{request.method} does not apply to {request.url.path!r}; valid: {allowed}",
     }
     response = respond(ProblemError(code, details.get(code, str(error.detail))))

@@ -21,6 +21,7 @@ from proxygrad.protocol.problems import ProblemCode, ProblemDetails
 from proxygrad.protocol.requests import BatchRequest, Priority, VisualizationRequest
 from proxygrad.spec import LayerKind, ObjectiveKind, Role, VisualizationTemplate, settings
 from proxygrad.version import __version__
+from service.web.links import server
 from service.web.openapi_security import describe_keys
 
 DESCRIPTION = """\
@@ -87,9 +88,16 @@ def describe(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = complete(generate())
-        return app.openapi_schema
+        return _as_reached(app.openapi_schema)
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _as_reached(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the address that the caller of this request uses, where a proxy changes it."""
+    url = server()
+    here = {**SERVERS[0], "url": url}
+    return {**document, "servers": [here, *map(dict, SERVERS[1:])]} if url else document
 
 
 def skeleton() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from fastapi import Query, Response
 from proxygrad.protocol.pagination import MAX_LIMIT, PageLinks
 from proxygrad.protocol.problems import FieldError
 from service.problems import ProblemError
+from service.web.links import link
 from workers.jobs.repository import IndexEntry
 
 #: Most values of one filter.
@@ -50,11 +51,11 @@ def page(
     query = [(name, value) for name, values in filters.items() for value in values]
     query.append(("limit", str(limit)))
 
-    def link(begin: str | int | None) -> str:
-        return f"{path}?{urlencode([*query, ('cursor', str(begin))] if begin else query)}"
+    def beginning(begin: str | int | None) -> str:
+        return f"{link(path)}?{urlencode([*query, ('cursor', str(begin))] if begin else query)}"
 
     following = cursor_of(end) if isinstance(end, IndexEntry) else end
-    return PageLinks(self=link(cursor), next=None if following is None else link(following))
+    return PageLinks(self=beginning(cursor), next=None if following is None else beginning(following))
 
 
 def cursor_of(entry: IndexEntry) -> str:

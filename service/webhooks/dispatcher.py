@@ -45,7 +45,10 @@ Call = Callable[..., Awaitable[Any]]
 
 
 class Deliverer:
-    """Delivers in one process, on one event loop. ``schedule_s``: seconds between attempts."""
+    """Delivers in one process, on one event loop. ``schedule_s``: seconds between attempts.
+
+    ``public_url``: where receivers find this service; empty where that is not known.
+    """
 
     def __init__(
         self,
@@ -57,7 +60,9 @@ class Deliverer:
         *,
         schedule_s: Sequence[float] = SCHEDULE_S,
         lease_s: float = LEASE_S,
+        public_url: str = "",
     ) -> None:
+        self._public_url = public_url
         self._deliveries = deliveries
         self._sender = sender
         self._receivers = receivers
@@ -135,7 +140,7 @@ class Deliverer:
             place = self._receivers.place(delivery.url)
         except BadURL:
             return DeliveryOutcome(error="the operator does not allow this host any more")
-        body = payload(delivery)
+        body = payload(delivery, self._public_url)
         return await self._sender.post(
             place, self._signer.headers(delivery.caller, delivery.id, body), body.encode()
         )
@@ -161,13 +166,19 @@ class Deliverer:
 
 @asynccontextmanager
 async def delivering(
-    deliveries: Deliveries, allowed: AllowedHosts, private: Sequence[Network], signer: Signer, call: Call
+    deliveries: Deliveries,
+    allowed: AllowedHosts,
+    private: Sequence[Network],
+    signer: Signer,
+    call: Call,
+    *,
+    public_url: str = "",
 ) -> AsyncIterator[None]:
     """Deliver webhooks in the background, if the operator allows any host."""
     if not allowed.entries:
         yield
         return
-    deliverer = Deliverer(deliveries, Sender(private), allowed, signer, call)
+    deliverer = Deliverer(deliveries, Sender(private), allowed, signer, call, public_url=public_url)
     task = asyncio.create_task(deliverer.run())
     try:
         yield

@@ -20,15 +20,15 @@ def subject_path(delivery: DeliveryRecord) -> str:
     return f"{path}/{delivery.subject}"
 
 
-def payload(delivery: DeliveryRecord) -> str:
-    """The body: the same at every attempt."""
+def payload(delivery: DeliveryRecord, public_url: str = "") -> str:
+    """The body: the same at every attempt. Its link is whole where ``public_url`` says where we are."""
     data: dict[str, Any] = {"id": delivery.subject, "state": delivery.ended}
     if (kind := KINDS.get(delivery.kind)) is not None:
         data.update(kind.event_data(delivery.ended, delivery.activation))
     else:
         data["counts"] = delivery.counts
     data["problem"] = None if delivery.problem is None else delivery.problem.model_dump()
-    data["links"] = {"self": subject_path(delivery)}
+    data["links"] = {"self": public_url + subject_path(delivery)}
     happened_at = datetime.fromtimestamp(delivery.created_at, UTC).isoformat(timespec="milliseconds")
     event = {"type": delivery.type, "timestamp": happened_at.replace("+00:00", "Z"), "data": data}
     return json.dumps(event, separators=(",", ":"))

@@ -56,6 +56,17 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         ("PROXYGRAD_MAX_STEPS", "0", "1 to 4096"),
         ("PROXYGRAD_MAX_STEPS", "5000", "1 to 4096"),
         ("PROXYGRAD_MAX_SIZE_PX", "4", "8 to 1024"),
+        *(
+            ("PROXYGRAD_PUBLIC_URL", url, "valid: https://viz.example.org or https://example.org/viz")
+            for url in (
+                "viz.example.org",
+                "ftp://x",
+                "https://",
+                "https://a/b?c",
+                "https://u:p@a",
+                "https://a//b",
+            )
+        ),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_its_variable(variable: str, value: str, said: str) -> None:
@@ -76,6 +87,18 @@ def test_on_loopback_keys_are_required_where_it_is_said() -> None:
     environ = {"HOME": "/nowhere", "PROXYGRAD_REQUIRE_KEYS": "true"}
     assert ServiceSettings.from_env(environ).keys_required
     assert not ServiceSettings.from_env(environ | {"PROXYGRAD_REQUIRE_KEYS": "false"}).keys_required
+
+
+def test_a_public_name_requires_keys_unless_it_is_said() -> None:
+    def settings(**environ: str) -> ServiceSettings:
+        return ServiceSettings.from_env({"HOME": "/nowhere", **environ})
+
+    assert not settings(PROXYGRAD_PUBLIC_URL="http://127.0.0.1:8000/viz").keys_required
+    public = settings(PROXYGRAD_PUBLIC_URL="https://viz.example.org/")
+    assert public.keys_required
+    assert public.public_url == "https://viz.example.org"
+    said = settings(PROXYGRAD_PUBLIC_URL="https://viz.example.org", PROXYGRAD_REQUIRE_KEYS="false")
+    assert not said.keys_required
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from proxygrad.paths import make_private
 from proxygrad.spec import ModelInfo
 
 _log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class MetadataCache:
         whole = self._folder / f"{name}.json"
         part = self._folder / f"{name}.json.{secrets.token_hex(4)}"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_private(self._folder)
             part.write_text(note.model_dump_json())
             part.replace(whole)
         except OSError as error:

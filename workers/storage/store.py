@@ -22,6 +22,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from proxygrad.paths import make_private
 from workers.errors import StorageError, StorageFull
 
 __all__ = ["StorageError", "StorageFull", "Store", "Stored"]
@@ -182,7 +183,7 @@ class Store:
 
 
 def _make_writable(directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
+    make_private(directory)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(f"the directory {directory} is not writable")
 

@@ -13,6 +13,7 @@ from proxygrad.protocol.requests import JobOptions
 from proxygrad.spec import ModelInfo
 from service.problems import ProblemError
 from service.settings import ServiceSettings
+from service.web.links import link
 from workers.jobs.job import Job
 from workers.jobs.kinds.base import JobKind, JobRequest
 
@@ -45,8 +46,8 @@ class JobResource:
     ended: ProblemCode
 
     def location(self, job_id: str) -> str:
-        """The path of a job."""
-        return f"{self.kind.path}/{job_id}"
+        """The path of a job, as the caller sees it."""
+        return link(f"{self.kind.path}/{job_id}")
 
     def unknown_job(self, job_id: str) -> ProblemError:
         """The problem of an id that does not exist for the caller."""

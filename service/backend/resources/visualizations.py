@@ -18,6 +18,7 @@ from service.backend.admission import check_limit
 from service.backend.resources.base import JobResource
 from service.problems import ProblemError
 from service.settings import ServiceSettings
+from service.web.links import link
 from workers.jobs.kinds.visualization import VISUALIZATION, VisualizationJob
 
 
@@ -25,7 +26,7 @@ def document(
     job: VisualizationJob, queue_position: int | None, blocked: Problem | None, now_s: float
 ) -> Visualization:
     """The document of ``job`` at the time ``now_s``, in seconds since 1970."""
-    path = f"{VISUALIZATIONS}/{job.id}"
+    path = link(f"{VISUALIZATIONS}/{job.id}")
     images, eta_s = _images(job, path), job.eta_s(now_s)
     until_s = job.finished_at or now_s
     return Visualization(
@@ -52,7 +53,7 @@ def document(
 
 def summary(job: VisualizationJob) -> VisualizationSummary:
     """The document of ``job`` in a list."""
-    path = f"{VISUALIZATIONS}/{job.id}"
+    path = link(f"{VISUALIZATIONS}/{job.id}")
     image = f"{path}/images/{job.best}" if job.state == "succeeded" else None
     return VisualizationSummary(
         id=job.id,

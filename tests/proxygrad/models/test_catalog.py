@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import sys
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from proxygrad.errors import BuilderError, ModelError, UnknownModel, WeightsErro
 from proxygrad.models import Catalog
 from proxygrad.models.builders import build
 from proxygrad.models.torchvision_compat import import_torchvision
-from proxygrad.models.weights import download, load_into, read_state_dict
+from proxygrad.models.weights import load_into, read_state_dict
 from tests.support.networks import Small
 
 BUILDER = "tests.support.networks:Small"
@@ -78,8 +76,16 @@ def test_class_names_from_a_file(tmp_path: Path) -> None:
     [
         ("[models.m", r"models.toml is not valid TOML: .*end of document"),
         ("[models.m]\nbuilder = 3\n", r"models.m.builder: .*string.* \(got 3\)"),
-        ("[models.m]\nweights = 'x'\n", r"models.m.builder: Field required"),
-        (f"[models.m]\nbuilder = '{BUILDER}'\nsize = 3\n", r"models.m.size: Extra inputs are not permitted"),
+        ("[models.m]\nweights = 'x'\n", r"models.m.builder is missing"),
+        (
+            f"[models.m]\nbuilder = '{BUILDER}'\nweigths = 'x'\nsize = 3\n",
+            r"models.m.weigths: there is no such key; near key: weights; valid: builder, weights, "
+            r"input_shape, mean, std, classes; models.m.size: there is no such key; valid: builder",
+        ),
+        (
+            f"[model.m]\nbuilder = '{BUILDER}'\n",
+            r"model: there is no such key; near key: models; valid: models",
+        ),
         ("[models.'a/b']\nbuilder = 'a:b'\n", r"a/b.*pattern"),
     ],
 )
@@ -101,7 +107,7 @@ def test_an_unknown_model_names_near_ones() -> None:
 @pytest.mark.parametrize(
     ("builder", "message"),
     [
-        ("squeezenet", "neither 'torchvision:<model>' nor"),
+        ("squeezenet", "none of 'torchvision:<model>', 'timm:<model>' and"),
         ("torchvision:squeezenet1_00", "no classification model 'squeezenet1_00'; near names: squeezenet1_0"),
         ("no_such_package:f", "cannot import 'no_such_package'"),
         ("tests.support.networks:Absent", "has no function 'Absent'"),
@@ -197,26 +203,6 @@ def test_old_files_may_lack_the_training_counter() -> None:
     module, old = Small(), {key: value + 1 for key, value in state().items() if "num_batches" not in key}
     load_into(module, old, "f")
     assert torch.equal(module.fc.bias, old["fc.bias"])
-
-
-def test_an_unknown_download_names_the_choices() -> None:
-    with pytest.raises(
-        WeightsError, match=r"'V9' are neither an existing file nor weights of 'squeezenet1_0': IMAGE"
-    ):
-        download("torchvision:squeezenet1_0", "V9")
-
-
-def test_a_download_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """torchvision's own code, aimed at a port of this machine where nothing listens."""
-    import_torchvision()
-    weights = importlib.import_module("torchvision.models").SqueezeNet1_0_Weights.IMAGENET1K_V1
-    unreachable = dataclasses.replace(weights.value, url="http://127.0.0.1:9/squeezenet1_0-b66bff10.pth")
-    monkeypatch.setattr(weights, "_value_", unreachable)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(
-        WeightsError, match=r"'IMAGENET1K_V1' of 'squeezenet1_0' could not be downloaded .*offline"
-    ):
-        download("torchvision:squeezenet1_0", "IMAGENET1K_V1")
 
 
 def test_torchvision_imports_beside_this_torch() -> None:

@@ -53,7 +53,7 @@ def test_it_changes_with_the_builders_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "builder", ["nowhere:build", "nowhere.at.all:build", "torchvision:resnet18", "broken"]
+    "builder", ["nowhere:build", "nowhere.at.all:build", "torchvision:resnet18", "timm:resnet18", "broken"]
 )
 def test_what_cannot_be_found_has_one_too(tmp_path: Path, builder: str) -> None:
     (tmp_path / "models.toml").write_text(f'[models.a]\nbuilder = "{builder}"\nweights = "missing.pt"\n')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from proxygrad.errors import WeightsError
-from proxygrad.models.weights import load_into, read_state_dict
+from proxygrad.models.weights import load_into, read_checkpoint
 from tests.support.networks import Small
 
 State = dict[str, Tensor]
@@ -22,12 +21,13 @@ def prefixed(prefix: str) -> Callable[[State], dict[str, Any]]:
     return lambda state: {f"{prefix}{key}": value for key, value in state.items()}
 
 
-def loaded(file: Path) -> Small:
+def loaded(file: Path) -> tuple[Small, str]:
+    """A module with the weights of the file, and the notes on it."""
     module = Small()
     for parameter in module.parameters():
         torch.nn.init.zeros_(parameter)
-    load_into(module, read_state_dict(file), f"weights file {file}")
-    return module
+    state, notes = read_checkpoint(file)
+    return module, "; ".join([*notes, *load_into(module, state, f"weights file {file}")])
 
 
 @pytest.mark.parametrize(
@@ -40,28 +40,35 @@ def loaded(file: Path) -> Small:
             "its 'model_state_dict'",
         ),
         (lambda state: {"model": state, "args": None}, "its 'model'"),
-        (prefixed("module."), "prefix 'module.' is left out"),
-        (prefixed("_orig_mod."), "prefix '_orig_mod.' is left out"),
-        (prefixed("module._orig_mod."), "prefix 'module._orig_mod.' is left out"),
+        (prefixed("module."), "prefix 'module.' of its keys is left out"),
+        (prefixed("_orig_mod."), "prefix '_orig_mod.' of its keys is left out"),
+        (prefixed("module._orig_mod."), "prefix 'module._orig_mod.' of its keys is left out"),
         (
             lambda state: {"state_dict": prefixed("model.")(state), "hyper_parameters": {}},
-            "prefix 'model.' is left out",
+            "prefix 'model.' of its keys is left out",
         ),
     ],
     ids=["plain", "state_dict", "tutorial", "model", "data parallel", "compiled", "both", "lightning"],
 )
-def test_weights_are_recognized_and_a_log_line_says_so(
-    wrap: Callable[[State], dict[str, Any]], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_weights_are_recognized_and_a_note_says_so(
+    wrap: Callable[[State], dict[str, Any]], said: str, tmp_path: Path
 ) -> None:
     source, file = Small(), tmp_path / "weights.pt"
     torch.nn.init.normal_(source.conv.weight)
     torch.save(wrap(source.state_dict()), file)
-    with caplog.at_level(logging.INFO, logger="proxygrad"):
-        module = loaded(file)
+    module, notes = loaded(file)
     for key, value in source.state_dict().items():
         assert torch.equal(module.state_dict()[key], value), key
-    assert said in caplog.text
-    assert bool(caplog.records) == bool(said)
+    assert said in notes
+    assert bool(notes) == bool(said)
+
+
+def test_a_checkpoint_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    checkpoint: dict[str, Any] = {}
+    checkpoint["model"] = checkpoint
+    torch.save(checkpoint, tmp_path / "weights.pt")
+    with pytest.raises(WeightsError, match="not a state dict of tensors"):
+        loaded(tmp_path / "weights.pt")
 
 
 def test_a_prefix_of_some_keys_alone_is_no_prefix(tmp_path: Path) -> None:

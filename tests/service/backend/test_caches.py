@@ -79,7 +79,7 @@ def test_of_many_the_last_are_kept(
     for _ in range(2):
         assert served.get(f"/v1/visualizations/{other}").json()["spec"]["unit"] == 8
         assert served.get(path).json()["spec"]["unit"] == 7
-    cached = [documents.get(job_id) is not None for job_id in (other, path.rpartition("/")[2])]
+    cached = [documents.get((job_id, "")) is not None for job_id in (other, path.rpartition("/")[2])]
     assert cached == [False, True]
 
 

@@ -58,8 +58,14 @@ def running(redis_url: str, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[s
             process.kill()
 
 
+# uvicorn passes SIGTERM on after the last answer
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, 0)])
 def test_it_stops_at_once_and_answers_those_who_wait(
-    running: tuple[subprocess.Popen[str], str], served: Http, redis: Redis
+    number: signal.Signals,
+    status: int,
+    running: tuple[subprocess.Popen[str], str],
+    served: Http,
+    redis: Redis,
 ) -> None:
     process, url = running
     job_id = served.ask(json={"model": "digits", "layer": "layer3", "unit": 7}).json()["id"]
@@ -68,9 +74,9 @@ def test_it_stops_at_once_and_answers_those_who_wait(
         while not redis.pubsub_numsub(events_key(job_id))[0][1]:
             time.sleep(0.01)
         before_s = time.monotonic()
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         assert waiting.result().json()["state"] == "queued"
-        assert process.wait(30) == -signal.SIGTERM  # uvicorn passes it on after the last answer
+        assert process.wait(30) == status
         assert time.monotonic() - before_s < 30
 
 

@@ -31,6 +31,16 @@ def test_it_is_made_and_can_be_held_again_after_it_was_given_up(tmp_path: Path) 
             assert home.is_dir()
 
 
+def test_other_users_can_read_nothing_in_it(tmp_path: Path) -> None:
+    home, older = tmp_path / "home", tmp_path / "older"
+    (older / "valkey").mkdir(parents=True, mode=0o755)
+    (older / "mine").mkdir(mode=0o755)
+    with claimed(home), claimed(older):
+        assert home.stat().st_mode & 0o077 == 0
+        assert (older / "valkey").stat().st_mode & 0o077 == 0
+        assert (older / "mine").stat().st_mode & 0o777 == 0o755, "not ours to close"
+
+
 def test_a_second_holder_is_told_who_has_it_and_where_that_listens(tmp_path: Path) -> None:
     with claimed(tmp_path) as claim:
         claim.announce("http://127.0.0.1:1234")

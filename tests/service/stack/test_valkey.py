@@ -45,6 +45,16 @@ def test_data_is_there_after_a_restart(tmp_path: Path) -> None:
         assert client.get("kept") == b"yes"
 
 
+def test_its_directory_and_every_file_in_it_are_for_this_user_alone(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o755)  # as earlier versions made it
+    with EmbeddedValkey(tmp_path / "data") as server, Redis.from_url(server.url) as client:
+        client.set("https://hooks.example.org/?token=secret", "")
+        files = [server.data_dir, *server.data_dir.rglob("*")]
+        assert {"appendonlydir", "valkey.sock", "valkey.log"} <= {path.name for path in files}
+        opened = [path.name for path in files if path.stat().st_mode & 0o077]
+    assert [name for name in opened if name != "valkey.lock"] == []
+
+
 def test_it_refuses_to_forget_and_listens_on_no_port(valkey: EmbeddedValkey) -> None:
     with Redis.from_url(valkey.url) as client:
         settings = client.config_get("*")

@@ -19,6 +19,8 @@ from standardwebhooks import Webhook
 
 from proxygrad.protocol.webhooks import DeliveryState
 from service.addresses import networks
+from service.app import create_app
+from service.settings import ServiceSettings
 from service.webhooks.dispatcher import MOST_EACH, SCHEDULE_S, Deliverer, delivering
 from service.webhooks.events import payload
 from service.webhooks.sender import Sender
@@ -51,6 +53,7 @@ def deliver(
     done: Callable[[], bool],
     schedule_s: Sequence[float] = (0, 0),
     attempt_s: float = 20,
+    public_url: str = "",
 ) -> None:
     """A gateway's part, until `done`."""
     deliverer = Deliverer(
@@ -59,6 +62,7 @@ def deliver(
         AllowedHosts(receivers),
         Signer(SECRET),
         schedule_s=schedule_s,
+        public_url=public_url,
     )
 
     async def run() -> None:
@@ -104,6 +108,39 @@ def test_it_arrives_signed_and_is_verified_by_the_library(redis: Redis) -> None:
     }
     found = kept(redis, delivery_id)
     assert (found.status, found.attempts, found.next_at) == (204, 1, None)
+
+
+def test_its_link_is_whole_where_the_public_url_is_known(redis: Redis) -> None:
+    with receiving() as receiver:
+        delivery_id = tell(redis, receiver.url)
+        deliver(
+            redis, [receiver.url], is_in(redis, delivery_id, "delivered"), public_url="https://a.example/viz"
+        )
+        (got,) = receiver.received
+    link = json.loads(got.body)["data"]["links"]["self"]
+    assert link == f"https://a.example/viz/v1/visualizations/{'0' * 32}"
+
+
+def test_a_gateway_knows_it_by_its_setting(redis: Redis, settings: ServiceSettings) -> None:
+    with receiving() as receiver:
+        environ = {
+            "REDIS_URL": settings.redis_url or "",
+            "PROXYGRAD_HOME": str(settings.home),
+            "PROXYGRAD_PUBLIC_URL": "https://a.example/viz/",
+            "PROXYGRAD_WEBHOOK_HOSTS": receiver.url,
+            "PROXYGRAD_WEBHOOK_PRIVATE": "127.0.0.1/32",
+            "PROXYGRAD_WEBHOOK_SECRET": SECRET,
+        }
+        app = create_app(ServiceSettings.from_env(environ))
+        tell(redis, receiver.url)
+
+        async def run() -> None:
+            async with app.router.lifespan_context(app):
+                await asyncio.to_thread(until, lambda: bool(receiver.received))
+
+        asyncio.run(run())
+    link = json.loads(receiver.received[0].body)["data"]["links"]["self"]
+    assert link.startswith("https://a.example/viz/v1/visualizations/")
 
 
 def test_a_batch_s_event_has_its_counts() -> None:

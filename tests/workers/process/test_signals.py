@@ -60,7 +60,30 @@ def test_one_signal_drains_two_hurry_three_end(number: signal.Signals) -> None:
         assert process.wait(30) == 128 + number
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_closed_terminal_drains_however_often_it_says_so_and_hurries_nobody() -> None:
+    with program(_TOLD) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline() == "draining False\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "hurrying\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+
+
+def test_under_nohup_a_closed_terminal_is_ignored() -> None:
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which children inherit
+    try:
+        with program("print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)") as process:
+            assert process.communicate(timeout=60)[0] == "True\n"
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_that_does_not_wake_the_main_thread_is_heard(number: signal.Signals) -> None:
     with program(_ASLEEP, str(int(number))) as process:
         assert process.communicate(timeout=60)[0] == "draining True\n"
