@@ -10,7 +10,7 @@ import pytest
 import redis as redis_client
 
 from service.stack.valkey import EmbeddedValkey
-from workers.settings import connect
+from workers.broker.connection import connect
 from workers.storage.store import Store
 
 REPOSITORY = Path(__file__).resolve().parent.parent

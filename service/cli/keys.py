@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -65,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.verb == "create":
             _create(keys, arguments)
         elif arguments.verb == "list":
-            print(table(list(keys.all().keys.values()), time.time()))
+            found = keys.all()
+            print(table(list(found.keys.values()), found.read_at_s))
         else:
             print(f"revoked {keys.revoke(arguments.id).id}; gateways follow within seconds")
     return 0
@@ -116,8 +116,8 @@ def _keys(environ: Mapping[str, str]) -> Iterator[Keys]:
 
     from service.auth.keys import Keys
     from service.settings import ServiceSettings
+    from workers.broker.connection import connect, require_redis
     from workers.errors import QueueUnavailable
-    from workers.settings import connect, require_redis
 
     settings = ServiceSettings.from_env(environ)
     with _server(settings.redis_url, settings.home / "valkey") as url:
@@ -133,8 +133,8 @@ def _keys(environ: Mapping[str, str]) -> Iterator[Keys]:
 def _server(redis_url: str | None, data_dir: Path) -> Iterator[str]:
     """The URL of the server with the keys; the embedded one is started for this, if it is not up."""
     from service.stack.valkey import EmbeddedValkey
+    from workers.broker.connection import require_redis
     from workers.errors import QueueUnavailable
-    from workers.settings import require_redis
 
     valkey = EmbeddedValkey(data_dir)
     if redis_url is not None:

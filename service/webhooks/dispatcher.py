@@ -44,6 +44,10 @@ _log = logging.getLogger(__name__)
 Call = Callable[..., Awaitable[Any]]
 
 
+#: The time on Redis' clock, in seconds since 1970.
+Now = Callable[[], Awaitable[float]]
+
+
 class Deliverer:
     """Delivers in one process, on one event loop. ``schedule_s``: seconds between attempts."""
 
@@ -53,6 +57,7 @@ class Deliverer:
         sender: Sender,
         receivers: AllowedHosts,
         signer: Signer,
+        now: Now,
         call: Call = asyncio.to_thread,
         *,
         schedule_s: Sequence[float] = SCHEDULE_S,
@@ -62,6 +67,7 @@ class Deliverer:
         self._sender = sender
         self._receivers = receivers
         self._signer = signer
+        self._now = now
         self._call = call
         self._schedule_s = schedule_s
         self._lease_s = lease_s
@@ -135,10 +141,9 @@ class Deliverer:
             place = self._receivers.place(delivery.url)
         except BadURL:
             return DeliveryOutcome(error="the operator does not allow this host any more")
-        body = payload(delivery)
-        return await self._sender.post(
-            place, self._signer.headers(delivery.caller, delivery.id, body), body.encode()
-        )
+        body, now_s = payload(delivery), await self._now()
+        headers = self._signer.headers(delivery.caller, delivery.id, body, now_s)
+        return await self._sender.post(place, headers, body.encode())
 
     async def _settle(self, delivery: DeliveryRecord, answer: DeliveryOutcome) -> None:
         if answer.status is not None and 200 <= answer.status < 300:
@@ -161,13 +166,18 @@ class Deliverer:
 
 @asynccontextmanager
 async def delivering(
-    deliveries: Deliveries, allowed: AllowedHosts, private: Sequence[Network], signer: Signer, call: Call
+    deliveries: Deliveries,
+    allowed: AllowedHosts,
+    private: Sequence[Network],
+    signer: Signer,
+    now: Now,
+    call: Call,
 ) -> AsyncIterator[None]:
     """Deliver webhooks in the background, if the operator allows any host."""
     if not allowed.entries:
         yield
         return
-    deliverer = Deliverer(deliveries, Sender(private), allowed, signer, call)
+    deliverer = Deliverer(deliveries, Sender(private), allowed, signer, now, call)
     task = asyncio.create_task(deliverer.run())
     try:
         yield
