@@ -14,7 +14,7 @@ YAML := docker-compose.yml deploy/gpu.yml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-gateway soak chaos fuzz openapi client check format lock zoo clean
+.PHONY: help demo serve test test-gateway soak chaos fuzz openapi typescript client check format lock zoo clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,13 @@ fuzz: $(VENV)/.dev ## send 10,000 generated requests to a running service: no 5x
 openapi: $(VENV)/.dev ## write docs/openapi.json anew
 	$(BIN)/python tools/openapi.py
 
+typescript: $(VENV)/.dev tools/typescript/node_modules ## type-check a program against docs/openapi.json (needs npm)
+	$(BIN)/python -m pytest tests/service/scenarios/test_typescript_types.py
+
+tools/typescript/node_modules: tools/typescript/package.json tools/typescript/package-lock.json
+	npm ci --prefix tools/typescript --no-audit --no-fund --silent
+	@touch $@
+
 client: $(VENV)/.dev ## generate the blocking client from the asynchronous one
 	$(BIN)/python tools/unasync.py
 
@@ -68,7 +75,7 @@ zoo: $(VENV)/.run ## maximize a unit of every classification model of torchvisio
 	$(BIN)/python benchmarks/zoo.py $(ARGS)
 
 clean: ## remove the virtual environment and every cache; pictures and data stay
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) tools/typescript/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find proxygrad service workers tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

@@ -35,8 +35,8 @@ from service.auth.keys import Keys
 from service.server.run import server_config
 from service.server.sockets import address, listen
 from service.stack.valkey import EmbeddedValkey
+from workers.broker.connection import connect
 from workers.fleet import catalog
-from workers.settings import connect
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
 

@@ -25,7 +25,7 @@ import httpx
 from benchmarks.figures import percentile
 from benchmarks.processes import printed, started
 from service.stack.valkey import EmbeddedValkey
-from workers.settings import connect
+from workers.broker.connection import connect
 
 SPEC = {"model": "digits", "layer": "layer3", "size_px": 64}
 

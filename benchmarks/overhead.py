@@ -30,9 +30,9 @@ from service.server.sockets import address, listen
 from service.stack.valkey import EmbeddedValkey
 from tests.support.job_calls import submit
 from workers.broker import keys, rq_names
+from workers.broker.connection import connect
 from workers.fleet import catalog
 from workers.jobs.repository import Job, Jobs, Limits
-from workers.settings import connect
 from workers.storage.store import Store
 
 PLENTY = Limits(10**6, 10**6)

@@ -17,6 +17,7 @@ from redis import Redis
 
 from proxygrad.spec import Spec
 from service.stack.valkey import EmbeddedValkey
+from workers.broker.connection import connect
 from workers.broker.pipeline import run_blocking
 from workers.jobs.commands import Submit
 from workers.jobs.kinds.visualization import VISUALIZATION
@@ -25,7 +26,6 @@ from workers.jobs.requests import Submission
 from workers.queue.fair_queue import FairQueue
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
-from workers.settings import connect
 
 CALLS = 200
 PLENTY = Limits(10**9, 10**9)

@@ -28,9 +28,9 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.worker_processes import worker
 from tests.workers.queue.test_janitor_presence import subscribers
 from tests.workers.scenarios.test_vanishing import holder, listed, steady
+from workers.broker.connection import connect
 from workers.jobs.repository import Jobs
 from workers.queue.leases import LEASE_S
-from workers.settings import connect
 from workers.storage.store import Store
 
 #: Of steps of 10 ms: more than any kill waits for.

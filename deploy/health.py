@@ -30,15 +30,16 @@ def gateway(environ: Mapping[str, str]) -> str | None:
 
 def worker(environ: Mapping[str, str]) -> str | None:
     """What is wrong with the worker of this container, or None."""
+    from proxygrad.protocol.addresses import without_secrets
+    from workers.broker.connection import connect
     from workers.fleet.catalog import live_workers
-    from workers.settings import connect, without_password
 
     url, host = environ.get("REDIS_URL") or "", socket.gethostname()
     try:
         with connect(url, retries=0, timeout_s=TIMEOUT_S) as redis:
             live = live_workers(redis)
     except Exception as error:  # Whatever it is, the answer is one line.
-        return f"Redis at {without_password(url)!r} does not answer: {error}"
+        return f"Redis at {without_secrets(url)!r} does not answer: {error}"
     if any(name.startswith(f"{host}-") for name in live):
         return None
     return f"no worker of host {host!r} is alive; there are: {', '.join(live) or 'none'}"

@@ -9,6 +9,7 @@
     │   ├── UnitOutOfRange            the layer has fewer units
     │   ├── PositionOutOfRange        the feature map is smaller
     │   ├── ObjectiveMismatch         this kind of layer has no such objective
+    │   │   └── PositionMismatch      the objective, or the layer, has no positions
     │   └── SizeUnsupported           the network cannot take an image of that size
     ├── ModelError                    a model cannot be made ready
     │   ├── BuilderError              its builder cannot be found, or failed
@@ -55,13 +56,18 @@ def near(name: str, choices: Sequence[str], count: int = 5) -> list[str]:
     return list(dict.fromkeys(close + inside))[:count]
 
 
+#: An unknown name is repeated in so many characters at most.
+_SHOWN = 500
+
+
 def _unknown(what: str, name: str, choices: Sequence[str]) -> tuple[str, list[str]]:
     suggestions = near(name, choices)
     shown = suggestions or list(choices)[:10]
     more = "" if suggestions or len(choices) <= 10 else f" and {len(choices) - 10} more"
     lead = "near names" if suggestions else "there are"
     listed = ", ".join(shown) + more if shown else "none"
-    return f"unknown {what} {name!r}; {lead}: {listed}", shown
+    named = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
+    return f"unknown {what} {named!r}; {lead}: {listed}", shown
 
 
 class UnknownModel(InvalidRequest):
@@ -108,15 +114,32 @@ class PositionOutOfRange(InvalidRequest):
 
 
 class ObjectiveMismatch(InvalidRequest):
-    """The layer's kind does not offer that objective."""
+    """The layer's kind does not offer that objective; ``choices`` holds those that it does."""
 
     code = "objective_mismatch"
 
-    def __init__(self, objective: str, layer: str, kind: str, choices: Sequence[str]) -> None:
+    def __init__(
+        self, objective: str, layer: str, kind: str, choices: Sequence[str], message: str | None = None
+    ) -> None:
+        self.choices = list(choices)
         super().__init__(
-            f"objective {objective!r} does not apply to layer {layer!r} (a {kind}); "
+            message
+            or f"objective {objective!r} does not apply to layer {layer!r} (a {kind}); "
             f"valid: {', '.join(choices)}"
         )
+
+
+class PositionMismatch(ObjectiveMismatch):
+    """A position was given, and the objective takes none, or the layer has none.
+
+    ``takers``: the objectives of the layer that take one.
+    """
+
+    def __init__(self, objective: str, layer: str, kind: str, takers: Sequence[str]) -> None:
+        needed = " or ".join(map(repr, takers))
+        wrong = f"position needs objective {needed}, not {objective!r}"
+        none = f"position does not apply to layer {layer!r} (a {kind}), which has none"
+        super().__init__(objective, layer, kind, (), wrong if takers else none)
 
 
 class SizeUnsupported(InvalidRequest):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
+from copy import copy
+from typing import TypeGuard
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
 from redis.exceptions import RedisError
+from starlette.routing import BaseRoute
 
 from service.addresses import networks
 from service.api import (
@@ -28,19 +32,20 @@ from service.auth.rate_limit import RateLimiter
 from service.backend.backend import Backend
 from service.backend.circuit_breaker import STATES
 from service.middleware.authentication import Authentication
+from service.middleware.compression import Compression
 from service.middleware.hosts import CORS, HostFilter
 from service.middleware.instrumentation import Instrumentation
 from service.middleware.limits import RequestLimits
 from service.middleware.public_address import PublicAddress
-from service.pages import reference
+from service.pages import index, reference
 from service.settings import ServiceSettings
 from service.telemetry.requests import RequestMetrics
 from service.web import openapi
 from service.web.exception_handlers import install
 from service.webhooks.dispatcher import delivering
 from service.webhooks.signing import Signer
+from workers.broker.connection import connect
 from workers.errors import SettingsError
-from workers.settings import connect
 from workers.storage.store import Store
 
 #: Callers hear within a few seconds that Redis is away. No retries: each would multiply with those of
@@ -72,21 +77,10 @@ def routed() -> FastAPI:
     """An application with every route and no backend: what it takes to describe them."""
     app = FastAPI(lifespan=_lifespan, redirect_slashes=False, **openapi.skeleton())
     install(app)
-    resources = (
-        visualizations,
-        images,
-        events,
-        batches,
-        atlas,
-        jobs,
-        webhooks,
-        models,
-        health,
-        metrics,
-        reference,
-    )
-    mount_flat(app, (resource.router for resource in resources))
+    resources = (visualizations, images, events, batches, atlas, jobs, webhooks, models, health, metrics)
+    mount_flat(app, (resource.router for resource in (*resources, index, reference)))
     openapi.describe(app)
+    app.router.routes += [_head_of(route) for route in app.routes if _reads(route)]
     return app
 
 
@@ -101,6 +95,18 @@ def mount_flat(app: FastAPI, routers: Iterable[APIRouter]) -> None:
         app.router.routes += router.routes
 
 
+def _reads(route: BaseRoute) -> TypeGuard[APIRoute]:
+    """Whether it answers GET; a server must answer HEAD there too (RFC 9110, section 9.1)."""
+    return isinstance(route, APIRoute) and "GET" in (route.methods or ())
+
+
+def _head_of(route: APIRoute) -> APIRoute:
+    """The same for HEAD: the server sends the header of the response alone."""
+    head = copy(route)
+    head.methods, head.include_in_schema = {"HEAD"}, False
+    return head
+
+
 def _add_middleware(app: FastAPI, backend: Backend) -> None:
     """Add the layers around the routes; the last one that is added is the outermost."""
     settings = backend.settings
@@ -111,6 +117,7 @@ def _add_middleware(app: FastAPI, backend: Backend) -> None:
         send_command=backend.send,
     )
     app.add_middleware(RequestLimits, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Compression)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
     app.add_middleware(HostFilter, settings=settings)
@@ -122,11 +129,11 @@ def _add_middleware(app: FastAPI, backend: Backend) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend: Backend = app.state.backend
     private, signer = networks(backend.settings.webhook_private), Signer(backend.settings.webhook_secret)
-    public_url = backend.settings.public_url
     with suppress(RedisError):  # it may come later
         await backend.start()
+    public_url, now = backend.settings.public_url, backend.clock.now_s
     async with delivering(
-        backend.deliveries, backend.allowed_hosts, private, signer, backend.call, public_url=public_url
+        backend.deliveries, backend.allowed_hosts, private, signer, now, backend.call, public_url=public_url
     ):
         yield
         backend.close()

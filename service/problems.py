@@ -61,10 +61,12 @@ KINDS: Mapping[ProblemCode, ProblemType] = {
     "too_many_webhooks": ProblemType(
         429, "Too many webhooks for one visualization or batch", retry_after_s=30
     ),
+    "too_many_streams": ProblemType(429, "Too many open event streams", retry_after_s=5),
     "rate_limited": ProblemType(429, "Rate limit exceeded", retry_after_s=1),
     "headers_too_large": ProblemType(431, "The header is too large"),
     "internal_error": ProblemType(500, "Internal error"),
     "model_unavailable": ProblemType(503, "The model could not be loaded"),
+    "too_many_connections": ProblemType(503, "Too many connections", retry_after_s=5),
     "no_worker": ProblemType(503, "No worker is running", retry_after_s=5),
     "redis_unavailable": ProblemType(503, "Redis is not available", retry_after_s=2),
     "queue_memory_full": ProblemType(503, "Redis is out of memory", retry_after_s=30),

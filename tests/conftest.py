@@ -11,7 +11,7 @@ import redis as redis_client
 
 from service.stack.valkey import EmbeddedValkey
 from tests.support.command_processes import Running
-from workers.settings import connect
+from workers.broker.connection import connect
 from workers.storage.store import Store
 
 REPOSITORY = Path(__file__).resolve().parent.parent

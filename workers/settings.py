@@ -6,36 +6,17 @@ environment is passed in; nothing else of `workers` reads environment variables.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from urllib.parse import urlsplit
 
-import redis
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from proxygrad.paths import home, models_file
-from workers.broker.connection import CONNECTION_WAIT_S, Connections
-from workers.errors import QueueUnavailable, SettingsError
-
-#: Retries of every command of a worker, waiting 0.1 s, then twice as long, at most 2 s each: two minutes.
-#: With redis-py's default of 3 retries a Redis away for 3 to 20 s ended 2 to 4 of 8 slots; with these, none.
-WORKER_RETRIES = 60
-BACKOFF_BASE_S = 0.1
-BACKOFF_CAP_S = 2.0
-
-#: Far longer than any reply takes: only a dead peer meets it.
-SOCKET_TIMEOUT_S = 10.0
-
-#: A connection that was idle this long is checked before use: proxies drop idle ones silently, nginx for one
-#: after 60 s without a word (the default of its `proxy_read_timeout`).
-HEALTH_CHECK_S = 30
+from workers.broker.connection import check_url
+from workers.errors import SettingsError
 
 MAX_SLOTS = 256
 MAX_THREADS = 1024
@@ -48,7 +29,6 @@ MAX_GRACE_S = 3600.0
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-_SCHEMES = ("redis", "rediss", "unix")
 _DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 
 
@@ -65,10 +45,8 @@ class Valid:
 
 
 def _check_redis_url(url: str | None) -> str | None:
-    if url is not None and urlsplit(url).scheme not in _SCHEMES:
-        raise ValueError(
-            f"is {without_password(url)!r}; valid: redis://host:port/0, rediss://…, unix:///path"
-        )
+    if url is not None:
+        check_url(url)
     return url
 
 
@@ -241,49 +219,3 @@ _LIMITS = ("ge", "gt", "le")
 
 def _number(value: Any) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
-
-
-def without_password(url: str) -> str:
-    """The URL with the password, where it has one, shown as ``***``."""
-    netloc_hidden = re.sub(r"(://[^:@/]*):[^/]*@", r"\1:***@", url)
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", netloc_hidden)
-
-
-def connect(
-    url: str,
-    *,
-    retries: int = WORKER_RETRIES,
-    timeout_s: float = SOCKET_TIMEOUT_S,
-    connections: int | None = None,
-) -> redis.Redis:
-    """A client, safe to share between threads; connects on first use.
-
-    ``retries``: how often a command is tried again when Redis is away; a gateway that would rather answer
-    503 at once passes 0. ``timeout_s``: for connecting and for each answer. ``connections``: how many it may
-    open, None: as many as are wanted at once. Raises `SettingsError` for a URL that is not one of Redis.
-    """
-    options: dict[str, Any] = {
-        "retry": Retry(ExponentialWithJitterBackoff(cap=BACKOFF_CAP_S, base=BACKOFF_BASE_S), retries),
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        "health_check_interval": HEALTH_CHECK_S,
-    }
-    try:
-        if connections is None:
-            return redis.Redis.from_url(url, **options)
-        pool = Connections.from_url(url, max_connections=connections, timeout=CONNECTION_WAIT_S, **options)
-        return redis.Redis.from_pool(pool)
-    except ValueError as exc:
-        raise SettingsError(f"REDIS_URL is {without_password(url)!r}: {exc}") from exc
-
-
-def require_redis(url: str, *, timeout_s: float = 3.0) -> None:
-    """Return when Redis answers; raises `QueueUnavailable`, naming the URL, when it does not."""
-    client = connect(url, retries=2, timeout_s=timeout_s)
-    try:
-        client.ping()
-    except (RedisError, OSError) as exc:
-        reason = str(exc).rstrip(".")
-        raise QueueUnavailable(f"no Redis answers at {without_password(url)}: {reason}") from exc
-    finally:
-        client.close()

@@ -12,7 +12,7 @@ import httpx
 
 from proxygrad.client.errors import BadAddress, InvalidArgument
 from proxygrad.client.retries import RetryPolicy
-from proxygrad.protocol.addresses import DEFAULT_URL, is_loopback
+from proxygrad.protocol.addresses import DEFAULT_URL, is_loopback, without_secrets
 from proxygrad.version import __version__
 
 #: A day.
@@ -98,11 +98,13 @@ def _url(text: str) -> httpx.URL:
     try:
         url = httpx.URL(text.strip().rstrip("/"))
     except httpx.InvalidURL as error:
-        raise BadAddress(f"{text!r} is not the address of a server: {error}") from error
+        raise BadAddress(f"{without_secrets(text)!r} is not the address of a server: {error}") from error
     if url.scheme not in ("http", "https") or not _HOST.fullmatch(url.raw_host) or (url.port or 0) > 65535:
-        raise BadAddress(f"{text!r} is not the address of a server; valid: http://host:port or https://host")
+        raise BadAddress(
+            f"{without_secrets(text)!r} is not the address of a server; valid: http://host:port or https://host"
+        )
     if "?" in text or "#" in text:
-        shown = str(url.copy_with(userinfo=b""))
+        shown = without_secrets(str(url))
         raise BadAddress(f"{shown!r} is not the address of a server: it has a query or a fragment")
     return url
 

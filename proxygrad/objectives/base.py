@@ -16,7 +16,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from proxygrad.errors import InvalidRequest, ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange
+from proxygrad.errors import (
+    InvalidRequest,
+    ObjectiveMismatch,
+    PositionMismatch,
+    PositionOutOfRange,
+    UnitOutOfRange,
+)
 from proxygrad.spec.models import OBJECTIVES, LayerKind
 
 Activations = Mapping[str, Tensor]
@@ -168,11 +174,11 @@ def check_unit(unit: int, shape: Sequence[int], layer: str) -> None:
 def checked_position(position: Any, shape: Sequence[int], layer: str, objective: str) -> tuple[int, ...]:
     """``position`` as a tuple: (row, column), or (token,), which may be given as a number.
 
-    Raises `ObjectiveMismatch` where the layer has no positions, `PositionOutOfRange` or `InvalidRequest`.
+    Raises `PositionMismatch` where the layer has no positions, `PositionOutOfRange` or `InvalidRequest`.
     """
     sides = grid(shape)
     if not sides:
-        raise ObjectiveMismatch(f"{objective} with a position", layer, layer_kind(shape), (objective,))
+        raise PositionMismatch(objective, layer, layer_kind(shape), ())
     given = (position,) if hasattr(position, "__index__") else tuple(position)
     if not all(hasattr(at, "__index__") for at in given):
         raise InvalidRequest(f"position {list(given)} at layer {layer!r} holds what is no whole number")

@@ -101,6 +101,13 @@ class BatchPage(BaseModel):
     links: PageLinks = Field(description="Related resources.")
 
 
+class BatchUnitLinks(BaseModel):
+    """References relative to this server."""
+
+    visualization: str | None = Field(description="Its visualization; `null` until it is queued.")
+    image: str | None = Field(description="The image with that activation; `null` unless succeeded.")
+
+
 class BatchUnit(BaseModel):
     """One unit of a batch, and its visualization."""
 
@@ -113,12 +120,7 @@ class BatchUnit(BaseModel):
         description="The unit's activation on the image, in its own scale; `null` unless succeeded."
     )
     problem: Problem | None = Field(description="Why there is no result; `null` unless failed or canceled.")
-    href: str | None = Field(
-        description="The visualization, relative to this server; `null` until it is queued."
-    )
-    image: str | None = Field(
-        description="The image with that activation, relative to this server; `null` unless succeeded."
-    )
+    links: BatchUnitLinks = Field(description="Related resources.")
 
 
 class BatchUnitPage(BaseModel):

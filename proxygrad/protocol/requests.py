@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from proxygrad.spec import Spec, VisualizationTemplate
 
@@ -108,7 +116,7 @@ def _form(value: Any) -> str | None:
 
 UnitSelection = Annotated[
     Annotated[Literal["all"], Tag("all")]
-    | Annotated[list[UnitNumber], Field(min_length=1), AfterValidator(_unique), Tag("list")]
+    | Annotated[list[UnitNumber], Field(min_length=1, fail_fast=True), AfterValidator(_unique), Tag("list")]
     | Annotated[UnitRange, Tag("range")],
     Discriminator(
         _form,

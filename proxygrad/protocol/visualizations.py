@@ -23,16 +23,22 @@ class ImageInfo(ArtifactInfo):
     height_px: int = Field(description="Height in pixels.")
 
 
+class ImageLinks(BaseModel):
+    """References relative to this server."""
+
+    self: str = Field(description="This image.")
+
+
 class Image(ImageInfo):
     """One delivered image. `result.images` has its other measurements, under the same number."""
 
-    href: str = Field(description="The image, relative to this server.")
     role: Role = Field(
         description="`proxygrad`: made as requested; `baseline`: by plain activation maximization, for "
         "comparison."
     )
     seed: int = Field(description="Its seed: that of the request, plus one for each further image.")
     achieved_activation: float = Field(description="The unit's activation on it, in the unit's own scale.")
+    links: ImageLinks = Field(description="Related resources.")
 
 
 class VisualizationLinks(BaseModel):
@@ -40,6 +46,9 @@ class VisualizationLinks(BaseModel):
 
     self: str = Field(description="This visualization.")
     image: str | None = Field(description="The best image; `null` unless succeeded.")
+    events: str = Field(description="Its server-sent events.")
+    cancel: str = Field(description="POST there to cancel it.")
+    retry: str = Field(description="POST there to try it again, after it has failed or was canceled.")
 
 
 class Visualization(BaseModel):

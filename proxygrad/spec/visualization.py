@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
-from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange
+from proxygrad.errors import ObjectiveMismatch, PositionMismatch, PositionOutOfRange, UnitOutOfRange
 from proxygrad.spec import identity
 from proxygrad.spec.models import (
     OBJECTIVE_DESCRIPTIONS,
@@ -28,6 +28,8 @@ MAX_IMAGES = 16
 #: Largest weight of being different beside the activation; at 1 both count alike.
 MAX_DIVERSITY = 10.0
 _DESCRIBED = "; ".join(f"`{name}`: {text}" for name, text in OBJECTIVE_DESCRIPTIONS.items())
+
+_Position = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2, fail_fast=True)]
 
 
 class VisualizationTemplate(AscentSettings):
@@ -47,7 +49,7 @@ class VisualizationTemplate(AscentSettings):
         default=None,
         description=f"{_DESCRIBED}. Default by the layer's kind.",
     )
-    position: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2)] | None = Field(
+    position: _Position | None = Field(
         default=None,
         description="For `neuron`: row and column in a feature map, default its center; or the number of a "
         "token, default the first.",
@@ -142,9 +144,8 @@ class Spec(VisualizationTemplate):
         self, position: tuple[int, ...], objective: ObjectiveKind, layer: LayerInfo, model: ModelInfo
     ) -> None:
         if objective not in POSITIONED or not layer.grid:
-            raise ObjectiveMismatch(
-                f"{objective} with a position", layer.name, layer.kind, OBJECTIVES[layer.kind]
-            )
+            takers = [each for each in OBJECTIVES[layer.kind] if each in POSITIONED and layer.grid]
+            raise PositionMismatch(objective, layer.name, layer.kind, takers)
         own_size = self.size_px in (None, model.input_shape[1])
         outside = own_size and any(at >= side for at, side in zip(position, layer.grid, strict=False))
         if outside or len(position) != len(layer.grid):

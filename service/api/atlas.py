@@ -11,7 +11,7 @@ from proxygrad.protocol.batches import DEFAULT_CELL_PX, MAX_CELL_PX, MAX_COLUMNS
 from proxygrad.protocol.problems import FieldError
 from service.api.batches import BatchId
 from service.api.dependencies import SessionDep
-from service.api.images import MAX_AGE_S, cache_scope
+from service.api.images import MAX_AGE_S, cache_scope, not_available
 from service.images.contact_sheet import SheetFormat, SheetLayout, entity_tag, layout_of
 from service.problems import ProblemError, problem_responses
 from service.web.conditional import matches
@@ -68,8 +68,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/{batch_id}/atlas.png", include_in_schema=False)
-@router.get("/{batch_id}/atlas.webp", include_in_schema=False)
+@router.get("/{batch_id}/atlas.{suffix}", include_in_schema=False)
 @router.get(
     "/{batch_id}/atlas",
     summary="Read the contact sheet of a batch",
@@ -94,7 +93,7 @@ async def read_batch_atlas(
     `Accept`. The entity tag changes with every image that is added.
     """
     batch = await session.batch(batch_id)
-    suffix = request.url.path.rpartition("atlas")[2]
+    suffix = request.path_params.get("suffix")
     form = _form(suffix, accept)
     layout = _layout(batch, columns, width)
     first = page * layout.most_cells
@@ -105,7 +104,7 @@ async def read_batch_atlas(
     tag = entity_tag(units, layout, form)
     keep = f"max-age={MAX_AGE_S}" if batch.state == "succeeded" else "no-cache"
     headers = {"ETag": tag, "Cache-Control": f"{cache_scope(session.caller)}, {keep}"}
-    if not suffix:
+    if suffix is None:
         headers["Vary"] = "Accept"
     if first + layout.most_cells < len(batch.units):
         following = request.url.include_query_params(page=page + 1)
@@ -119,19 +118,13 @@ async def read_batch_atlas(
     return Response(sheet.content, media_type=MEDIA_TYPES[form], headers=headers)
 
 
-def _form(suffix: str, accept: str | None) -> SheetFormat:
+def _form(suffix: str | None, accept: str | None) -> SheetFormat:
     """The format of the sheet. Raises `not_acceptable`."""
-    accepted = suffix.removeprefix(".") if suffix else negotiated(accept, _FORMS)
+    accepted = negotiated(accept, _FORMS) if suffix is None else suffix
     for form in _FORMS:
         if form == accepted:
             return form
-    choices = [MEDIA_TYPES[form] for form in _FORMS]
-    field_error = FieldError(
-        location=["header", "accept"], detail="accepts none of the formats", value=(accept or "")[:200]
-    )
-    field_error.choices = choices
-    detail = f"the sheet is available as {', '.join(choices)}; Accept has none of these"
-    raise ProblemError("not_acceptable", detail, [field_error], headers={"Vary": "Accept"})
+    raise not_available(_FORMS, accept, suffix, "sheet")
 
 
 def _layout(batch: BatchRecord, columns: int | None, cell_px: int) -> SheetLayout:

@@ -12,9 +12,10 @@ from proxygrad.protocol.batches import Batch, BatchPage, BatchState, BatchUnitPa
 from proxygrad.protocol.jobs import State as JobState
 from proxygrad.protocol.pagination import DEFAULT_LIMIT
 from proxygrad.protocol.requests import BatchRequest
-from service.api.dependencies import PathId, SessionDep
+from service.api.dependencies import ID, SessionDep, known_form
 from service.api.examples import BATCH_BODY
 from service.backend import admission, documents
+from service.backend.idempotency import IdempotencyKey
 from service.backend.long_polling import (
     PREFERENCE_APPLIED,
     RETRY_AFTER,
@@ -34,7 +35,7 @@ DEFAULT_UNITS, MAX_UNITS = 100, 1000
 
 router = APIRouter(prefix=BATCHES, tags=["batches"])
 
-BatchId = PathId
+BatchId = Annotated[str, ID, known_form("unknown_batch", "batch")]
 UnitStates = Annotated[
     list[Literal["waiting", JobState]],  # one list of values, so that an error names them all
     only("units in these states", most=10),
@@ -52,7 +53,7 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
         *("invalid_json", "json_too_deep", "unknown_model", "unknown_layer", "body_too_large"),
         *("unsupported_media_type", "invalid_request", "unit_out_of_range", "position_out_of_range"),
         *("objective_mismatch", "limit_exceeded", "cost_too_high", "too_many_batches"),
-        *("webhook_refused", "too_many_webhooks", "unreadable_record"),
+        *("webhook_refused", "too_many_webhooks", "unreadable_record", "idempotency_key_reused"),
         *("model_unavailable", "no_worker", "redis_unavailable", "queue_memory_full"),
     ),
 }
@@ -97,14 +98,16 @@ async def create_batch(
     request: Request,
     response: Response,
     prefer: Prefer = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Batch:
     """Safe to repeat: the same units and settings have the same id, and no unit is computed twice.
 
     Units that succeeded before cost nothing. On a repeated request, those that failed or were canceled are
     tried again. Units are queued some at a time, so that a batch of any size leaves room for others.
     """
-    batch = await session.submit_batch(admission.check_webhook(body, session.backend.allowed_hosts))
     wait_s = preferred_wait_s(prefer)
+    checked = admission.check_webhook(body, session.backend.allowed_hosts)
+    batch = await session.submit_batch(checked, idempotency_key)
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
         batch = await session.wait_for_batch(batch, wait_s, request)

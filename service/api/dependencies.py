@@ -9,27 +9,39 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
 
-from proxygrad.errors import near
 from proxygrad.protocol.base import ID_PATTERN
-from proxygrad.protocol.problems import FieldError
+from proxygrad.protocol.problems import FieldError, ProblemCode
 from service.auth.callers import STATE, Caller
 from service.backend.backend import Backend
 from service.backend.resources.base import JobResource
 from service.backend.resources.session import JobSession
 from service.backend.session import CallerSession
 from service.problems import ProblemError
-from service.web.validation import SHOWN_CHARACTERS
+from service.web.validation import shortened, unknown_name
 
 _ID = re.compile(ID_PATTERN)
 
-#: The id of a visualization, a batch or a delivery, in a path.
-PathId = Annotated[
-    str, Path(pattern=ID_PATTERN, description="32 hex digits.", examples=["5f0c6a4b7d8e9f00112233445566778a"])
-]
+#: The id of a visualization, a batch or a delivery, in a path. `known_form` checks its form.
+ID: Any = Path(
+    description="32 hex digits.",
+    examples=["5f0c6a4b7d8e9f00112233445566778a"],
+    json_schema_extra={"pattern": ID_PATTERN},
+)
 #: An id among the values of a filter.
 FilterId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+
+
+def known_form(unknown: ProblemCode, what: str) -> AfterValidator:
+    """A check that a path may have the id: raises ``unknown`` for what can be the id of nothing."""
+
+    def check(name: str) -> str:
+        if not _ID.fullmatch(name):
+            raise ProblemError(unknown, f"there is no {what} {shortened(name)!r}; an id has 32 hex digits")
+        return name
+
+    return AfterValidator(check)
 
 
 async def _backend(request: Request) -> Backend:
@@ -53,8 +65,8 @@ def job_session(resource: JobResource) -> Callable[[Request], Awaitable[JobSessi
         check_query_names(request)
         backend: Backend = request.app.state.backend
         caller: Caller = request.scope["state"][STATE]
-        job_id = request.path_params.get("job_id")
-        # What is no id is refused by the route.
+        # No id: a route about all jobs. What has not the form of one is refused by the route.
+        job_id = request.path_params[resource.parameter] if request.path_params else None
         if job_id is None or caller.operates or not _ID.fullmatch(job_id):
             return JobSession(backend, caller, resource)
         return await JobSession.about_job(backend, caller, resource, job_id)
@@ -79,11 +91,10 @@ def check_query_names(request: Request) -> None:
         return
     field_errors = []
     for name in unknown[:3]:
-        shown, choices = name[:SHOWN_CHARACTERS], near(name, valid) or valid
-        detail = (
-            f"unknown parameter; valid: {', '.join(choices)}" if choices else "there are no parameters here"
+        detail, choices = (
+            unknown_name("parameter", name, valid) if valid else ("there are no parameters here", None)
         )
-        field_errors.append(FieldError(location=["query", shown], detail=detail, choices=choices or None))
+        field_errors.append(FieldError(location=["query", shortened(name)], detail=detail, choices=choices))
     summary = "; ".join(
         f"query.{field_error.location[1]}: {field_error.detail}" for field_error in field_errors
     )

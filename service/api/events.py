@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from proxygrad.protocol.addresses import VISUALIZATIONS
 from proxygrad.protocol.events import EVENTS
 from service.api import jobs
-from service.api.visualizations import JobId, VisualizationSession
+from service.api.visualizations import VisualizationId, VisualizationSession
 from service.problems import problem_responses
 
 router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
@@ -37,20 +37,20 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": _DESCRIPTION, "content": {"text/event-stream": {"itemSchema": _EVENT}}},
     204: {"description": "Ended, and every event was received: do not reconnect."},
     **problem_responses(
-        "unknown_visualization",
-        "unreadable_record",
-        "invalid_request",
-        "redis_unavailable",
-        "storage_unavailable",
+        *("unknown_visualization", "unreadable_record", "invalid_request", "too_many_streams"),
+        *("redis_unavailable", "storage_unavailable"),
     ),
 }
 
 
 @router.get(
-    "/{job_id}/events", summary="Follow a visualization", response_class=Response, responses=_RESPONSES
+    "/{visualization_id}/events",
+    summary="Follow a visualization",
+    response_class=Response,
+    responses=_RESPONSES,
 )
 async def follow_visualization(
-    job_id: JobId,
+    visualization_id: VisualizationId,
     session: VisualizationSession,
     last_event_id: Annotated[
         str | None, Header(description="The id of the last event received: those after it are sent.")
@@ -63,4 +63,4 @@ async def follow_visualization(
 
     A slow reader misses progress, never a change of state.
     """
-    return await jobs.follow(session, job_id, last_event_id, last_event)
+    return await jobs.follow(session, visualization_id, last_event_id, last_event)

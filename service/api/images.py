@@ -8,33 +8,41 @@ where there is no image.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from proxygrad.protocol.addresses import VISUALIZATIONS
 from proxygrad.protocol.problems import FieldError
-from service.api.visualizations import JobId, VisualizationSession
+from proxygrad.spec.settings import MAX_SIZE_PX, MIN_SIZE_PX
+from service.api.visualizations import VisualizationId, VisualizationSession
 from service.auth.callers import Caller
-from service.images.conversion import ENCODER, Form
+from service.images.conversion import ENCODER, Form, size_of
 from service.problems import ProblemError, problem_responses
 from service.web.conditional import Unsatisfiable, matches, requested_range
 from service.web.negotiation import MEDIA_TYPES, Format, negotiated
+from service.web.validation import shortened
 from workers.jobs.kinds.visualization import VisualizationJob, image_name
 
 router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
 #: Bounds of `width`, in pixels.
 MIN_WIDTH_PX, MAX_WIDTH_PX = 32, 512
+#: Longest side that `scale` makes: that of the largest image which can be requested. The smallest one fits
+#: `MAX_SCALE` times.
+MAX_SCALED_PX = MAX_SIZE_PX
+MAX_SCALE = MAX_SCALED_PX // MIN_SIZE_PX
 #: Caches may keep an image for a year, the longest that they are used to, without asking again.
 MAX_AGE_S = 31_536_000
 
 Number = Annotated[
     str,
     Path(
-        pattern=r"^[0-9]{1,4}(\.(png|webp|npy))?$",
         description="Number of the image, from 0. A suffix `.png`, `.webp` or `.npy` overrides `Accept`.",
         examples=["0", "0.webp"],
+        json_schema_extra={"pattern": r"^[0-9]{1,4}(\.(png|webp|npy))?$"},
     ),
 ]
 Width = Annotated[
@@ -46,6 +54,17 @@ Width = Annotated[
     ),
 ]
 
+Scale = Annotated[
+    int,
+    Query(
+        ge=1,
+        le=MAX_SCALE,
+        description="Enlarges a PNG or WebP: each pixel becomes a square of `scale` by `scale` pixels. The "
+        f"longer side may have {MAX_SCALED_PX} px. Not together with `width`.",
+    ),
+]
+
+_NUMBER = re.compile("[0-9]{1,4}")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _CONTENT = dict.fromkeys(MEDIA_TYPES.values(), _BINARY)
 _HEADERS = {
@@ -72,16 +91,19 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.head("/{job_id}/images/{number}", include_in_schema=False)
 @router.get(
-    "/{job_id}/images/{number}", summary="Read an image", response_class=Response, responses=_RESPONSES
+    "/{visualization_id}/images/{number}",
+    summary="Read an image",
+    response_class=Response,
+    responses=_RESPONSES,
 )
 async def read_image(
-    job_id: JobId,
+    visualization_id: VisualizationId,
     number: Number,
     session: VisualizationSession,
     request: Request,
     width: Width = None,
+    scale: Scale = 1,
     accept: Annotated[
         str | None, Header(description="`image/png`, `image/webp` or `application/x-npy`, with weights.")
     ] = None,
@@ -90,10 +112,11 @@ async def read_image(
     ] = None,
 ) -> Response:
     """The stored PNG, or another format of it. The requested images come first, then the plain ones."""
-    index, form = _negotiated(number, width, accept)
-    png = await session.artifact(job_id, image_name(index))
+    index, form = _negotiated(number, width, scale, accept)
+    png = await session.artifact(visualization_id, image_name(index))
     if png is None:
-        raise _no_image(cast(VisualizationJob, await session.job(job_id)), index)
+        raise _no_image(cast(VisualizationJob, await session.job(visualization_id)), index)
+    _check_scale(png, scale)
     digest = hashlib.sha256(png).hexdigest()
     etag = _etag(digest, form)
     headers = {
@@ -117,34 +140,68 @@ def cache_scope(caller: Caller) -> Literal["public", "private"]:
     return "public" if caller.anonymous else "private"
 
 
-def _negotiated(number: str, width_px: int | None, accept: str | None) -> tuple[int, Form]:
-    """The number of the image, and its format. Raises `not_acceptable` or `invalid_request`."""
-    index, _, suffix = number.partition(".")
-    formats: tuple[Format, ...] = ("png", "webp") if width_px is not None else tuple(MEDIA_TYPES)
-    if suffix:
-        if suffix not in formats:
-            field_error = FieldError(
-                location=["query", "width"], detail="only PNG and WebP have one", value=width_px
-            )
-            detail = "NPY has no width; valid with width: .png, .webp"
-            raise ProblemError("invalid_request", detail, [field_error])
-        return int(index), Form(suffix, width_px)
-    accepted = negotiated(accept, formats)
-    if accepted is None:
-        choices = [MEDIA_TYPES[each] for each in formats]
-        field_error = FieldError(
-            location=["header", "accept"], detail="accepts none of the formats", value=(accept or "")[:200]
+def _negotiated(number: str, width_px: int | None, scale: int, accept: str | None) -> tuple[int, Form]:
+    """The number of the image, and its format. Raises `no_image`, `not_acceptable` or `invalid_request`."""
+    digits, dot, suffix = number.partition(".")
+    if not _NUMBER.fullmatch(digits):
+        raise ProblemError("no_image", f"there is no image {shortened(number)!r}; images are numbered from 0")
+    if width_px is not None and scale > 1:
+        detail = f"width {width_px} and scale {scale} exclude each other"
+        raise ProblemError(
+            "invalid_request", detail, [FieldError(location=["query", "scale"], detail=detail)]
         )
+    resized = width_px is not None or scale > 1
+    formats: tuple[Format, ...] = ("png", "webp") if resized else tuple(MEDIA_TYPES)
+    for form in MEDIA_TYPES:
+        if suffix == form and form not in formats:
+            name, value = ("scale", scale) if width_px is None else ("width", width_px)
+            detail = f"NPY has no {name}; valid with {name}: .png, .webp"
+            field_error = FieldError(location=["query", name], detail=detail, value=value)
+            raise ProblemError("invalid_request", detail, [field_error])
+    accepted = (
+        next((form for form in formats if form == suffix), None) if dot else negotiated(accept, formats)
+    )
+    if accepted is None:
+        raise not_available(formats, accept, suffix if dot else None, "image")
+    return int(digits), Form(accepted, width_px, scale)
+
+
+def not_available(
+    formats: Iterable[Format], accept: str | None, suffix: str | None, what: str
+) -> ProblemError:
+    """The problem of a request for none of the formats, by a suffix of the path or else by `Accept`."""
+    if suffix is not None:
+        choices = [f".{each}" for each in formats]
+        detail = f"the {what} is available as {', '.join(choices)}, not as {'.' + shortened(suffix)!r}"
+        field_error = FieldError(location=["path"], detail="no such format", value=f".{shortened(suffix)}")
         field_error.choices = choices
-        detail = f"the image is available as {', '.join(choices)}; Accept has none of these"
-        raise ProblemError("not_acceptable", detail, [field_error], headers={"Vary": "Accept"})
-    return int(index), Form(accepted, width_px)
+        return ProblemError("not_acceptable", detail, [field_error])
+    choices = [MEDIA_TYPES[each] for each in formats]
+    field_error = FieldError(
+        location=["header", "accept"], detail="accepts none of the formats", value=shortened(accept or "")
+    )
+    field_error.choices = choices
+    detail = f"the {what} is available as {', '.join(choices)}; Accept has none of these"
+    return ProblemError("not_acceptable", detail, [field_error], headers={"Vary": "Accept"})
+
+
+def _check_scale(png: bytes, scale: int) -> None:
+    """Refuse a scale that makes too large an image. Raises `invalid_request`."""
+    width_px, height_px = size_of(png) if scale > 1 else (1, 1)
+    most = max(1, MAX_SCALED_PX // max(width_px, height_px))
+    if scale > most:
+        detail = f"an image of {width_px} × {height_px} px can be enlarged {most} times at most, not {scale}"
+        field_error = FieldError(
+            location=["query", "scale"], detail=detail, value=scale, minimum=1, maximum=most
+        )
+        raise ProblemError("invalid_request", f"query.scale: {detail}", [field_error])
 
 
 def _etag(digest: str, form: Form) -> str:
     if form.original:
         return f'"{digest}"'
-    made = f"{digest} {form.format} {form.width_px} {ENCODER}"
+    scaled = f" x{form.scale}" if form.scale > 1 else ""
+    made = f"{digest} {form.format} {form.width_px}{scaled} {ENCODER}"
     return f'"{hashlib.sha256(made.encode()).hexdigest()}"'
 
 

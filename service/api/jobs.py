@@ -6,7 +6,6 @@ router here has what is about jobs of all kinds: those of a caller.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -20,7 +19,7 @@ from proxygrad.protocol.jobs import CallerCancellation
 from proxygrad.protocol.problems import FieldError
 from service.api.dependencies import SessionDep
 from service.backend import admission
-from service.backend.event_hub import Subscription
+from service.backend.event_hub import Subscription, TooManyFollowers
 from service.backend.event_stream import EventStream
 from service.backend.idempotency import key_of
 from service.backend.long_polling import RETRY_AFTER_S, preferred_wait_s
@@ -65,10 +64,10 @@ async def cancel_caller(caller: CallerName, session: SessionDep) -> CallerCancel
 async def create(session: JobSession, request: Request) -> Response:
     """Submit the job that the body requests; with `Prefer: wait=N`, wait for its end."""
     backend, resource = session.backend, session.resource
+    wait_s = preferred_wait_s(request.headers.get("prefer"))
     body = backend.requests.parse(resource, await json_body(request))
     job = await session.submit(admission.check_webhook(body, backend.allowed_hosts), key_of(request))
     headers = {}
-    wait_s = preferred_wait_s(request.headers.get("prefer"))
     if wait_s is not None:
         headers["Preference-Applied"] = f"wait={wait_s}"
         job = await session.wait_for_job(job.id, wait_s, request) if not job.ended else job
@@ -126,7 +125,7 @@ async def _document(session: JobSession, job: Job) -> BaseModel:
         if not job.place.taken:
             backend, capability = session.backend, session.resource.kind.capability(job.spec.model)
             blocked = await backend.call(catalog.obstacle, backend.redis, capability)
-    return session.resource.document(job, position, blocked, time.time())
+    return session.resource.document(job, position, blocked, await session.backend.clock.now_s())
 
 
 async def follow(
@@ -139,7 +138,10 @@ async def follow(
         field_error = FieldError(location=[*where], detail="not the id of an event", value=after[:200])
         raise ProblemError("invalid_request", f"{'.'.join(where)}: not the id of an event", [field_error])
     await session.job(job_id)
-    subscription = await session.backend.events.follow(job_id, EVENT_KINDS)
+    try:
+        subscription = await session.backend.events.follow(job_id, EVENT_KINDS, session.caller.name)
+    except TooManyFollowers as error:
+        raise ProblemError("too_many_streams", f"{error}; poll instead, or close one") from error
     try:
         stream = EventStream(session, job_id, after)
         first = await stream.catch_up()
@@ -153,7 +155,10 @@ async def follow(
 
 
 class _StreamingResponse(StreamingResponse):
-    """A response that closes its subscription however it ends, also where it never began."""
+    """A response that closes its subscription however it ends, also where it never began.
+
+    To HEAD it is the header alone.
+    """
 
     def __init__(self, content: AsyncIterator[str], subscription: Subscription) -> None:
         super().__init__(content, headers=_STREAM_HEADERS, media_type="text/event-stream")
@@ -161,6 +166,11 @@ class _StreamingResponse(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            if scope["method"] == "HEAD":
+                start = {"type": "http.response.start", "status": self.status_code}
+                await send(start | {"headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                await super().__call__(scope, receive, send)
         finally:
             self._subscription.close()

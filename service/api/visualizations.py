@@ -11,7 +11,7 @@ from proxygrad.protocol.jobs import State
 from proxygrad.protocol.pagination import DEFAULT_LIMIT
 from proxygrad.protocol.visualizations import Visualization, VisualizationPage
 from service.api import jobs
-from service.api.dependencies import PathId, job_session
+from service.api.dependencies import ID, job_session, known_form
 from service.api.examples import VISUALIZATION_BODY
 from service.backend.idempotency import PARAMETER as IDEMPOTENCY_KEY
 from service.backend.long_polling import PREFER, PREFERENCE_APPLIED, RETRY_AFTER, Wait
@@ -23,7 +23,7 @@ from workers.jobs.kinds.visualization import VisualizationJob
 
 router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
-JobId = PathId
+VisualizationId = Annotated[str, ID, known_form(RESOURCE.unknown, RESOURCE.kind.name)]
 VisualizationSession = Annotated[JobSession, Depends(job_session(RESOURCE))]
 
 _LINK = {"description": "Path of the visualization.", "schema": {"type": "string"}}
@@ -136,53 +136,56 @@ async def list_visualizations(
 
 
 @router.get(
-    "/{job_id}",
+    "/{visualization_id}",
     summary="Read a visualization",
     response_model=Visualization,
     responses=_READ_RESPONSES,
 )
 async def read_visualization(
-    job_id: JobId, session: VisualizationSession, request: Request, wait: Wait = 0
+    visualization_id: VisualizationId, session: VisualizationSession, request: Request, wait: Wait = 0
 ) -> Response:
     """State, progress and result. With `wait`, responds when the job ends or the time is over."""
-    return await jobs.read(session, job_id, wait, request)
+    return await jobs.read(session, visualization_id, wait, request)
 
 
 @router.post(
-    "/{job_id}/cancel",
+    "/{visualization_id}/cancel",
     summary="Cancel a visualization",
     response_model=Visualization,
     responses=_CANCEL_RESPONSES,
 )
-async def cancel_visualization(job_id: JobId, session: VisualizationSession) -> Response:
+async def cancel_visualization(visualization_id: VisualizationId, session: VisualizationSession) -> Response:
     """A waiting job is canceled at once; a run is asked to stop, and may end well before it does.
 
     Safe to repeat. One that has succeeded or failed stays as it is: 409, with its state.
     """
-    return await jobs.cancel(session, job_id)
+    return await jobs.cancel(session, visualization_id)
 
 
 @router.post(
-    "/{job_id}/retry",
+    "/{visualization_id}/retry",
     summary="Retry a visualization",
     status_code=202,
     response_model=Visualization,
     responses=_RETRY_RESPONSES,
 )
-async def retry_visualization(job_id: JobId, session: VisualizationSession) -> Response:
+async def retry_visualization(visualization_id: VisualizationId, session: VisualizationSession) -> Response:
     """Queue a failed or canceled one again, without its deadline. Safe to repeat.
 
     One that has succeeded stays as it is: 409, with its state.
     """
-    return await jobs.retry(session, job_id)
+    return await jobs.retry(session, visualization_id)
 
 
 @router.delete(
-    "/{job_id}", summary="Cancel and delete a visualization", status_code=204, responses=_DELETE_RESPONSES
+    "/{visualization_id}",
+    summary="Cancel and delete a visualization",
+    status_code=204,
+    responses=_DELETE_RESPONSES,
 )
-async def delete_visualization(job_id: JobId, session: VisualizationSession) -> Response:
+async def delete_visualization(visualization_id: VisualizationId, session: VisualizationSession) -> Response:
     """Nothing is left of it, for anybody: neither its record nor its pictures, but for those in caches.
 
     The same request afterwards computes it anew.
     """
-    return await jobs.delete(session, job_id)
+    return await jobs.delete(session, visualization_id)

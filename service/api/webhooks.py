@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from proxygrad.protocol.addresses import DELIVERIES
 from proxygrad.protocol.pagination import DEFAULT_LIMIT
 from proxygrad.protocol.webhooks import Delivery, DeliveryPage, DeliveryState
-from service.api.dependencies import FilterId, PathId, SessionDep
+from service.api.dependencies import ID, FilterId, SessionDep, known_form
 from service.backend import documents
 from service.problems import problem_responses
 from service.web.pagination import Cursor, Limit, entry_of, only, page
@@ -17,6 +17,8 @@ from workers import webhooks
 from workers.jobs.kinds.visualization import VISUALIZATION
 
 router = APIRouter(prefix=DELIVERIES, tags=["webhooks"])
+
+DeliveryId = Annotated[str, ID, known_form("unknown_delivery", "delivery")]
 
 
 @router.get(
@@ -60,14 +62,16 @@ _ONE = problem_responses("unknown_delivery", "invalid_request", "redis_unavailab
 
 
 @router.get("/{delivery_id}", summary="Read a delivery", responses=_ONE)
-async def read_webhook_delivery(delivery_id: PathId, session: SessionDep, response: Response) -> Delivery:
+async def read_webhook_delivery(delivery_id: DeliveryId, session: SessionDep, response: Response) -> Delivery:
     """Its state, and the outcome of the last attempt."""
     response.headers["Cache-Control"] = "no-store"
     return documents.delivery(await session.delivery(delivery_id))
 
 
 @router.post("/{delivery_id}/retry", summary="Retry a delivery", status_code=202, responses=_ONE)
-async def retry_webhook_delivery(delivery_id: PathId, session: SessionDep, response: Response) -> Delivery:
+async def retry_webhook_delivery(
+    delivery_id: DeliveryId, session: SessionDep, response: Response
+) -> Delivery:
     """Try again within a second or two, whatever the state; the intervals begin anew if that fails.
 
     The event is the same, with the same `webhook-id`. A delivery that is being tried is left to that attempt.

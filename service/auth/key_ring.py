@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -75,7 +76,7 @@ class KeyRing:
                 self._failed_at_s, self._failure = self._clock(), error
                 raise
             self._required = self._required or key_set.in_force
-            self._keys = KeySet(key_set.keys, in_force=self._required)
+            self._keys = replace(key_set, in_force=self._required)
             self._read_at_s = began_s
             return self._keys
 
@@ -92,7 +93,7 @@ class KeyRing:
         if key is None:
             key_set = await self.key_set(MAX_AGE_OF_MISS_S)
             key = keys.opened(token, key_set.keys)
-        key = _valid(key)
+        key = self._valid(key)
         return Caller.of(key), key.rate_per_min
 
     def caller_without_redis(self, authorization: str | None) -> Caller:
@@ -104,16 +105,15 @@ class KeyRing:
             raise self._failure or RedisConnectionError("the keys have not been read yet")
         if not self._keys.in_force:
             return ANYBODY
-        return Caller.of(_valid(keys.opened(_bearer(authorization, self._keys), self._keys.keys)))
+        return Caller.of(self._valid(keys.opened(_bearer(authorization, self._keys), self._keys.keys)))
 
-
-def _valid(key: Key | None) -> Key:
-    if key is None:
-        raise _unauthorized("no such key", "invalid_token")
-    state = key.state(time.time())
-    if state != "valid":
-        raise _unauthorized(f"the key {key.id} is {state}", "invalid_token")
-    return key
+    def _valid(self, key: Key | None) -> Key:
+        if key is None:
+            raise _unauthorized("no such key", "invalid_token")
+        state = key.state(self._keys.read_at_s + self._clock() - self._read_at_s)
+        if state != "valid":
+            raise _unauthorized(f"the key {key.id} is {state}", "invalid_token")
+        return key
 
 
 def _bearer(authorization: str | None, key_set: KeySet) -> str:

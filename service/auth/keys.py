@@ -16,7 +16,7 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -108,10 +108,14 @@ class Key(BaseModel):
 
 @dataclass(frozen=True)
 class KeySet:
-    """All readable keys by id. ``in_force``: whether there is a record at all, readable or not."""
+    """All readable keys by id. ``in_force``: whether there is a record at all, readable or not.
+
+    ``read_at_s``: when they were read, in seconds since 1970 on Redis' clock, by which keys expire.
+    """
 
     keys: Mapping[str, Key]
     in_force: bool
+    read_at_s: float = field(default=0.0, compare=False)
 
 
 def _check_name(name: str) -> None:
@@ -177,7 +181,10 @@ class Keys:
 
     def all(self) -> KeySet:
         """Every record, revoked and expired ones included, read by one command: all of one moment."""
-        texts = cast("dict[bytes, bytes]", self._redis.hgetall(API_KEYS_KEY))
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hgetall(API_KEYS_KEY)
+            (seconds, micros), texts = cast("tuple[tuple[int, int], dict[bytes, bytes]]", pipe.execute())
         keys: dict[str, Key] = {}
         for key_id, text in texts.items():
             try:
@@ -186,7 +193,7 @@ class Keys:
                 log.error(
                     "the record %r in %s is no key of this version; it opens nothing", key_id, API_KEYS_KEY
                 )
-        return KeySet(keys, in_force=bool(texts))
+        return KeySet(keys, in_force=bool(texts), read_at_s=seconds + micros / 1e6)
 
     def revoke(self, key_id: str) -> Key:
         """Revoke the key; its record afterwards. Raises `KeyProblem` if there is none."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, TypeVarTuple, cast
 from anyio import to_thread
 from redis import Redis
 
+from service import descriptors
 from service.backend.caches import RequestCache, ResponseCache
 from service.backend.circuit_breaker import CircuitBreaker
 from service.backend.coalescing import Coalescer, one_by_one
@@ -24,6 +25,7 @@ from service.images.conversion import Conversions
 from service.settings import ServiceSettings
 from service.webhooks.urls import AllowedHosts
 from workers.batches.repository import Batches
+from workers.broker.clock import RedisClock
 from workers.broker.pipeline import Operation, RedisCommand, execute_together, run_async
 from workers.broker.safety import unsafe_settings
 from workers.fleet.statistics import FleetStatisticsReader
@@ -50,14 +52,15 @@ class Backend:
         self.deliveries = Deliveries(redis)
         self.statistics = FleetStatisticsReader(redis)
         self.models = ModelRegistry(redis, self.call)
+        self.clock = RedisClock(self.send)
         self.allowed_hosts = AllowedHosts(settings.webhook_hosts)
-        self.idempotency = Idempotency(redis)
+        self.idempotency = Idempotency(redis, self.call)
         self.conversions = Conversions()
         self.sheets = ContactSheets(self._image)
-        self.requests = RequestCache()
+        self.requests = RequestCache(settings)
         self.responses = ResponseCache()
         self.breaker = CircuitBreaker()
-        self.events = EventHub(settings.redis_url or "", self._watch)
+        self.events = EventHub(settings.redis_url or "", self._watch, descriptors.max_followers())
         self._commands = Coalescer[RedisCommand[Any]](self.call, partial(execute_together, redis))
         self._store_calls = Coalescer[Callable[[], Any]](self.call, one_by_one) if store.near else None
         self._started = False

@@ -6,6 +6,7 @@ from typing import cast
 
 from proxygrad.spec import ModelInfo
 from service.backend.resources.base import JobResource, RequestBody
+from service.settings import ServiceSettings
 from service.web.json_body import parsed
 from service.web.links import link
 from workers.cache import LRUCache
@@ -21,7 +22,8 @@ MAX_BODY_BYTES = 2048
 class RequestCache:
     """Parsed request bodies, and the submissions made from them. For one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
         self._parsed: LRUCache[tuple[str, bytes], RequestBody] = LRUCache(MAX_ENTRIES)
         self._submissions: LRUCache[tuple[int, str], tuple[RequestBody, ModelInfo, Submission]] = LRUCache(
             MAX_ENTRIES
@@ -32,7 +34,7 @@ class RequestCache:
         key = resource.kind.name, body
         request = self._parsed.get(key)
         if request is None:
-            request = cast(RequestBody, parsed(body, resource.request))
+            request = cast(RequestBody, parsed(body, resource.request, resource.maxima(self._settings)))
             if len(body) <= MAX_BODY_BYTES:
                 self._parsed.put(key, request)
         return request

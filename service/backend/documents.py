@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from proxygrad.protocol.addresses import BATCHES, DELIVERIES, MODELS, VISUALIZATIONS
 from proxygrad.protocol.base import utc_time
-from proxygrad.protocol.batches import Batch, BatchCounts, BatchLinks, BatchUnit, BatchUnits
+from proxygrad.protocol.batches import Batch, BatchCounts, BatchLinks, BatchUnit, BatchUnitLinks, BatchUnits
 from proxygrad.protocol.models import Layer, Model, ModelLinks
 from proxygrad.protocol.webhooks import Delivery, DeliveryLinks
 from proxygrad.spec import OBJECTIVES, LayerInfo
@@ -52,15 +52,15 @@ def _units(units: Sequence[int], *, brief: bool) -> BatchUnits:
 
 def batch_unit(unit: batches.Unit) -> BatchUnit:
     """The document of one unit of a batch."""
-    href = None if unit.job_id is None else link(f"{VISUALIZATIONS}/{unit.job_id}")
+    path = None if unit.job_id is None else link(f"{VISUALIZATIONS}/{unit.job_id}")
+    image = f"{path}/images/{unit.best}" if unit.state == "succeeded" else None
     return BatchUnit(
         unit=unit.number,
         id=unit.job_id,
         state=unit.state,
         achieved_activation=unit.activation,
         problem=unit.problem,
-        href=href,
-        image=f"{href}/images/{unit.best}" if unit.state == "succeeded" else None,
+        links=BatchUnitLinks(visualization=path, image=image),
     )
 
 

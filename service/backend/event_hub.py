@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
+from proxygrad.protocol.requests import ANONYMOUS
+from service.descriptors import MOST_FOLLOWERS
 from workers.broker.keys import events_key
 from workers.jobs.repository import Event
 
@@ -42,12 +44,17 @@ _ALWAYS = b"proxygrad:events"
 _log = logging.getLogger(__name__)
 
 
+class TooManyFollowers(Exception):
+    """The caller, or all together, follow as much as they may. Says who, and how much that is."""
+
+
 class Subscription:
     """The events of one job that its follower has not read yet."""
 
-    def __init__(self, subscriber: EventSubscriber, job_id: str, kinds: Collection[str]) -> None:
+    def __init__(self, subscriber: EventSubscriber, job_id: str, kinds: Collection[str], caller: str) -> None:
         self.job_id = job_id
         self.kinds = kinds
+        self.caller = caller
         self._subscriber = subscriber
         self._waiting: deque[Event | Literal["gap"]] = deque()
         self._filled = asyncio.Event()
@@ -115,16 +122,19 @@ class EventSubscriber:
         )
         self._watch = watch
         self._channels: dict[bytes, _Channel] = {}
+        #: How many subscriptions each caller has.
+        self.by_caller: Counter[str] = Counter()
         self._changed = asyncio.Event()
         self.loop = asyncio.get_running_loop()
         self._tasks = [self.loop.create_task(self._run()), self.loop.create_task(self._renew())]
         self._last_error = ""
 
-    async def follow(self, job_id: str, kinds: Collection[str]) -> Subscription:
+    async def follow(self, job_id: str, kinds: Collection[str], caller: str) -> Subscription:
         """A subscription to everything from now on. Raises `RedisError`."""
-        subscription, name = Subscription(self, job_id, kinds), events_key(job_id).encode()
+        subscription, name = Subscription(self, job_id, kinds, caller), events_key(job_id).encode()
         channel = self._channels.setdefault(name, _Channel())
         channel.subscriptions.add(subscription)
+        self.by_caller[caller] += 1
         self._changed.set()
         try:
             async with asyncio.timeout(SUBSCRIBE_S):
@@ -144,6 +154,9 @@ class EventSubscriber:
         if channel is None or subscription not in channel.subscriptions:
             return
         channel.subscriptions.discard(subscription)
+        self.by_caller[subscription.caller] -= 1
+        if not self.by_caller[subscription.caller]:
+            del self.by_caller[subscription.caller]
         if not channel.subscriptions:
             del self._channels[name]
             self._changed.set()
@@ -259,20 +272,34 @@ def _check_canceled() -> None:
 
 
 class EventHub:
-    """All followers in this process. The connection is opened for the first of them."""
+    """All followers in this process. The connection is opened for the first of them.
 
-    def __init__(self, url: str, watch: Callable[[list[str]], Awaitable[object]]) -> None:
+    There may be ``most``, of whom each caller that has a key may be a quarter, so that none keeps out others.
+    """
+
+    def __init__(
+        self, url: str, watch: Callable[[list[str]], Awaitable[object]], most: int = MOST_FOLLOWERS
+    ) -> None:
         self._url = url
         self._watch = watch
+        self._most = most
         self._subscriber: EventSubscriber | None = None
         self.closing = False
 
-    async def follow(self, job_id: str, kinds: Collection[str]) -> Subscription:
-        """A subscription to events of these kinds; close it. Raises `RedisError`."""
+    async def follow(self, job_id: str, kinds: Collection[str], caller: str = ANONYMOUS) -> Subscription:
+        """A subscription to events of these kinds; close it. Raises `TooManyFollowers` and `RedisError`."""
         subscriber = self._subscriber
         if subscriber is None or subscriber.loop is not asyncio.get_running_loop():
             subscriber = self._subscriber = EventSubscriber(self._url, self._watch)
-        return await subscriber.follow(job_id, kinds)
+        self._check_room(subscriber.by_caller, caller)
+        return await subscriber.follow(job_id, kinds, caller)
+
+    def _check_room(self, by_caller: Counter[str], caller: str) -> None:
+        most_each = self._most if caller == ANONYMOUS else max(1, self._most // 4)
+        if by_caller[caller] >= most_each:
+            raise TooManyFollowers(f"this caller has {most_each} event streams and long waits open, the most")
+        if by_caller.total() >= self._most:
+            raise TooManyFollowers(f"{self._most} event streams and long waits are open here, the most")
 
     @property
     def followers(self) -> int:

@@ -6,14 +6,17 @@ events (`service.backend.event_hub`) and holds no thread.
 
 from __future__ import annotations
 
-import re
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from fastapi import Header, Query, Request
 
-from service.backend.event_hub import EventHub
+from proxygrad.protocol.problems import FieldError
+from service.backend.event_hub import EventHub, TooManyFollowers
+from service.problems import ProblemError
+from service.web.validation import shortened
 from workers.jobs.repository import Event
 
 #: Longest wait inside one request, in seconds: below the 60 s after which common proxies give up.
@@ -65,11 +68,22 @@ T = TypeVar("T", bound=_Ending)
 
 
 def preferred_wait_s(prefer: str | None) -> int | None:
-    """The `wait` of a `Prefer` header (RFC 7240), at most `MAX_WAIT_S`; `None` when it has none."""
+    """The `wait` of a `Prefer` header (RFC 7240), at most `MAX_WAIT_S`; `None` when it has none.
+
+    Raises `ProblemError` with `invalid_request` for a `wait` that is no whole number of seconds.
+    """
     for preference in (prefer or "").split(","):
-        found = re.fullmatch(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(;.*)?', preference, re.IGNORECASE)
-        if found:
-            return min(int(found[1]), MAX_WAIT_S)
+        name, equals, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() != "wait":
+            continue
+        seconds = value.strip().strip('"')
+        if seconds.isascii() and seconds.isdecimal():
+            return MAX_WAIT_S if len(seconds) > 9 else min(int(seconds), MAX_WAIT_S)
+        given = f"not {shortened(seconds)!r}" if equals else "and none was given"
+        detail = f"wait should be a whole number of seconds, such as wait=10, {given}"
+        field_error = FieldError(location=["header", "prefer"], detail=detail, value=shortened(prefer or ""))
+        field_error.minimum, field_error.maximum = 0, MAX_WAIT_S
+        raise ProblemError("invalid_request", f"header.prefer: {detail}", [field_error])
     return None
 
 
@@ -80,18 +94,23 @@ async def until_ended(
     events: EventHub,
     wait_s: float,
     request: Request,
+    caller: str,
     *,
     kinds: Collection[str] = frozenset({"state"}),
 ) -> T:
     """The job or batch once it has ended, or as it is after ``wait_s`` or when the client disconnects.
 
     ``current``: as it was just read. Events of ``subject_id`` of these ``kinds`` wake the wait; ``look`` is
-    given what woke it, and reads anew.
+    given what woke it, and reads anew. Where ``caller`` may follow no more, the wait is short.
     """
     if current.ended or wait_s <= 0:
         return current
     deadline_s = time.monotonic() + wait_s
-    subscription = await events.follow(subject_id, kinds)
+    try:
+        subscription = await events.follow(subject_id, kinds, caller)
+    except TooManyFollowers:
+        await asyncio.sleep(min(wait_s, RETRY_AFTER_S))
+        return await look(None)
     try:
         current = await look(None)  # it may have ended before the subscription
         while not current.ended and not events.closing:

@@ -47,8 +47,19 @@ class CallerSession:
 
     # Batches
 
-    async def submit_batch(self, request: BatchRequest) -> BatchRecord:
-        """The batch for a request, new or joined. Raises `ProblemError` and what `Batches.submit` raises."""
+    async def submit_batch(self, request: BatchRequest, idempotency_key: str | None = None) -> BatchRecord:
+        """The batch for a request, new or joined; with a key that was used before, the same batch as then.
+
+        Raises `ProblemError` and what `Batches.submit` raises.
+        """
+
+        async def submit() -> BatchRecord:
+            return await self._submit_batch(request)
+
+        once = self.backend.idempotency.once
+        return await once(self.caller.name, idempotency_key, request, self._visible_batch, submit)
+
+    async def _submit_batch(self, request: BatchRequest) -> BatchRecord:
         backend = self.backend
         try:
             model = await backend.models.info(request.model)
@@ -59,25 +70,32 @@ class CallerSession:
             raise admission.units_out_of_range(error) from error
         except InvalidRequest as error:
             raise problem_of_error(error, "body", request.model_dump(mode="json")) from error
-        return await backend.call(self._submit_batch, resolved, request)
 
-    def _submit_batch(self, resolved: ResolvedBatch, request: BatchRequest) -> BatchRecord:
-        return self.backend.batches.submit(resolved, request, caller=self.caller.name, limits=self.limits)[0]
+        def submit() -> BatchRecord:
+            return backend.batches.submit(resolved, request, caller=self.caller.name, limits=self.limits)[0]
+
+        return await backend.call(submit)
 
     async def batch(self, batch_id: str) -> BatchRecord:
         """The batch of that id; raises `unknown_batch`, also for another caller's."""
+        batch = await self._visible_batch(batch_id)
+        if batch is None:
+            raise self._unknown_batch(batch_id)
+        return batch
+
+    async def _visible_batch(self, batch_id: str) -> BatchRecord | None:
         try:
             batch = await self.backend.call(self.backend.batches.fetch, batch_id)
         except UnknownKind:
-            batch = None
+            return None
         except UnreadableRecord:
             if not self.caller.sees_all:
                 owner = await self.backend.call(self.backend.batches.owner, batch_id)
                 if owner != self.caller.name:
-                    raise self._unknown_batch(batch_id) from None
+                    return None
             raise
         if batch is None or not (self.caller.sees_all or batch.caller == self.caller.name):
-            raise self._unknown_batch(batch_id)
+            return None
         return batch
 
     @staticmethod
@@ -90,7 +108,9 @@ class CallerSession:
         async def look(_: Wake) -> BatchRecord:
             return await self.batch(batch.id)
 
-        return await until_ended(batch, batch.id, look, self.backend.events, wait_s, request)
+        return await until_ended(
+            batch, batch.id, look, self.backend.events, wait_s, request, self.caller.name
+        )
 
     async def cancel_batch(self, batch_id: str) -> BatchRecord:
         """Cancel what has not ended; the batch afterwards. Raises `forbidden` or `unknown_batch`."""

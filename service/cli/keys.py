@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.verb == "create":
             _create(keys, arguments)
         elif arguments.verb == "list":
-            print(table(list(keys.all().keys.values()), time.time()))
+            found = keys.all()
+            print(table(list(found.keys.values()), found.read_at_s))
         else:
             print(f"revoked {keys.revoke(arguments.id).id}; gateways follow within seconds", flush=True)
             if arguments.cancel_jobs:
@@ -133,8 +134,8 @@ def _keys(environ: Mapping[str, str]) -> Iterator[tuple[Keys, Redis]]:
 
     from service.auth.keys import Keys
     from service.settings import ServiceSettings
+    from workers.broker.connection import connect, require_redis
     from workers.errors import QueueUnavailable
-    from workers.settings import connect, require_redis
 
     settings = ServiceSettings.from_env(environ)
     with _server(settings.redis_url, settings.home / "valkey") as url:
@@ -150,8 +151,8 @@ def _keys(environ: Mapping[str, str]) -> Iterator[tuple[Keys, Redis]]:
 def _server(redis_url: str | None, data_dir: Path) -> Iterator[str]:
     """The URL of the server with the keys; the embedded one is started for this, if it is not up."""
     from service.stack.valkey import EmbeddedValkey
+    from workers.broker.connection import require_redis
     from workers.errors import QueueUnavailable
-    from workers.settings import require_redis
 
     valkey = EmbeddedValkey(data_dir)
     if redis_url is not None:

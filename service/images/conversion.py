@@ -1,4 +1,4 @@
-"""Converts stored PNGs: to lossless WebP, to an array of floats, or to a smaller size.
+"""Converts stored PNGs: to lossless WebP, to an array of floats, or to another size.
 
 Pillow does the work. Results are cached, so that a page of thumbnails that is opened again costs nothing.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import struct
 import sys
 from dataclasses import dataclass
 
@@ -31,20 +32,22 @@ _PARTS = [level / 255 for level in range(256)]
 
 @dataclass(frozen=True)
 class Form:
-    """A format of an image; ``width_px`` None: as wide as it is stored."""
+    """A format of an image; ``width_px`` None: as wide as it is stored; ``scale``: times as large."""
 
     format: Format = "png"
     width_px: int | None = None
+    scale: int = 1
 
     @property
     def original(self) -> bool:
         """Whether it is the format of the stored bytes."""
-        return self.format == "png" and self.width_px is None
+        return self.format == "png" and self.width_px is None and self.scale == 1
 
 
 def convert(png: bytes, form: Form) -> bytes:
     """The image in that format. A width beyond its own leaves it as large as it is.
 
+    A scale repeats each pixel (nearest neighbor), so that the values stay what they are.
     NPY is float32 ``(channels, rows, columns)`` in 0 to 1: the levels of the PNG divided by 255.
     Raises `StorageError` for what is no PNG.
     """
@@ -55,11 +58,22 @@ def convert(png: bytes, form: Form) -> bytes:
             if form.width_px is not None and form.width_px < stored.width:
                 height_px = max(1, round(stored.height * form.width_px / stored.width))
                 shown = stored.resize((form.width_px, height_px), Image.Resampling.LANCZOS)
+            elif form.scale > 1:
+                size_px = (stored.width * form.scale, stored.height * form.scale)
+                shown = stored.resize(size_px, Image.Resampling.NEAREST)
             elif form.format == "png":
                 return png
             return _npy(shown) if form.format == "npy" else _encoded(shown, form.format)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise StorageError(f"a stored picture is damaged: {error}") from error
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    """Width and height in pixels. Raises `StorageError` for what is no PNG."""
+    if len(png) < 24 or png[12:16] != b"IHDR":
+        raise StorageError("a stored picture is damaged: it has no header")
+    width_px, height_px = struct.unpack(">II", png[16:24])
+    return width_px, height_px
 
 
 def _encoded(picture: Image.Image, kind: Format) -> bytes:

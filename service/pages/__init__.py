@@ -1,4 +1,4 @@
-"""HTML pages: the API reference.
+"""Pages for people: the first one, the API reference.
 
 May import what `api` may import. Read `reference` first.
 """

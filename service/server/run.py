@@ -18,9 +18,11 @@ from fastapi import FastAPI
 
 from proxygrad.errors import ProxyGradError
 from proxygrad.protocol.addresses import is_loopback
+from service import descriptors
 from service.app import create_app
 from service.backend.backend import Backend
-from service.server.protocol import MAX_INCOMPLETE_BYTES, BoundedH11Protocol
+from service.server.access_log import without_secrets
+from service.server.protocol import MAX_INCOMPLETE_BYTES, bounded
 from service.server.sockets import address, listen
 from service.settings import ServiceSettings
 from service.web.paths import PROBES, SCRAPED
@@ -60,7 +62,7 @@ def server_config(app: FastAPI) -> uvicorn.Config:
     """The configuration of uvicorn: HTTP/1.1 alone, with limits on slow clients."""
     return uvicorn.Config(
         app,
-        http=BoundedH11Protocol,
+        http=bounded(descriptors.max_connections()),
         ws="none",
         h11_max_incomplete_event_size=MAX_INCOMPLETE_BYTES,
         timeout_graceful_shutdown=GRACE_S,
@@ -84,6 +86,7 @@ def main(arguments: list[str]) -> int:
     )
     fd = parser.parse_args(arguments).fd
     try:
+        descriptors.raise_limit()
         settings = ServiceSettings.from_env(os.environ)
         listener = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
         app = create_app(_as_reachable(settings, listener))
@@ -97,6 +100,7 @@ def main(arguments: list[str]) -> int:
             "every request needs a key: `proxygrad keys create NAME` makes one", file=sys.stderr, flush=True
         )
     logging.getLogger("uvicorn.access").addFilter(_is_worth_logging)
+    logging.getLogger("uvicorn.access").addFilter(without_secrets)
     # Objects of this far live on. Scanned again and again they cost pauses of 40 ms each second of load.
     gc.collect()
     gc.freeze()

@@ -28,8 +28,9 @@ from service.settings import ServiceSettings
 from service.stack.child_process import Backoff, Child
 from service.stack.data_directory import claimed
 from service.stack.valkey import EmbeddedValkey
+from workers.broker.connection import connect, require_redis
 from workers.fleet import catalog
-from workers.settings import WorkerSettings, connect, require_redis
+from workers.settings import WorkerSettings
 from workers.storage.store import Store
 
 #: Longest time from the start of the children until the service answers. The worker imports torch and loads

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from proxygrad.errors import (
     InvalidRequest,
     ObjectiveMismatch,
+    PositionMismatch,
     PositionOutOfRange,
     UnitOutOfRange,
     UnknownLayer,
@@ -27,7 +28,7 @@ from proxygrad.errors import (
 from proxygrad.protocol.problems import MEDIA_TYPE, FieldError, ProblemCode
 from service.problems import ProblemError
 from service.web.links import link
-from service.web.validation import field_errors, shown, summary
+from service.web.validation import invalid_request, shortened, shown
 from workers.errors import (
     QueueLimitReached,
     QueueMemoryFull,
@@ -48,6 +49,7 @@ _NAMES: dict[type[InvalidRequest], str] = {
     UnitOutOfRange: "unit",
     PositionOutOfRange: "position",
     ObjectiveMismatch: "objective",
+    PositionMismatch: "position",
 }
 
 
@@ -113,9 +115,7 @@ async def _invalid_path(request: Request, error: InvalidRequest) -> Response:
 
 
 async def _validation(request: Request, error: RequestValidationError) -> Response:
-    errors = error.errors()
-    details = field_errors(errors, [], None)
-    return respond(ProblemError("invalid_request", summary(details, len(errors)), details))
+    return respond(invalid_request(error.errors()))
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
@@ -128,13 +128,22 @@ async def _http(request: Request, error: HTTPException) -> Response:
         methods = {*headers.get("Allow", "").split(", "), *allowed_methods(request.app, request.url.path)}
         headers["Allow"] = ", ".join(sorted(methods - {""}))
     allowed = headers.get("Allow", "")
+    path = shortened(request.url.path)
     details = {
-        "not_found": f"there is nothing at {request.url.path!r}; {link('/docs')} lists all paths",
-        "method_not_allowed": f"{request.method} does not apply to {request.url.path!r}; valid: {allowed}",
+        "not_found": f"there is nothing at {path!r}; {_hint(request)}",
+        "method_not_allowed": f"{request.method} does not apply to {path!r}; valid: {allowed}",
     }
     response = respond(ProblemError(code, details.get(code, str(error.detail))))
     response.headers.update(headers)
     return response
+
+
+def _hint(request: Request) -> str:
+    """Where to look instead: what a path with a slash too many means, or the list of all paths."""
+    bare = request.url.path.rstrip("/")
+    if bare != request.url.path and allowed_methods(request.app, bare):
+        return f"without the slash at its end there is: {shortened(link(bare))!r}"
+    return f"{link('/docs')} lists all paths"
 
 
 async def _queue_full(request: Request, error: QueueLimitReached) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TypeVar
 
 import fastapi
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from proxygrad.protocol.problems import FieldError
 from service.problems import ProblemError
-from service.web.validation import field_errors, summary
+from service.web.validation import invalid_request
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -48,10 +49,11 @@ async def json_body(request: fastapi.Request) -> bytes:
     return await request.body()
 
 
-def parsed(body: bytes, model: type[Model]) -> Model:
+def parsed(body: bytes, model: type[Model], maxima: Mapping[str, float] | None = None) -> Model:
     """The body as a ``model``, with strict JSON types: no number in quotes, no `true` for 1.
 
-    Raises `ProblemError` with `json_too_deep`, `invalid_json` or `invalid_request`.
+    ``maxima``: the operator's own limits of fields, which errors name instead of those of the model. Raises
+    `ProblemError` with `json_too_deep`, `invalid_json` or `invalid_request`.
     """
     check_depth(body)
     try:
@@ -62,8 +64,7 @@ def parsed(body: bytes, model: type[Model]) -> Model:
             raise ProblemError(
                 "invalid_json", f"the body is not JSON: {errors[0]['ctx']['error']}"
             ) from error
-        details = field_errors(errors, ["body"], model)
-        raise ProblemError("invalid_request", summary(details, len(errors)), details) from error
+        raise invalid_request(errors, ["body"], model, maxima) from error
 
 
 def check_depth(body: bytes) -> None:

@@ -141,8 +141,8 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     _plain_titles(document)
     schemas.setdefault("JsonValue", {})["description"] = "Any JSON value."
     _require_all(document)
-    for model in BODIES:
-        _leave_open(schemas[model.__name__])
+    for name in _below(schemas, [{"$ref": f"#/components/schemas/{model.__name__}"} for model in BODIES]):
+        _leave_open(schemas, name)
     _name_enums(document)
     return document
 
@@ -240,17 +240,20 @@ def _below(schemas: dict[str, Any], node: Any) -> set[str]:
     return names
 
 
-def _leave_open(body: dict[str, Any]) -> None:
-    """Say of what a preset chooses that the default is the preset's.
+def _leave_open(schemas: dict[str, Any], name: str) -> None:
+    """Say the defaults of a body in words: what has one is optional, whatever a generator makes of it.
 
-    Many generated clients send the defaults of a schema: that would undo every preset.
+    Some take a field with a default for one that is always there; many clients send the defaults, which
+    would undo every preset.
     """
-    for name in {name for chosen in settings.PRESETS.values() for name in chosen}:
-        field = body["properties"].get(name)
-        if field is not None and "default" in field:
-            field["description"] += (
-                f" Default: that of `preset`, of `natural` {json.dumps(field.pop('default'))}."
-            )
+    chosen = {field for settings_of in settings.PRESETS.values() for field in settings_of}
+    for field, about in schemas[name].get("properties", {}).items():
+        default = about.pop("default", None)
+        if default is None:
+            continue
+        text = json.dumps(default)
+        said = f"that of `preset`, of `natural` {text}" if field in chosen else f"`{text}`"
+        about["description"] += f" Default: {said}."
 
 
 def _named(node: Any, names: dict[tuple[str, ...], str]) -> Any:

@@ -8,7 +8,9 @@ from proxygrad.protocol.problems import ProblemCode
 from service.problems import problem_responses
 from service.web.paths import OPEN_PATHS
 
-_EVERYWHERE: tuple[ProblemCode, ...] = ("unknown_host", "headers_too_large", "request_timeout")
+_EVERYWHERE: tuple[ProblemCode, ...] = (
+    *("unknown_host", "headers_too_large", "request_timeout", "too_many_connections"),
+)
 _WITH_KEYS: tuple[ProblemCode, ...] = ("unauthorized", "forbidden", "rate_limited", "redis_unavailable")
 _SCHEME = {
     "type": "http",

@@ -7,7 +7,7 @@ PROBES = frozenset({"/livez", "/readyz", "/startupz"})
 #: Scraped by Prometheus, also by the machine's address. Where keys are required, the key guards it.
 SCRAPED = frozenset({"/metrics"})
 #: Answered without a key: probes, and what the server publishes about itself. Nothing of any caller.
-OPEN_PATHS = PROBES | {"/openapi.json", "/docs"}
+OPEN_PATHS = PROBES | {"/", "/openapi.json", "/docs"}
 #: Answered without Redis too, since they report that it is away: by the keys as they were last read.
 WITHOUT_REDIS = SCRAPED
 #: Methods that change nothing: they need the scope `read`, and pages of other sites may use them.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -13,6 +15,7 @@ from pydantic import BaseModel, JsonValue
 
 from proxygrad.errors import near
 from proxygrad.protocol.problems import FieldError
+from service.problems import ProblemError
 
 #: Longest offending value that is repeated to the caller, in characters: enough to recognize it.
 SHOWN_CHARACTERS = 200
@@ -26,16 +29,24 @@ MAX_REPORTED = 20
 SHOWN_ITEMS, SHOWN_NAME = 4, 40
 #: Their sentences say what was given.
 _SAID = frozenset({"missing", "value_error", "too_short", "too_long"})
+#: Their sentences say what is valid.
+_BOUND = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
 
 
-def field_errors(
-    errors: Sequence[Mapping[str, Any]], location: Sequence[str], model: type[BaseModel] | None
-) -> list[FieldError]:
-    """Translate the first `MAX_REPORTED` of pydantic's errors.
+def invalid_request(
+    errors: Sequence[Mapping[str, Any]],
+    location: Sequence[str] = (),
+    model: type[BaseModel] | None = None,
+    maxima: Mapping[str, float] | None = None,
+) -> ProblemError:
+    """The problem of pydantic's errors: the first `MAX_REPORTED` in full, and how many more there are.
 
-    `location` is put before each place, `model` knows the valid ranges.
+    `location` is put before each place, `model` knows the valid ranges, `maxima` has the operator's own
+    limits of fields.
     """
-    return [_field_error(error, location, model) for error in errors[:MAX_REPORTED]]
+    errors = [error for error in errors if not _follows_from_others(error)]
+    details = [_field_error(error, location, model, maxima or {}) for error in errors[:MAX_REPORTED]]
+    return ProblemError("invalid_request", summary(details, len(errors)), details)
 
 
 def summary(errors: Sequence[FieldError], count: int | None = None) -> str:
@@ -52,10 +63,36 @@ def shown(value: object) -> JsonValue:
     if isinstance(value, int):
         return value if abs(value) < SHOWN_INTEGER else f"a whole number of {value.bit_length()} bits"
     if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
+        return value if math.isfinite(value) else json.dumps(value)
     if isinstance(value, str):
         return shortened(value)
-    return _items_shown(value) if _is_small(value) else reprlib.repr(value)[:SHOWN_CHARACTERS]
+    return _items_shown(value) if _is_small(value) else _ABRIDGED.repr(value)[:SHOWN_CHARACTERS]
+
+
+def quoted(value: object) -> str:
+    """`value` in a sentence: text in single quotes, all else as JSON has it (`null`, `true`, `NaN`)."""
+    short = shown(value)
+    if isinstance(value, str):
+        return repr(short)
+    return short if isinstance(short, str) else json.dumps(short, ensure_ascii=False)
+
+
+class _Abridged(reprlib.Repr):
+    """The beginning of a large or deep value, in the words of JSON."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return json.dumps(x[: self.maxstring], ensure_ascii=False)
+
+    def repr_int(self, x: int, level: int) -> str:
+        return str(shown(x))
+
+    def _in_json(self, x: object, level: int) -> str:
+        return json.dumps(x)
+
+    repr_NoneType = repr_bool = repr_float = _in_json
+
+
+_ABRIDGED = _Abridged()
 
 
 def shortened(text: str) -> str:
@@ -79,23 +116,41 @@ def _is_small(value: object) -> bool:
     return not any(isinstance(item, list | dict) for item in value)
 
 
+def _follows_from_others(error: Mapping[str, Any]) -> bool:
+    """Whether a list is called too short only because its invalid items do not count."""
+    given = error.get("input")
+    return error["type"] == "too_short" and isinstance(given, list | tuple) and len(given) > 0
+
+
 def _field_error(
-    error: Mapping[str, Any], location: Sequence[str], model: type[BaseModel] | None
+    error: Mapping[str, Any],
+    location: Sequence[str],
+    model: type[BaseModel] | None,
+    maxima: Mapping[str, float],
 ) -> FieldError:
     path, fields = _place(error, {} if model is None else _schema(model))
-    bounds = _from_context(error.get("ctx", {}))
-    if model is not None and len(error["loc"]) == 1:
-        bounds |= _field_bounds(model, str(error["loc"][0]))
+    valid = _Valid.of(error, model, maxima)
     whole = error["type"] == "missing" or not error["loc"]  # its sentence names the values
     value = None if whole else shown(error.get("input"))
     where = [name if isinstance(name, int) else shortened(name) for name in path]
     field_error = FieldError(
-        location=[*location, *where], detail=_sentence(error, bounds), value=value, **bounds
+        location=[*location, *where],
+        detail=_sentence(error, valid),
+        value=value,
+        minimum=valid.minimum,
+        maximum=valid.maximum,
+        choices=valid.choices,
     )
     if error["type"] == "extra_forbidden" and fields:
-        field_error.choices = near(str(error["loc"][-1]), fields) or fields
-        field_error.detail = f"unknown field; valid: {', '.join(field_error.choices)}"
+        field_error.detail, field_error.choices = unknown_name("field", str(error["loc"][-1]), fields)
     return field_error
+
+
+def unknown_name(what: str, name: str, valid: Sequence[str]) -> tuple[str, list[str]]:
+    """The sentence about an unknown name, and the names that it gives: near ones, or all that are valid."""
+    if close := near(name, valid):
+        return f"unknown {what}; near names: {', '.join(close)}", close
+    return f"unknown {what}; valid: {', '.join(valid)}", list(valid)
 
 
 @cache
@@ -134,40 +189,78 @@ def _members(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[
     return [member for each in several for member in _members(each, definitions)] or [schema]
 
 
-def _sentence(error: Mapping[str, Any], bounds: Mapping[str, Any]) -> str:
+def _sentence(error: Mapping[str, Any], valid: _Valid) -> str:
     text = str(error["msg"]).removeprefix("Input ").removeprefix("Value error, ")
+    text = re.sub(r"^(Tuple|List|String) (?=should have)", "", text)
     text = text[:1].lower() + text[1:].replace(" after validation", "")
-    if {"minimum", "maximum"} <= bounds.keys():
-        text += f" (valid: {bounds['minimum']} to {bounds['maximum']})"
-    elif bounds.get("choices") and error["type"] != "literal_error":  # that one names them
-        text += f" (valid: {', '.join(bounds['choices'])})"
-    return text if error["type"] in _SAID else f"{text}, not {_quoted(error.get('input'))}"
+    if error["type"] in _BOUND:
+        text = f"should be {valid.range}"
+    elif valid.closed:
+        text += f" (valid: {valid.range})"
+    elif valid.choices and error["type"] != "literal_error":  # that one names them
+        text += f" (valid: {', '.join(valid.choices)})"
+    return text if error["type"] in _SAID else f"{text}, not {quoted(error.get('input'))}"
 
 
-def _quoted(value: object) -> str:
-    short = shown(value)
-    return repr(short) if isinstance(value, str) else str(short)
+@dataclass
+class _Valid:
+    """The valid values of a field. ``above``: its values are above this one, which is none of them."""
 
+    minimum: float | int | None = None
+    above: float | int | None = None
+    maximum: float | int | None = None
+    choices: list[str] | None = None
 
-def _from_context(context: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"ge": "minimum", "gt": "minimum", "le": "maximum", "lt": "maximum"}
-    bounds: dict[str, Any] = {names[key]: value for key, value in context.items() if key in names}
-    listed = re.findall(r"'([^']*)'", str(context.get("expected", "")))  # "'queued', 'running' or 'failed'"
-    return bounds | {"choices": listed} if listed else bounds
+    @classmethod
+    def of(
+        cls, error: Mapping[str, Any], model: type[BaseModel] | None, maxima: Mapping[str, float]
+    ) -> _Valid:
+        """Those that the error names and, for a field of a body, those of its schema and this server."""
+        context = error.get("ctx", {})
+        found = cls(context.get("ge"), context.get("gt"), context.get("le"), None)
+        if "lt" in context:
+            found._end_below(context["lt"])
+        # "'queued', 'running' or 'failed'"
+        found.choices = re.findall(r"'([^']*)'", str(context.get("expected", ""))) or None
+        if model is not None and len(error["loc"]) == 1:
+            name = str(error["loc"][0])
+            field = _schema(model)["properties"].get(name, {})
+            for schema in (field, *field.get("anyOf", ())):
+                found._add(schema)
+            if name in maxima and found.maximum is not None:
+                found.maximum = min(found.maximum, maxima[name])
+        return found
 
-
-def _field_bounds(model: type[BaseModel], name: str) -> dict[str, Any]:
-    """The least, the greatest and the listed values that a field's JSON Schema allows."""
-    field = _schema(model)["properties"].get(name, {})
-    bounds: dict[str, Any] = {}
-    for schema in (field, *field.get("anyOf", ())):
-        if "minimum" in schema or "exclusiveMinimum" in schema:
-            bounds["minimum"] = schema.get("minimum", schema.get("exclusiveMinimum"))
-        if "maximum" in schema:
-            bounds["maximum"] = schema["maximum"]
-        elif "exclusiveMaximum" in schema:
-            step = 1 if schema.get("type") == "integer" else 0
-            bounds["maximum"] = schema["exclusiveMaximum"] - step
+    def _add(self, schema: Mapping[str, Any]) -> None:
+        """Add what a JSON Schema says."""
+        self.minimum = schema.get("minimum", self.minimum)
+        self.above = schema.get("exclusiveMinimum", self.above)
+        self.maximum = schema.get("maximum", self.maximum)
+        if "exclusiveMaximum" in schema:
+            self._end_below(schema["exclusiveMaximum"])
         if "enum" in schema:
-            bounds["choices"] = list(schema["enum"])
-    return bounds
+            self.choices = list(schema["enum"])
+
+    def _end_below(self, end: float | int) -> None:
+        self.maximum = end - 1 if isinstance(end, int) else end
+
+    @property
+    def closed(self) -> bool:
+        """Whether both ends are known."""
+        return self.maximum is not None and (self.minimum is not None or self.above is not None)
+
+    @property
+    def range(self) -> str:
+        """The range in words."""
+        if self.above is not None:
+            end = "" if self.maximum is None else f", up to {_number(self.maximum)}"
+            return f"above {_number(self.above)}{end}"
+        if self.maximum is None:
+            return f"{_number(self.minimum)} or more"
+        if self.minimum is None:
+            return f"at most {_number(self.maximum)}"
+        return f"{_number(self.minimum)} to {_number(self.maximum)}"
+
+
+def _number(value: float | int | None) -> str:
+    return json.dumps(value).removesuffix(".0")

@@ -42,6 +42,8 @@ _log = logging.getLogger(__name__)
 
 #: Runs a blocking function in a thread, as `Backend.call`.
 Call = Callable[..., Awaitable[Any]]
+#: The time on Redis' clock, in seconds since 1970.
+Now = Callable[[], Awaitable[float]]
 
 
 class Deliverer:
@@ -50,12 +52,13 @@ class Deliverer:
     ``public_url``: where receivers find this service; empty where that is not known.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, each of them named
         self,
         deliveries: Deliveries,
         sender: Sender,
         receivers: AllowedHosts,
         signer: Signer,
+        now: Now,
         call: Call = asyncio.to_thread,
         *,
         schedule_s: Sequence[float] = SCHEDULE_S,
@@ -67,6 +70,7 @@ class Deliverer:
         self._sender = sender
         self._receivers = receivers
         self._signer = signer
+        self._now = now
         self._call = call
         self._schedule_s = schedule_s
         self._lease_s = lease_s
@@ -140,10 +144,9 @@ class Deliverer:
             place = self._receivers.place(delivery.url)
         except BadURL:
             return DeliveryOutcome(error="the operator does not allow this host any more")
-        body = payload(delivery, self._public_url)
-        return await self._sender.post(
-            place, self._signer.headers(delivery.caller, delivery.id, body), body.encode()
-        )
+        body, now_s = payload(delivery, self._public_url), await self._now()
+        headers = self._signer.headers(delivery.caller, delivery.id, body, now_s)
+        return await self._sender.post(place, headers, body.encode())
 
     async def _settle(self, delivery: DeliveryRecord, answer: DeliveryOutcome) -> None:
         if answer.status is not None and 200 <= answer.status < 300:
@@ -170,6 +173,7 @@ async def delivering(
     allowed: AllowedHosts,
     private: Sequence[Network],
     signer: Signer,
+    now: Now,
     call: Call,
     *,
     public_url: str = "",
@@ -178,7 +182,7 @@ async def delivering(
     if not allowed.entries:
         yield
         return
-    deliverer = Deliverer(deliveries, Sender(private), allowed, signer, call, public_url=public_url)
+    deliverer = Deliverer(deliveries, Sender(private), allowed, signer, now, call, public_url=public_url)
     task = asyncio.create_task(deliverer.run())
     try:
         yield

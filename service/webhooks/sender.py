@@ -156,16 +156,21 @@ class Sender:
 
 
 def _retry_after_s(headers: Sequence[tuple[bytes, bytes]]) -> float | None:
-    """Seconds, or a date (RFC 9110, 10.2.3)."""
-    text = next((value.decode("latin-1") for name, value in headers if name.lower() == b"retry-after"), None)
+    """Seconds, or a date (RFC 9110, 10.2.3), which counts from the receiver's own `Date`."""
+    text, date = (_header(headers, name) for name in (b"retry-after", b"date"))
     if text is None:
         return None
     if text.isascii() and text.isdecimal() and len(text) < 10:
         return float(text)
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+        now_s = time.time() if date is None else email.utils.parsedate_to_datetime(date).timestamp()
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now_s)
     except (ValueError, OverflowError):
         return None
+
+
+def _header(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> str | None:
+    return next((value.decode("latin-1") for name, value in headers if name.lower() == wanted), None)
 
 
 def _said(error: Exception) -> str:

@@ -36,9 +36,9 @@ class Signer:
         """The caller's secrets, as its receiver takes them, the newest first."""
         return [f"{_PREFIX}{base64.b64encode(key).decode()}" for key in self._keys(caller)]
 
-    def headers(self, caller: str, message_id: str, body: str) -> dict[str, str]:
-        """The three headers that say who sends it, and when: now."""
-        now = datetime.now(UTC)
+    def headers(self, caller: str, message_id: str, body: str, now_s: float) -> dict[str, str]:
+        """The three headers that say who sends it, and when: now, in seconds since 1970."""
+        now = datetime.fromtimestamp(now_s, UTC)
         signatures = [Webhook(key).sign(message_id, now, body) for key in self._keys(caller)]
         return {
             "webhook-id": message_id,

@@ -22,8 +22,8 @@ from proxygrad.spec.settings import MAX_STEPS
 from service.stack.valkey import EmbeddedValkey
 from tests.chaos.member import Member
 from tests.chaos.plan import SPARE_S, Scale
+from workers.broker.connection import connect
 from workers.fleet import catalog
-from workers.settings import connect
 
 START_LIMIT_S = 90.0
 #: What a machine that crashes may lose with `appendfsync everysec`.

@@ -27,9 +27,9 @@ from tests.chaos.ledger import Ledger, audit, unended
 from tests.chaos.plan import AT_THE_QUEUE, OVER_HTTP, SPARE_S, Plan, Scale, draw
 from tests.chaos.watch import Blow, Watch
 from tests.support import queue_invariants
+from workers.broker.connection import connect
 from workers.fleet import catalog
 from workers.jobs.repository import Jobs
-from workers.settings import connect
 from workers.storage.store import Store
 
 TICK_S = 0.05

@@ -18,7 +18,7 @@ from service.stack.supervisor import Stack
 from tests.fuzz.book import Book
 from tests.fuzz.plan import Bend, Scale
 from tests.fuzz.service import service
-from workers.settings import connect
+from workers.broker.connection import connect
 
 #: Answered by any path or method, so not listed by each operation.
 EVERYWHERE = frozenset({"bad_request", "not_found", "method_not_allowed"})

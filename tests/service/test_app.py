@@ -42,12 +42,12 @@ def test_every_route_is_documented(document: dict[str, Any]) -> None:
     assert set(operations(document)) == {
         "POST /v1/visualizations",
         "GET /v1/visualizations",
-        "GET /v1/visualizations/{job_id}",
-        "DELETE /v1/visualizations/{job_id}",
-        "GET /v1/visualizations/{job_id}/events",
-        "POST /v1/visualizations/{job_id}/cancel",
-        "POST /v1/visualizations/{job_id}/retry",
-        "GET /v1/visualizations/{job_id}/images/{number}",
+        "GET /v1/visualizations/{visualization_id}",
+        "DELETE /v1/visualizations/{visualization_id}",
+        "GET /v1/visualizations/{visualization_id}/events",
+        "POST /v1/visualizations/{visualization_id}/cancel",
+        "POST /v1/visualizations/{visualization_id}/retry",
+        "GET /v1/visualizations/{visualization_id}/images/{number}",
         "POST /v1/batches",
         "GET /v1/batches",
         "GET /v1/batches/{batch_id}",
@@ -128,11 +128,35 @@ def test_the_documentation_page_is_there(http: Http) -> None:
     assert http.get("/docs").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/visualization", "/v1/models/", "/../etc", "/v1/%00"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/visualization", "/v1/models/", "/../etc", "/v1/%00"])
 def test_an_unknown_path_is_a_problem(served: Http, path: str) -> None:
     response = served.get(path)
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
     assert response.headers["content-type"] == MEDIA_TYPE
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/visualizations", "/livez", f"/v1/batches/{'0' * 32}"])
+def test_a_slash_too_many_is_said(served: Http, path: str) -> None:
+    response = served.get(f"{path}/")
+    assert response.status_code == 404
+    detail = f"there is nothing at '{path}/'; without the slash at its end there is: '{path}'"
+    assert response.json()["detail"] == detail
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/v1/visualizations/abc", "unknown_visualization"),
+        ("/v1/visualizations/abc/images/0", "unknown_visualization"),
+        (f"/v1/visualizations/{'A' * 32}", "unknown_visualization"),
+        ("/v1/batches/abc", "unknown_batch"),
+        ("/v1/webhooks/deliveries/abc", "unknown_delivery"),
+    ],
+)
+def test_what_can_be_no_id_is_not_there(served: Http, path: str, code: str) -> None:
+    response = served.get(path)
+    assert (response.status_code, response.json()["code"]) == (404, code)
+    assert response.json()["detail"].endswith("; an id has 32 hex digits")
 
 
 @pytest.mark.parametrize(("method", "path"), [("PUT", "/v1/visualizations"), ("POST", "/livez")])

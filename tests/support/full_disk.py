@@ -50,8 +50,8 @@ def run_a_job(directory: Path, redis_url: str) -> dict[str, object]:
     from tests.support.eventually import ended
     from tests.support.model_on_paper import MODEL, question
     from tests.support.worker_in_process import working
+    from workers.broker.connection import connect
     from workers.jobs.repository import Jobs
-    from workers.settings import connect
 
     with connect(redis_url) as redis:
         store = Store.from_url(directory.as_uri())

@@ -15,12 +15,10 @@ from service.server.sockets import address, listen
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI, http: type[BoundedH11Protocol] = BoundedH11Protocol) -> Iterator[str]:
     """The URL of `app`, served from a thread until the block ends."""
     with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", lifespan="off", http=BoundedH11Protocol)
-        )
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", http=http))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

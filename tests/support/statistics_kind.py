@@ -18,7 +18,7 @@ from proxygrad.spec import ModelInfo
 from proxygrad.spec.base import Frozen, Tolerant
 from proxygrad.spec.identity import identity
 from service.api import jobs
-from service.api.dependencies import PathId, job_session
+from service.api.dependencies import ID, job_session, known_form
 from service.backend.long_polling import Wait
 from service.backend.resources.base import JobResource
 from service.backend.resources.session import JobSession
@@ -112,6 +112,7 @@ RESOURCE = JobResource(
 )
 
 router = APIRouter(prefix=PATH)
+StatisticsId = Annotated[str, ID, known_form(RESOURCE.unknown, RESOURCE.kind.name)]
 Session = Annotated[JobSession, Depends(job_session(RESOURCE))]
 
 
@@ -120,28 +121,28 @@ async def create(session: Session, request: Request) -> Response:
     return await jobs.create(session, request)
 
 
-@router.get("/{job_id}")
-async def read(job_id: PathId, session: Session, request: Request, wait: Wait = 0) -> Response:
-    return await jobs.read(session, job_id, wait, request)
+@router.get("/{statistics_id}")
+async def read(statistics_id: StatisticsId, session: Session, request: Request, wait: Wait = 0) -> Response:
+    return await jobs.read(session, statistics_id, wait, request)
 
 
-@router.post("/{job_id}/cancel")
-async def cancel(job_id: PathId, session: Session) -> Response:
-    return await jobs.cancel(session, job_id)
+@router.post("/{statistics_id}/cancel")
+async def cancel(statistics_id: StatisticsId, session: Session) -> Response:
+    return await jobs.cancel(session, statistics_id)
 
 
-@router.post("/{job_id}/retry")
-async def retry(job_id: PathId, session: Session) -> Response:
-    return await jobs.retry(session, job_id)
+@router.post("/{statistics_id}/retry")
+async def retry(statistics_id: StatisticsId, session: Session) -> Response:
+    return await jobs.retry(session, statistics_id)
 
 
-@router.delete("/{job_id}")
-async def delete(job_id: PathId, session: Session) -> Response:
-    return await jobs.delete(session, job_id)
+@router.delete("/{statistics_id}")
+async def delete(statistics_id: StatisticsId, session: Session) -> Response:
+    return await jobs.delete(session, statistics_id)
 
 
-@router.get("/{job_id}/events")
+@router.get("/{statistics_id}/events")
 async def follow(
-    job_id: PathId, session: Session, last_event_id: Annotated[str | None, Header()] = None
+    statistics_id: StatisticsId, session: Session, last_event_id: Annotated[str | None, Header()] = None
 ) -> Response:
-    return await jobs.follow(session, job_id, last_event_id, None)
+    return await jobs.follow(session, statistics_id, last_event_id, None)

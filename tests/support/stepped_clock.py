@@ -16,7 +16,7 @@ from redis import Redis
 
 from service.stack.valkey import EmbeddedValkey, find_binary
 from tests.support.eventually import until
-from workers.settings import connect
+from workers.broker.connection import connect
 
 _SHIM = r"""
 #define _GNU_SOURCE

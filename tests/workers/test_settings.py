@@ -1,14 +1,13 @@
-"""Settings come from a mapping, are checked, and hide passwords; Redis that is away is said in one line."""
+"""Settings come from a mapping and are checked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
-from workers.errors import QueueUnavailable, SettingsError
-from workers.settings import WORKER_RETRIES, WorkerSettings, connect, require_redis, without_password
+from workers.errors import SettingsError
+from workers.settings import WorkerSettings
 
 
 def test_nothing_set_gives_the_documented_defaults() -> None:
@@ -96,51 +95,3 @@ def test_a_bad_value_is_named_with_the_valid_ones(name: str, value: str, said: s
     with pytest.raises(SettingsError) as caught:
         WorkerSettings.from_env({"HOME": "/home/ada", name: value})
     assert said in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://user:secret@host:1/0", "redis://user:***@host:1/0"),
-        ("redis://:se%40cret@host:1/0", "redis://:***@host:1/0"),
-        ("redis://host:1/0?password=secret&x=1", "redis://host:1/0?password=***&x=1"),
-        ("unix:///run/valkey.sock", "unix:///run/valkey.sock"),
-    ],
-)
-def test_passwords_are_not_shown(url: str, shown: str) -> None:
-    assert without_password(url) == shown
-
-
-def test_a_missing_redis_is_one_line_with_its_url() -> None:
-    with pytest.raises(QueueUnavailable) as caught:
-        require_redis("redis://me:secret@127.0.0.1:1/0")
-    said = str(caught.value)
-    assert said.startswith("no Redis answers at redis://me:***@127.0.0.1:1/0: ")
-    assert "refused" in said
-    assert "secret" not in said
-    assert "\n" not in said
-
-
-def test_a_redis_that_is_there_is_enough(redis_url: str) -> None:
-    require_redis(redis_url)
-
-
-def test_a_gateway_can_ask_for_an_answer_at_once() -> None:
-    with connect("redis://127.0.0.1:1/0", retries=0) as client:
-        retry = client.get_retry()
-        with pytest.raises(RedisConnectionError):
-            client.ping()
-    assert retry is not None
-    assert retry.get_retries() == 0
-
-
-def test_a_worker_is_patient() -> None:
-    with connect("redis://127.0.0.1:1/0") as client:
-        retry = client.get_retry()
-    assert retry is not None
-    assert retry.get_retries() == WORKER_RETRIES
-
-
-def test_an_url_redis_cannot_read_is_a_settings_error() -> None:
-    with pytest.raises(SettingsError, match="REDIS_URL is 'redis://host:port/0'"):
-        connect("redis://host:port/0")

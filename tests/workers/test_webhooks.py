@@ -7,9 +7,9 @@ from typing import cast
 from redis import Redis
 
 from tests.support.eventually import at_once
+from workers.broker.connection import connect
 from workers.broker.keys import RECEIVERS_KEY, delivery_key, due_deliveries_key
 from workers.jobs.commands import DeliverNow
-from workers.settings import connect
 from workers.webhooks import Deliveries, DeliveryRecord
 
 A, B = "https://a.example", "https://b.example:8443"

@@ -18,7 +18,7 @@ import redis
 from proxygrad.errors import ProxyGradError
 from workers.batches import expander
 from workers.batches.expander import BatchExpander
-from workers.broker.connection import WORKER_CONNECTIONS
+from workers.broker.connection import WORKER_CONNECTIONS, connect, require_redis
 from workers.broker.safety import unsafe_settings
 from workers.errors import SettingsError
 from workers.execution.context import WorkerContext
@@ -29,7 +29,7 @@ from workers.process.periodic import PeriodicThread
 from workers.process.signals import drain_on_signals
 from workers.queue import leases
 from workers.queue.janitor import SWEEP_S, TIDY_S, Janitor
-from workers.settings import WorkerSettings, connect, require_redis
+from workers.settings import WorkerSettings
 from workers.storage import collector as retention
 from workers.storage.store import Store
 

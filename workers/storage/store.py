@@ -23,6 +23,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from proxygrad.paths import make_private
+from proxygrad.protocol.addresses import without_secrets
 from workers.errors import StorageError, StorageFull
 
 __all__ = ["StorageError", "StorageFull", "Store", "Stored"]
@@ -65,12 +66,14 @@ class Store:
         """
         try:
             if urlsplit(url).scheme != "file":
-                return cls(from_url(url), url)
+                return cls(from_url(url), without_secrets(url))
             directory = Path(unquote(urlsplit(url).path))
             _make_writable(directory)
             return cls(LocalStore(directory, automatic_cleanup=True), url, directory)
         except (BaseError, OSError, ValueError) as exc:
-            raise StorageError(f"cannot open the artifact store {url!r}: {_reason(exc)}") from exc
+            raise StorageError(
+                f"cannot open the artifact store {without_secrets(url)!r}: {_reason(exc)}"
+            ) from exc
 
     def put(self, path: str, data: bytes) -> bool:
         """Store ``data``; False when there was something at ``path`` already, which is kept.

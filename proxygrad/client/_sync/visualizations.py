@@ -39,17 +39,23 @@ class Visualization(Job[visualizations.Visualization]):
         return self._snapshot.result
 
     def image(
-        self, number: int | None = None, *, format: ImageFormat = "png", width: int | None = None
+        self,
+        number: int | None = None,
+        *,
+        format: ImageFormat = "png",
+        width: int | None = None,
+        scale: int | None = None,
     ) -> bytes:
         """An image file; by default of the best image, whose measurements are those of `result`.
 
-        ``width``: 32 to 512 px, of a smaller PNG or WebP.
+        ``width``: 32 to 512 px, of a smaller PNG or WebP. ``scale``: a whole number of times as large, each
+        pixel repeated; up to 1024 px.
 
         NPY is float32 (channels, rows, columns) in 0 to 1: ``numpy.load(io.BytesIO(...))``.
         """
         if number is None:
             number = 0 if self._snapshot.result is None else self._snapshot.result.best
-        call = ApiCall("GET", f"{self._path}/images/{number}.{format}", {"width": width})
+        call = ApiCall("GET", f"{self._path}/images/{number}.{format}", {"width": width, "scale": scale})
         return (self._transport.request(call)).content
 
     def images(
@@ -60,10 +66,17 @@ class Visualization(Job[visualizations.Visualization]):
         numbers = [number for number, own in enumerate(roles) if role in (None, own)]
         return [self.image(number, format=format, width=width) for number in numbers]
 
-    def save(self, path: str | Path, number: int | None = None, *, width: int | None = None) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        number: int | None = None,
+        *,
+        width: int | None = None,
+        scale: int | None = None,
+    ) -> Path:
         """Write an image to a file, atomically; by default the best. The suffix .png, .webp or .npy decides.
 
         Raises `SaveError`.
         """
         path = Path(path)
-        return save(path, self.image(number, format=image_format(path), width=width))
+        return save(path, self.image(number, format=image_format(path), width=width, scale=scale))

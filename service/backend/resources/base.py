@@ -34,8 +34,9 @@ class JobResource:
 
     ``request`` parses the body of a request, a `RequestBody`. ``document`` makes the document of a
     job from its record, its position in the queue, what blocks it, and the time in seconds since 1970.
-    ``check_limits`` compares a resolved spec with the operator's limits. ``unknown`` and ``ended`` are the
-    problems of a job that does not exist for the caller, and of one whose end is in the way.
+    ``check_limits`` compares a resolved spec with the operator's limits; ``maxima`` gives those that are of a
+    single field. ``unknown`` and ``ended`` are the problems of a job that does not exist for the caller, and
+    of one whose end is in the way.
     """
 
     kind: JobKind
@@ -44,6 +45,12 @@ class JobResource:
     check_limits: Callable[[Any, ModelInfo, ServiceSettings], None]
     unknown: ProblemCode
     ended: ProblemCode
+    maxima: Callable[[ServiceSettings], Mapping[str, float]] = lambda settings: {}
+
+    @property
+    def parameter(self) -> str:
+        """The name of the id in the paths of routes about one job."""
+        return f"{self.kind.name}_id"
 
     def location(self, job_id: str) -> str:
         """The path of a job, as the caller sees it."""

@@ -49,21 +49,15 @@ class JobSession(CallerSession):
 
     async def submit(self, request: RequestBody, idempotency_key: str | None = None) -> Job:
         """The job for a request, new or joined; with a key that was used before, the same job as then."""
-        if idempotency_key is None:
+        backend = self.backend
+
+        async def find(job_id: str) -> Job | None:
+            return await backend.call(self._find, job_id)
+
+        async def submit() -> Job:
             return await self._submit(request)
-        backend, name = self.backend, self.caller.name
-        earlier_id = await backend.call(backend.idempotency.begin, name, idempotency_key, request)
-        if earlier_id is not None:
-            earlier = await backend.call(self._find, earlier_id)
-            if earlier is not None:
-                return earlier
-        job_id = None
-        try:
-            job = await self._submit(request)
-            job_id = job.id
-            return job
-        finally:
-            await backend.call(backend.idempotency.end, name, idempotency_key, request, job_id)
+
+        return await backend.idempotency.once(self.caller.name, idempotency_key, request, find, submit)
 
     async def _submit(self, request: RequestBody) -> Job:
         backend = self.backend
@@ -128,7 +122,9 @@ class JobSession(CallerSession):
             return await self._job(job_id, requester)
 
         kinds = {"state", "withdrawn"}
-        return await until_ended(job, job_id, look, self.backend.events, wait_s, request, kinds=kinds)
+        return await until_ended(
+            job, job_id, look, self.backend.events, wait_s, request, self.caller.name, kinds=kinds
+        )
 
     async def cancel(self, job_id: str) -> Job:
         """Cancel the job; where others requested it too, withdraw this caller alone.

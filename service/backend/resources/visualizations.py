@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from proxygrad.protocol.addresses import VISUALIZATIONS
 from proxygrad.protocol.base import utc_time
 from proxygrad.protocol.jobs import Progress
@@ -9,6 +11,7 @@ from proxygrad.protocol.problems import FieldError, Problem
 from proxygrad.protocol.requests import VisualizationRequest
 from proxygrad.protocol.visualizations import (
     Image,
+    ImageLinks,
     Visualization,
     VisualizationLinks,
     VisualizationSummary,
@@ -47,7 +50,7 @@ def document(
         finished_at=utc_time(job.finished_at),
         waited_s=max(0.0, (job.started_at or until_s) - job.created_at),
         ran_s=None if job.started_at is None else max(0.0, until_s - job.started_at),
-        links=VisualizationLinks(self=path, image=images[job.best].href if images else None),
+        links=_links(path, images[job.best].links.self if images else None),
     )
 
 
@@ -65,7 +68,13 @@ def summary(job: VisualizationJob) -> VisualizationSummary:
         created_at=utc_time(job.created_at),
         started_at=utc_time(job.started_at),
         finished_at=utc_time(job.finished_at),
-        links=VisualizationLinks(self=path, image=image),
+        links=_links(path, image),
+    )
+
+
+def _links(path: str, image: str | None) -> VisualizationLinks:
+    return VisualizationLinks(
+        self=path, image=image, events=f"{path}/events", cancel=f"{path}/cancel", retry=f"{path}/retry"
     )
 
 
@@ -81,13 +90,18 @@ def _images(job: VisualizationJob, path: str) -> list[Image]:
     return [
         Image(
             **image.model_dump(),
-            href=f"{path}/images/{number}",
             role=own.role,
             seed=own.seed,
             achieved_activation=own.achieved_activation,
+            links=ImageLinks(self=f"{path}/images/{number}"),
         )
         for number, (image, own) in enumerate(zip(job.images, measured, strict=True))
     ]
+
+
+def maxima(settings: ServiceSettings) -> Mapping[str, float]:
+    """The operator's limits of single fields."""
+    return {"steps": settings.max_steps, "size_px": settings.max_size_px}
 
 
 def check_limits(spec: Spec, model: ModelInfo, settings: ServiceSettings) -> None:
@@ -116,4 +130,5 @@ RESOURCE = JobResource(
     check_limits=check_limits,
     unknown="unknown_visualization",
     ended="visualization_ended",
+    maxima=maxima,
 )

@@ -56,7 +56,7 @@ def start(*shape: int, fill: float = 0.5) -> Tensor:
         (Neuron("conv2", 0, (0, -1)), PositionOutOfRange, r"\[0, -1\] .* columns 0 to 7"),
         (Neuron("conv2", 0, (3,)), PositionOutOfRange, r"position \[3\] .* rows 0 to 7 and columns"),
         (Neuron("conv2", 0, ()), PositionOutOfRange, r"position \[\] .* rows 0 to 7 and columns"),
-        (Neuron("fc", 0, (1,)), ObjectiveMismatch, r"'neuron with a position' .* 'fc' \(a vector\)"),
+        (Neuron("fc", 0, (1,)), ObjectiveMismatch, r"^position does not apply .* 'fc' \(a vector\)"),
         (
             Channel("fc", 0),
             ObjectiveMismatch,
@@ -74,7 +74,7 @@ def start(*shape: int, fill: float = 0.5) -> Tensor:
         (Direction("conv2", SIX, "angle"), InvalidRequest, r"measure 'angle'; there are dot, cosine"),  # type: ignore[arg-type]
         (Direction("conv2", SIX, "cosine", cosine_power=-1), InvalidRequest, r"cosine_power -1 must be"),
         (Direction("conv2", SIX, position=(8, 0)), PositionOutOfRange, r"rows 0 to 7"),
-        (Direction("fc", (1.0, 0, 0, 0), position=(0,)), ObjectiveMismatch, r"'direction with a position'"),
+        (Direction("fc", (1.0, 0, 0, 0), position=(0,)), ObjectiveMismatch, r"^position does not apply"),
         (Energy("conv9"), UnknownLayer, r"'conv9'"),
         (float("nan") * UNIT, InvalidRequest, r"weights \[nan\] must be finite"),
         ("conv2", InvalidRequest, r"objective 'conv2' names a layer but no unit"),

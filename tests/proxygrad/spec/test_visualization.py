@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRange, UnknownLayer
+from proxygrad.errors import (
+    ObjectiveMismatch,
+    PositionMismatch,
+    PositionOutOfRange,
+    UnitOutOfRange,
+    UnknownLayer,
+)
 from proxygrad.spec import LayerInfo, ModelInfo, Spec
 from proxygrad.spec.robustness import Robustness
 from proxygrad.spec.settings import PRESETS, AscentSettings
@@ -66,8 +72,8 @@ def test_resolving_twice_changes_nothing() -> None:
             PositionOutOfRange,
             r"tokens 0 to 16",
         ),
-        ({"position": (0, 0)}, ObjectiveMismatch, r"'channel with a position'"),
-        ({"layer": "pooled", "position": (0, 0)}, ObjectiveMismatch, r"'neuron with a position'"),
+        ({"position": (0, 0)}, PositionMismatch, r"^position needs objective 'neuron', not 'channel'$"),
+        ({"layer": "pooled", "position": (0, 0)}, PositionMismatch, r"^position does not apply .* 'pooled'"),
     ],
 )
 def test_what_the_model_cannot_answer_names_value_and_choices(

@@ -40,8 +40,7 @@ def test_a_unit_that_was_not_queued_has_no_visualization_yet(served: Http) -> No
         "state": "waiting",
         "achieved_activation": None,
         "problem": None,
-        "href": None,
-        "image": None,
+        "links": {"visualization": None, "image": None},
     }
 
 

@@ -60,9 +60,9 @@ def test_it_is_followed_to_its_end(served: Http, worker: BatchPlayer) -> None:
     first, second, third = served.get(batch["links"]["visualizations"]).json()["visualizations"]
     assert [each["unit"] for each in (first, second, third)] == [9, 3, 5]
     assert second["problem"]["code"] == "lane_failed"
-    assert (second["image"], second["achieved_activation"]) == (None, None)
-    assert served.get(first["image"]).status_code == 200
-    visualization = served.get(first["href"]).json()
+    assert (second["links"]["image"], second["achieved_activation"]) == (None, None)
+    assert served.get(first["links"]["image"]).status_code == 200
+    visualization = served.get(first["links"]["visualization"]).json()
     assert visualization["spec"]["unit"] == 9
     assert visualization["priority"] is None
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_asked_is_refused(
         ([1, 64], "unit 64 is out of range: layer 'layer3' has units 0 to 63", 64, 63, None),
         ({"stop": 65}, "unit 64 is out of range: layer 'layer3' has units 0 to 63", 64, 63, None),
         ([1, 1], "unit 1 is listed twice", [1, 1], None, None),
-        ([], "list should have at least 1 item, not 0", [], None, None),
+        ([], "should have at least 1 item, not 0", [], None, None),
         (
             {"start": 5, "stop": 3},
             "the range is empty: start 5 is not below stop 3",
@@ -213,7 +213,7 @@ def test_delete_forgets_the_batch_and_not_the_answers(served: Http, worker: Batc
     batch = asked(served, units=[1, 2])
     worker.expand()
     worker.end(batch["id"], "succeeded", 1)
-    image = served.get(batch["links"]["visualizations"]).json()["visualizations"][0]["image"]
+    image = served.get(batch["links"]["visualizations"]).json()["visualizations"][0]["links"]["image"]
     assert served("DELETE", batch["links"]["self"]).status_code == 204
     for path in (batch["links"]["self"], batch["links"]["visualizations"], batch["links"]["atlas"]):
         assert served.get(path).json()["code"] == "unknown_batch"

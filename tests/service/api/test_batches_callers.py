@@ -30,7 +30,7 @@ def test_a_batch_is_there_for_its_caller_alone(
     assert batch["id"] not in {each["id"] for each in b.get("/v1/batches").json()["batches"]}
     assert batch["id"] in {each["id"] for each in reader.get("/v1/batches").json()["batches"]}
     unit = a.get(links["visualizations"]).json()["visualizations"][0]
-    assert a.get(unit["href"]).is_success
+    assert a.get(unit["links"]["visualization"]).is_success
     writer = As(served, redis, "read_all", "submit")
     assert writer("POST", links["cancel"]).json()["code"] == "forbidden"
     assert admin("POST", links["cancel"]).json()["state"] == "canceled"
@@ -46,9 +46,9 @@ def test_what_others_want_goes_on_when_a_batch_is_canceled(
     batch = asked(a, units=[1, 2])
     worker.expand()
     units = a.get(batch["links"]["visualizations"]).json()["visualizations"]
-    spec = a.get(units[0]["href"]).json()["spec"]
+    spec = a.get(units[0]["links"]["visualization"]).json()["spec"]
     shared = b.ask(unit=spec["unit"], priority="batch")
-    assert shared == units[0]["href"]
+    assert shared == units[0]["links"]["visualization"]
     assert a("POST", batch["links"]["cancel"]).json()["state"] == "canceled"
     assert (a.state(shared), b.state(shared)) == ("canceled", "queued")
-    assert a.state(units[1]["href"]) == "canceled"
+    assert a.state(units[1]["links"]["visualization"]) == "canceled"

@@ -19,7 +19,7 @@ from tests.service.conftest import Http
         ("/v1/webhooks/deliveries?status=failed", "status", ["state"]),
         ("/v1/visualizations/{id}?wait_s=3", "wait_s", ["wait"]),
         ("/v1/visualizations/{id}/events?lastEventId=1-0", "lastEventId", ["last_event_id"]),
-        ("/v1/visualizations/{id}/images/0?" + "x" * 300, "x" * 200, None),
+        ("/v1/visualizations/{id}/images/0?" + "x" * 300, "x" * 200 + "…", None),
     ],
 )
 def test_an_unknown_name_is_refused(
@@ -29,7 +29,7 @@ def test_an_unknown_name_is_refused(
     assert [field_error["location"] for field_error in problem["errors"]] == [["query", location]]
     if choices is not None:
         assert problem["errors"][0]["choices"] == choices
-        assert f"query.{location}: unknown parameter; valid: {choices[0]}" in problem["detail"]
+        assert f"query.{location}: unknown parameter; near names: {choices[0]}" in problem["detail"]
 
 
 def test_what_asks_takes_its_settings_in_the_body_alone(served: Http) -> None:

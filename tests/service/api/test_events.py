@@ -16,6 +16,7 @@ import pytest
 import redis as redis_client
 from fastapi import FastAPI
 
+from service import descriptors
 from service.api import jobs
 from service.app import create_app
 from service.backend import event_hub, event_stream
@@ -26,10 +27,10 @@ from tests.service.backend.test_backend import lone_app, lone_valkey  # noqa: F4
 from tests.service.conftest import Http, Player
 from tests.support.eventually import until
 from tests.support.http_server import serving
+from workers.broker.connection import connect
 from workers.broker.keys import EVENTS_PREFIX, events_key
 from workers.queue.fair_queue import FairQueue
 from workers.queue.leases import Leases, Run
-from workers.settings import connect
 
 STAMP = "2026-01-01T00:00:00.000000Z"
 
@@ -306,3 +307,24 @@ def test_a_stream_of_a_job_that_redis_lost_ends_and_says_so(
     assert (first["state"], kind, last["state"]) == ("queued", "state", "failed")
     assert last["problem"]["code"] == "unknown_visualization"
     assert "request it again" in last["problem"]["detail"]
+
+
+def test_a_caller_has_so_many_streams_and_long_waits(
+    served: Http, settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "max_followers", lambda: 2)
+    path = f"/v1/visualizations/{asked(served)}"
+    with (
+        serving(create_app(settings)) as url,
+        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+        client.stream("GET", f"{path}/events"),
+        client.stream("GET", f"{path}/events"),
+    ):
+        refused = client.get(f"{path}/events")
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
+        assert refused.headers["retry-after"] == "5"
+        # A long wait gets its answer, only earlier: its client asks again.
+        begun_s = time.monotonic()
+        waited = client.get(f"{path}?wait=60")
+        assert (waited.status_code, waited.json()["state"]) == (200, "queued")
+        assert 0.9 < time.monotonic() - begun_s < 30

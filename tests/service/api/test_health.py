@@ -15,8 +15,8 @@ from service.stack.valkey import EmbeddedValkey
 from tests.service.backend.test_backend import lone_app, lone_valkey  # noqa: F401 - fixtures
 from tests.service.conftest import Http
 from tests.support.scrape import scrape, value
+from workers.broker.connection import connect
 from workers.broker.safety import unsafe_settings
-from workers.settings import connect
 
 
 def test_ready_when_redis_answers_and_a_worker_lives(served: Http) -> None:

@@ -75,11 +75,6 @@ def test_a_form_that_there_is_not_is_refused_with_those_there_are(served: Http, 
     assert problem_of(small, 406, "not_acceptable")["errors"][0]["choices"] == ["image/png", "image/webp"]
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".PNG", ".png.png", "."])
-def test_an_unknown_suffix_is_refused(served: Http, path: str, suffix: str) -> None:
-    problem_of(served.get(path + suffix), 422, "invalid_request")
-
-
 @pytest.mark.parametrize(
     ("query", "location"), [("31", "width"), ("513", "width"), ("x", "width"), ("64.5", "width")]
 )
@@ -174,3 +169,58 @@ def test_a_picture_that_is_not_there_says_why(served: Http, player: Player) -> N
     player.succeed(job_id)
     beyond = problem_of(served.get(f"/v1/visualizations/{job_id}/images/1"), 404, "no_image")
     assert (beyond["errors"][0]["value"], beyond["errors"][0]["maximum"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "code"),
+    [
+        (".jpg", 406, "not_acceptable"),
+        (".PNG", 406, "not_acceptable"),
+        (".png.png", 406, "not_acceptable"),
+        (".", 406, "not_acceptable"),
+        ("x", 404, "no_image"),
+        ("0000", 404, "no_image"),
+    ],
+)
+def test_another_suffix_is_not_available_and_another_number_not_there(
+    served: Http, path: str, end: str, status: int, code: str
+) -> None:
+    found = problem_of(served.get(path + end), status, code)
+    if status == 406:
+        assert found["errors"][0]["choices"] == [".png", ".webp", ".npy"]
+
+
+def test_an_atlas_has_no_other_suffixes_either(served: Http) -> None:
+    batch = served("POST", "/v1/batches", json={"model": "digits", "layer": "layer3", "units": [1]}).json()
+    found = problem_of(served.get(batch["links"]["atlas"] + ".jpg"), 406, "not_acceptable")
+    assert found["errors"][0]["choices"] == [".png", ".webp"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ""])
+def test_it_is_enlarged_by_repeating_pixels(served: Http, path: str, suffix: str) -> None:
+    response = served.get(f"{path}{suffix}?scale=3")
+    with Image.open(io.BytesIO(response.content)) as large, Image.open(io.BytesIO(PNG)) as own:
+        expected = own.convert("RGB").resize((96, 96), Image.Resampling.NEAREST)
+        assert large.convert("RGB").tobytes() == expected.tobytes()
+    assert response.headers["etag"] not in (ETAG, served.get(f"{path}{suffix}?scale=2").headers["etag"])
+    assert served.get(f"{path}{suffix}?scale=1").headers["etag"] == served.get(path + suffix).headers["etag"]
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [("scale=33", "scale"), ("scale=0", "scale"), ("scale=2.5", "scale"), ("scale=2&width=32", "scale")],
+)
+def test_no_scale_makes_it_larger_than_the_largest_image(
+    served: Http, path: str, query: str, name: str
+) -> None:
+    found = problem_of(served.get(f"{path}?{query}"), 422, "invalid_request")
+    assert found["errors"][0]["location"] == ["query", name]
+    if query == "scale=33":
+        assert found["errors"][0]["maximum"] == 32
+        assert served.get(f"{path}?scale=32").status_code == 200
+
+
+def test_numbers_have_no_scale(served: Http, path: str) -> None:
+    found = problem_of(served.get(f"{path}.npy?scale=2"), 422, "invalid_request")
+    assert found["detail"] == "NPY has no scale; valid with scale: .png, .webp"
+    assert served.get(f"{path}?scale=2", headers={"Accept": "application/x-npy"}).status_code == 406

@@ -25,11 +25,11 @@ from tests.service.middleware.test_authentication import QUESTION, bearer, made,
 from tests.support.eventually import until
 from tests.support.http_server import serving
 from tests.support.scrape import Labels, requests, samples, scrape, value
+from workers.broker.connection import connect
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.settings import connect
 
-ONE = "/v1/visualizations/{job_id}"
+ONE = "/v1/visualizations/{visualization_id}"
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from tests.service.conftest import Http, Player
 from tests.support.damaged_files import DAMAGES, NAMES, Damage
+from workers.broker.keys import job_key
 from workers.broker.rq_names import QUEUE_KEY
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
@@ -104,7 +105,13 @@ def test_a_finished_job_is_answered_at_once_with_its_result(served: Http, player
     assert "retry-after" not in response.headers
     assert (answer["state"], answer["result"]["achieved_activation"]) == ("succeeded", 3.5)
     assert (answer["waited_s"], answer["ran_s"]) == (pytest.approx(1.5), pytest.approx(2.5))
-    assert answer["links"]["image"] == answer["images"][0]["href"] == f"/v1/visualizations/{job_id}/images/0"
+    path = f"/v1/visualizations/{job_id}"
+    assert answer["images"][0]["links"] == {"self": f"{path}/images/0"}
+    assert answer["links"] == {
+        "self": path,
+        "image": f"{path}/images/0",
+        **{name: f"{path}/{name}" for name in ("events", "cancel", "retry")},
+    }
     times = [datetime.fromisoformat(answer[name]) for name in ("created_at", "started_at", "finished_at")]
     assert times == sorted(times)
     assert answer["created_at"].endswith("Z")
@@ -129,11 +136,11 @@ def test_a_failed_job_says_why_and_is_tried_again_when_asked_again(served: Http,
     assert (again.status_code, again.json()["state"]) == (202, "queued")
 
 
-def test_an_id_that_nobody_has_is_unknown_and_a_malformed_one_invalid(served: Http) -> None:
+def test_an_id_that_nobody_has_is_unknown_and_so_is_a_malformed_one(served: Http) -> None:
     problem_of(served.get(f"/v1/visualizations/{'0' * 32}"), 404, "unknown_visualization")
     problem_of(served.get(f"/v1/visualizations/{'0' * 32}/images/0"), 404, "unknown_visualization")
     for malformed in ("x", "A" * 32, "..", "%2e%2e%2fvalkey"):
-        assert served.get(f"/v1/visualizations/{malformed}").status_code in (404, 422)
+        assert served.get(f"/v1/visualizations/{malformed}").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -151,11 +158,11 @@ def test_an_id_that_nobody_has_is_unknown_and_a_malformed_one_invalid(served: Ht
             "position",
             "rows 0 to 7",
         ),
-        ({"steps": 0}, 422, "invalid_request", "steps", "1 to 4096"),
-        ({"steps": 5000}, 422, "invalid_request", "steps", "1 to 4096"),
+        ({"steps": 0}, 422, "invalid_request", "steps", "1 to 2048"),
+        ({"steps": 5000}, 422, "invalid_request", "steps", "1 to 2048"),
         ({"steps": 2049}, 422, "limit_exceeded", "steps", "2048"),
         ({"size_px": 513}, 422, "limit_exceeded", "size_px", "PROXYGRAD_MAX_SIZE_PX"),
-        ({"size_px": 7}, 422, "invalid_request", "size_px", "8 to 1024"),
+        ({"size_px": 7}, 422, "invalid_request", "size_px", "8 to 512"),
         ({"slopes": 0.1}, 422, "invalid_request", "slopes", "slope"),
     ],
 )
@@ -262,3 +269,17 @@ def test_an_answer_that_was_named_is_kept_for_a_while(
     assert redis.exists(f"proxygrad:pin:{job_id}") == 0
     served.get(f"/v1/visualizations/{job_id}")
     assert 0 < redis.ttl(f"proxygrad:pin:{job_id}") <= 3600
+
+
+def test_what_is_left_counts_by_the_clock_of_redis(
+    served: Http, player: Player, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a machine a day ahead, a run of a minute had 86,460 s left, or none."""
+    job_id = asked(served)
+    player.begin(job_id)
+    seconds, _ = redis.time()
+    redis.hset(job_key(job_id), mapping={"expected_at": seconds + 60})
+    monkeypatch.setattr("time.time", lambda: seconds + 86_400.0)
+    answer = served.get(f"/v1/visualizations/{job_id}").json()
+    assert 0 < answer["eta_s"] <= 61
+    assert answer["ran_s"] < 60

@@ -113,4 +113,4 @@ def test_a_running_one_is_stopped_first_and_deleted_then(
 @pytest.mark.parametrize(("method", "path"), [("POST", "/cancel"), ("POST", "/retry"), ("DELETE", "")])
 def test_what_there_is_not_is_unknown(served: Http, method: str, path: str) -> None:
     problem_of(served(method, f"/v1/visualizations/{NOBODY}{path}"), 404, "unknown_visualization")
-    problem_of(served(method, f"/v1/visualizations/{NOBODY[1:]}{path}"), 422, "invalid_request")
+    problem_of(served(method, f"/v1/visualizations/{NOBODY[1:]}{path}"), 404, "unknown_visualization")

@@ -107,3 +107,19 @@ def test_many_at_once_look_once_and_share_a_failure(redis: redis_client.Redis) -
     found = asyncio.run(many())
     assert looks == [1]
     assert {type(each) for each in found} == {RedisGone}
+
+
+def test_keys_expire_by_the_clock_of_redis(
+    redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine may be a day behind or ahead."""
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    clock = Clock()
+    keyring = ring(redis, clock)
+    key, token = Keys(redis).create("a", expires_days=1)
+    assert caller(keyring, token) == key.id
+    monkeypatch.setattr("time.time", lambda: 1e11)
+    assert caller(keyring, token) == key.id
+    monkeypatch.setattr(key_ring, "MAX_AGE_S", 1e6)
+    clock.now_s += 86_401
+    assert caller(keyring, token) == "unauthorized"

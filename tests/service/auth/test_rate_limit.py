@@ -11,7 +11,7 @@ import redis as redis_client
 
 from service.auth.rate_limit import Allowance, RateLimiter
 from tests.support.stepped_clock import stepped_valkey
-from workers.settings import connect
+from workers.broker.connection import connect
 
 
 def test_a_minutes_worth_may_be_taken_at_once_and_no_more(redis: redis_client.Redis) -> None:

@@ -23,9 +23,9 @@ from service.settings import ServiceSettings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import PNG, Http, Player
 from tests.support.http_server import serving
+from workers.broker.connection import connect
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.settings import connect
 from workers.storage.store import Store
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}

@@ -83,6 +83,9 @@ def test_of_many_the_last_are_kept(
     assert cached == [False, True]
 
 
+SETTINGS = ServiceSettings.from_env({"HOME": "/home/ada"})
+
+
 def body_of(**changes: str) -> bytes:
     """A request as text, with some values added as raw JSON."""
     fields = {"model": '"digits"', "layer": '"layer3"', "unit": "7"} | changes
@@ -90,7 +93,7 @@ def body_of(**changes: str) -> bytes:
 
 
 def test_the_same_text_is_read_once_and_never_for_another(info: ModelInfo) -> None:
-    requests = RequestCache()
+    requests = RequestCache(SETTINGS)
     plain, chosen = body_of(preset='"fast"'), body_of(preset='"fast"', steps="128")
     first, second = requests.parse(RESOURCE, plain), requests.parse(RESOURCE, chosen)
     assert requests.parse(RESOURCE, plain) is first
@@ -106,6 +109,6 @@ def test_the_same_text_is_read_once_and_never_for_another(info: ModelInfo) -> No
 
 
 def test_long_texts_are_not_kept() -> None:
-    requests = RequestCache()
+    requests = RequestCache(SETTINGS)
     long = body_of() + b" " * caches.MAX_BODY_BYTES
     assert requests.parse(RESOURCE, long) is not requests.parse(RESOURCE, long)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+import pytest
 import redis as redis_client
 
-from service.backend.event_hub import EventHub
+from proxygrad.protocol.requests import ANONYMOUS
+from service.backend.event_hub import EventHub, TooManyFollowers
 from tests.support.eventually import until
 from workers.broker.keys import events_key
 from workers.jobs.repository import Event
@@ -56,6 +58,28 @@ def test_a_channel_is_left_with_its_last_follower(redis_url: str, redis: redis_c
                 await asyncio.to_thread(until, lambda: channels() == [events_key(JOB).encode()])
                 second.close()
                 await asyncio.to_thread(until, lambda: channels() == [])
+        finally:
+            hub.close()
+
+    asyncio.run(follow())
+
+
+def test_no_caller_keeps_out_others(redis_url: str, redis: redis_client.Redis) -> None:
+    async def follow() -> None:
+        hub = EventHub(redis_url, nobody_watches, most=8)
+        try:
+            async with asyncio.timeout(20):
+                first = [await hub.follow(JOB, {"state"}, "a") for _ in range(2)]
+                with pytest.raises(TooManyFollowers, match="this caller has 2 event streams"):
+                    await hub.follow(JOB, {"state"}, "a")
+                others = [await hub.follow(JOB, {"state"}) for _ in range(6)]
+                for caller in ("b", ANONYMOUS):
+                    with pytest.raises(TooManyFollowers, match="8 event streams and long waits are open"):
+                        await hub.follow(JOB, {"state"}, caller)
+                for each in (first[0], first[0], *others):  # one of them twice
+                    each.close()
+                assert hub.followers == 1
+                (await hub.follow(JOB, {"state"}, "a")).close()
         finally:
             hub.close()
 

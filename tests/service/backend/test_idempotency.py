@@ -12,6 +12,7 @@ import redis as redis_client
 from service.auth.keys import Keys
 from service.backend.idempotency import KEPT_S
 from tests.service.conftest import Http, Player
+from tests.support.batch_player import BatchPlayer
 from workers.broker.rq_names import QUEUE_KEY
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
@@ -97,3 +98,35 @@ def test_a_key_of_another_length_is_refused(served: Http, key: str) -> None:
 
 def test_the_longest_key_is_taken(served: Http) -> None:
     assert ask(served, "x" * 255).status_code == 202
+
+
+LAYER = {"model": "digits", "layer": "layer3", "units": [1, 2]}
+
+
+def ask_batch(http: Http, key: str, **changes: object) -> httpx.Response:
+    return http("POST", "/v1/batches", json=LAYER | changes, headers={"Idempotency-Key": key})
+
+
+def test_a_batch_has_one_request_for_a_key_too(served: Http, worker: BatchPlayer) -> None:
+    batch = ask_batch(served, "one").json()
+    worker.expand()
+    worker.end(batch["id"], "failed")
+    again = ask_batch(served, "one")
+    assert (again.status_code, again.json()["id"], again.json()["state"]) == (200, batch["id"], "failed")
+    conflict = ask_batch(served, "one", units=[1, 3])
+    assert (conflict.status_code, conflict.json()["code"]) == (409, "idempotency_key_reused")
+    assert ask_batch(served, "two").json()["state"] == "running", "a new request tries its units again"
+
+
+def test_a_refused_or_deleted_batch_leaves_its_key_free(served: Http) -> None:
+    assert ask_batch(served, "one", units=[99]).status_code == 422
+    batch = ask_batch(served, "one").json()
+    assert served("DELETE", batch["links"]["self"]).status_code == 204
+    assert ask_batch(served, "one").json()["state"] == "running"
+
+
+def test_a_key_is_for_one_resource(served: Http) -> None:
+    ask(served, "one")
+    assert ask_batch(served, "one").status_code == 409
+    refused = ask_batch(served, "x" * 256)
+    assert refused.json()["errors"][0]["location"] == ["header", "idempotency-key"]

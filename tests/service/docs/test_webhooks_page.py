@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import threading
+import time
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def test_the_receiver_that_is_shown_takes_what_is_sent_and_nothing_else(redis: R
         try:
             delivery_id = tell(redis, url)
             deliver(redis, [url], is_in(redis, delivery_id, "delivered", "exhausted"))
-            forged = Signer(base64.b64encode(b"x" * 32).decode()).headers("one", "id", "{}")
+            forged = Signer(base64.b64encode(b"x" * 32).decode()).headers("one", "id", "{}", time.time())
             answer = httpx.post(url, content="{}", headers=forged, trust_env=False)
         finally:
             server.shutdown()

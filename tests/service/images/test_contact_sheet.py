@@ -188,7 +188,7 @@ def test_the_form_is_chosen_by_suffix_or_accept(served: Http, worker: BatchPlaye
     assert opened(by_accept.content).format == "WEBP"
     assert served.get(f"{path}.png").headers["Content-Type"] == "image/png"
     assert served.get(path, headers={"Accept": "application/x-npy"}).json()["code"] == "not_acceptable"
-    assert served.get(f"{path}.npy").json()["code"] == "not_found"
+    assert served.get(f"{path}.npy").json()["code"] == "not_acceptable"
 
 
 def test_columns_and_width_are_chosen_within_bounds(served: Http, worker: BatchPlayer) -> None:

@@ -14,16 +14,15 @@ from service.auth.keys import Keys, Scope
 from service.settings import ServiceSettings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http
-from workers.settings import connect
+from workers.broker.connection import connect
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
-OPEN = ["/livez", "/openapi.json", "/docs"]
+OPEN = ["/", "/livez", "/openapi.json", "/docs"]
 CLOSED = [
     "/v1/models",
     "/v1/visualizations",
     f"/v1/visualizations/{'0' * 32}",
     "/v1/nothing",
-    "/",
     "/metrics",
 ]
 

@@ -75,8 +75,14 @@ WIRE: dict[str, tuple[bytes, tuple[str | None, ...]]] = {
     "a host that is none": (get(b"/v1/models").replace(b"localhost", b"\xff@/[::"), ("unknown_host",)),
     "an address of another": (
         b"GET http://example.org/v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        ("not_found",),
+        ("unknown_host",),
     ),
+    "the whole address": (
+        get(b"HTTP://localhost:80/v1/models/nobody").replace(b"Host: localhost", b"Host: example.org"),
+        ("unknown_model",),
+    ),
+    "an address without a path": (get(b"http://localhost?x"), (None,)),
+    "an address of no host": (get(b"http:///v1/models"), ("unknown_host",)),
     "HTTP/1.0": (b"GET /livez HTTP/1.0\r\n\r\n", (None,)),
     "HTTP/2 by surprise": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ("unknown_host", "bad_request")),
     "a method of one's own": (get(b"/livez").replace(b"GET", b"BREW"), ("method_not_allowed",)),
@@ -93,8 +99,8 @@ WIRE: dict[str, tuple[bytes, tuple[str | None, ...]]] = {
     "a percent sign alone": (get(b"/v1/models/%"), ("unknown_model",)),
     "bytes in a path": (get(b"/v1/models/\xff"), ("bad_request",)),
     "a slash in a name": (get(b"/v1/models/..%2f..%2fetc"), ("not_found",)),
-    "a new line in an id": (get(b"/v1/visualizations/" + ID + b"%0a"), ("invalid_request",)),
-    "digits of others in an id": (get(b"/v1/visualizations/" + b"%D9%A1" * 32), ("invalid_request",)),
+    "a new line in an id": (get(b"/v1/visualizations/" + ID + b"%0a"), ("unknown_visualization",)),
+    "digits of others in an id": (get(b"/v1/visualizations/" + b"%D9%A1" * 32), ("unknown_visualization",)),
     "junk in a query": (get(b"/v1/visualizations?%00=%ff&&&=&state=%ed%a0%80"), ("invalid_request",)),
     "a cursor of junk": (get(b"/v1/visualizations?cursor=%ff%00_-=="), ("invalid_request",)),
     "a cursor that is deep": (
@@ -107,7 +113,10 @@ WIRE: dict[str, tuple[bytes, tuple[str | None, ...]]] = {
         get(b"/v1/visualizations?limit=" + b"9" * 5000),
         ("invalid_request",),
     ),
-    "a preference of junk": (post(BODY, b'Prefer: wait=\xb2, wait="";;=, wait=9e9, \xff'), (None,)),
+    "a preference of junk": (
+        post(BODY, b'Prefer: wait=\xb2, wait="";;=, wait=9e9, \xff'),
+        ("invalid_request",),
+    ),
     "a key of bytes": (post(BODY, b"Idempotency-Key: \xff\xfe"), (None,)),
     "an event id of junk": (
         get(b"/v1/visualizations/" + ID + b"/events", b"Last-Event-ID: \xff-1"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.auth.keys import Keys
 from tests.support.command_processes import run
-from workers.settings import connect
+from workers.broker.connection import connect
 
 OPEN = ("serve", "--host", "0.0.0.0", "--port", "0")
 

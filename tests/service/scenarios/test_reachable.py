@@ -136,6 +136,8 @@ ASKED: dict[ProblemCode, Callable[[Scene], httpx.Response]] = {
 ELSEWHERE: dict[ProblemCode, str] = {
     "bad_request": "server/test_protocol.py::test_what_is_no_request_is_answered_with_a_problem",
     "request_timeout": "middleware/test_limits.py::test_a_body_that_does_not_come_is_not_waited_for",
+    "too_many_streams": "api/test_events.py::test_a_caller_has_so_many_streams",
+    "too_many_connections": "server/test_protocol.py::test_connections_beyond_the_limit_are_refused",
     "too_many_in_flight": "middleware/test_authentication.py::test_a_key_has_so_many_jobs_in_flight",
     "too_many_batches": "api/test_batches.py::test_a_caller_has_so_many_batches",
     "too_many_webhooks": "api/test_webhooks.py::test_more_urls_than_one_caller_may_have_told",

@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +17,9 @@ from fastapi.responses import StreamingResponse
 
 from proxygrad.protocol.problems import MEDIA_TYPE
 from service.server import protocol
-from service.server.protocol import MAX_INCOMPLETE_BYTES
+from service.server.protocol import MAX_INCOMPLETE_BYTES, bounded
+from tests.service.conftest import Http
+from tests.support.eventually import until
 from tests.support.http_server import serving
 
 LIMIT_S = 0.3
@@ -166,3 +168,90 @@ def test_a_large_body_is_answered_and_the_rest_not_read(app: FastAPI) -> None:
         head = b"POST /v1/visualizations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         client.sendall(head + b"Content-Length: 100000000\r\n\r\n" + b" " * 1000)
         assert closes_in_time(client)["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize("route", [b"POST /v1/nowhere", b"GET /livez", b"DELETE /v1/batches/x"])
+def test_a_body_that_no_route_reads_has_no_more_time(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, route: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "BODY_S", LIMIT_S)
+    with serving(app) as url, connected(url) as client:
+        client.sendall(route + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+        client.settimeout(0.02)
+        before_s, read = time.monotonic(), b""
+        with suppress(OSError):
+            while time.monotonic() - before_s < 30:
+                client.send(b" ")
+                with suppress(TimeoutError):
+                    chunk = client.recv(65536)
+                    if not chunk:
+                        break
+                    read += chunk
+        assert time.monotonic() - before_s < LIMIT_S + 15
+        assert read.startswith(b"HTTP/1.1 ")
+
+
+def test_a_body_that_comes_in_time_is_followed_by_the_next_request(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "BODY_S", LIMIT_S)
+    monkeypatch.setattr(protocol, "HEADER_S", 30.0)
+    with serving(app) as url, connected(url) as client:
+        for _ in range(2):
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n")
+            alive(client)
+            client.sendall(b"abc")
+            time.sleep(LIMIT_S * 1.5)
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        alive(client)
+
+
+def test_connections_beyond_the_limit_are_refused(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(app, bounded(2)) as url, connected(url) as first, connected(url) as second:
+        for client in (first, second):
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            alive(client)
+        for _ in range(3):
+            with connected(url) as third:
+                assert problem(everything(third))["code"] == "too_many_connections"
+        second.close()
+        until(lambda: _is_let_in(url))
+    refusals = [record for record in caplog.records if record.name == protocol.__name__]
+    assert len(refusals) == 1, "logged once a minute"
+
+
+def _is_let_in(url: str) -> bool:
+    with connected(url) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        try:
+            return everything(client).startswith(b"HTTP/1.1 200")
+        except ConnectionResetError:
+            return False
+
+
+@pytest.mark.parametrize("path", ["/livez", "/", "/openapi.json", "/docs", "/v1/models", "/metrics"])
+def test_head_has_the_header_of_get_and_no_body(served: Http, app: FastAPI, path: str) -> None:
+    request = f"{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    found = {}
+    with serving(app) as url:
+        for method in (b"GET ", b"HEAD "):
+            with connected(url) as client:
+                client.sendall(method + request)
+                found[method] = everything(client).partition(b"\r\n\r\n")
+    assert found[b"HEAD "][2] == b""
+    header = {
+        method: {
+            line for line in head.lower().splitlines() if not line.startswith((b"date:", b"content-length:"))
+        }
+        for method, (head, _, _) in found.items()
+    }
+    assert header[b"HEAD "] == header[b"GET "]
+
+
+def test_head_of_an_event_stream_ends(served: Http, app: FastAPI) -> None:
+    job_id = served.ask(json={"model": "digits", "layer": "layer3", "unit": 7}).json()["id"]
+    with serving(app) as url, connected(url) as client:
+        path = f"/v1/visualizations/{job_id}/events"
+        client.sendall(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        assert b"text/event-stream" in everything(client)
+    assert app.state.backend.events.followers == 0

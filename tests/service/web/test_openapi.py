@@ -138,6 +138,19 @@ def test_what_a_preset_chooses_has_no_other_default(document: dict[str, Any]) ->
             assert "Default: that of `preset`" in fields[name]["description"]
 
 
+def test_a_body_s_schema_has_no_defaults_but_says_them(document: dict[str, Any]) -> None:
+    """What has a default is optional for every generator, also those that require it where it has one."""
+    named = document["components"]["schemas"]
+    bodies = _below(named, [model.__name__ for model in BODIES])
+    for name in bodies:
+        for field, about in named[name].get("properties", {}).items():
+            assert "default" not in about, f"{name}.{field}"
+    assert named["VisualizationRequest"]["required"] == ["model", "layer", "unit"]
+    assert named["BatchRequest"]["required"] == ["model", "layer"]
+    assert "required" not in named["UnitRange"]
+    assert named["VisualizationRequest"]["properties"]["images"]["description"].endswith("Default: `1`.")
+
+
 def test_what_is_always_answered_is_required(document: dict[str, Any]) -> None:
     named = document["components"]["schemas"]
     bodies = {model.__name__ for model in BODIES} | _below(named, [model.__name__ for model in BODIES])
@@ -203,7 +216,7 @@ def test_a_created_thing_leads_to_the_calls_about_it(document: dict[str, Any]) -
     answers = document["paths"]["/v1/visualizations"]["post"]["responses"]
     for status in ("200", "202"):
         links = answers[status]["links"]
-        assert links["cancel_visualization"]["parameters"] == {"job_id": "$response.body#/id"}
+        assert links["cancel_visualization"]["parameters"] == {"visualization_id": "$response.body#/id"}
         known = {operation["operationId"] for _, _, operation in operations(document)}
         assert {link["operationId"] for link in links.values()} <= known
         assert "read_image" in links
@@ -211,12 +224,12 @@ def test_a_created_thing_leads_to_the_calls_about_it(document: dict[str, Any]) -
 
 def test_events_and_pictures_are_described(document: dict[str, Any]) -> None:
     paths = document["paths"]
-    events = paths["/v1/visualizations/{job_id}/events"]["get"]["responses"]["200"]["content"]
+    events = paths["/v1/visualizations/{visualization_id}/events"]["get"]["responses"]["200"]["content"]
     kinds = [
         each["properties"]["event"]["const"] for each in events["text/event-stream"]["itemSchema"]["oneOf"]
     ]
     assert kinds == ["state", "progress", "preview"]
-    picture = paths["/v1/visualizations/{job_id}/images/{number}"]["get"]["responses"]["200"]
+    picture = paths["/v1/visualizations/{visualization_id}/images/{number}"]["get"]["responses"]["200"]
     assert set(picture["content"]) == {"image/png", "image/webp", "application/x-npy"}
     assert {"ETag", "Cache-Control"} <= set(picture["headers"])
 

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -47,6 +48,10 @@ def listed(redis: Redis) -> list[DeliveryRecord]:
     return Deliveries(redis).recent(None, 1000, 1000, lambda _: True, caller=None)[0]
 
 
+async def now() -> float:
+    return time.time()
+
+
 def deliver(
     redis: Redis,
     receivers: Sequence[str],
@@ -61,6 +66,7 @@ def deliver(
         Sender(LOOPBACK, attempt_s=attempt_s),
         AllowedHosts(receivers),
         Signer(SECRET),
+        now,
         schedule_s=schedule_s,
         public_url=public_url,
     )
@@ -312,7 +318,9 @@ def test_what_a_killed_gateway_had_begun_another_one_delivers(
 def test_without_hosts_nothing_runs_in_the_background(app: Any) -> None:
     async def tasks() -> int:
         backend = app.state.backend
-        async with delivering(backend.deliveries, backend.allowed_hosts, (), Signer(SECRET), backend.call):
+        async with delivering(
+            backend.deliveries, backend.allowed_hosts, (), Signer(SECRET), now, backend.call
+        ):
             return len(asyncio.all_tasks())
 
     assert asyncio.run(tasks()) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from service.auth.keys import KeyProblem, Keys
 from service.cli.keys import webhook_secrets
 from service.settings import ServiceSettings
 from service.webhooks.signing import Signer
+from workers.broker.connection import connect
 from workers.errors import SettingsError
-from workers.settings import connect
 
 OLD, NEW = (f"whsec_{base64.b64encode(bytes([number]) * 32).decode()}" for number in (1, 2))
 BODY = '{"type":"visualization.succeeded","data":{"id":"ä"}}'
@@ -21,7 +22,7 @@ BODY = '{"type":"visualization.succeeded","data":{"id":"ä"}}'
 
 def test_a_caller_s_own_secret_verifies_and_no_other() -> None:
     signer = Signer(OLD)
-    headers = signer.headers("one", "id-1", BODY)
+    headers = signer.headers("one", "id-1", BODY, time.time())
     (own,), (other,) = signer.secrets("one"), signer.secrets("two")
     assert Webhook(own).verify(BODY.encode(), headers)["type"] == "visualization.succeeded"
     for secret in (other, OLD):
@@ -35,7 +36,7 @@ def test_a_caller_s_own_secret_verifies_and_no_other() -> None:
 
 
 def test_while_the_secret_changes_the_old_and_the_new_one_verify() -> None:
-    headers = Signer(f"{NEW} {OLD}").headers("one", "id-1", BODY)
+    headers = Signer(f"{NEW} {OLD}").headers("one", "id-1", BODY, time.time())
     assert len(headers["webhook-signature"].split()) == 2
     for master in (OLD, NEW):
         Webhook(Signer(master).secrets("one")[0]).verify(BODY, headers)

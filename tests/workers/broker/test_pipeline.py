@@ -12,11 +12,11 @@ from redis.exceptions import ResponseError
 
 from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
+from workers.broker.connection import connect
 from workers.broker.pipeline import Operation, RedisCommand, execute_together, run_blocking
 from workers.broker.scripts import Script
 from workers.jobs.queries import StatusQuery
 from workers.jobs.repository import Job, Jobs
-from workers.settings import connect
 
 
 def increment(by: int) -> RedisCommand[int]:

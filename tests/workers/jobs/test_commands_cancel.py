@@ -16,12 +16,12 @@ from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import pop, record, started, take, waiting
 from workers.broker import keys, limits, rq_names
+from workers.broker.connection import connect
 from workers.errors import QueueLimitReached
 from workers.jobs.repository import CheckpointReference, Jobs, Limits
 from workers.queue import rq_entries
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
-from workers.settings import connect
 from workers.storage.store import Store
 
 

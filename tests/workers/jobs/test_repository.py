@@ -16,10 +16,10 @@ from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, UNITS, outcome, question
 from tests.support.slot_steps import waiting
 from workers.broker import keys, rq_names
+from workers.broker.connection import connect
 from workers.jobs.kinds.visualization import VisualizationJob
 from workers.jobs.repository import Jobs
 from workers.queue import rq_entries
-from workers.settings import connect
 from workers.storage.paths import result_path
 from workers.storage.store import Store
 

@@ -24,10 +24,10 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import waiting
 from tests.support.worker_in_process import working
 from workers.broker import keys, rq_names
+from workers.broker.connection import connect
 from workers.jobs.repository import Jobs
 from workers.process import dispatcher
 from workers.queue import rq_entries
-from workers.settings import connect
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine

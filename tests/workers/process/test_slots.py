@@ -31,6 +31,7 @@ from tests.support.rq_entries import entry, nothing_left, status
 from tests.support.slot_steps import waiting
 from tests.support.worker_in_process import working
 from workers.broker import rq_names
+from workers.broker.connection import connect
 from workers.errors import QueueMemoryFull
 from workers.jobs.kinds.visualization import image_path
 from workers.jobs.repository import Jobs
@@ -40,7 +41,6 @@ from workers.queue import rq_entries
 from workers.queue.fair_queue import FairQueue
 from workers.queue.janitor import Janitor
 from workers.queue.leases import LEASE_S, Leases, Run
-from workers.settings import connect
 from workers.storage.paths import result_path
 from workers.storage.store import Store
 

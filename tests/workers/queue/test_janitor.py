@@ -16,11 +16,11 @@ from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import pop, record, started, take, waiting
 from workers.broker import keys, rq_names
+from workers.broker.connection import connect
 from workers.broker.limits import MAX_LOSSES
 from workers.jobs.repository import Jobs
 from workers.queue.janitor import Janitor
 from workers.queue.leases import BEAT_S, LEASE_S, Leases, Run
-from workers.settings import connect
 
 JANITORS = 8
 LOST = 60  # fewer than a sweep looks at

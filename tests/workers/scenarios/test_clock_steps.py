@@ -17,6 +17,7 @@ from tests.support.stepped_clock import SteppedClock, stepped_valkey
 from workers.batches.expansion_commands import ExpansionCommands
 from workers.batches.repository import Batches
 from workers.broker import keys
+from workers.broker.connection import connect
 from workers.broker.lock import PeriodicLock
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
@@ -24,7 +25,6 @@ from workers.jobs.commands import DeliverNow
 from workers.jobs.repository import Jobs
 from workers.queue.janitor import Janitor, Presence
 from workers.queue.leases import LEASE_S, Leases
-from workers.settings import connect
 from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store
 from workers.webhooks import Deliveries

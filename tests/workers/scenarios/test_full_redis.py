@@ -17,6 +17,7 @@ from tests.support.queue_invariants import faults
 from tests.support.slot_steps import pop, record, started, take
 from tests.workers.jobs.test_repository import succeed
 from workers.broker import rq_names
+from workers.broker.connection import connect
 from workers.errors import QueueMemoryFull
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
@@ -25,7 +26,6 @@ from workers.process.rq_registration import RQRegistration
 from workers.queue.fair_queue import FairQueue
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Run
-from workers.settings import connect
 from workers.storage.store import Store
 
 

@@ -20,13 +20,13 @@ from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
 from tests.support.queue_invariants import faults
 from workers.broker import rq_names
+from workers.broker.connection import connect
 from workers.errors import LeaseLost, QueueLimitReached
 from workers.jobs.repository import CheckpointReference, Jobs, Limits
 from workers.queue import rq_entries
 from workers.queue.fair_queue import FairQueue
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Outcome, Run
-from workers.settings import connect
 from workers.storage.store import Store
 
 THREADS, STEPS, UNITS = 5, 160, 12

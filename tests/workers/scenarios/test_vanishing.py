@@ -21,11 +21,11 @@ from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import record
 from tests.support.worker_processes import worker
 from workers.broker import keys
+from workers.broker.connection import connect
 from workers.broker.keys import presence_channel
 from workers.jobs.repository import Jobs
 from workers.queue.janitor import ABSENT_S, SILENT_S, Janitor
 from workers.queue.leases import BEAT_S, LEASE_S, Run
-from workers.settings import connect
 from workers.storage.store import Store
 
 pytestmark = pytest.mark.engine

@@ -110,7 +110,7 @@ def test_no_promised_image_is_missing(
 _COLLECTOR = """
 import sys, time
 from workers.storage.collector import GarbageCollector, RetentionPolicy
-from workers.settings import connect
+from workers.broker.connection import connect
 from workers.storage.store import Store
 delete = Store.delete
 def slow(store, path):
