@@ -75,7 +75,7 @@ def test_every_route_answers(http: httpx.Client, model: str, layer: str, unit: i
     classes = job["result"]["class_probabilities"]
     assert [each["name"] is None for each in classes] == [model == "random"] * len(classes)
     for image in job["images"]:
-        picture = http.get(image["href"])
+        picture = http.get(image["links"]["self"])
         assert (picture.status_code, picture.headers["content-type"]) == (200, "image/png")
     assert '"state":"succeeded"' in http.get(f"{path}/events").text
     assert http.post("/v1/visualizations", json=body).status_code == 200
