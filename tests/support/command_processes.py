@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
+
+from proxygrad.errors import ProxyGradError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -78,6 +84,33 @@ def run(
     command = [sys.executable, "-c", _COMMAND, *arguments]
     variables = environment(home, environ or {})
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+
+
+def called(
+    home: Path, *arguments: str, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A command that ends before it has started anything, in this process: what `run` would give."""
+    from service.cli import keys, serve
+
+    name, *rest = arguments
+    command = {"keys": keys, "serve": serve}[name]
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    variables = environment(home, environ or {})
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, variables, clear=True),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            status = command.run(parser.parse_args(rest))
+        except ProxyGradError as error:
+            print(f"error: {error}", file=err)
+            status = 1
+        except SystemExit as end:  # argparse has said why
+            status = int(end.code or 0)
+    return subprocess.CompletedProcess([*arguments], status, out.getvalue(), err.getvalue())
 
 
 def environment(home: Path, more: Mapping[str, str]) -> dict[str, str]:

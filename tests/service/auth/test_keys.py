@@ -17,7 +17,7 @@ from service.auth.keys import Key, KeyProblem, Keys, opened
 from service.cli import keys as command
 from service.cli.keys import table
 from service.stack.valkey import EmbeddedValkey
-from tests.support.command_processes import run
+from tests.support.command_processes import called
 from workers.broker.keys import API_KEYS_KEY
 
 DAY_S = 86_400
@@ -143,25 +143,25 @@ def test_a_key_is_made_listed_and_revoked_where_redis_is(
     redis_url: str, redis: redis_client.Redis, tmp_path: Path
 ) -> None:
     environ = {"REDIS_URL": redis_url}
-    made = run(tmp_path, "keys", "create", "me", "--scopes", "read", "--rate", "none", environ=environ)
+    made = called(tmp_path, "keys", "create", "me", "--scopes", "read", "--rate", "none", environ=environ)
     assert made.returncode == 0, made.stderr
     assert re.fullmatch(r"pg_[0-9a-f]{12}_[0-9a-f]{64}\n", made.stdout), "standard output is the key alone"
     assert "it is the first one" in made.stderr
     key = opened(made.stdout.strip(), Keys(redis).all().keys)
     assert key is not None
     assert (key.name, set(key.scopes), key.rate_per_min, key.in_flight) == ("me", {"read"}, None, 200)
-    gone = run(tmp_path, "keys", "revoke", key.id, environ=environ)
+    gone = called(tmp_path, "keys", "revoke", key.id, environ=environ)
     assert gone.returncode == 0, gone.stderr
     assert Keys(redis).all().keys[key.id].revoked_at is not None
 
 
 def test_a_key_is_made_in_the_data_directory_whether_its_server_runs_or_not(tmp_path: Path) -> None:
-    first = run(tmp_path, "keys", "create", "one")
+    first = called(tmp_path, "keys", "create", "one")
     assert first.returncode == 0, first.stderr
     with EmbeddedValkey(tmp_path / "valkey"):
-        second = run(tmp_path, "keys", "create", "two")
+        second = called(tmp_path, "keys", "create", "two")
         assert second.returncode == 0, second.stderr
-    listed = run(tmp_path, "keys", "list")
+    listed = called(tmp_path, "keys", "list")
     assert listed.returncode == 0, listed.stderr
     assert [line.split()[1] for line in listed.stdout.splitlines()[1:]] == ["one", "two"]
     assert "it is the first one" not in second.stderr
@@ -169,11 +169,11 @@ def test_a_key_is_made_in_the_data_directory_whether_its_server_runs_or_not(tmp_
 
 def test_the_data_directory_may_be_named_before_or_after_the_verb(tmp_path: Path) -> None:
     elsewhere, other = str(tmp_path / "elsewhere"), str(tmp_path / "other")
-    made = run(tmp_path / "home", "keys", "create", "one", "--home", elsewhere)
+    made = called(tmp_path / "home", "keys", "create", "one", "--home", elsewhere)
     assert made.returncode == 0, made.stderr
     assert not (tmp_path / "home").exists()
     for arguments in (("--home", elsewhere, "list"), ("--home", other, "list", "--home", elsewhere)):
-        listed = run(tmp_path / "home", "keys", *arguments)
+        listed = called(tmp_path / "home", "keys", *arguments)
         assert [line.split()[1] for line in listed.stdout.splitlines()[1:]] == ["one"], listed.stderr
 
 
@@ -188,7 +188,7 @@ def test_the_data_directory_may_be_named_before_or_after_the_verb(tmp_path: Path
     ],
 )
 def test_what_cannot_be_done_is_said(arguments: list[str], said: str, redis_url: str, tmp_path: Path) -> None:
-    done = run(tmp_path, "keys", *arguments, environ={"REDIS_URL": redis_url})
+    done = called(tmp_path, "keys", *arguments, environ={"REDIS_URL": redis_url})
     assert done.returncode != 0
     assert said in done.stderr
 

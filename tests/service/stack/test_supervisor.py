@@ -18,7 +18,7 @@ from proxygrad.client import Client, ProgressEvent, VisualizationParameters
 from service.server.sockets import ListenError, PortInUse, address, listen
 from service.settings import ServiceSettings
 from service.stack.supervisor import Stack
-from tests.support.command_processes import Running, all_gone, descendants, run
+from tests.support.command_processes import Running, all_gone, called, descendants, run
 
 QUESTION: VisualizationParameters = {"model": "digits", "layer": "layer3", "unit": 7, "steps": 16}
 
@@ -138,7 +138,7 @@ def test_a_second_stack_on_the_same_directory_is_told_of_the_first(
     lock = home / "serve.lock"
     while not (lock.exists() and "http" in lock.read_text()) and time.monotonic() < deadline_s:
         time.sleep(0.02)
-    second = run(home, "serve", "--port", "0")
+    second = called(home, "serve", "--port", "0")
     assert second.returncode == 1
     assert second.stderr.startswith(f"error: process {first.process.pid} already serves from {str(home)!r}")
     assert "at http://127.0.0.1:" in second.stderr
@@ -148,7 +148,7 @@ def test_a_second_stack_on_the_same_directory_is_told_of_the_first(
 def test_a_port_in_use_is_said_in_one_line_before_anything_starts(home: Path) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        done = run(home, "serve", "--port", str(port))
+        done = called(home, "serve", "--port", str(port))
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: port {port} on 127.0.0.1 is in use")
     assert done.stderr.count("\n") == 1
@@ -157,7 +157,7 @@ def test_a_port_in_use_is_said_in_one_line_before_anything_starts(home: Path) ->
 
 def test_a_directory_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = run(tmp_path / "file" / "home", "serve", "--port", "0")
+    done = called(tmp_path / "file" / "home", "serve", "--port", "0")
     assert done.returncode == 1
     assert done.stderr.startswith("error: the data directory")
     assert done.stderr.count("\n") == 1
@@ -166,20 +166,20 @@ def test_a_directory_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) 
 def test_a_store_that_cannot_be_opened_is_said_in_one_line(home: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = (tmp_path / "file" / "store").as_uri()
-    done = run(home, "serve", "--port", "0", environ={"PROXYGRAD_STORE": store})
+    done = called(home, "serve", "--port", "0", environ={"PROXYGRAD_STORE": store})
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert store in done.stderr
 
 
 def test_an_address_that_others_reach_is_refused_as_long_as_there_is_no_key(home: Path) -> None:
-    done = run(home, "serve", "--host", "0.0.0.0", "--port", "0")
+    done = called(home, "serve", "--host", "0.0.0.0", "--port", "0")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "proxygrad keys create" in done.stderr
 
 
 @pytest.mark.engine
 def test_with_a_key_others_may_reach_it_and_only_who_has_it_may_ask(home: Path) -> None:
-    token = run(home, "keys", "create", "me").stdout.strip()
+    token = called(home, "keys", "create", "me").stdout.strip()
     served = Running(home, "serve", "--host", "0.0.0.0", "--port", "0")
     try:
         url = served.url()
@@ -190,7 +190,7 @@ def test_with_a_key_others_may_reach_it_and_only_who_has_it_may_ask(home: Path) 
 
 
 def test_a_redis_that_is_named_but_not_there_is_said(home: Path) -> None:
-    done = run(home, "serve", "--port", "0", environ={"REDIS_URL": "redis://127.0.0.1:1/0"})
+    done = called(home, "serve", "--port", "0", environ={"REDIS_URL": "redis://127.0.0.1:1/0"})
     assert done.returncode == 1
     assert done.stderr.startswith("error: no Redis answers at redis://127.0.0.1:1/0")
     assert done.stderr.count("\n") == 1
