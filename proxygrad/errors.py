@@ -108,11 +108,24 @@ class PositionOutOfRange(InvalidRequest):
 
 
 class ObjectiveMismatch(InvalidRequest):
-    """The layer's kind does not offer that objective."""
+    """The layer's kind does not offer that objective; or, with ``position``, the objective takes none."""
 
     code = "objective_mismatch"
 
-    def __init__(self, objective: str, layer: str, kind: str, choices: Sequence[str]) -> None:
+    def __init__(
+        self,
+        objective: str,
+        layer: str,
+        kind: str,
+        choices: Sequence[str],
+        position: Sequence[int] | None = None,
+    ) -> None:
+        if position is not None:
+            super().__init__(
+                f"position needs objective neuron: position {list(position)} with objective {objective!r} at "
+                f"layer {layer!r} (a {kind}); valid: objective 'neuron', or no position"
+            )
+            return
         super().__init__(
             f"objective {objective!r} does not apply to layer {layer!r} (a {kind}); "
             f"valid: {', '.join(choices)}"

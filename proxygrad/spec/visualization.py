@@ -14,7 +14,6 @@ from proxygrad.errors import ObjectiveMismatch, PositionOutOfRange, UnitOutOfRan
 from proxygrad.spec import identity
 from proxygrad.spec.models import (
     OBJECTIVE_DESCRIPTIONS,
-    OBJECTIVES,
     POSITIONED,
     LayerInfo,
     ModelInfo,
@@ -128,7 +127,7 @@ class Spec(VisualizationTemplate):
         layer = model.layer(self.layer)
         if self.unit >= layer.units:
             raise UnitOutOfRange(self.unit, layer.units, layer.name)
-        choices = OBJECTIVES[layer.kind]
+        choices = layer.objectives
         objective = self.objective or choices[0]
         if objective not in choices:
             raise ObjectiveMismatch(objective, layer.name, layer.kind, choices)
@@ -141,10 +140,10 @@ class Spec(VisualizationTemplate):
     def _check_position(
         self, position: tuple[int, ...], objective: ObjectiveKind, layer: LayerInfo, model: ModelInfo
     ) -> None:
-        if objective not in POSITIONED or not layer.grid:
-            raise ObjectiveMismatch(
-                f"{objective} with a position", layer.name, layer.kind, OBJECTIVES[layer.kind]
-            )
+        if layer.grid and objective not in POSITIONED:
+            raise ObjectiveMismatch(objective, layer.name, layer.kind, layer.objectives, position)
+        if not layer.grid:
+            raise ObjectiveMismatch(f"{objective} with a position", layer.name, layer.kind, layer.objectives)
         own_size = self.size_px in (None, model.input_shape[1])
         outside = own_size and any(at >= side for at, side in zip(position, layer.grid, strict=False))
         if outside or len(position) != len(layer.grid):

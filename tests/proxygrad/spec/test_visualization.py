@@ -66,7 +66,7 @@ def test_resolving_twice_changes_nothing() -> None:
             PositionOutOfRange,
             r"tokens 0 to 16",
         ),
-        ({"position": (0, 0)}, ObjectiveMismatch, r"'channel with a position'"),
+        ({"position": (0, 0)}, ObjectiveMismatch, r"position needs objective neuron.* 'channel' at layer"),
         ({"layer": "pooled", "position": (0, 0)}, ObjectiveMismatch, r"'neuron with a position'"),
     ],
 )
