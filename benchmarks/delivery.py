@@ -42,7 +42,7 @@ def through(network: Network, objective: Objective, image: Tensor, seed: int) ->
     with torch.no_grad():
         read = network.read(images, tuple(dict.fromkeys((*objective.layers, logits))))
     rank, rank_of = _rank(objective, read)
-    return Evaluation(rank, rank_of, _probabilities(read[logits][0], None), _robust(objective(read)[1:]))
+    return Evaluation(rank, rank_of, _probabilities(read[logits][0], network), _robust(objective(read)[1:]))
 
 
 def apart(found: Evaluation, exact: Evaluation) -> tuple[float, float, int]:

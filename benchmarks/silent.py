@@ -81,7 +81,7 @@ def main() -> None:
         columns = ""
         for bound in BOUNDS:
             rendering.FADED = bound
-            named = [is_stuck(*own) for own in plain]
+            named = [is_stuck(network, *own) for own in plain]
             right = sum(a and b for a, b in zip(named, left, strict=True))
             columns += f"{right:>15} {sum(named) - right:>7}"
         print(f"{name:<11} {len(plain):>6} {sum(left):>12} {columns}", flush=True)

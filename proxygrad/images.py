@@ -29,7 +29,7 @@ def start_image(shape: tuple[int, int, int], seed: int) -> Tensor:
 
 def noisy_gray(shape: tuple[int, int, int], generator: torch.Generator, noise: float) -> Tensor:
     """Mid-gray with uniform noise of ± ``noise`` from ``generator``, which is on the CPU; ``(C, H, W)``."""
-    return 0.5 + noise * (2 * torch.rand(shape, generator=generator) - 1)
+    return 0.5 + noise * (2 * torch.rand(shape, generator=generator, dtype=torch.float32) - 1)
 
 
 def encode_png(image: Tensor) -> bytes:

@@ -110,7 +110,7 @@ class Fourier:
 
     def start(self, generator: torch.Generator, noise: float = START_NOISE) -> Tensor:
         """Normal noise with a 1/f spectrum, the pixels' deviation from gray being that of `Pixels`."""
-        return noise * START_SD * torch.randn(self.shape, generator=generator)
+        return noise * START_SD * torch.randn(self.shape, generator=generator, dtype=torch.float32)
 
     def encode(self, images: Tensor) -> Tensor:
         """The images' own coefficients, after moving pixels within `MARGIN` of 0 or 1 to that margin."""
@@ -159,7 +159,8 @@ class Maco:
     def start(self, generator: torch.Generator, noise: float = START_NOISE) -> Tensor:
         """Uniform phases in ± π: noise that looks alike everywhere, at full contrast, whatever ``noise``."""
         channels, height, width = self.shape
-        return math.pi * (2 * torch.rand((channels, height, width // 2 + 1), generator=generator) - 1)
+        shape = (channels, height, width // 2 + 1)
+        return math.pi * (2 * torch.rand(shape, generator=generator, dtype=torch.float32) - 1)
 
     def encode(self, images: Tensor) -> Tensor:
         """The images' own phases."""

@@ -40,3 +40,8 @@ def without_interception() -> AbstractContextManager[None]:
     torch has no public name for it: `torch._C.DisableTorchFunctionSubclass` leaves the modes on.
     """
     return torch._C.DisableTorchFunction()
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """What a function of torch, a method of tensors or an operator of aten is called: ``relu``, ``add_``."""
+    return getattr(function, "__name__", "").partition(".")[0]

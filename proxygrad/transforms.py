@@ -60,7 +60,8 @@ def draw(
     theta = _theta(robustness, size, generator) if robustness.moves else None
     noise = None
     if robustness.noise > 0:
-        noise = robustness.noise * torch.randn((channels, *size), generator=generator)
+        normal = torch.randn((channels, *size), generator=generator, dtype=torch.float32)
+        noise = robustness.noise * normal
     return Draw(theta, noise)
 
 

@@ -42,6 +42,11 @@ def per_sample(slope: Tensor, x: Tensor) -> Tensor:
     return spread.view(batch, *[1] * (x.ndim - 1))
 
 
+def finite_or(gradient: Tensor, own: Tensor | float) -> Tensor:
+    """``gradient``, and where it is not finite ``own``, the gradient without a proxy."""
+    return torch.where(gradient.isfinite(), gradient, own)
+
+
 @dataclass(frozen=True)
 class Activation:
     """An element-wise function with its parameters, as the network calls it.
@@ -64,15 +69,18 @@ class Activation:
         return self.function(x, *learned, **dict(self.parameters))
 
 
-def proxy_backward(x: Tensor, activation: Activation, slope: Slope, weight: Tensor | None = None) -> Tensor:
+def proxy_backward(
+    x: Tensor, activation: Activation, slope: Slope, weight: Tensor | None = None, guarded: bool = False
+) -> Tensor:
     """``f(x)``, with ``dx = max(f'(x), slope) dy`` for ``slope > 0`` and autograd's own ``dx`` for 0.
 
     ``x``: any shape, the batch first. ``slope``: a number, or ``(lanes,)``. ``weight``: of a PReLU; what it
-    gets is autograd's. Where ``f'`` is at least ``slope``, so is ``dx``, to the bit. Gradients cannot be
-    differentiated again. Raises `NetworkError` when the batch cannot be divided among the lanes.
+    gets is autograd's. Where ``f'`` is at least ``slope``, so is ``dx``, to the bit. ``guarded``: where
+    ``slope dy`` is infinite, ``dx`` is autograd's. Gradients cannot be differentiated again. Raises
+    `NetworkError` when the batch cannot be divided among the lanes.
     """
     each = per_sample(slope, x) if isinstance(slope, Tensor) else slope
-    inputs = (x, activation, each) if activation.limits else (x, activation, each, weight)
+    inputs = (x, activation, each, guarded, *(() if activation.limits else (weight,)))
     bent: Tensor = (_Clamp if activation.limits else _Bend).apply(*inputs)  # type: ignore[no-untyped-call]
     return bent
 
@@ -81,31 +89,37 @@ class _Clamp(torch.autograd.Function):
     """ReLU6 and Hardtanh, whose derivative can be read off their output: they keep that alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, activation: Activation, slope: Slope) -> Tensor:
+    def forward(ctx: Any, x: Tensor, activation: Activation, slope: Slope, guarded: bool) -> Tensor:
         y = activation.run(x)
         if activation.inplace:
             ctx.mark_dirty(x)
         ctx.save_for_backward(y)
-        ctx.limits, ctx.slope = activation.limits, slope
+        ctx.limits, ctx.slope, ctx.guarded = activation.limits, slope, guarded
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (y,), (low, high) = ctx.saved_tensors, ctx.limits
         inside = (y > low).logical_and_(y < high)
-        return torch.where(inside, grads[0], grads[0] * ctx.slope), None, None
+        least = grads[0] * ctx.slope
+        if ctx.guarded:
+            least = finite_or(least, 0.0)
+        return torch.where(inside, grads[0], least), None, None, None
 
 
 class _Bend(torch.autograd.Function):
     """Keeps autograd's own graph of the activation: it saves what autograd saves and returns its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, activation: Activation, slope: Slope, weight: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, activation: Activation, slope: Slope, guarded: bool, weight: Tensor | None
+    ) -> Tensor:
         with torch.enable_grad():
             inputs = [each.detach().requires_grad_() for each in (x, weight) if each is not None]
             y = activation(*inputs)
-        ctx.inputs, ctx.output, ctx.slope = inputs, get_gradient_edge(y), slope
+        ctx.inputs, ctx.output = inputs, get_gradient_edge(y)
+        ctx.slope, ctx.guarded = slope, guarded
         if activation.inplace:
             ctx.mark_dirty(x)
             return x.copy_(y.detach())
@@ -122,16 +136,22 @@ class _Bend(torch.autograd.Function):
         if isinstance(ctx.slope, Tensor):
             below &= ctx.slope > 0  # a lane of slope 0 keeps the falling part of its activation
         least = torch.mul(grad, ctx.slope, out=derivative)  # in its memory: it is needed no more
-        return torch.where(below, least, own), None, None, *(of_weight or [None])
+        if ctx.guarded:
+            least = finite_or(least, own)
+        return torch.where(below, least, own), None, None, None, *(of_weight or [None])
 
 
-def proxy_forward(x: Tensor, activation: Activation, slope: Slope) -> Tensor:
+def proxy_forward(x: Tensor, activation: Activation, slope: Slope, guarded: bool = False) -> Tensor:
     """The proxy activation itself, ``f(x)`` continued by lines of slope ``slope``; autograd does the rest.
 
     For the activations of `recognize`. ``x``, ``slope``: as in `proxy_backward`; slopes of lanes are read to
-    the host.
+    the host. ``guarded``: where ``x`` is infinite, the value is ``f(x)``.
     """
-    return x.copy_(_line(x.clone(), activation, slope)) if activation.inplace else _line(x, activation, slope)
+    before = x.clone() if activation.inplace else x
+    raised = _line(before, activation, slope)
+    if guarded:
+        raised = torch.where(before.isfinite(), raised, activation(before))
+    return x.copy_(raised) if activation.inplace else raised
 
 
 def _line(x: Tensor, activation: Activation, slope: Slope) -> Tensor:

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
-from proxygrad.backward.activations import Slope, per_sample
+from proxygrad.backward.activations import Slope, finite_or, per_sample
 
 
-def surrogate_relu(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
+def surrogate_relu(
+    x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False, guarded: bool = False
+) -> Tensor:
     """Leaky ReLU with one slope forward and another backward.
 
     ``y = x if x > 0 else forward_slope * x``, ``dx = dy if x > 0 else max(slope, forward_slope) * dy``.
@@ -25,9 +26,11 @@ def surrogate_relu(x: Tensor, forward_slope: float, slope: Slope, inplace: bool 
 
     ``x``: any shape, the batch first. ``forward_slope``: not negative. ``slope``: a number, or ``(lanes,)``
     with one slope per lane, the batch then being a multiple of the lanes. With ``inplace`` the result is
-    written over ``x``. Raises `NetworkError` when the batch cannot be divided among the lanes.
+    written over ``x``. ``guarded``: where ``dx`` would be infinite at an ``x`` that is not positive, it is 0.
+    Raises `NetworkError` when the batch cannot be divided among the lanes.
     """
-    rectified: Tensor = _SurrogateReLU.apply(x, forward_slope, _floored(slope, forward_slope, x), inplace)  # type: ignore[no-untyped-call]
+    floored = _floored(slope, forward_slope, x)
+    rectified: Tensor = _SurrogateReLU.apply(x, forward_slope, floored, inplace, guarded)  # type: ignore[no-untyped-call]
     return rectified
 
 
@@ -42,31 +45,43 @@ class _SurrogateReLU(torch.autograd.Function):
     """Saves its output only, as ReLU does: for slopes >= 0, ``y > 0`` exactly where ``x > 0``."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, forward_slope: float, slope: Slope, inplace: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, forward_slope: float, slope: Slope, inplace: bool, guarded: bool
+    ) -> Tensor:
         if inplace:
             ctx.mark_dirty(x)
             y = torch.relu_(x) if forward_slope == 0 else functional.leaky_relu_(x, forward_slope)
         else:
             y = torch.relu(x) if forward_slope == 0 else functional.leaky_relu(x, forward_slope)
         ctx.save_for_backward(y)
-        ctx.slope = slope  # type: ignore[attr-defined]
+        ctx.slope, ctx.guarded = slope, guarded
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (grad,) = grads
         (y,) = ctx.saved_tensors
         slope: Slope = ctx.slope
-        if isinstance(slope, Tensor):
-            return torch.where(y > 0, grad, grad * slope), None, None, None
-        return torch.ops.aten.leaky_relu_backward(grad, y, slope, False), None, None, None
+        if ctx.guarded:
+            found = torch.where(y > 0, grad, finite_or(grad * slope, 0.0))
+        elif isinstance(slope, Tensor):
+            found = torch.where(y > 0, grad, grad * slope)
+        else:
+            found = torch.ops.aten.leaky_relu_backward(grad, y, slope, False)
+        return found, None, None, None, None
 
 
-def proxy_relu(x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False) -> Tensor:
+def proxy_relu(
+    x: Tensor, forward_slope: float, slope: Slope, inplace: bool = False, guarded: bool = False
+) -> Tensor:
     """The proxy network's rectifier: Leaky ReLU of slope ``max(slope, forward_slope)``; else as
-    `surrogate_relu`.
+    `surrogate_relu`. ``guarded``: an ``x`` of minus infinity gives what the network's own rectifier gives.
     """
     floored = _floored(slope, forward_slope, x)
+    if guarded:
+        own = torch.where(x > 0, x, forward_slope * x if forward_slope else 0.0)
+        raised = torch.where((x > 0) | ~x.isfinite(), own, floored * x)
+        return x.copy_(raised) if inplace else raised
     if not isinstance(floored, Tensor):
         return functional.leaky_relu(x, floored, inplace)
     gate = torch.where(x > 0, torch.ones_like(floored), floored)

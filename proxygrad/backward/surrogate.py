@@ -12,8 +12,10 @@ network would, and autograd does the rest, so that gates are the proxy's own. Th
 a second forward pass, outside the block.
 
 Calls are intercepted where Python makes them (`proxygrad.torch_function`), so modules, functions and methods,
-in place or not, reused or nested, are all covered, and the network is not changed. TorchScript code calls no
-Python and is not covered. The formula for rectifiers: `proxygrad.backward.rectifiers`.
+in place or not, reused or nested, are all covered, and the network is not changed; so are clamps, maxima and
+masks that do the same (`proxygrad.backward.gates`), and aten's own calls, of which an exported network is
+made. TorchScript code calls no Python and is not covered, nor is a `torch.autograd.Function`, which has a
+gradient of its own. The formula for rectifiers: `proxygrad.backward.rectifiers`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ from proxygrad.backward.activations import (
     proxy_forward,
     recognize,
 )
+from proxygrad.backward.aten import as_called
+from proxygrad.backward.gates import NOTED, note_comparison, recognize_gate
 from proxygrad.backward.pooling import MAX_POOLING, spread_max_pool2d, windows_of
 from proxygrad.backward.rectifiers import proxy_relu, surrogate_relu
 from proxygrad.errors import NetworkError
@@ -46,7 +50,7 @@ def _leaky(how: surrogate, x: Tensor, forward_slope: float, inplace: bool) -> Te
         parameters = (("negative_slope", forward_slope), ("inplace", inplace))
         return _other(how, x, Activation(functional.leaky_relu, parameters, inplace))
     rule = proxy_relu if how.proxy == "network" else surrogate_relu
-    return rule(x, forward_slope, how.slope, inplace)
+    return rule(x, forward_slope, how.slope, inplace, how.guarded)
 
 
 def _relu(how: surrogate, input: Tensor, inplace: bool = False) -> Tensor:
@@ -87,7 +91,7 @@ def _rrelu_(
 
 def _prelu(how: surrogate, input: Tensor, weight: Tensor) -> Tensor:
     if how.proxy == "surrogate":
-        return proxy_backward(input, Activation(torch.prelu), how.slope, weight=weight)
+        return proxy_backward(input, Activation(torch.prelu), how.slope, weight, how.guarded)
     own = weight.view(-1, *[1] * (input.ndim - 2)) if weight.numel() > 1 else weight  # (units, 1, …) or (1,)
     slope = per_sample(how.slope, input) if isinstance(how.slope, Tensor) else input.new_tensor(how.slope)
     raised = torch.where(slope > 0, torch.maximum(own, slope), own)
@@ -95,7 +99,9 @@ def _prelu(how: surrogate, input: Tensor, weight: Tensor) -> Tensor:
 
 
 def _other(how: surrogate, x: Tensor, activation: Activation) -> Tensor:
-    return (proxy_forward if how.proxy == "network" else proxy_backward)(x, activation, how.slope)
+    if how.proxy == "network":
+        return proxy_forward(x, activation, how.slope, how.guarded)
+    return proxy_backward(x, activation, how.slope, guarded=how.guarded)
 
 
 def _max_pool(
@@ -129,6 +135,9 @@ def rectifier_name(function: Callable[..., Any], args: tuple[Any, ...], kwargs: 
 
     torch's module ReLU6 calls hardtanh, from 0 to 6.
     """
+    function, args, kwargs = as_called(function, args, kwargs)
+    if (gate := recognize_gate(function, args, kwargs)) is not None:
+        return gate.name
     if (call := recognize(function, args, kwargs)) is not None and call[1].limits == (0.0, 6.0):
         return "relu6"
     return function.__name__.rstrip("_") if call or function in _RECTIFIERS else None
@@ -148,7 +157,8 @@ class surrogate(TorchFunctionInterceptor):
     changes nothing. ``proxy``: "surrogate" changes gradients only; with "network" activations return those of
     the proxy network, and gradients are autograd's. ``spread_max_pool``: the share in [0, 1] of the gradient
     of 2-d max pooling that goes to the whole window (`proxygrad.backward.pooling`); 0 leaves max pooling as
-    it is.
+    it is. ``guarded``: where the proxy's gradient or value would be infinite, as that of ``sqrt(relu(x))``,
+    the network's own stands; costs a little time.
 
     Gradients of values computed inside are the proxy's, also when taken after the block has ended. Of nested
     blocks the innermost applies. Raises `NetworkError` for numbers outside [0, 1]: a negative slope would
@@ -161,7 +171,14 @@ class surrogate(TorchFunctionInterceptor):
     (tensor([[0.0500, 1.0000]]),)
     """
 
-    def __init__(self, slope: Slope, proxy: Proxy = "surrogate", *, spread_max_pool: float = 0.0) -> None:
+    def __init__(
+        self,
+        slope: Slope,
+        proxy: Proxy = "surrogate",
+        *,
+        spread_max_pool: float = 0.0,
+        guarded: bool = False,
+    ) -> None:
         super().__init__()
         for name, value in (("slope", slope), ("spread_max_pool", spread_max_pool)):
             if not _is_share(value):
@@ -171,12 +188,16 @@ class surrogate(TorchFunctionInterceptor):
         self.slope = slope
         self.proxy = proxy
         self.spread_max_pool = spread_max_pool
+        self.guarded = guarded
 
     def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call itself, or the proxy's where ``func`` is an activation or max pooling."""
-        proxied = self._proxied(func, args, kwargs)
+        proxied = self._proxied(*as_called(func, args, kwargs))
         if proxied is None:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if func in NOTED:
+                note_comparison(func, args, result)
+            return result
         with without_interception():  # of nested blocks the innermost applies
             return proxied()
 
@@ -190,6 +211,9 @@ class surrogate(TorchFunctionInterceptor):
             proxied = partial(_other, self, *call)
         elif (rectifier := _RECTIFIERS.get(func)) is not None:
             proxied = partial(rectifier, self, *args, **kwargs)
+        elif (gate := recognize_gate(func, args, kwargs)) is not None:
+            own = partial(func, *args, **kwargs)
+            proxied = partial(gate.proxied, own, self.slope, self.proxy == "network", self.guarded)
         else:
             return None
         plain = not isinstance(self.slope, Tensor) and self.slope == 0  # autograd itself, to the bit

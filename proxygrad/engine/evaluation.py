@@ -32,6 +32,8 @@ SHIFT_PART = 0.04
 #: Pixels of one pass, four images of 224 px: beyond that the CPU loses more to fetching memory for the maps
 #: of the first layers than a larger batch gains (docs/measurements/speed.md).
 PASS_PIXELS = 4 * 224 * 224
+#: Functions of torch that return probabilities.
+PROBABILITIES = frozenset({"softmax", "_softmax", "sigmoid", "special_expit", "hardsigmoid"})
 #: How many classes are named.
 TOP_CLASSES = 5
 
@@ -60,14 +62,15 @@ def evaluate(network: Network, objective: Objective, image: Tensor, seed: int) -
     return Evaluation(
         rank=rank,
         rank_of=rank_of,
-        class_probabilities=_probabilities(read[logits][0], network.classes) if logits in read else None,
+        class_probabilities=_probabilities(read[logits][0], network) if logits in read else None,
         robust_activation=None if moved is None else _robust(objective(moved)),
     )
 
 
 def shifted(image: Tensor, seed: int) -> list[Tensor]:
-    """The image ``(C, H, W)``, `SHIFTS` times moved by whole pixels and mirrored at its border."""
-    most = [max(1, math.floor(SHIFT_PART * side)) for side in image.shape[1:]]
+    """The image ``(C, H, W)``, `SHIFTS` times moved by whole pixels and mirrored at its border; a side of one
+    pixel has nothing to mirror, and stays."""
+    most = [min(side - 1, max(1, math.floor(SHIFT_PART * side))) for side in image.shape[1:]]
     generator = torch.Generator().manual_seed(seed)
     down, right = (torch.randint(0, 2 * m + 1, (SHIFTS,), generator=generator).tolist() for m in most)
     height, width = image.shape[1:]
@@ -102,9 +105,12 @@ def _rank(objective: Objective, read: dict[str, Tensor]) -> tuple[int | None, in
     return 1 + int((values[0] > values[0, objective.unit]).sum()), values.shape[1]
 
 
-def _probabilities(logits: Tensor, names: Sequence[str] | None) -> tuple[ClassProbability, ...] | None:
-    """The likeliest classes of ``(N,)`` logits, the likeliest first."""
-    probabilities = logits.double().softmax(dim=0)
+def _probabilities(logits: Tensor, network: Network) -> tuple[ClassProbability, ...] | None:
+    """The likeliest classes of ``(N,)`` outputs, the likeliest first: their softmax, or themselves where they
+    are probabilities already."""
+    names, probabilities = network.classes, logits.double()
+    if not (network.output_function in PROBABILITIES or _adds_up(probabilities)):
+        probabilities = probabilities.softmax(dim=0)
     if len(logits) < 2 or not bool(probabilities.isfinite().all()):
         return None
     top = probabilities.topk(min(TOP_CLASSES, len(logits)))
@@ -114,6 +120,11 @@ def _probabilities(logits: Tensor, names: Sequence[str] | None) -> tuple[ClassPr
         )
         for probability, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
     )
+
+
+def _adds_up(values: Tensor) -> bool:
+    """Whether they are probabilities of classes of which one is right; logits are not, but by accident."""
+    return bool((values >= 0).all()) and abs(float(values.sum()) - 1) < 1e-4
 
 
 def _robust(activations: Tensor) -> RobustActivation | None:

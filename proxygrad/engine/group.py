@@ -4,15 +4,17 @@ Lanes of a group share what `GroupKey` names and nothing else: each has its own 
 penalties, number of steps and end. They join and leave between steps, so a short one never waits for a
 long one. Each lane's state is one row of the group's tensors.
 
-Where memory is too short for all lanes at once, a step evaluates them slice by slice (`Capacity`) and then
-moves all. Nothing of a lane advances before all slices are through. A diversity group stays in one slice: its
-images are compared with each other.
+Where memory is too short for all lanes at once (`Capacity`), or the network takes no batches, or only such as
+have one slope (`proxygrad.networks.batching`), a step evaluates them slice by slice and then moves all.
+Nothing of a lane advances before all slices are through. A diversity group stays in one slice: its images are
+compared with each other.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -33,10 +35,8 @@ from proxygrad.transforms import Draw
 class GroupKey:
     """What lanes must have in common to be stepped together. ``size``: height and width in pixels.
 
-    ``alone`` identifies the one request whose lanes make up a group that takes no others: because it is
-    ``solo``, or because rectifiers tell lanes apart by the first dimension, which is not the batch in
-    every network (`Network.batch_first`); there each lane is evaluated for itself. ``precision`` is the
-    setting, not yet what it comes to. ``overrides`` are compared by identity.
+    ``alone`` identifies the one request whose lanes make up a group that takes no others: one that is
+    ``solo``. ``precision`` is the setting, not yet what it comes to. ``overrides`` are compared by identity.
     """
 
     network: Network
@@ -66,7 +66,7 @@ class GroupKey:
             settings.gaf,
             settings.proxy,
             settings.spread_max_pool,
-            id(lane.batch_token or lane) if settings.solo or not network.batch_first else None,
+            id(lane.batch_token or lane) if settings.solo else None,
             precision,
             lane.overrides,
         )
@@ -84,7 +84,7 @@ class Group:
         self._channels = key.network.input_shape[0]
         device = key.network.device
         self.capacity = Capacity(device)
-        self._most = None if key.network.batch_first else 1  # lanes of one evaluation
+        self._batching = key.network.batching
         self._step = AscentStep(
             read or key.network.prepared(key.layers, key.precision),
             key.overrides.parameterization
@@ -140,6 +140,9 @@ class Group:
         """
         found = self._evaluate(on_slice)
         rows = torch.stack([found.activations, found.steepest], dim=1).tolist()  # one transfer a step
+        if not self._step.guarded and not all(math.isfinite(value) for row in rows for value in row):
+            self._step = replace(self._step, guarded=True)  # from now on: it may be the slope
+            return self.step(on_slice)
         steps_done = torch.tensor([lane.step for lane in self.lanes], device=found.gradient.device)
         for lane, image, (activation, steepest) in zip(self.lanes, found.images, rows, strict=True):
             if lane.error is None:
@@ -173,18 +176,25 @@ class Group:
         return self._joined(parts)
 
     def _inseparable(self) -> list[list[int]]:
-        """Rows that must be evaluated together: each lane for itself, but diversity groups as a whole."""
+        """Rows that must be evaluated together: each lane for itself, but diversity groups as a whole. Those
+        of the same slope come after each other where that matters."""
         members: dict[int, list[int]] = {}
         for row, lane in enumerate(self.lanes):
             members.setdefault(id(lane.diversity_group or lane), []).append(row)
-        return list(members.values())
+        found = list(members.values())
+        return sorted(found, key=self._slope) if self._batching.folded else found
+
+    def _slope(self, rows: list[int]) -> float:
+        return self.lanes[rows[0]].slope
 
     def _fitting(self, waiting: list[list[int]]) -> int:
         """How many of those come into the next slice: at least one."""
-        taken, lanes, limit = 0, 0, self._most or self.capacity.limit
+        taken, lanes, limit = 0, 0, 1 if self._batching.alone else self.capacity.limit
         while taken < len(waiting):
             lanes += len(waiting[taken])
             if taken and limit is not None and lanes > limit:
+                break
+            if taken and self._batching.folded and self._slope(waiting[taken]) != self._slope(waiting[0]):
                 break
             taken += 1
         return taken

@@ -26,6 +26,8 @@ ROUNDING = 1e-5
 #: A gradient has faded when its largest entry is below this part of the largest that the lane has met
 #: (measured in docs/measurements/activations.md).
 FADED = 0.01
+#: Activations that are below 0, and fall, before they rise.
+FALLING = frozenset({"gelu", "silu", "mish", "hardswish"})
 
 
 @dataclass(frozen=True)
@@ -96,17 +98,25 @@ def first_image(network: Network, lane: Lane) -> Tensor:
         return images.decode(again.begin(images, network.device))[0]
 
 
-def is_stuck(lane: Lane, start: float, best: float) -> bool:
+def is_stuck(network: Network, lane: Lane, start: float, best: float) -> bool:
     """Whether ascent got nowhere, from ``start`` to ``best``: the value of `Result.stuck`.
 
     Either ``best`` is above ``start`` by no more than `ROUNDING`; or the unit has gone silent: it is not
     above 0 and its gradient has faded. The latter is where plain ascent leads a unit that begins where its
-    GELU, SiLU or Hardswish falls: from below 0 up to 0, and no further. It applies to objectives of a single
-    unit (`Objective.unit`) alone: of others, as of a unit that is minimized, 0 may be the best there is.
+    GELU, SiLU or Hardswish falls: from below 0 up to 0, and no further. It applies to single units of layers
+    that one of these made (`FALLING`) alone: of others, as of a logarithm of probabilities or of a unit that
+    is minimized, 0 may be the best there is.
     """
     if best - start <= ROUNDING * max(abs(start), abs(best)):
         return True
-    return lane.objective.unit is not None and best <= 0 and lane.steepest <= FADED * lane.steepest_ever
+    faded = lane.steepest <= FADED * lane.steepest_ever
+    return best <= 0 and faded and lane.objective.unit is not None and _falls(network, lane.objective)
+
+
+def _falls(network: Network, objective: Objective) -> bool:
+    """Whether an activation that falls somewhere made what ``objective`` reads."""
+    layers = [network.layer(name) for name in objective.layers]
+    return any(each.stage == "post_activation" and each.activation in FALLING for each in layers)
 
 
 def render(
@@ -160,7 +170,7 @@ def _encoded(network: Network, lane: Lane, role: Role) -> tuple[bytes, ImageResu
         rank=seen.rank,
         rank_of=seen.rank_of,
         class_probabilities=seen.class_probabilities,
-        stuck=is_stuck(lane, start, measure(network, lane.objective, image)),
+        stuck=is_stuck(network, lane, start, measure(network, lane.objective, image)),
         curve=tuple(lane.curve),
         steps_done=lane.step,
     )

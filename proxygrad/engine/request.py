@@ -23,7 +23,7 @@ from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.group import GroupKey
 from proxygrad.engine.lane import DiversityGroup, Lane, LaneState
 from proxygrad.engine.rendering import Rendering
-from proxygrad.errors import DeadlineExceeded, InvalidRequest, ProxyGradError, RenderCanceled
+from proxygrad.errors import DeadlineExceeded, ProxyGradError, RenderCanceled
 from proxygrad.networks.network import Network
 from proxygrad.objectives.base import Objective
 from proxygrad.objectives.units import UNIT_OBJECTIVES
@@ -219,11 +219,6 @@ def requested_objective(spec: Spec) -> Objective:
 def _lanes(network: Network, spec: Spec, size: tuple[int, int]) -> tuple[Lane, ...]:
     """The lanes of a resolved request, for images of ``size`` (height, width)."""
     objective = requested_objective(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
-    if spec.diversity > 0 and not network.batch_first:
-        raise InvalidRequest(
-            f"diversity {spec.diversity:g} needs images in one batch, which layers of model "
-            f"{network.name!r} that have no batch in front rule out; valid: diversity 0"
-        )
     token = object()
     own = _of_one_kind(spec, objective, token)
     return (*own, *(_of_one_kind(spec.baseline(), objective, token) if spec.compare else ()))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from proxygrad.backward.surrogate import surrogate
+from proxygrad.engine.capacity import out_of_memory
 from proxygrad.engine.lane import Lane
 from proxygrad.errors import NetworkError
 from proxygrad.networks.layer_reader import LayerReader
@@ -37,13 +38,17 @@ class StepEvaluation:
 
 @dataclass(frozen=True)
 class AscentStep:
-    """What all lanes of a batch have in common in a step: the network, the parameters and the update rule."""
+    """What all lanes of a batch have in common in a step: the network, the parameters and the update rule.
+
+    ``guarded``: of `proxygrad.backward.surrogate.surrogate`.
+    """
 
     read: LayerReader
     parameterization: Parameterization
     rule: UpdateRule
     proxy: Proxy = "surrogate"
     spread_max_pool: float = 0.0
+    guarded: bool = False
 
     def evaluate(self, lanes: Sequence[Lane], params: Tensor, draws: Sequence[Draw]) -> StepEvaluation:
         """One forward and one backward pass of ``params`` ``(lanes, *P)``, each as its draw sees it.
@@ -53,13 +58,14 @@ class AscentStep:
         params = params.detach().requires_grad_()  # (lanes, *P)
         images = self.parameterization.decode(params)  # (lanes, C, H, W)
         views = apply(images, draws)
-        with surrogate(_slopes(lanes, params.device), self.proxy, spread_max_pool=self.spread_max_pool):
+        slopes, share = _slopes(lanes, params.device), self.spread_max_pool
+        with surrogate(slopes, self.proxy, spread_max_pool=share, guarded=self.guarded):
             read = self.read(views)
         values = _objectives(lanes, read)  # (lanes,)
         if not values.requires_grad:
             raise NetworkError(f"layer {lanes[0].objective.layers[0]!r} does not depend on the image")
         groups = _diversity_groups(lanes)
-        (gradient,) = torch.autograd.grad(values.sum(), images, retain_graph=bool(groups))
+        gradient = _gradient(values, images, retain_graph=bool(groups))
         steepest = gradient.flatten(1).abs().amax(dim=1)
         for rows, weight in groups:
             gradient = push_apart(gradient, images, read, rows, weight)
@@ -93,6 +99,18 @@ class AscentStep:
         return params
 
 
+def _gradient(values: Tensor, images: Tensor, retain_graph: bool) -> Tensor:
+    """Of the sum of ``values`` by ``images``. Raises `NetworkError` where there is no backward pass."""
+    try:
+        return torch.autograd.grad(values.sum(), images, retain_graph=retain_graph)[0]
+    except torch.AcceleratorError:
+        raise
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        raise NetworkError(f"the network has no backward pass: {error}") from error
+
+
 def _slopes(lanes: Sequence[Lane], device: torch.device) -> float | Tensor:
     slopes = [lane.slope for lane in lanes]
     return slopes[0] if len(set(slopes)) == 1 else torch.tensor(slopes, device=device)
@@ -108,7 +126,7 @@ def _penalized(lanes: Sequence[Lane], gradient: Tensor, images: Tensor) -> Tenso
     weights = [(lane.settings.total_variation, lane.settings.l2) for lane in lanes]
     if not any(roughness or distance for roughness, distance in weights):
         return gradient
-    roughness, distance = torch.tensor(weights, device=gradient.device).T
+    roughness, distance = gradient.new_tensor(weights).T
     return penalize(normalize(gradient), images, roughness, distance)
 
 

@@ -127,7 +127,9 @@ def starts_of(start: Any, objectives: int) -> list[Tensor | None]:
 
 
 def _as_tensor(image: Any) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
+    if isinstance(image, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(image))
+    return image.detach().clone() if isinstance(image, Tensor) and image.is_inference() else image
 
 
 def check_start(start: Any, input_shape: Sequence[int], settings: AscentSettings) -> None:

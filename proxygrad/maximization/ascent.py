@@ -28,6 +28,7 @@ from proxygrad.maximization.own_parts import OwnParts, ParameterizationLike, Upd
 from proxygrad.maximization.parsing import ObjectiveLike, as_objectives, is_single
 from proxygrad.maximization.progress import OnStep, progress_bar
 from proxygrad.maximization.visualization import Visualization, VisualizationList
+from proxygrad.networks.ambient import differentiable
 from proxygrad.networks.network import Network
 from proxygrad.networks.preprocessing import preprocessing_of
 from proxygrad.objectives.base import Objective
@@ -82,6 +83,7 @@ def maximize(
 ) -> VisualizationList: ...
 
 
+@differentiable()  # whatever the caller's modes are
 def maximize(  # noqa: PLR0913, each of them named
     network: Network | nn.Module,
     objectives: ObjectiveLike | Sequence[ObjectiveLike],
@@ -133,6 +135,7 @@ def maximize(  # noqa: PLR0913, each of them named
         InvalidRequest: the network has no such layer, unit or position, or an argument is out of its limits.
             The message has the value and what is valid.
         LaneError: an image left finite numbers; names the objective.
+        NetworkError: the network has no backward pass, or returns something else each time.
 
     >>> import proxygrad as pg
     >>> network = pg.load("digits")
@@ -199,9 +202,8 @@ def _lanes(
     size = _size(network, settings, start)
     completed = objective.at({layer: network.layer_shape(layer, size) for layer in objective.layers})
     family = DiversityGroup(diversity) if diversity > 0 else None
-    if family is not None and (settings.solo or not network.batch_first):
-        why = "solo" if settings.solo else f"layers of model {network.name!r} that have no batch in front"
-        raise InvalidRequest(f"diversity {diversity:g} needs images in one batch, which {why} rules out")
+    if family is not None and settings.solo:
+        raise InvalidRequest(f"diversity {diversity:g} needs images in one batch, which solo rules out")
     return [Lane(settings.model_copy(update={"seed": seed}), completed, start, family) for seed in seeds]
 
 
@@ -263,7 +265,7 @@ def _visualization(network: Network, lane: Lane) -> Visualization:
         activation=achieved,
         start_activation=start,
         curve=tuple(lane.curve),
-        stuck=is_stuck(lane, start, achieved),
+        stuck=is_stuck(network, lane, start, achieved),
         objective=lane.objective,
         settings=lane.settings,
         dtype=lane.dtype,

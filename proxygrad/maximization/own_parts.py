@@ -51,7 +51,7 @@ class OwnParts:
             check_transform(self.transform, shape, device)
         if self.magnitude is not None:
             check_magnitude(self.magnitude, shape, name)
-            maco = Maco(shape, device, self.magnitude.detach().cpu())
+            maco = Maco(shape, device, self.magnitude.detach().cpu().clone())
             return MethodOverrides(maco, self.update, self.transform)
         return MethodOverrides(self._parameterization(shape, device), self.update, self.transform)
 
@@ -117,7 +117,7 @@ def check_transform(own: Any, shape: Shape, device: torch.device) -> None:
     """It gives a view of the same shape when it is called with an image and a generator."""
     if not callable(own):
         raise InvalidRequest(f"transform {own!r} is no function; valid: transform(image, generator)")
-    gray = torch.full((1, *shape), 0.5, device=device)
+    gray = torch.full((1, *shape), 0.5, dtype=torch.float32, device=device)
     view = _tried("transform", lambda: own(gray, torch.Generator().manual_seed(0)))
     _check_images("transform returns", view, shape)
 

@@ -144,7 +144,7 @@ def _with_class_numbers(objective: Objective, network: Network) -> Objective:
 
 def _from_function(function: Callable[[Activations], Tensor], network: Network) -> FunctionObjective:
     """The layers that ``function`` reads are found by a trial on a gray image."""
-    gray = torch.full((1, *network.input_shape), 0.5, device=network.device)
+    gray = torch.full((1, *network.input_shape), 0.5, dtype=torch.float32, device=network.device)
 
     def read(layer: str) -> Tensor:
         network.layer(layer)  # the error for one that is not listed

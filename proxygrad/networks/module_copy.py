@@ -13,19 +13,23 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from proxygrad.errors import NetworkError
+from proxygrad.networks.rebinding import Rebinding
 from proxygrad.torch_function import TorchFunctionInterceptor
 
 
-def private_copy(module: nn.Module) -> nn.Module:
-    """A copy of ``module`` to run and hook freely: evaluation mode, float32, no gradients of parameters.
+def private_copy(module: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
+    """A copy of ``module`` on ``device`` to run and hook freely: evaluation mode, float32, no gradients of
+    parameters.
 
     Taken out of `nn.DataParallel` and `torch.compile`, also inside, as those would not let hooks be seen.
     Half and double precision become float32. Its own hooks come along (weight norm lives in them), and
-    activations that somebody's hooks have stored on it are copied without their history.
+    activations that somebody's hooks have stored on it are copied without their history. Functions that hold
+    on to the module, or to others that are not registered as its children, hold on to the copy
+    (`proxygrad.networks.rebinding`): nothing ever runs the caller's own.
 
     Raises `NetworkError` when the module cannot be copied, is TorchScript, quantized or otherwise not
-    floating-point, has weights that are not there yet (meta, lazy) or not finite, or mixes the images
-    of a batch.
+    floating-point, has weights that are not there yet (meta, lazy) or not finite, or has batch norms without
+    running statistics.
     """
     if not isinstance(module, nn.Module):
         raise NetworkError(f"{module!r} is of type {type(module).__name__}, not a torch.nn.Module")
@@ -33,13 +37,19 @@ def private_copy(module: nn.Module) -> nn.Module:
     _check_kind(module)
     _check_presence(module)
     try:
-        with _DetachedCopies():
-            duplicate = copy.deepcopy(module)
+        duplicate, unregistered = _copied(module, {})
     except Exception as error:
         raise NetworkError(f"cannot copy the module {type(module).__name__}: {error}") from error
-    _unwrap_children(duplicate)
-    duplicate = duplicate.eval().requires_grad_(False).float()
-    _check_values(duplicate)
+    for each in unregistered:
+        _check_kind(each)
+        _check_presence(each)
+    for each in (duplicate, *unregistered):
+        _unwrap_children(each)
+        _freeze(each)
+        each.to(device)
+        if torch.device(device).type == "cuda":
+            let_recurrent_layers_run_backward(each)
+        _check_values(each)
     return duplicate
 
 
@@ -47,8 +57,37 @@ def sharing_copy(module: nn.Module) -> nn.Module:
     """A second copy of a `private_copy` that holds the very same parameters and buffers: only what is then
     put in their place takes memory."""
     tensors = [*module.parameters(), *module.buffers()]
+    duplicate, _ = _copied(module, {id(each): each for each in tensors})
+    return duplicate
+
+
+def let_recurrent_layers_run_backward(module: nn.Module) -> None:
+    """cuDNN has a backward pass of LSTM, GRU and RNN in training mode alone, which differs by its dropout."""
+    for each in module.modules():
+        if isinstance(each, nn.RNNBase):
+            each.dropout, each.training = 0.0, True
+
+
+def _copied(module: nn.Module, memo: dict[int, Any]) -> tuple[nn.Module, list[nn.Module]]:
+    """A deep copy, and the outermost copied modules that are not registered in it, as those of a list."""
     with _DetachedCopies():
-        return copy.deepcopy(module, {id(each): each for each in tensors})
+        duplicate = copy.deepcopy(module, memo)
+        Rebinding(memo).rebind(duplicate)
+    found = {each for key, each in memo.items() if key != id(memo) and isinstance(each, nn.Module)}
+    hidden = found.difference(duplicate.modules())
+    inner = {child for each in hidden for child in each.modules() if child is not each}
+    return duplicate, [each for each in hidden if each not in inner]
+
+
+def _freeze(module: nn.Module) -> None:
+    """Evaluation mode, float32 or complex64, no gradients of parameters."""
+    try:
+        module.eval()  # whatever a `train` of its own returns
+    except Exception:  # or whatever it takes
+        for each in module.modules():
+            each.training = False
+    module.requires_grad_(False).float()
+    module._apply(lambda value: value.to(torch.complex64) if value.is_complex() else value)
 
 
 class _DetachedCopies(TorchFunctionInterceptor):
@@ -111,7 +150,7 @@ def _check_presence(module: nn.Module) -> None:
         if value.is_meta:
             raise NetworkError(f"{name!r} is on the meta device and has no values; load the weights")
     for name, parameter in module.named_parameters():
-        if not parameter.is_floating_point():
+        if not (parameter.is_floating_point() or parameter.is_complex()):
             raise NetworkError(
                 f"parameter {name!r} is {parameter.dtype}; only floating-point networks have gradients"
             )

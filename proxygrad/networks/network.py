@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
 from proxygrad.errors import InvalidRequest, NetworkError, ProxyGradError, SizeUnsupported, UnknownLayer
+from proxygrad.networks.ambient import Draws, differentiable
+from proxygrad.networks.batching import Batching, find_batching
 from proxygrad.networks.capture import ModuleCall
+from proxygrad.networks.discovery.layers import LayerDiscovery, discover_layers
 from proxygrad.networks.layer_reader import LayerReader, prepare
 from proxygrad.networks.layer_table import LayerTable
-from proxygrad.networks.layers import LayerDiscovery, discover_layers
 from proxygrad.networks.module_copy import private_copy
 from proxygrad.networks.preprocessing import PerChannel, Preprocessing, preprocessing_of
 from proxygrad.networks.variants import Variant, VariantFactory
@@ -42,7 +45,7 @@ class Network:
     pass is ``name@2``, counted from 1 as the calls return, so ``name`` is ``name@1``. Of several tensors that
     a module returns the first counts. Activations come with the batch first: feature maps
     ``(B, units, rows, columns)``, tokens ``(B, tokens, units)``, vectors ``(B, units)``;
-    `proxygrad.networks.layers` says how it is known which dimension holds the units.
+    `proxygrad.networks.discovery.layers` says how it is known which dimension holds the units.
 
     Raises `NetworkError` when the module cannot be copied, is not floating-point, holds non-finite weights,
     or fails on an image of ``input_shape``.
@@ -71,15 +74,14 @@ class Network:
         self.classes = tuple(classes) if classes is not None else None
         self.origin = origin
         self.device = _device(device)
-        with torch.inference_mode(False), torch.enable_grad():
+        with differentiable():
             self._mean = _per_channel("mean", mean, channels).to(self.device)
             self._std = _per_channel("std", std, channels).to(self.device)
             if not bool((self._std > 0).all()):
                 raise NetworkError(f"std {self._std.flatten().tolist()} must be positive")
-            self.module = private_copy(module).to(self.device)
+            self.module = private_copy(module, self.device)
             self._modules = {each: child for each, child in self.module.named_modules() if each}
-            self._discovery = self._discover()
-        self._exact = Variant(self.module, self._modules)
+            self._exact, self._discovery = self._discover()
         self._variants = VariantFactory(self._exact, self._sample)
         self._readers: dict[tuple[tuple[str, ...], Precision], LayerReader] = {}
         self._shapes: dict[tuple[str, tuple[int, int]], tuple[int, ...]] = {}
@@ -124,7 +126,8 @@ class Network:
         """
         if (layer, size) not in self._shapes:
             self.layer(layer)
-            images = torch.full((1, self.input_shape[0], *size), 0.5, device=self.device)
+            shape = (1, self.input_shape[0], *size)
+            images = torch.full(shape, 0.5, dtype=torch.float32, device=self.device)
             try:
                 with torch.no_grad():
                     activation = self.activations(images, layer)
@@ -163,9 +166,31 @@ class Network:
         return dict(self._discovery.unlisted)
 
     @property
-    def batch_first(self) -> bool:
-        """False when some layer has the batch in its second dimension, as `(T, B, D)` transformers do."""
-        return all(layout.batch == 0 for layout in self._discovery.layouts.values())
+    def unreached(self) -> dict[str, str]:
+        """By module, what works like a rectifier, or may do so, and keeps a gradient of its own: a
+        `torch.autograd.Function`, TorchScript, an unusual mask. The name of the network itself is empty."""
+        return dict(self._discovery.unreached)
+
+    @property
+    def output_function(self) -> str:
+        """The function of torch that made the output, such as `linear` or `softmax`; empty where unknown."""
+        return self._discovery.output_function
+
+    @cached_property
+    def batching(self) -> Batching:
+        """How its images may be batched, found by a few passes on the first use. Raises `NetworkError` when
+        the network returns something else for the same image each time."""
+        images = self._random_images(4)
+        images[2], images[3] = images[2] / 4, 0.75 + images[3] / 4  # darker, brighter
+        run = partial(self._exact.run, self.module)
+        with differentiable(), arithmetic("float32", self.device):
+            inputs = self._normalized(images).requires_grad_()
+            found = find_batching(run, self._modules, self._discovery.layouts, inputs)
+        if self._exact.draws:
+            found = Batching(alone="it draws random numbers")
+        if found.alone:
+            log.info("%s: images are run one by one: %s", self.name, found.alone)
+        return found
 
     def layer(self, name: str) -> LayerInfo:
         """The layer that ``name`` stands for: ``x@1`` is ``x``, and `output` is the layer that returns it.
@@ -189,47 +214,79 @@ class Network:
             layers=self._discovery.layers,
         )
 
-    def _discover(self) -> LayerDiscovery:
-        gray = torch.full((1, *self.input_shape), 0.5, device=self.device, requires_grad=True)
+    def _discover(self) -> tuple[Variant, LayerDiscovery]:
+        """The network as it is, and its layers."""
+        gray = torch.full((1, *self.input_shape), 0.5, dtype=torch.float32, device=self.device)
+        once = partial(discover_layers, self.module, names=self._modules)
+        exact = Variant(self.module, self._modules)
         try:
-            found = discover_layers(self.module, self._normalized(gray), self._modules)
+            draws = Draws(self.device)
+            found = exact.run(once, self._normalized(gray.requires_grad_()))
+            if draws.any:
+                exact.draws = True
+                found = exact.run(once, self._normalized(gray))
         except Exception as error:
             shape = "x".join(map(str, self.input_shape))
             raise NetworkError(f"model {self.name!r} fails on an image of shape {shape}: {error}") from error
         if not found.layers:
             reasons = "; ".join(f"layer {name!r} {reason}" for name, reason in found.unlisted.items())
             raise NetworkError(f"model {self.name!r} has no layers: {reasons or 'no modules'}")
-        return found
+        for name, missed in found.unreached.items():
+            where = f"layer {name!r}" if name else "its forward"
+            log.warning("%s: the slope does not reach %s in %s", self.name, missed, where)
+        return exact, replace(found, unlisted={**found.unlisted, **self._aliases(found)})
+
+    def _aliases(self, found: LayerDiscovery) -> dict[str, str]:
+        """Further names of modules, which say nothing of the call that is meant."""
+        names = {module: name for name, module in self._modules.items()}
+        aliases = dict[str, str]()
+        for name, module in self.module.named_modules(remove_duplicate=False):
+            if name and name not in self._modules and module in names:
+                own = names[module]
+                calls = [repr(label) for label in found.layouts if label.partition("@")[0] == own]
+                listed = ", ".join(calls) or "none is listed"
+                aliases[name] = f"is module {own!r} under another name; its calls: {listed}"
+        return aliases
 
     def _read(self, variant: Variant, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        if len(images) > 1 and self.batching.alone:
+            each = [self._read(variant, image, layers) for image in images.split(1)]
+            return {layer: torch.cat([found[layer] for found in each]) for layer in layers}
         calls = {layer: self._call(layer, variant) for layer in layers}
         found = variant.read(self._normalized(images), calls)
         return {layer: self._arranged(layer, value, images) for layer, value in found.items()}
 
     def _sample(self) -> Tensor:
-        """Two random images, always the same ones, normalized."""
-        images = torch.rand((2, *self.input_shape), generator=torch.Generator().manual_seed(0))
-        return self._normalized(images.to(self.device))
+        """Two random images, always the same ones, normalized; one where images are run one by one."""
+        return self._normalized(self._random_images(1 if self.batching.alone else 2))
+
+    def _random_images(self, count: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand((count, *self.input_shape), generator=generator, dtype=torch.float32)
+        return images.to(self.device)
 
     def _normalized(self, images: Tensor) -> Tensor:
-        return (images - self._mean) / self._std
+        return (images.to(self._mean.dtype) - self._mean) / self._std
 
     def _call(self, layer: str, variant: Variant) -> ModuleCall | None:
         """The call that ``layer`` names in a variant of the network; None is the output."""
-        if layer in variant.modules:
-            return ModuleCall(variant.modules[layer], 1)
         if layer == OUTPUT:
             return None
+        if layer in variant.modules:
+            return ModuleCall(variant.modules[layer], 1)
         name, _, number = layer.rpartition("@")
         if name in variant.modules and number.isdecimal() and int(number) > 0:
             return ModuleCall(variant.modules[name], int(number))
+        if (reason := self._discovery.unlisted.get(layer)) is not None:
+            raise NetworkError(f"layer {layer!r} {reason}")
         raise UnknownLayer(layer, [info.name for info in self.info.layers], self.name)
 
     def _plain(self, layer: str) -> str:
         """The listed name of a layer: ``x`` for ``x@1``, the layer behind `output`."""
-        if layer in self._modules:
-            return layer
-        return self._discovery.output if layer == OUTPUT else layer.removesuffix("@1")
+        if layer == OUTPUT:
+            return self._discovery.output
+        known = layer in self._discovery.layouts or layer in self._discovery.unlisted
+        return layer if known else layer.removesuffix("@1")
 
     def _arranged(self, layer: str, value: Tensor, images: Tensor) -> Tensor:
         """``value`` with the batch first and the units where objectives expect them."""
@@ -254,7 +311,8 @@ class Network:
                 digest.update(f"{key} {type(value).__name__}\n".encode())
                 continue
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            plain = torch.view_as_real(value) if value.is_complex() else value
+            digest.update(plain.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad.networks import capture
+from proxygrad.networks.ambient import seeded, undisturbed
 from proxygrad.networks.attention_layout import lay_out
 from proxygrad.networks.batchnorm_folding import Fold, FoldMismatch, Pair, find_pairs, folded_parameters
 from proxygrad.networks.capture import ModuleCall, first_tensor
@@ -56,12 +57,14 @@ EXACT = VariantSpec()
 
 @dataclass(eq=False)
 class Variant:
-    """A network, or a fast copy of one, with its modules by name."""
+    """A network, or a fast copy of one, with its modules by name. ``draws``: it draws random numbers, which
+    are the same ones in each pass."""
 
     module: nn.Module
     modules: Mapping[str, nn.Module]
     spec: VariantSpec = EXACT
     folds: tuple[Fold, ...] = ()
+    draws: bool = False
 
     def read(self, inputs: Tensor, calls: Mapping[str, ModuleCall | None]) -> dict[str, Tensor]:
         """As `proxygrad.networks.capture.capture_activations`, in float32. Raises `FoldMismatch` too."""
@@ -75,6 +78,9 @@ class Variant:
         with ExitStack() as stack:
             for fold in self.folds:
                 stack.callback(fold.reset)  # also of a pass that failed: it must not keep values
+            stack.enter_context(undisturbed())
+            if self.draws:
+                stack.enter_context(seeded(inputs.device))
             if self.spec.bfloat16:
                 stack.enter_context(torch.autocast(inputs.device.type, torch.bfloat16))
             result = once(inputs)
@@ -136,7 +142,8 @@ class VariantFactory:
     def pairs(self) -> tuple[Pair, ...]:
         """The pairs that can be folded, as far as none of their layers is read."""
         try:
-            return find_pairs(self.exact.module, self.sample(), self.exact.modules)
+            once = partial(find_pairs, self.exact.module, names=self.exact.modules)
+            return self.exact.run(once, self.sample())
         except Exception:  # a network that takes no two images, e.g.
             return ()
 
@@ -181,7 +188,7 @@ class VariantFactory:
             if type(each) in (*_CONVOLUTIONS, nn.Linear):
                 self._equip(name, each, folded.get(name), spec)
         folds = tuple(Fold(modules[pair.linear], modules[pair.norm]) for pair in spec.pairs)
-        return Variant(module, modules, spec, folds)
+        return Variant(module, modules, spec, folds, self.exact.draws)
 
     def _equip(self, name: str, module: nn.Module, norm: nn.Module | None, spec: VariantSpec) -> None:
         """Give ``module`` the weights of ``spec``, which all variants with the same weights share."""

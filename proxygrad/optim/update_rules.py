@@ -55,7 +55,8 @@ class StepContext:
         Each row is drawn from its own lane's generator, so it depends neither on the device nor on the other
         lanes, and goes on from a checkpoint.
         """
-        rows = [torch.randn(params.shape[1:], generator=each) for each in self.generators]
+        shape = params.shape[1:]
+        rows = [torch.randn(shape, generator=each, dtype=torch.float32) for each in self.generators]
         return torch.stack(rows).to(params)
 
 

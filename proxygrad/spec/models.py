@@ -68,6 +68,12 @@ class LayerInfo(Tolerant):
     )
 
     @property
+    def objectives(self) -> tuple[ObjectiveKind, ...]:
+        """What it offers, the default first. A single logit has no other to be above."""
+        offered = OBJECTIVES[self.kind]
+        return offered if self.units > 1 else tuple(each for each in offered if each != "margin")
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """The positions of a unit: height and width of a feature map, the number of tokens, or none."""
         return {"feature_map": self.shape[1:], "tokens": self.shape[:1]}.get(self.kind, ())

@@ -14,7 +14,6 @@ from proxygrad.errors import ObjectiveMismatch, PositionMismatch, PositionOutOfR
 from proxygrad.spec import identity
 from proxygrad.spec.models import (
     OBJECTIVE_DESCRIPTIONS,
-    OBJECTIVES,
     POSITIONED,
     LayerInfo,
     ModelInfo,
@@ -130,7 +129,7 @@ class Spec(VisualizationTemplate):
         layer = model.layer(self.layer)
         if self.unit >= layer.units:
             raise UnitOutOfRange(self.unit, layer.units, layer.name)
-        choices = OBJECTIVES[layer.kind]
+        choices = layer.objectives
         objective = self.objective or choices[0]
         if objective not in choices:
             raise ObjectiveMismatch(objective, layer.name, layer.kind, choices)
@@ -144,7 +143,7 @@ class Spec(VisualizationTemplate):
         self, position: tuple[int, ...], objective: ObjectiveKind, layer: LayerInfo, model: ModelInfo
     ) -> None:
         if objective not in POSITIONED or not layer.grid:
-            takers = [each for each in OBJECTIVES[layer.kind] if each in POSITIONED and layer.grid]
+            takers = [each for each in layer.objectives if each in POSITIONED and layer.grid]
             raise PositionMismatch(objective, layer.name, layer.kind, takers)
         own_size = self.size_px in (None, model.input_shape[1])
         outside = own_size and any(at >= side for at, side in zip(position, layer.grid, strict=False))

@@ -10,7 +10,7 @@ from proxygrad.protocol.base import utc_time
 from proxygrad.protocol.batches import Batch, BatchCounts, BatchLinks, BatchUnit, BatchUnitLinks, BatchUnits
 from proxygrad.protocol.models import Layer, Model, ModelLinks
 from proxygrad.protocol.webhooks import Delivery, DeliveryLinks
-from proxygrad.spec import OBJECTIVES, LayerInfo
+from proxygrad.spec import LayerInfo
 from service.web.links import link
 from service.webhooks.events import subject_path
 from workers import webhooks
@@ -66,7 +66,7 @@ def batch_unit(unit: batches.Unit) -> BatchUnit:
 
 def layer(info: LayerInfo) -> Layer:
     """The document of one layer."""
-    return Layer(**info.model_dump(), objectives=OBJECTIVES[info.kind])
+    return Layer(**info.model_dump(), objectives=info.objectives)
 
 
 def model(served: ServedModel) -> Model:

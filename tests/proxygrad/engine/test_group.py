@@ -49,7 +49,7 @@ def image(of: Lane) -> Tensor:
 
 def stuck(network: Network, of: Lane) -> bool:
     start, best = (measure(network, of.objective, each) for each in (first_image(network, of), image(of)))
-    return is_stuck(of, start, best)
+    return is_stuck(network, of, start, best)
 
 
 def test_slope_0_is_an_independent_loop_of_plain_activation_maximization() -> None:

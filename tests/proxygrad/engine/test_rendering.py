@@ -139,7 +139,7 @@ def test_what_is_made_small_may_end_at_0() -> None:
 )
 def test_to_get_nowhere_is_to_rise_by_no_more_than_rounding(start: float, best: float, stuck: bool) -> None:
     lane = Lane(AscentSettings(), Logit("output", 0), steepest=1.0, steepest_ever=1.0)
-    assert is_stuck(lane, start, best) is stuck
+    assert is_stuck(small(), lane, start, best) is stuck
 
 
 def test_a_rendering_offers_what_is_measured_of_its_best_image(tmp_path: Path) -> None:

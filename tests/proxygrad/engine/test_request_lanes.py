@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from proxygrad.engine.engine import Engine
-from proxygrad.errors import DeadlineExceeded, InvalidRequest, LaneError, OutOfMemory, RenderCanceled
+from proxygrad.errors import DeadlineExceeded, LaneError, OutOfMemory, RenderCanceled
+from proxygrad.networks.batching import Batching
 from proxygrad.networks.network import Network
 from proxygrad.spec import Spec
 from tests.proxygrad.engine.test_capacity import tight
-from tests.proxygrad.networks.test_layers import Tokens
+from tests.proxygrad.networks.discovery.test_layers import Tokens
 from tests.support.engine_requests import ENDLESS, ask, until
 from tests.support.networks import Small, small
 
@@ -95,9 +96,9 @@ def test_memory_that_holds_fewer_images_makes_smaller_slices_of_the_same_images(
     assert [image.role for image in parted.images] == ["proxygrad"] * 3 + ["baseline"] * 3
 
 
-def test_networks_without_the_batch_in_front_take_several_images_one_by_one() -> None:
+def test_networks_without_the_batch_in_front_take_several_images_too() -> None:
     network = Network(Tokens(batch_first=False).eval(), (3, 16, 16), name="tokens")
-    assert not network.batch_first
+    assert network.batching == Batching(folded=True)
     layer = next(each.name for each in network.info.layers if each.kind == "tokens")
     spec = Spec(model="tokens", layer=layer, unit=1, steps=4)
     with Engine() as engine:
@@ -105,7 +106,11 @@ def test_networks_without_the_batch_in_front_take_several_images_one_by_one() ->
         result = (
             engine.submit(network, spec.model_copy(update={"images": 2, "compare": True})).result(60).result
         )
-        with pytest.raises(InvalidRequest, match=r"diversity 0.5 .* valid: diversity 0"):
-            engine.submit(network, spec.model_copy(update={"images": 2, "diversity": 0.5})).result(60)
+        several = spec.model_copy(update={"images": 2, "diversity": 0.5})
+        apart = engine.submit(network, several).result(60).result
     assert result.images[0].curve == pytest.approx(alone.curve, rel=1e-5)
     assert len(result.images) == 4
+    assert [image.curve[0] for image in apart.images] == pytest.approx(
+        [image.curve[0] for image in result.images[:2]], rel=1e-5
+    )
+    assert apart.images[1].curve[1:] != pytest.approx(result.images[1].curve[1:], rel=1e-5)

@@ -148,7 +148,7 @@ def test_diversity_makes_images_less_alike() -> None:
     assert alike[1] < alike[0] - 0.01
 
 
-def test_diversity_needs_one_batch() -> None:
+def test_diversity_needs_one_batch_and_no_order_in_it() -> None:
     with pytest.raises(InvalidRequest, match=r"diversity .* needs images in one batch, which solo rules out"):
         maximize(small(), Channel("conv2", 1), images=2, diversity=0.5, solo=True)
 
@@ -163,9 +163,9 @@ def test_diversity_needs_one_batch() -> None:
             return mixed.mean(dim=0)
 
     network = Network(SequenceFirst(), (3, 16, 16), name="sequence")
-    assert not network.batch_first
-    with pytest.raises(InvalidRequest, match="layers of model 'sequence' that have no batch in front"):
-        maximize(network, Channel("conv", 1), images=2, diversity=0.5)
+    own = [each.image for each in maximize(network, Channel("conv", 1), images=2, steps=4)]
+    led = [each.image for each in maximize(network, Channel("conv", 1), images=2, steps=4, diversity=2.0)]
+    assert float((led[0] - led[1]).abs().mean()) > float((own[0] - own[1]).abs().mean())
 
 
 def test_an_image_of_ones_own_to_start_with() -> None:

@@ -155,10 +155,6 @@ def quantized() -> nn.Module:
         (lambda: Small().to("meta"), "'conv.weight' is on the meta device and has no values"),
         (lambda: with_buffer(torch.zeros(1, device="meta")), "'extra' is on the meta device"),
         (lambda: with_attribute(fc=nn.LazyLinear(4)), "'fc.weight' is not initialized yet: run the module"),
-        (
-            lambda: Small().to(torch.complex64),
-            "parameter 'conv.weight' is torch.complex64; only floating-point",
-        ),
         (quantized, "module 'fc' is quantized; only floating-point networks"),
         (scripted, "the module .* is TorchScript, whose layers and rectifiers cannot be reached"),
         (

@@ -23,7 +23,7 @@ from torch import Tensor
 from proxygrad.backward.surrogate import rectifier_name
 from proxygrad.networks.capture import tensors_in
 from proxygrad.spec import Stage
-from proxygrad.torch_function import TorchFunctionInterceptor
+from proxygrad.torch_function import TorchFunctionInterceptor, function_name
 
 #: By what they are called in torch, of its functions and of the methods of tensors.
 _POOLING = {
@@ -61,13 +61,14 @@ class Value:
     """A tensor as it was at one moment. It is held, so that its id stays unique.
 
     ``sources``: what it was only selected, rearranged, joined or pooled from. ``made_by``, ``taken_by``: the
-    rectifier's name, "" while there is none.
+    rectifier's name, "" while there is none. ``function``: the function of torch that made it.
     """
 
     tensor: Tensor
     sources: tuple[Value, ...] = ()
     made_by: str = ""
     taken_by: str = ""
+    function: str = ""
 
     @property
     def place(self) -> tuple[Stage | None, str | None]:
@@ -106,20 +107,27 @@ class ActivationTracer(TorchFunctionInterceptor):
         """``func`` took ``taken``, as they were before the call, and returned ``made``."""
         if name is not None:
             _mark(taken[0], name)
-            self._new(Value(made[0], made_by=name))
+            self._new(Value(made[0], made_by=name, function=name))
             return
-        arranged = getattr(func, "__name__", "") in _ARRANGING
-        makers = {each.made_by for each in taken}
+        called = function_name(func)
+        arranged = called in _ARRANGING
         for tensor in made:
             if not arranged:
-                self._new(Value(tensor))
+                self._new(Value(tensor, function=called))
             elif self._values.get(id(tensor)) not in taken:  # else it is handed through
-                self._new(Value(tensor, tuple(taken), made_by=min(makers) if len(makers) == 1 else ""))
+                maker, function = _of_all(taken, "made_by"), _of_all(taken, "function")
+                self._new(Value(tensor, tuple(taken), made_by=maker, function=function))
 
     def _new(self, value: Value) -> Value:
         self._values[id(value.tensor)] = value
         self._held.append(value)
         return value
+
+
+def _of_all(values: list[Value], name: str) -> str:
+    """The attribute that all of them have in common; else empty."""
+    found = {getattr(each, name) for each in values}
+    return min(found) if len(found) == 1 else ""
 
 
 def _mark(value: Value, name: str) -> None:

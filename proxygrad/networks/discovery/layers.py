@@ -9,7 +9,8 @@ feature map, the features of a token. Which dimension that is cannot be read off
 2. Anything else, e.g. an activation function, a permutation or a whole block, is like the tensor itself where
    one of those made it or takes it, else like the tensor of the same shape that one of those made or took
    nearest to it in the pass.
-3. Where neither is to be had, a map has its units in dimension 1 and a sequence in the last.
+3. Where neither is to be had, a map has its units in dimension 1 and a sequence in the last; what has the
+   rows and columns of a map, and no third side, is a map of one unit, as of depth.
 
 Shapes tell nothing where all sides are equal, e.g. 8 channels of 8x8: a second pass on an image twice as
 wide decides then, where the network takes one.
@@ -17,13 +18,13 @@ wide decides then, where the network takes one.
 The batch is dimension 0, or 1 in a sequence whose dimension 0 is not of the batch's size.
 
 Which layers are pre-activation and which post-activation is seen in the same pass:
-`proxygrad.networks.activation_stage`.
+`proxygrad.networks.discovery.activation_stage`.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -31,9 +32,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from proxygrad.networks.activation_stage import ActivationTracer, Value
+from proxygrad.backward.surrogate import surrogate
 from proxygrad.networks.capture import first_tensor
+from proxygrad.networks.discovery.activation_stage import ActivationTracer, Value
+from proxygrad.networks.discovery.reach import Reach
 from proxygrad.spec.models import OUTPUT, LayerInfo, LayerKind
+
+#: A child of that name which is not the network's output.
+_FIRST_OUTPUT = f"{OUTPUT}@1"
+#: Of the pass that discovers layers: any above 0.
+SLOPE = 0.5
 
 _UNITS_FIRST = (
     *(nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d),
@@ -46,14 +54,16 @@ _NORMS = (nn.LayerNorm, nn.RMSNorm)
 
 
 class TensorLayout(NamedTuple):
-    """Where batch and units are in what a module returns."""
+    """Where batch and units are in what a module returns. ``units``: None of a map without channels."""
 
     batch: int
-    units: int
+    units: int | None
 
     def arrange(self, value: Tensor) -> Tensor:
         """A view with the batch first, and units where objectives expect them:
         ``(B, units, rows, columns)``, ``(B, tokens, units)`` or ``(B, units)``."""
+        if self.units is None:
+            return value.unsqueeze(1)
         return value.movedim((self.batch, self.units), (0, 1 if value.ndim == 4 else -1))
 
 
@@ -82,15 +92,21 @@ class _Mark(NamedTuple):
 
 
 class _Return(NamedTuple):
-    """At ``moment``, ``module`` returned ``value``; None: no floating-point tensor."""
+    """At ``moment``, ``module`` returned ``value``, a tensor of that ``version``; None: no floating-point
+    tensor."""
 
     moment: int
     module: nn.Module
     value: Value | None
+    version: int
 
     @property
     def tensor(self) -> Tensor | None:
         return None if self.value is None else self.value.tensor
+
+    def is_whole(self, end: Tensor | None) -> bool:
+        """Whether it is ``end``, and nothing has written over it since."""
+        return end is not None and self.tensor is end and self.version == end._version
 
 
 @dataclass
@@ -99,26 +115,49 @@ class _Log:
 
     names: dict[nn.Module, str]
     tracer: ActivationTracer = field(default_factory=ActivationTracer)
+    reach: Reach = field(default_factory=Reach)
     calls: Counter[str] = field(default_factory=Counter)
     returned: dict[str, _Return] = field(default_factory=dict)
     marks: defaultdict[torch.Size, list[_Mark]] = field(default_factory=lambda: defaultdict(list))
     moment: int = 0
 
+    @property
+    def child_output(self) -> nn.Module | None:
+        """The child that is called `output`."""
+        return next((module for module, name in self.names.items() if name == OUTPUT), None)
+
     def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._mark(module, first_tensor(inputs))
+        tensor = first_tensor(inputs)
+        self._mark(module, tensor)
+        self.reach.enter(self.names[module], tensor)
 
     def after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         tensor = first_tensor(output)
         self._mark(module, tensor)
+        self.reach.leave(tensor)
         name = self.names[module]
         self.calls[name] += 1
         number = self.calls[name]
         label = name if number == 1 else f"{name}@{number}"
-        self.keep(label, module, tensor)
+        if number == 1 or label not in self.names.values():  # a child may have that very name
+            self.keep(label, module, tensor)
 
     def keep(self, label: str, module: nn.Module, tensor: Tensor | None) -> None:
-        value = None if tensor is None else self.tracer.value(tensor)
-        self.returned[label] = _Return(self.moment, module, value)
+        value, version = (None, 0) if tensor is None else (self.tracer.value(tensor), tensor._version)
+        self.returned[label] = _Return(self.moment, module, value, version)
+
+    def end(self, module: nn.Module, end: Tensor | None) -> str:
+        """The name of the network's output, and its place in the log: the innermost module that returned it.
+
+        A child that is called `output`, and returns something else, goes by `output@1`.
+        """
+        made_by = [name for name, each in self.returned.items() if each.is_whole(end)]
+        if OUTPUT not in made_by:
+            items = self.returned.items()
+            self.returned = {_FIRST_OUTPUT if name == OUTPUT else name: each for name, each in items}
+        if not made_by:
+            self.keep(OUTPUT, module, end)
+        return made_by[0] if made_by else OUTPUT
 
     def _mark(self, module: nn.Module, tensor: Tensor | None) -> None:
         units = declared_units(module)
@@ -126,24 +165,37 @@ class _Log:
             self.moment += 1
             self.marks[tensor.shape].append(_Mark(self.moment, tensor, units))
 
-    def units(self, moment: int, tensor: Tensor) -> int:
+    def units(self, moment: int, tensor: Tensor) -> int | None:
         same = self.marks[tensor.shape]
         own = [mark for mark in same if mark.tensor is tensor]
         if not (own or same):
-            return 1 if tensor.ndim == 4 else -1
+            is_map = tensor.ndim == 3 and any(map(self._has_sides_of(tensor), self.marks))
+            return None if is_map else 1 if tensor.ndim == 4 else -1
         return min(own or same, key=lambda mark: abs(mark.moment - moment)).units
+
+    def _has_sides_of(self, tensor: Tensor) -> Callable[[torch.Size], bool]:
+        """Whether a layer with its units in dimension 1 made or took maps of the sides of ``tensor``."""
+        sides = tensor.shape[1:]
+        return lambda shape: (
+            len(shape) == 4 and shape[2:] == sides and any(mark.units == 1 for mark in self.marks[shape])
+        )
 
 
 @dataclass(frozen=True)
 class LayerDiscovery:
     """The layers of a network. ``layers``: in the order of the pass. ``layouts``: how to arrange what each
     returns. ``unlisted``: every other module or call, with the reason why it is no layer. ``output``: name of
-    the layer that is the network's output."""
+    the layer that is the network's output. ``unreached``: what a layer calls that the slope does not reach
+    (`proxygrad.networks.discovery.reach`). ``output_function``: of torch, that made the output, as `softmax`;
+    else empty.
+    """
 
     layers: tuple[LayerInfo, ...]
     layouts: Mapping[str, TensorLayout]
     unlisted: Mapping[str, str]
     output: str
+    unreached: Mapping[str, str]
+    output_function: str
 
 
 def discover_layers(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> LayerDiscovery:
@@ -167,12 +219,13 @@ def _pass(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> 
         for each in log.names:
             hooks.callback(each.register_forward_pre_hook(log.before).remove)
             hooks.callback(each.register_forward_hook(log.after).remove)
+        hooks.enter_context(surrogate(SLOPE))  # the values are the same, and what it misses shows
+        hooks.enter_context(log.reach)
         hooks.enter_context(log.tracer)
         end = first_tensor(module(inputs))
-    made_by = [name for name, each in log.returned.items() if each.tensor is end and end is not None]
-    if not made_by and OUTPUT not in names:
-        log.keep(OUTPUT, module, end)
-    return _listed(log, end, made_by[0] if made_by else OUTPUT)
+    output = log.end(module, end)
+    log.reach.leave(end)
+    return _listed(log, end, output)
 
 
 def _described_by(found: LayerDiscovery, wide: LayerDiscovery) -> LayerDiscovery:
@@ -185,11 +238,13 @@ def _described_by(found: LayerDiscovery, wide: LayerDiscovery) -> LayerDiscovery
 def _listed(log: _Log, end: Tensor | None, output: str) -> LayerDiscovery:
     layers, layouts = [], {}
     unlisted = dict.fromkeys(log.names.values(), "does not run when the network does")
-    for name, (moment, module, value) in log.returned.items():
+    if OUTPUT in unlisted:
+        unlisted[_FIRST_OUTPUT] = unlisted.pop(OUTPUT)
+    for name, (moment, module, value, _) in log.returned.items():
         if value is None or (problem := _problem(value.tensor)):
             unlisted[name] = "returns no floating-point tensor" if value is None else problem
             continue
-        unlisted.pop(name, None)
+        unlisted.pop(_FIRST_OUTPUT if module is log.child_output else name, None)
         tensor = value.tensor
         layout = TensorLayout(0 if tensor.shape[0] == 1 else 1, log.units(moment, tensor))
         layouts[name] = layout
@@ -197,7 +252,8 @@ def _listed(log: _Log, end: Tensor | None, output: str) -> LayerDiscovery:
         stage, activation = value.place
         described = _describe(name, kind, layout.arrange(tensor), tensor is end)
         layers.append(described.model_copy(update={"stage": stage, "activation": activation}))
-    return LayerDiscovery(tuple(layers), layouts, unlisted, output)
+    made = "" if end is None else log.tracer.value(end).function
+    return LayerDiscovery(tuple(layers), layouts, unlisted, output, log.reach.missed, made)
 
 
 def _problem(value: Tensor) -> str:

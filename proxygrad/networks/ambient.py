@@ -1,0 +1,144 @@
+"""Ambient modes: what is set around a pass and must not change it.
+
+A caller may run us under autocast, with another default dtype, in a process that draws random numbers; a
+network may checkpoint its activations, which saves memory that a pass without gradients of weights does not
+take, and runs the network again in the backward pass, where nothing of ours is in force. Within `undisturbed`
+a network computes as its weights have it: in float32, once.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import checkpoint
+
+from proxygrad.networks.capture import tensors_in
+from proxygrad.torch_function import TorchFunctionInterceptor, function_name
+
+#: Kinds of devices that torch has autocast for, and we run on.
+AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within, in this thread: no autocast, float32 where torch would take another default dtype, and
+    activation checkpointing does nothing."""
+    with ExitStack() as stack:
+        for kind in AUTOCAST:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_dtype() != torch.float32:
+            stack.enter_context(_Float32())
+        stack.enter_context(_without_checkpointing())
+        yield
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """`undisturbed`, and gradients, also inside of a caller's `no_grad` or `inference_mode`."""
+    with torch.inference_mode(False), torch.enable_grad(), undisturbed():
+        yield
+
+
+class _Float32(TorchFunctionInterceptor):
+    """Context manager: what is made of no floating-point tensor, and would get the default dtype, is float32.
+
+    The default itself is the process's, and so not ours to change.
+    """
+
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call, in float32 where it names no dtype."""
+        named = "dtype" in kwargs or function_name(func) in ("to", "type", "double", "set_default_dtype")
+        if named or any(each.is_floating_point() for each in tensors_in((args, kwargs))):
+            return func(*args, **kwargs)
+        if function_name(func) in _RANDOM:
+            return func(*args, **kwargs, dtype=torch.float32)
+        result = func(*args, **kwargs)
+        converts = isinstance(result, Tensor) and result.dtype == torch.get_default_dtype()
+        return result.float() if converts else result
+
+
+#: Whose numbers would be others if they were converted afterwards.
+_RANDOM = {"rand", "randn"}
+
+
+class Draws:
+    """Whether random numbers were drawn since a moment: from torch's, Python's or numpy's generators."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before = self._states()
+
+    @property
+    def any(self) -> bool:
+        """Whether any of the generators has moved."""
+        return any(before != now for before, now in zip(self._before, self._states(), strict=True))
+
+    def _states(self) -> tuple[object, ...]:
+        states = [torch.get_rng_state().numpy().tobytes(), random.getstate()]
+        name, keys, *rest = np.random.get_state(legacy=True)
+        states.append((name, np.asarray(keys).tobytes(), tuple(rest)))
+        if self._device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self._device).numpy().tobytes())
+        return tuple(states)
+
+
+@contextmanager
+def seeded(device: torch.device) -> Iterator[None]:
+    """Within, the generators of the process are at their same start; afterwards they are where they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+_passes = threading.local()
+
+
+@contextmanager
+def _without_checkpointing() -> Iterator[None]:
+    _install()
+    before = getattr(_passes, "running", False)
+    _passes.running = True
+    try:
+        yield
+    finally:
+        _passes.running = before
+
+
+def _install() -> None:
+    """Let the two kinds of `torch.utils.checkpoint` ask whether a pass of ours runs in their thread.
+
+    torch has no switch for them. They are called by name out of any network, so only what they call
+    themselves can be replaced; outside of our passes it is what it was.
+    """
+    reentrant: Any = checkpoint.CheckpointFunction
+    if hasattr(reentrant, "_proxygrad_apply"):
+        return
+    own_apply, own_generator = reentrant.apply, checkpoint._checkpoint_without_reentrant_generator
+
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        running = getattr(_passes, "running", False)
+        return function(*args) if running else own_apply(function, preserve_rng_state, *args)
+
+    def generator(*args: Any, **kwargs: Any) -> Iterator[None]:
+        running = getattr(_passes, "running", False)
+        return iter((None,)) if running else own_generator(*args, **kwargs)
+
+    reentrant._proxygrad_apply = own_apply
+    reentrant.apply = apply
+    checkpoint._checkpoint_without_reentrant_generator = generator

@@ -1,0 +1,156 @@
+"""Batching: whether the images of a batch may be run together, found by trying.
+
+Most networks treat each image for itself, and keep the images of a batch in dimension 0. Some do not: they
+take one image at a time, let images influence each other (minibatch statistics), or fold something else into
+dimension 0, where the surrogate tells lanes apart. A look at the code does not show it; three passes of two
+images do, in which one of the two is replaced: nothing of the other may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from proxygrad.backward.surrogate import rectifier_name
+from proxygrad.errors import NetworkError
+from proxygrad.networks.capture import first_tensor, tensors_in
+from proxygrad.networks.discovery.layers import TensorLayout
+from proxygrad.torch_function import TorchFunctionInterceptor
+
+#: Values that differ by less than this part are the same but for rounding, on devices that add in any order.
+SAME = 1e-6
+#: Values of each layer and image that are looked at one by one, beside the length of all.
+SAMPLES = 4096
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How the images of a network may be batched.
+
+    ``alone``: why images must be run one by one; empty where they need not. ``folded``: rectifiers see the
+    images in another order than one after another, so that they can have but one slope for all.
+    """
+
+    alone: str = ""
+    folded: bool = False
+
+
+class _Trace(NamedTuple):
+    """One pass: of each layer's value, and each rectifier's input, two numbers for each row."""
+
+    layers: dict[str, Tensor]
+    rectified: list[Tensor]
+
+
+def find_batching(
+    run: Callable[[Tensor], Any],
+    names: Mapping[str, nn.Module],
+    layouts: Mapping[str, TensorLayout],
+    images: Tensor,
+) -> Batching:
+    """Try ``run``, the network, on pairs of the four different ``images`` ``(4, C, H, W)``.
+
+    ``layouts``: where the batch is in what each listed layer returns. Raises `NetworkError` when the network
+    returns something else each time, and what it raises on one image.
+    """
+
+    def trace(*chosen: int) -> _Trace:
+        return _traced(run, names, layouts, images[list(chosen)])
+
+    try:
+        first, other_one, other_two = trace(0, 1), trace(2, 1), trace(0, 3)
+    except torch.AcceleratorError:
+        raise
+    except Exception as error:
+        run(images[:1])
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        return Batching(alone=f"it takes one image at a time ({reason})")
+    if not first.layers.keys() == other_one.layers.keys() == other_two.layers.keys():
+        return Batching(alone="the images of a batch decide together which layers run")
+    for name, value in first.layers.items():
+        if len(value) != 2:
+            return Batching(alone=f"layer {name!r} returns {len(value)} entries for two images")
+        if _changed(value[1:], other_one.layers[name][1:]) or _changed(value[:1], other_two.layers[name][:1]):
+            again = trace(0, 1)
+            if any(_changed(value, again.layers[name]) for name, value in first.layers.items()):
+                raise NetworkError("the network returns something else for the same image each time")
+            return Batching(alone=f"at layer {name!r} the images of a batch influence each other")
+    return Batching(folded=not _in_order(first, other_one, other_two))
+
+
+def _in_order(first: _Trace, other_one: _Trace, other_two: _Trace) -> bool:
+    """Whether each rectifier sees all of the first image, and then all of the second."""
+    if not len(first.rectified) == len(other_one.rectified) == len(other_two.rectified):
+        return False
+    for value, one, two in zip(first.rectified, other_one.rectified, other_two.rectified, strict=True):
+        if len(value) % 2 or value.shape != one.shape or value.shape != two.shape:
+            return False
+        half = len(value) // 2
+        if _changed(value[half:], one[half:]) or _changed(value[:half], two[:half]):
+            return False
+    return True
+
+
+class _Rectified(TorchFunctionInterceptor):
+    """Context manager: ``rows`` are `_rows` of what each rectifier takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[Tensor] = []
+
+    def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the call, and look at its input first where it is a rectifier's."""
+        if rectifier_name(func, args, kwargs) is not None:
+            self.rows.append(_rows(next(tensors_in((args, kwargs)))))
+        return func(*args, **kwargs)
+
+
+def _traced(
+    run: Callable[[Tensor], Any],
+    names: Mapping[str, nn.Module],
+    layouts: Mapping[str, TensorLayout],
+    images: Tensor,
+) -> _Trace:
+    found, calls = dict[str, Tensor](), dict[str, int]()
+    plain = {module: name for name, module in names.items()}
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        name = plain[module]
+        number = calls[name] = calls.get(name, 0) + 1
+        take(name if number == 1 and name in layouts else f"{name}@{number}", output)
+
+    def take(label: str, output: Any) -> None:
+        value, layout = first_tensor(output), layouts.get(label)
+        if value is not None and layout is not None:
+            found[label] = _rows(value.movedim(layout.batch, 0))
+
+    rectified = _Rectified()
+    with ExitStack() as stack:
+        for module in plain:
+            stack.callback(module.register_forward_hook(keep).remove)
+        stack.enter_context(rectified)
+        output = run(images)
+    take("output", output)
+    return _Trace(found, rectified.rows)
+
+
+def _rows(value: Tensor) -> Tensor:
+    """Two numbers for each entry of dimension 0, ``(rows, 2)``: a weighted sum of samples, and the length."""
+    with torch.no_grad():
+        flat = value.detach().reshape(len(value) if value.ndim else 1, -1).float().nan_to_num()
+        length = flat.norm(dim=1)
+        samples = flat[:, :: max(1, flat.shape[1] // SAMPLES)]
+        weights = torch.arange(samples.shape[1], device=flat.device, dtype=torch.float32).cos()
+        return torch.stack([samples @ weights / max(1, len(weights)) ** 0.5, length], dim=1).cpu()
+
+
+def _changed(before: Tensor, after: Tensor) -> bool:
+    """Whether rows of `_rows` differ by more than rounding."""
+    if before.shape != after.shape:
+        return True
+    return bool(((before - after).abs() > SAME * before[:, 1:].abs()).any())

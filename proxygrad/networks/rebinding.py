@@ -1,0 +1,155 @@
+"""Rebinding: functions of a copied module that refer to the original are made to refer to the copy.
+
+`copy.deepcopy` copies no functions. A ``forward`` that somebody wrapped in a closure, a hook that is a lambda
+or a table of functions therefore still runs the original: its weights, in its mode, on its device.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import types
+import weakref
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Rebinding:
+    """Rebinds what a deep copy holds.
+
+    ``memo``: of `copy.deepcopy`, after the copy: from the id of each original to its copy. Modules that only
+    a function knows are copied as well, into the same memo.
+    """
+
+    def __init__(self, memo: dict[int, Any]) -> None:
+        self._memo = memo
+        self._copies = {id(each) for key, each in memo.items() if key != id(memo)}
+        self._functions: dict[int, types.FunctionType] = {}
+        self._visited: set[int] = set()
+
+    def rebind(self, holder: Any) -> None:
+        """Replace, in place, every function that ``holder``, which is a copy, holds however deep."""
+        waiting = [holder]
+        while waiting:
+            each = waiting.pop()
+            if id(each) in self._visited or isinstance(each, Tensor | type | types.ModuleType):
+                continue
+            self._visited.add(id(each))
+            if isinstance(each, nn.Module):
+                self._rebind_methods(each)
+            for place, key, value in _entries(each):
+                found = self.rebound(value)
+                if found is not value:
+                    place[key] = found
+                elif id(found) in self._copies:
+                    waiting.append(found)
+
+    def rebound(self, value: Any) -> Any:
+        """``value``, or where it refers to an original, the same of the copy."""
+        found = self._memo.get(id(value), value)
+        if isinstance(value, types.FunctionType):
+            found = self._function(value)
+        elif isinstance(value, types.MethodType):
+            function, owner = self.rebound(value.__func__), self.rebound(value.__self__)
+            same = function is value.__func__ and owner is value.__self__
+            found = value if same else types.MethodType(function, owner)
+        elif isinstance(value, functools.partial):
+            function, args = self.rebound(value.func), tuple(map(self.rebound, value.args))
+            kwargs = {name: self.rebound(each) for name, each in value.keywords.items()}
+            found = functools.partial(function, *args, **kwargs)
+        elif isinstance(value, nn.Module):
+            found = value if id(value) in self._copies else self._copied(value)
+        elif isinstance(value, weakref.ref):
+            owner = self._memo.get(id(value()))
+            found = value if owner is None else weakref.ref(owner)
+        elif type(value) is tuple or (type(value) in (list, dict) and id(value) not in self._copies):
+            found = self._container(value)
+        return found
+
+    def _container(self, value: Any) -> Any:
+        """``value``, or another one like it where something in it is to be rebound."""
+        if id(value) in self._memo:
+            return self._memo[id(value)]
+        keys, items = (value.keys(), value.values()) if type(value) is dict else ((), value)
+        found = [self.rebound(each) for each in items]
+        if all(new is old for new, old in zip(found, items, strict=True)):
+            return value
+        return dict(zip(keys, found, strict=True)) if type(value) is dict else type(value)(found)
+
+    def _rebind_methods(self, module: nn.Module) -> None:
+        """Methods of a class that refer to an original, as those of a class that was made in a function."""
+        for kind in type(module).__mro__:
+            if kind.__module__.startswith("torch.nn.") or kind is object:
+                continue
+            for name, method in vars(kind).items():
+                if isinstance(method, types.FunctionType) and name not in vars(module):
+                    found = self._function(method)
+                    if found is not method:
+                        vars(module)[name] = types.MethodType(found, module)
+
+    def _copied(self, module: nn.Module) -> nn.Module:
+        """The copy of an original module; also of one that is no part of the copied module."""
+        made: nn.Module = copy.deepcopy(module, self._memo)
+        self._copies.update(id(each) for key, each in self._memo.items() if key != id(self._memo))
+        self.rebind(made)
+        return made
+
+    def _function(self, function: types.FunctionType) -> types.FunctionType:
+        """The function with other cells, defaults and globals where any of these refers to an original."""
+        if id(function) in self._functions:
+            return self._functions[id(function)]
+        self._functions[id(function)] = function  # while its own parts are looked at
+        cells, changed = [], False
+        for cell in function.__closure__ or ():
+            try:
+                content = cell.cell_contents
+            except ValueError:  # not filled yet
+                cells.append(cell)
+                continue
+            found = self.rebound(content)
+            changed |= found is not content
+            cells.append(cell if found is content else types.CellType(found))
+        defaults, keywords = function.__defaults__, function.__kwdefaults__
+        given = tuple(map(self.rebound, defaults)) if defaults else defaults
+        named = {name: self.rebound(each) for name, each in keywords.items()} if keywords else keywords
+        changed |= any(new is not old for new, old in zip(given or (), defaults or (), strict=True))
+        changed |= any(named[name] is not each for name, each in (keywords or {}).items()) if named else False
+        values = self._globals(function)
+        if not (changed or values):
+            return function
+        scope = {**function.__globals__, **values} if values else function.__globals__
+        made = types.FunctionType(function.__code__, scope, function.__name__, given, tuple(cells))
+        made.__kwdefaults__, made.__qualname__ = named, function.__qualname__
+        made.__dict__.update(function.__dict__)
+        self._functions[id(function)] = made
+        return made
+
+    def _globals(self, function: types.FunctionType) -> dict[str, Any]:
+        """Of the global names that it uses, those that refer to an original, with what they should be."""
+        scope, found = function.__globals__, {}
+        for name in _names(function.__code__):
+            value = scope.get(name)
+            if isinstance(value, nn.Module | types.MethodType | Tensor):
+                own = value.__self__ if isinstance(value, types.MethodType) else value
+                if isinstance(own, nn.Module) or id(own) in self._memo:
+                    found[name] = self.rebound(value)
+            elif isinstance(value, types.FunctionType) and value.__globals__ is scope:
+                found[name] = self._function(value)
+        return {name: value for name, value in found.items() if value is not scope[name]}
+
+
+def _entries(holder: Any) -> list[tuple[Any, Any, Any]]:
+    """The places in which ``holder`` keeps values: the container, the key and the value of each."""
+    if isinstance(holder, dict):
+        return [(holder, key, value) for key, value in holder.items()]
+    if isinstance(holder, list):
+        return [(holder, number, value) for number, value in enumerate(holder)]
+    own = getattr(holder, "__dict__", None)
+    return [(own, key, value) for key, value in own.items()] if isinstance(own, dict) else []
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """The names that a function and those defined inside it may look up."""
+    inside = [_names(each) for each in code.co_consts if isinstance(each, types.CodeType)]
+    return set(code.co_names).union(*inside)
