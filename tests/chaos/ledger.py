@@ -140,7 +140,7 @@ def _of_first_end(account: Account, job: Job, jobs: Jobs, redis: Redis, fleet: F
         yield f"{job.id} ended as {then['state']}, and {', '.join(changed)} changed afterwards"
     stored = jobs.stored(job.id)
     if then["state"] == "succeeded":
-        kept = {} if stored is None else stored.to_fields()
+        kept = {} if stored is None else stored.brief().to_fields()
         for name in ("result", "images"):
             if kept.get(name) != then[name]:
                 yield f"{job.id} succeeded, and its {name} in the store changed afterwards"
