@@ -112,7 +112,7 @@ async def respond(session: JobSession, job: Job, status: int, headers: dict[str,
     if not job.ended:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if job.state == "succeeded":
-        content = session.backend.responses.document(session.resource, job)
+        content = await session.backend.responses.document(session.resource, job, session.whole)
     else:
         content = (await _document(session, job)).model_dump_json().encode()
     return Response(content, status, headers, media_type="application/json")

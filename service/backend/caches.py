@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from proxygrad.spec import ModelInfo
@@ -12,9 +13,11 @@ from service.web.links import link
 from workers.cache import LRUCache
 from workers.jobs.repository import Job, Submission
 
-#: Entries of each cache. A parsed request takes a few KB, a response 4 to 60 KB. As many responses as
-#: `workers.jobs.queries` caches jobs.
+#: Entries of each cache. A parsed request takes a few KB, a response 4 to 60 KB, or megabytes where it has
+#: the curves of many images. As many responses as `workers.jobs.queries` caches jobs.
 MAX_ENTRIES = 256
+#: All cached responses.
+MAX_RESPONSES_BYTES = 16_000_000
 #: Longer bodies are not cached.
 MAX_BODY_BYTES = 2048
 
@@ -55,16 +58,23 @@ class ResponseCache:
     """The JSON documents of jobs that succeeded, which are the same for all callers. For one event loop."""
 
     def __init__(self) -> None:
-        self._documents: LRUCache[tuple[str, str], tuple[Job, bytes]] = LRUCache(MAX_ENTRIES)
+        self._documents: LRUCache[tuple[str, str], tuple[Job, bytes]] = LRUCache(
+            MAX_ENTRIES, lambda entry: len(entry[1]), max_bytes=MAX_RESPONSES_BYTES
+        )
 
-    def document(self, resource: JobResource, job: Job) -> bytes:
-        """The document of ``job``.
+    async def document(
+        self, resource: JobResource, job: Job, whole: Callable[[Job], Awaitable[Job]]
+    ) -> bytes:
+        """The document of ``job``, which ``whole`` completes.
 
         Made once for one object: a job that was read anew because it changed gets a new document.
         """
         key = job.id, link("")  # whose links have the prefix of the request
         entry = self._documents.get(key)
         if entry is None or entry[0] is not job:
-            entry = job, resource.document(job, None, None, job.created_at).model_dump_json().encode()
-            self._documents.put(key, entry)
+            complete = job if job.is_whole else await whole(job)
+            document = resource.document(complete, None, None, job.created_at)
+            entry = job, document.model_dump_json().encode()
+            if complete.is_whole:
+                self._documents.put(key, entry)
         return entry[1]

@@ -27,6 +27,7 @@ class Account:
     end: dict[str, str] | None = None
     end_seen_at: float | None = None
     image_sha256: str = ""
+    damaged: bool = False
 
     @property
     def kinds(self) -> set[str]:
@@ -41,6 +42,8 @@ class Book:
         self.refusals: Counter[str] = Counter()
         self.answers: list[tuple[float, str]] = []  # when a caller was given an id, and which caller
         self.flaws: list[str] = []
+        self.to_mend: list[Account] = []
+        self.bundles: dict[int, list[str]] = {}  # ids of each, the last one that which ended
         self._lock = threading.Lock()
 
     def acknowledge(self, question: Question, job_id: str, now: float) -> None:
@@ -72,6 +75,29 @@ class Book:
         """Its caller knows how it ended, and will not look again."""
         with self._lock:
             self.accounts[job_id].told = state
+
+    def succeeded(self) -> list[Account]:
+        """Those whose caller knows that they have, and whose files nobody has damaged."""
+        with self._lock:
+            accounts = self.accounts.values()
+            return [
+                account
+                for account in accounts
+                if account.told == "succeeded" and account.end is not None and not account.damaged
+            ]
+
+    def damage(self, account: Account) -> None:
+        """Its files are damaged; its caller has to ask again."""
+        with self._lock:
+            account.damaged, account.end = True, None
+            self.to_mend.append(account)
+
+    def take_damaged(self, caller: str) -> list[Account]:
+        """Those to be mended by that caller."""
+        with self._lock:
+            mine = [each for each in self.to_mend if each.questions[0].caller == caller]
+            self.to_mend = [each for each in self.to_mend if each not in mine]
+            return mine
 
     def complain(self, flaw: str) -> None:
         """Something that must not be, whatever happens."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,8 @@ from tests.chaos.book import Book
 from tests.chaos.plan import Question
 from tests.support.job_calls import submit
 from workers.broker import keys
+from workers.fleet import catalog
+from workers.jobs.kinds.visualization import VISUALIZATION, image_name
 from workers.jobs.repository import Jobs
 from workers.storage.store import Store
 
@@ -51,20 +53,39 @@ class Desk(Protocol):
         """The state then."""
         ...
 
+    def mend(self, job_id: str, question: Question) -> None:
+        """Fetch an image that is damaged, and ask for it again."""
+        ...
+
 
 class AtTheQueue:
     """As a program does that uses the queue by itself."""
 
-    def __init__(self, redis: Redis, store: Store, model: ModelInfo) -> None:
+    def __init__(self, redis: Redis, store: Store, versions: Sequence[ModelInfo]) -> None:
         self._redis = redis
         self._jobs = Jobs(redis, store)
-        self._model = model
-        self._foreign = model.model_copy(update={"digest": "0" * 64})
+        self._versions = versions
+        self._foreign = versions[0].model_copy(update={"digest": "0" * 64})
 
     def ask(self, question: Question) -> str:
-        model = self._foreign if question.kind == "foreign" else self._model
         try:
+            model = self._foreign if question.kind == "foreign" else self._served(question)
             return submit(self._jobs, question.request, model, caller=question.caller)[0].id
+        except RedisError as error:
+            raise Away(type(error).__name__) from error
+
+    def _served(self, question: Question) -> ModelInfo:
+        served = catalog.served(self._redis).get(question.request.model)
+        if served is None or served.info is None:
+            raise Away("model_unavailable")
+        return served.info
+
+    def mend(self, job_id: str, question: Question) -> None:
+        try:
+            self._jobs.stored(job_id)
+            self._jobs.artifact(VISUALIZATION, job_id, image_name(0))
+            (model,) = [each for each in self._versions if question.request.spec.identity(each) == job_id]
+            submit(self._jobs, question.request, model, caller=question.caller)
         except RedisError as error:
             raise Away(type(error).__name__) from error
 
@@ -116,6 +137,9 @@ class OverHttp:
     def cancel(self, job_id: str) -> str | None:
         raise NotImplementedError("there is no canceling over HTTP yet")
 
+    def mend(self, job_id: str, question: Question) -> None:
+        raise NotImplementedError("answers of these callers are not damaged")
+
 
 @dataclass
 class _Wish:
@@ -145,7 +169,7 @@ class Caller(threading.Thread):
 
     def run(self) -> None:
         self._began_s = time.monotonic()
-        while not self._over.wait(ROUND_S) and not self.done:
+        while not self._over.wait(ROUND_S):
             if time.monotonic() < self._pause_until_s:
                 continue
             try:
@@ -168,6 +192,7 @@ class Caller(threading.Thread):
             self._wishes.remove(wish)
             if state is not None:  # else the next look finds that it was forgotten
                 self._book.cancel(wish.job_id, state, time.time())
+        self._mend()
         if now_s >= self._look_s and self._open:
             self._look()
             self._look_s = time.monotonic() + LOOK_S
@@ -178,6 +203,17 @@ class Caller(threading.Thread):
         self._open[job_id] = question
         if question.cancel_after_s is not None:
             self._wishes.append(_Wish(job_id, time.monotonic() + question.cancel_after_s))
+
+    def _mend(self) -> None:
+        damaged = self._book.take_damaged(self.name)
+        for number, account in enumerate(damaged):
+            try:
+                self._desk.mend(account.job_id, account.questions[0])
+            except Away:
+                self._book.to_mend += damaged[number:]
+                raise
+            account.told = ""
+            self._open[account.job_id] = account.questions[0]
 
     def _look(self) -> None:
         for job_id, state in self._desk.look(list(self._open)).items():

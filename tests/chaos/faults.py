@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import time
 
@@ -9,10 +10,14 @@ from redis.exceptions import RedisError
 
 from tests.chaos.fleet import Fleet
 from tests.chaos.member import Member
-from tests.chaos.plan import Fault
+from tests.chaos.plan import CLOCK_STEP_S, Fault
 from tests.chaos.watch import Blow, Held, Hit, Watch
+from tests.support.damaged_files import DAMAGES
 from workers.fleet import catalog
+from workers.jobs.kinds.visualization import image_path
+from workers.storage.paths import result_path
 
+DAMAGED_ANSWERS = 3
 _KILLED = -int(signal.SIGKILL)
 
 
@@ -22,6 +27,13 @@ def strike(fault: Fault, fleet: Fleet, watch: Watch) -> Blow | None:
         return _strike_redis(fault, fleet, watch)
     if fault.kind == "gateway kill -9":
         return _strike_gateway(fault, fleet)
+    if fault.kind.startswith("clock"):
+        return _strike_clock(fault, fleet)
+    if fault.kind == "store full":
+        fleet.fill_store(fault.lasts_s)
+        return _blow(fault, "store")
+    if fault.kind == "files damaged":
+        return _damage_files(fault, watch)
     held = watch.running()
     member = _victim(fault, fleet, watch, held)
     return None if member is None else _strike_worker(fault, fleet, watch, member)
@@ -52,6 +64,7 @@ def _strike_worker(fault: Fault, fleet: Fleet, watch: Watch, member: Member) -> 
         member.send(signal.SIGSTOP)
         fleet.later(fault.lasts_s, lambda: _resume(member))
     else:
+        member.upgraded ^= fault.kind == "worker upgraded"
         member.draining_since = blow.at
         member.expected.add(0)
         member.send(signal.SIGTERM)
@@ -77,6 +90,25 @@ def _strike_redis(fault: Fault, fleet: Fleet, watch: Watch) -> Blow | None:
         fleet.kill_redis(crash=fault.kind == "Redis crash", away_s=fault.lasts_s)
     watch.follow(blow)
     return blow
+
+
+def _strike_clock(fault: Fault, fleet: Fleet) -> Blow | None:
+    if not (fleet.redis_settled and fleet.clock_is_right):
+        return None
+    fleet.set_clock(CLOCK_STEP_S if fault.kind == "clock ahead" else -CLOCK_STEP_S, fault.lasts_s)
+    return _blow(fault, "clock")
+
+
+def _damage_files(fault: Fault, watch: Watch) -> Blow | None:
+    """As a power failure does: of a few answers, each in another way; their callers ask again."""
+    answers = watch.answers()
+    if len(answers) < DAMAGED_ANSWERS:
+        return None
+    dice = random.Random(fault.pick)
+    for account in dice.sample(answers, DAMAGED_ANSWERS):
+        path = dice.choice((image_path(account.job_id, 0), result_path(account.job_id)))
+        watch.damage(account, path, dice.choice(DAMAGES))
+    return _blow(fault, f"{DAMAGED_ANSWERS} answers")
 
 
 def _strike_gateway(fault: Fault, fleet: Fleet) -> Blow | None:

@@ -6,11 +6,13 @@ Signals go to processes that were started here, and to no others.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +23,9 @@ from redis import Redis
 from proxygrad.spec.settings import MAX_STEPS
 from service.stack.valkey import EmbeddedValkey
 from tests.chaos.member import Member
-from tests.chaos.plan import SPARE_S, Scale
+from tests.chaos.plan import COMPILED, SPARE_S, FaultKind, Scale
+from tests.support.full_store import FullStore
+from tests.support.stepped_clock import SteppedClock
 from workers.broker.connection import connect
 from workers.fleet import catalog
 
@@ -36,8 +40,9 @@ class Fleet:
     """A Valkey, some workers and a gateway under ``home``, up when entered and gone when left.
 
     ``surprises`` are ends that no fault accounts for. ``drains`` are the spans that drains took, and ``cuts``
-    those of which a Redis that crashed remembers nothing, and ``outages`` those without one, in seconds since
-    1970.
+    those of which a Redis that crashed remembers nothing, ``outages`` those without one, ``full`` those with
+    a full store, and ``shifts`` those in which Redis' clock was ahead by so much, in seconds since 1970.
+    ``without`` are the faults that cannot be brought about here.
     """
 
     def __init__(self, home: Path, scale: Scale) -> None:
@@ -47,11 +52,22 @@ class Fleet:
         self.drains: list[tuple[float, float]] = []
         self.cuts: list[tuple[float, float]] = []
         self.outages: list[tuple[float, float]] = []
+        self.full: list[tuple[float, float]] = []
+        self.shifts: list[tuple[float, float, float]] = []
+        self.without: frozenset[FaultKind] = frozenset()
         self.redis_up = False
         self.redis_paused = False
         self._redis_since_s = 0.0
         self._redis_away_at = time.time()
-        self.valkey = EmbeddedValkey(home / "valkey")
+        self.clock: SteppedClock | None = None
+        self.store_disk: FullStore | None = None
+        if shutil.which("cc") is None:
+            self.without = COMPILED
+        else:
+            self.clock = SteppedClock(home / "clock")
+            self.store_disk = FullStore(home / "disk", home / "artifacts")
+        binary = None if self.clock is None else self.clock.binary
+        self.valkey = EmbeddedValkey(home / "valkey", binary=binary)
         self._due: list[tuple[float, Callable[[], None]]] = []
         self._restarts: set[str] = set()
         self._synced: deque[tuple[float, Path, int]] = deque(maxlen=100)
@@ -87,7 +103,8 @@ class Fleet:
             "OMP_NUM_THREADS": "1",
         }
         names = [f"worker-{number}" for number in range(self.scale.workers)]
-        self.workers = [Member(name, "workers", environ, self.home) for name in names]
+        disk = {} if self.store_disk is None else self.store_disk.environ
+        self.workers = [Member(name, "workers", {**environ, **disk}, self.home) for name in names]
         self.gateway = Member("gateway", "service", environ, self.home)
         for member in self.members:
             member.start()
@@ -216,6 +233,45 @@ class Fleet:
             at, file, size_bytes = old[-1]
             os.truncate(file, size_bytes)
             self.cuts.append((at, killed_at))
+
+    # -- clock and store -----------------------------------------------------------------------------------
+
+    def set_clock(self, ahead_s: float, lasts_s: float) -> None:
+        """Redis' clock is wrong for a while."""
+        assert self.clock is not None
+        self.clock.set(ahead_s)
+        began_at = time.time()
+
+        def right(clock: SteppedClock) -> None:
+            clock.set(0)
+            self.shifts[-1] = began_at, time.time(), ahead_s
+
+        self.shifts.append((began_at, began_at + 2 * lasts_s, ahead_s))
+        self.later(lasts_s, partial(right, self.clock))
+
+    @property
+    def clock_is_right(self) -> bool:
+        return self.clock is None or self.clock.ahead_s == 0
+
+    def real(self, at: float) -> float:
+        """A time on Redis' clock, on that of the machine."""
+        for since, until, ahead_s in self.shifts:
+            if since - 1 <= at - ahead_s <= until + 1:
+                return at - ahead_s
+        return at
+
+    def fill_store(self, lasts_s: float) -> None:
+        """No worker can write to the store for a while."""
+        assert self.store_disk is not None
+        self.store_disk.set(True)
+        began_at = time.time()
+
+        def make_room(disk: FullStore) -> None:
+            disk.set(False)
+            self.full[-1] = began_at, time.time()
+
+        self.full.append((began_at, began_at + 2 * lasts_s))
+        self.later(lasts_s, partial(make_room, self.store_disk))
 
     # -- the end -------------------------------------------------------------------------------------------
 

@@ -6,20 +6,24 @@ import hashlib
 import io
 import json
 import re
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 from PIL import Image
 from redis import Redis
 
 from proxygrad.png import read_text
+from proxygrad.protocol.requests import VisualizationRequest
+from proxygrad.spec import ModelInfo
 from tests.chaos.book import Account, Book
 from tests.chaos.callers import ENDED
 from tests.chaos.fleet import Fleet
-from tests.chaos.plan import SPARE_S
+from tests.chaos.plan import SPARE_S, Bundle, Question
+from tests.chaos.watch import Watch, record
 from tests.support import queue_invariants
+from workers.batches.repository import Batches
 from workers.broker import keys
 from workers.broker.limits import MAX_LOSSES
 from workers.jobs.kinds.visualization import VisualizationJob, image_path
@@ -34,7 +38,7 @@ LATE_S = SPARE_S
 #: What may be left for good once nothing waits or runs. Other keys of jobs, and of ours, have to expire.
 _KEPT = re.compile(
     r"rq:(queues|workers(:proxygrad)?|worker:.+|(finished|failed|canceled):proxygrad)"
-    r"|proxygrad:(clock|arrivals|presence|ended|jobs|rate|sweeps|workers|collector|worker:.+)"
+    r"|proxygrad:(clock|arrivals|presence|ended|jobs|rate|sweeps|workers|collector|worker:.+|batches.*)"
     r"|proxygrad:flows:(interactive|batch)"
 )
 _OF_A_JOB = re.compile(r"(?:proxygrad:[a-z]+|rq:(?:job|results)):([0-9a-f]{32})")
@@ -49,7 +53,32 @@ _OUTCOMES: dict[str, set[str]] = {
     "hurried": {"succeeded", "failed: deadline_exceeded"},
     "foreign": {"failed: model_unavailable"},
     "outside": {"failed: position_out_of_range"},
+    "unit": {"succeeded"},
 }
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known at the end."""
+
+    book: Book
+    fleet: Fleet
+    watch: Watch
+    redis: Redis
+    store: Store
+    versions: Sequence[ModelInfo]
+
+    def accounts_for(self, job: Job, outcome: str) -> bool:
+        """Whether a fault explains that a job failed in this way."""
+        ended_at = self.fleet.real(job.finished_at or 0.0)
+        if outcome == "failed: worker_lost":
+            return job.losses >= MAX_LOSSES
+        if outcome == "failed: storage_full":
+            return any(since - 1 <= ended_at <= until + SPARE_S for since, until in self.fleet.full)
+        if outcome == "failed: model_unavailable":
+            own = [info.version for info in self.versions if job.spec.identity(info) == job.id]
+            return any(self.watch.unserved(version, ended_at) for version in own)
+        return False
 
 
 @dataclass
@@ -62,14 +91,19 @@ class Ledger:
     images: int = 0
     left_by_killed: int = 0
     answers_besides: int = 0
+    bundles: Counter[str] = field(default_factory=Counter)
     fenced: int = 0
     twice_told: int = 0
 
 
-def audit(book: Book, fleet: Fleet, redis: Redis, store: Store) -> Ledger:
+def audit(evidence: Evidence, bundles: Sequence[Bundle]) -> Ledger:
     """Look at everything; all must have ended."""
+    book, fleet, redis, store = evidence.book, evidence.fleet, evidence.redis, evidence.store
     ledger = Ledger(mismatches=[*book.flaws, *fleet.surprises])
     jobs = Jobs(redis, store)
+    _note_units(evidence, bundles, jobs)
+    for bundle in bundles:
+        ledger.mismatches += _of_bundle(evidence, bundle, ledger)
     for account in book.accounts.values():
         job = jobs.fetch(account.job_id)
         if job is None:
@@ -78,8 +112,9 @@ def audit(book: Book, fleet: Fleet, redis: Redis, store: Store) -> Ledger:
         outcome = f"failed: {job.problem.code}" if job.problem and job.state == "failed" else job.state
         ledger.outcomes[outcome] += 1
         ledger.losses[job.losses] += 1
-        ledger.mismatches += _of_outcome(account, job, outcome, fleet)
-        ledger.mismatches += _of_first_end(account, job, jobs, redis, fleet)
+        ledger.mismatches += _of_outcome(account, job, outcome, evidence)
+        if not account.damaged:
+            ledger.mismatches += _of_first_end(account, job, jobs, redis, fleet)
         if job.state == "succeeded":
             assert isinstance(job, VisualizationJob)
             ledger.images += 1
@@ -105,10 +140,51 @@ def _audit_forgotten(account: Account, ledger: Ledger, fleet: Fleet) -> None:
         ledger.mismatches.append(f"{account.job_id} was asked at {at:.1f}, and nobody knows it")
 
 
-def _of_outcome(account: Account, job: Job, outcome: str, fleet: Fleet) -> Iterator[str]:
+def _note_units(evidence: Evidence, bundles: Sequence[Bundle], jobs: Jobs) -> None:
+    """An account for each job of a bundle, of whichever version it was."""
+    for bundle in bundles:
+        for unit in bundle.request.units:
+            assert isinstance(unit, int)
+            spec = bundle.request.spec_of(unit)
+            for job_id in (spec.identity(info) for info in evidence.versions):
+                if jobs.fetch(job_id) is not None:
+                    request = VisualizationRequest.of(spec)
+                    question = Question(-1, "bundles", bundle.at_s, "unit", request)
+                    evidence.book.acknowledge(question, job_id, time.time())
+
+
+def _of_bundle(evidence: Evidence, bundle: Bundle, ledger: Ledger) -> Iterator[str]:
+    """The last of its batches has ended, its counts add up, and only a fault explains a unit that failed."""
+    ids = evidence.book.bundles.get(bundle.number, [])
+    batches = Batches(evidence.redis)
+    batch = batches.fetch(ids[-1]) if ids else None
+    if batch is None:
+        yield f"bundle {bundle.number} was asked {len(ids)} times, and there is no batch"
+        return
+    units = batches.units(batch, batch.units)
+    ledger.bundles[batch.state] += 1
+    if Counter(unit.state for unit in units) != Counter(batch.counts) or batch.waiting:
+        yield f"the counts of batch {batch.id} are {batch.counts}, its units {[each.state for each in units]}"
+    if batch.state != ("failed" if batch.counts["failed"] else "succeeded"):
+        yield f"batch {batch.id} is {batch.state}: {batch.counts}"
+    for unit in units:
+        code = unit.problem.code if unit.problem else ""
+        version = f"{batch.digest[:16]}.{batch.engine_version}"
+        explained = {
+            "model_changed": evidence.watch.unserved(version),
+            "model_unavailable": evidence.watch.unserved(version),
+            "storage_full": bool(evidence.fleet.full),
+            "worker_lost": True,  # the job is looked at, too
+        }
+        if unit.state == "failed" and not explained.get(code, False):
+            yield f"unit {unit.number} of batch {batch.id} failed: {unit.problem}"
+
+
+def _of_outcome(account: Account, job: Job, outcome: str, evidence: Evidence) -> Iterator[str]:
+    fleet = evidence.fleet
     what = f"{job.id} ({', '.join(sorted(account.kinds))})"
     allowed = set.intersection(*(_OUTCOMES[kind] for kind in account.kinds))
-    if outcome not in allowed and not (outcome == "failed: worker_lost" and job.losses >= MAX_LOSSES):
+    if outcome not in allowed and not evidence.accounts_for(job, outcome):
         yield f"{what} ended as {outcome}: {job.problem}"
     promised = account.cancel_state == "canceled" and not forgettable(account.canceled_at or 0, fleet)
     if promised and job.state != "canceled":
@@ -117,6 +193,7 @@ def _of_outcome(account: Account, job: Job, outcome: str, fleet: Fleet) -> Itera
         if outcome == "failed: deadline_exceeded" and job.finished_at < job.deadline_at - 0.05:
             yield f"{what} failed {job.deadline_at - job.finished_at:.2f} s before its deadline"
         late = job.state == "succeeded" and job.finished_at > job.deadline_at + LATE_S
+        late = late and not fleet.shifts  # else the two may be on different clocks
         if late and not _away(job.deadline_at, job.finished_at, fleet):
             yield f"{what} succeeded {job.finished_at - job.deadline_at:.2f} s after its deadline"
 
@@ -135,12 +212,12 @@ def _of_first_end(account: Account, job: Job, jobs: Jobs, redis: Redis, fleet: F
         if job.state != then["state"]:
             yield f"{job.id} was said to have {then['state']}, and is {job.state}"
         return
-    if not forgettable(float(then["finished_at"]), fleet, account.end_seen_at):
+    if not forgettable(fleet.real(float(then["finished_at"])), fleet, account.end_seen_at):
         changed = sorted(name for name in now | then if now.get(name) != then.get(name))
         yield f"{job.id} ended as {then['state']}, and {', '.join(changed)} changed afterwards"
     stored = jobs.stored(job.id)
     if then["state"] == "succeeded":
-        kept = {} if stored is None else stored.to_fields()
+        kept = {} if stored is None else stored.brief().to_fields()
         for name in ("result", "images"):
             if kept.get(name) != then[name]:
                 yield f"{job.id} succeeded, and its {name} in the store changed afterwards"
@@ -154,7 +231,7 @@ def _of_answer(account: Account, job: VisualizationJob, jobs: Jobs, store: Store
     digest = hashlib.sha256(png).hexdigest()
     if digest != job.images[0].sha256:
         yield f"{job.id}: the picture's sha256 is {digest}, its record says {job.images[0].sha256}"
-    if account.image_sha256 and digest != account.image_sha256:
+    if account.image_sha256 and digest != account.image_sha256 and not account.damaged:
         yield f"{job.id}: the picture is not the one that was there when it succeeded"
     with Image.open(io.BytesIO(png)) as image:
         image.load()
@@ -207,16 +284,10 @@ def _audit_logs(book: Book, ledger: Ledger, fleet: Fleet) -> None:
     for job_id, count in told.items():
         ledger.twice_told += count > 1
         account = book.accounts.get(job_id)
-        if count > 1 and not fleet.cuts:
+        if count > 1 and not fleet.cuts and not (account and account.damaged):
             ledger.mismatches.append(f"{count} runs of {job_id} were told that they had succeeded")
         if account is None:
             ledger.mismatches.append(f"{job_id} was computed, and nobody asked")
-
-
-def record(redis: Redis, job_id: str) -> dict[str, str]:
-    """All fields of a job's record."""
-    raw = cast(dict[bytes, bytes], redis.hgetall(keys.job_key(job_id)))
-    return {name.decode(): value.decode() for name, value in raw.items()}
 
 
 def unended(book: Book, redis: Redis) -> list[str]:

@@ -8,7 +8,18 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from proxygrad.version import ENGINE_VERSION
 from service.stack.parent_death import die_with_parent
+
+#: The worker of a version with another method: the same requests have other ids.
+NEXT_ENGINE = f"{int(ENGINE_VERSION) + 1}"
+NEXT_VERSION = f"""
+import os, sys
+from proxygrad import version
+version.ENGINE_VERSION = {NEXT_ENGINE!r}
+from workers.process.main import main
+sys.exit(main([], os.environ))
+"""
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -26,7 +37,9 @@ class Member:
         self.paused = False
         self.away_s = 1.0
         self.draining_since: float | None = None
-        self._command = [sys.executable, "-m", module]
+        #: Whether it starts as the next version.
+        self.upgraded = False
+        self._module = module
         self._environ = dict(environ)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -57,7 +70,7 @@ class Member:
         self.expected, self.paused, self.away_s, self.draining_since = set(), False, 1.0, None
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [sys.executable, *(("-c", NEXT_VERSION) if self.upgraded else ("-m", self._module))],
                 cwd=REPOSITORY,
                 env=self._environ,
                 stdin=subprocess.DEVNULL,

@@ -6,17 +6,17 @@ import random
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from proxygrad.protocol.requests import VisualizationRequest
+from proxygrad.protocol.requests import BatchRequest, VisualizationRequest
 from proxygrad.spec import ModelInfo
 
 #: What is to become of a question.
 #:
-#: ``plain``, ``batch``, ``patient`` (a deadline far off): it succeeds. ``twin``: another caller's.
-#: ``canceled``: its caller loses interest, maybe too late. ``hurried``: its deadline may pass, waiting or
-#: running. ``foreign``: asked of other weights than the workers have, as when a file changes while a job
-#: waits. ``outside``: a position that only the network can tell is outside its grid, at another size than its
-#: own.
-Kind = Literal["plain", "batch", "patient", "twin", "canceled", "hurried", "foreign", "outside"]
+#: ``plain``, ``batch``, ``patient`` (a deadline far off): it succeeds. ``twin``: another caller's. ``unit``:
+#: of a bundle, which is a batch. ``canceled``: its caller loses interest, maybe too late. ``hurried``: its
+#: deadline may pass, waiting or running. ``foreign``: asked of other weights than any worker has, as when a
+#: file changes while a job waits. ``outside``: a position that only the network can tell is outside its grid,
+#: at another size than its own.
+Kind = Literal["plain", "batch", "patient", "twin", "canceled", "hurried", "foreign", "outside", "unit"]
 KINDS: dict[Kind, float] = {
     "plain": 50,
     "batch": 20,
@@ -36,6 +36,11 @@ FaultKind = Literal[
     "Redis crash",
     "Redis paused",
     "gateway kill -9",
+    "worker upgraded",
+    "clock ahead",
+    "clock behind",
+    "store full",
+    "files damaged",
 ]
 #: How often a kind is drawn, beside once for certain.
 FAULTS: dict[FaultKind, float] = {
@@ -46,7 +51,16 @@ FAULTS: dict[FaultKind, float] = {
     "Redis crash": 2,
     "Redis paused": 2,
     "gateway kill -9": 2,
+    "worker upgraded": 2,
+    "clock ahead": 1,
+    "clock behind": 1,
+    "store full": 1,
+    "files damaged": 2,
 }
+#: Those that need a library of our own before the C library.
+COMPILED: frozenset[FaultKind] = frozenset({"clock ahead", "clock behind", "store full"})
+#: How far Redis' clock is set.
+CLOCK_STEP_S = 3600.0
 #: Seconds from and to which a fault lasts; a lease lasts 6, an answer of Redis is waited for 10. What was
 #: killed is started again at the end of it; a machine that pauses loses its leases.
 LASTS_S: dict[FaultKind, tuple[float, float]] = {
@@ -57,6 +71,11 @@ LASTS_S: dict[FaultKind, tuple[float, float]] = {
     "Redis crash": (0.5, 6),
     "Redis paused": (2, 13),
     "gateway kill -9": (0.5, 2),
+    "worker upgraded": (0.5, 2),
+    "clock ahead": (2, 6),
+    "clock behind": (2, 6),
+    "store full": (1, 4),
+    "files damaged": (0.1, 0.2),
 }
 #: What a process may be late by, where the machine is busy with more than this run.
 SPARE_S = 10.0
@@ -84,6 +103,9 @@ class Scale:
     grace_s: float = 5.0
     stretch: float = 1.0
     length: float = 1.0
+    bundles: int = 0
+    bundle_units: int = 8
+    without: tuple[FaultKind, ...] = ()
 
     @property
     def limit_s(self) -> float:
@@ -91,10 +113,23 @@ class Scale:
         return self.spread_s + self.settle_s + 90
 
 
-LONG = Scale(jobs=1200, faults=24, spread_s=330, settle_s=170)
-SOAK = Scale(jobs=200, faults=7, spread_s=30, settle_s=150, slots=4, stretch=0.2)
-#: Each kind of fault once, and little enough to compute for a run among the other tests.
-SHORT = Scale(jobs=60, faults=7, spread_s=20, settle_s=150, workers=2, slots=4, stretch=0.2, length=0.1)
+LONG = Scale(jobs=1000, faults=28, spread_s=330, settle_s=170, bundles=30)
+SOAK = Scale(jobs=200, faults=12, spread_s=40, settle_s=150, slots=4, stretch=0.2, bundles=4)
+#: Each kind of fault once, and little enough to compute for a run among the other tests. A worker that is
+#: upgraded is drained.
+SHORT = Scale(
+    jobs=52,
+    faults=11,
+    spread_s=20,
+    settle_s=150,
+    workers=2,
+    slots=4,
+    stretch=0.2,
+    length=0.1,
+    bundles=2,
+    bundle_units=4,
+    without=("worker drained",),
+)
 
 
 @dataclass(frozen=True)
@@ -107,6 +142,15 @@ class Question:
     kind: Kind
     request: VisualizationRequest
     cancel_after_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A batch that is asked for ``at_s`` seconds after the beginning."""
+
+    number: int
+    at_s: float
+    request: BatchRequest
 
 
 @dataclass(frozen=True)
@@ -125,16 +169,31 @@ class Plan:
 
     questions: tuple[Question, ...]
     faults: tuple[Fault, ...]
+    bundles: tuple[Bundle, ...]
 
 
-def draw(seed: int, scale: Scale, model: ModelInfo) -> Plan:
-    """The plan of that seed."""
+def draw(seed: int, scale: Scale, model: ModelInfo, without: frozenset[FaultKind] = frozenset()) -> Plan:
+    """The plan of that seed; ``without``: faults that cannot be brought about here."""
     dice = random.Random(seed)
     times = sorted(dice.uniform(0, scale.spread_s) for _ in range(scale.jobs))
     questions: list[Question] = []
     for number, at_s in enumerate(times):
         questions.append(_question(dice, seed, number, at_s, questions, model, scale))
-    return Plan(tuple(questions), tuple(_faults(dice, scale)))
+    faults = tuple(_faults(dice, scale, without.union(scale.without)))
+    bundles = tuple(_bundle(dice, seed, number, model, scale) for number in range(scale.bundles))
+    return Plan(tuple(questions), faults, tuple(sorted(bundles, key=lambda bundle: bundle.at_s)))
+
+
+def _bundle(dice: random.Random, seed: int, number: int, model: ModelInfo, scale: Scale) -> Bundle:
+    layer = model.layer(dice.choice(("layer1", "layer2", "layer3")))
+    request = BatchRequest(
+        model=model.name,
+        layer=layer.name,
+        units=sorted(dice.sample(range(layer.units), scale.bundle_units)),
+        seed=seed * 1_000_000 + 500_000 + number,
+        steps=max(1, round(scale.length * dice.randint(8, 200))),
+    )
+    return Bundle(number, dice.uniform(0, scale.spread_s), request)
 
 
 def _question(
@@ -163,7 +222,7 @@ def _question(
     if kind == "batch":
         fields["priority"] = "batch"
     elif kind == "patient":
-        fields["deadline_s"] = 3600.0
+        fields["deadline_s"] = 10 * CLOCK_STEP_S
     elif kind == "hurried":
         fields["deadline_s"] = round(dice.uniform(0.2, 3.0), 3)
     elif kind == "outside":
@@ -180,9 +239,10 @@ def _steps(dice: random.Random, kind: Kind) -> int:
     return dice.randint(*span)
 
 
-def _faults(dice: random.Random, scale: Scale) -> list[Fault]:
-    kinds: list[FaultKind] = list(FAULTS)[: scale.faults]
-    kinds += dice.choices(list(FAULTS), list(FAULTS.values()), k=scale.faults - len(kinds))
+def _faults(dice: random.Random, scale: Scale, without: frozenset[FaultKind]) -> list[Fault]:
+    weights = {kind: weight for kind, weight in FAULTS.items() if kind not in without}
+    kinds: list[FaultKind] = list(weights)[: scale.faults]
+    kinds += dice.choices(list(weights), list(weights.values()), k=scale.faults - len(kinds))
     dice.shuffle(kinds)
     times = sorted(dice.uniform(0.03 * scale.spread_s, 0.97 * scale.spread_s) for _ in kinds)
     faults = []

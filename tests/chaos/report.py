@@ -57,6 +57,8 @@ def of_jobs(ledger: Ledger, book: Book, fleet: Fleet) -> Iterator[str]:
         "refused, for now": _counts(book.refusals),
         "forgotten": f"{forgotten} by a Redis that crashed, and asked again",
         "jobs": f"{len(accounts)} = {_counts(ledger.outcomes)}",
+        "batches": f"{sum(ledger.bundles.values())} = {_counts(ledger.bundles)}",
+        "damaged": f"{sum(account.damaged for account in accounts)} answers, asked again",
         "losses of a job": ", ".join(f"{losses}: {n} jobs" for losses, n in sorted(ledger.losses.items())),
         "pictures": f"{ledger.images}, each decoded, its sha256 as recorded and as first seen",
         "fenced off": f"{ledger.fenced} runs found that they had lost their job",

@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import TypeAlias
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from proxygrad.client import Client
-from proxygrad.spec import ModelInfo
 from tests.chaos import report
 from tests.chaos.book import Book
+from tests.chaos.bundles import BundleCaller
 from tests.chaos.callers import AtTheQueue, Caller, Desk, OverHttp
 from tests.chaos.faults import strike
 from tests.chaos.fleet import Fleet
-from tests.chaos.ledger import Ledger, audit, unended
+from tests.chaos.ledger import Evidence, Ledger, audit, unended
+from tests.chaos.member import NEXT_ENGINE
 from tests.chaos.plan import AT_THE_QUEUE, OVER_HTTP, SPARE_S, Plan, Scale, draw
 from tests.chaos.watch import Blow, Watch
 from tests.support import queue_invariants
@@ -31,6 +33,8 @@ from workers.broker.connection import connect
 from workers.fleet import catalog
 from workers.jobs.repository import Jobs
 from workers.storage.store import Store
+
+Callers: TypeAlias = list[Caller | BundleCaller]
 
 TICK_S = 0.05
 #: Once all has ended, what a janitor still has to put away.
@@ -57,11 +61,21 @@ class Chaos:
             with fleet.client() as redis:
                 info = catalog.served(redis)[MODEL].info
             assert info is not None
-            plan = draw(self._seed, self._scale, info)
-            self._say(f"{len(plan.questions)} questions, {len(plan.faults)} faults, seed {self._seed}")
+            self._versions = [info, info.model_copy(update={"engine_version": NEXT_ENGINE})]
+            plan = draw(self._seed, self._scale, info, fleet.without)
+            if fleet.without:
+                self._say(f"without {', '.join(sorted(fleet.without))}: no C compiler is installed as `cc`")
+            units = len(plan.bundles) * self._scale.bundle_units
+            self._say(
+                f"{len(plan.questions)} questions, {len(plan.bundles)} batches of {units} units in all, "
+                f"{len(plan.faults)} faults, seed {self._seed}"
+            )
             book = Book()
-            watch = Watch(clients.enter_context(fleet.client()), store, book, self._over)
-            callers = [*self._callers(plan, fleet, store, book, info, clients)]
+            watch = Watch(clients.enter_context(fleet.client()), store, book, self._over, fleet.real)
+            self._plan = plan
+            client = clients.enter_context(Client(fleet.address, retries=0))
+            bundles = BundleCaller(client, plan.bundles, book, self._over)
+            callers: Callers = [*self._callers(plan, fleet, store, book, clients), bundles]
             try:
                 watch.start()
                 self._shake(plan, fleet, watch, callers)
@@ -74,18 +88,18 @@ class Chaos:
         return ledger
 
     def _callers(
-        self, plan: Plan, fleet: Fleet, store: Store, book: Book, info: ModelInfo, clients: ExitStack
+        self, plan: Plan, fleet: Fleet, store: Store, book: Book, clients: ExitStack
     ) -> Iterator[Caller]:
         for name in (*AT_THE_QUEUE, *OVER_HTTP):
             desk: Desk
             if name in OVER_HTTP:
                 desk = OverHttp(clients.enter_context(Client(fleet.address, retries=0)))
             else:
-                desk = AtTheQueue(clients.enter_context(fleet.client()), store, info)
+                desk = AtTheQueue(clients.enter_context(fleet.client()), store, self._versions)
             questions = [question for question in plan.questions if question.caller == name]
             yield Caller(name, desk, questions, book, self._over)
 
-    def _shake(self, plan: Plan, fleet: Fleet, watch: Watch, callers: list[Caller]) -> None:
+    def _shake(self, plan: Plan, fleet: Fleet, watch: Watch, callers: Callers) -> None:
         began_s, coming = time.monotonic(), deque(plan.faults)
         for caller in callers:
             caller.start()
@@ -96,14 +110,14 @@ class Chaos:
                 if blow is not None:
                     coming.popleft()
                     self._blows.append(blow)
-                    hit = f", {len(blow.hits)} jobs in hand" if blow.target != "gateway" else ""
+                    hit = f", {len(blow.hits)} jobs in hand" if blow.hits else ""
                     lasts_s = blow.until - blow.at
                     self._say(
                         f"{blow.at % 86400 % 3600:7.1f}  {blow.kind}: {blow.target} for {lasts_s:.1f} s{hit}"
                     )
             time.sleep(TICK_S)
 
-    def _settle(self, fleet: Fleet, store: Store, book: Book, watch: Watch, callers: list[Caller]) -> Ledger:
+    def _settle(self, fleet: Fleet, store: Store, book: Book, watch: Watch, callers: Callers) -> Ledger:
         """Until all has ended, nothing is in the middle of anything, and the processes have stopped."""
         self._say("no more faults")
         with connect(fleet.url) as redis:
@@ -115,9 +129,9 @@ class Chaos:
             unrest = self._tend_until(lambda: queue_invariants.faults(redis), AFTERMATH_S, fleet)
             self._over.set()
             wrong = fleet.retire()
-            ledger = audit(book, fleet, redis, store)
+            ledger = audit(Evidence(book, fleet, watch, redis, store, self._versions), self._plan.bundles)
             ledger.mismatches += wrong + unended(book, redis)
-            _sweep_starts(watch, book, redis, store)
+            _sweep_starts(watch, book, redis, store, fleet)
         limit_s = f"{self._scale.settle_s:g} s after the last fault"
         ledger.mismatches += [f"{limit_s}: {what}" for what in [*unsettled, *unrest]]
         ledger.mismatches += _slow_drains(fleet)
@@ -147,19 +161,20 @@ class Chaos:
         self._say(f"{took_s:.0f} s in all, seed {self._seed}")
 
 
-def _sweep_starts(watch: Watch, book: Book, redis: Redis, store: Store) -> None:
+def _sweep_starts(watch: Watch, book: Book, redis: Redis, store: Store, fleet: Fleet) -> None:
     """Of jobs that ended between two looks, too."""
     jobs = Jobs(redis, store)
     for job_id in book.accounts:
         job = jobs.fetch(job_id)
         if job is not None and job.started_at is not None:
-            watch.starts.setdefault(f"last of {job_id}", job.started_at)
+            watch.starts.setdefault(f"last of {job_id}", fleet.real(job.started_at))
 
 
-def _unsettled(fleet: Fleet, book: Book, watch: Watch, callers: list[Caller]) -> list[str]:
+def _unsettled(fleet: Fleet, book: Book, watch: Watch, callers: Callers) -> list[str]:
     """What a run still waits for, in words."""
     left = [] if fleet.at_peace else ["something is still to be started or resumed"]
     left += [f"{caller.name} still waits" for caller in callers if not caller.done]
+    left += [f"{account.job_id} is damaged" for account in list(book.to_mend)]
     left += [f"{job_id} was not seen to end" for job_id in book.open_ids()]
     return left + [f"{hit} is not known to have gone on" for hit in watch.unsettled]
 

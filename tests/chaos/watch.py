@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
@@ -12,11 +14,12 @@ from typing import NamedTuple, cast
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.chaos.book import Book
+from tests.chaos.book import Account, Book
 from tests.chaos.callers import ENDED
-from tests.chaos.ledger import record
-from tests.chaos.plan import FaultKind
+from tests.chaos.plan import AT_THE_QUEUE, FaultKind
+from tests.support.damaged_files import Damage
 from workers.broker import keys, rq_names
+from workers.fleet import catalog
 from workers.jobs.kinds.visualization import image_path
 from workers.storage.store import Store
 
@@ -25,6 +28,8 @@ LOOK_S = 0.1
 ENDS_S = 0.5
 #: A job that Redis has forgotten, and that nobody asks for again within this, is not wanted any more.
 FORGOTTEN_S = 10.0
+#: A job of a version that nobody serves fails within this.
+UNSERVED_S = 15.0
 
 
 class Held(NamedTuple):
@@ -69,12 +74,16 @@ class Blow:
 class Watch(threading.Thread):
     """Looks until ``over`` is set. Safe to ask from other threads."""
 
-    def __init__(self, redis: Redis, store: Store, book: Book, over: threading.Event) -> None:
+    def __init__(
+        self, redis: Redis, store: Store, book: Book, over: threading.Event, real: Callable[[float], float]
+    ) -> None:
         super().__init__(name="watch", daemon=True)
         self._redis = redis
         self._store = store
         self._book = book
         self._over = over
+        self._real = real
+        self._offers: list[tuple[float, frozenset[str]]] = []
         self._running: dict[str, Held] = {}
         self._blows: list[Blow] = []
         self._ends_s = 0.0
@@ -86,6 +95,7 @@ class Watch(threading.Thread):
                 self.look()
                 if time.monotonic() >= self._ends_s:
                     self._see_ends()
+                    self._note_offers()
                     self._ends_s = time.monotonic() + ENDS_S
             except RedisError:
                 continue  # as everybody, it waits for Redis to come back
@@ -95,6 +105,33 @@ class Watch(threading.Thread):
         with suppress(RedisError):
             self.look()
         return list(self._running.values())
+
+    def answers(self) -> list[Account]:
+        """What has succeeded, of callers at the queue."""
+        accounts = self._book.succeeded()
+        return [account for account in accounts if account.questions[0].caller in AT_THE_QUEUE]
+
+    def damage(self, account: Account, path: str, damage: Damage) -> None:
+        """Damage a file of an answer."""
+        data = self._store.get(path)
+        if data is not None:
+            self._store.replace(path, damage(data))
+            self._book.damage(account)
+
+    def unserved(self, version: str, at: float | None = None) -> bool:
+        """Whether no live worker was seen to serve the version at some moment shortly before, or ever."""
+        return any(
+            versions and version not in versions
+            for when, versions in self._offers
+            if at is None or at - UNSERVED_S < when < at + UNSERVED_S
+        )
+
+    def _note_offers(self) -> None:
+        versions = set()
+        for worker in catalog.live_workers(self._redis):
+            word = cast("bytes | None", self._redis.get(keys.readiness_key(worker)))
+            versions |= {name.partition("@")[2] for name in json.loads(word or b"{}") if "@" in name}
+        self._offers.append((time.time(), frozenset(versions)))
 
     def follow(self, blow: Blow) -> None:
         """See what becomes of the jobs it hit."""
@@ -122,10 +159,10 @@ class Watch(threading.Thread):
             if state == "running" and execution and worker and started_at:
                 held = Held(job_id, execution, worker, float(started_at), priority or "")
                 running[job_id] = held
-                self.starts[execution] = held.started_at
+                self.starts[execution] = self._real(held.started_at)
         self._running = running
         for blow, hit in open_hits:
-            _settle(blow, hit, records[hit.held.job_id])
+            _settle(blow, hit, records[hit.held.job_id], self._real)
 
     def _see_ends(self) -> None:
         ids = self._book.open_ids()
@@ -151,13 +188,13 @@ class Watch(threading.Thread):
         account.end, account.end_seen_at = fields, time.time()
 
 
-def _settle(blow: Blow, hit: Hit, record: list[str | None]) -> None:
+def _settle(blow: Blow, hit: Hit, record: list[str | None], real: Callable[[float], float]) -> None:
     state, execution, _, started_at, finished_at, _ = record
-    if execution and execution != hit.held.execution and float(started_at or 0) > blow.at:
-        hit.again_at = float(started_at or 0)
+    if execution and execution != hit.held.execution and real(float(started_at or 0)) > blow.at:
+        hit.again_at = real(float(started_at or 0))
         hit.waits_at = hit.waits_at or hit.again_at
     elif state in ENDED:
-        hit.ended = state if float(finished_at or 0) > blow.at else "before"
+        hit.ended = state if real(float(finished_at or 0)) > blow.at else "before"
     elif state is None and time.time() > blow.until + FORGOTTEN_S:
         hit.ended = "forgotten"
     elif state == "queued" and hit.waits_at is None:
@@ -166,3 +203,9 @@ def _settle(blow: Blow, hit: Hit, record: list[str | None]) -> None:
 
 def _texts(values: list[bytes | None]) -> list[str | None]:
     return [None if value is None else value.decode() for value in values]
+
+
+def record(redis: Redis, job_id: str) -> dict[str, str]:
+    """All fields of a job's record."""
+    raw = cast(dict[bytes, bytes], redis.hgetall(keys.job_key(job_id)))
+    return {name.decode(): value.decode() for name, value in raw.items()}

@@ -77,3 +77,14 @@ def test_threads_may_share_it() -> None:
         list(pool.map(use, range(8)))
     entries = cache._entries
     assert sum(size for _, size in entries.values()) == cache._size <= 100
+
+
+def test_number_and_bytes_are_both_bounded() -> None:
+    cache: LRUCache[str, bytes] = LRUCache(2, len, max_bytes=10)
+    for key in "abc":
+        cache.put(key, b"xx")
+    assert [cache.get(key) is not None for key in "abc"] == [False, True, True]
+    cache.put("d", b"x" * 9)
+    assert [cache.get(key) is not None for key in "bcd"] == [False, False, True]
+    cache.put("e", b"x" * 11)
+    assert [cache.get(key) is not None for key in "de"] == [True, False]

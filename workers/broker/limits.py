@@ -37,6 +37,11 @@ PATIENCE_S = 4
 MAX_LISTED_JOBS = 10_000
 #: Batches that are listed to one caller, and to those who see all, the newest.
 MAX_LISTED_BATCHES = 10_000
+#: Units of one caller's batches that are kept, those of the newest batches; a unit takes some 100 bytes of
+#: Redis, and so all some 10 MB. An older batch that has ended goes before its week is over.
+MAX_KEPT_UNITS = 100_000
+#: What a batch takes beside its units, in units.
+UNITS_OF_A_BATCH = 20
 
 #: Events that the stream of a job keeps, give or take a hundred: some 25 KB. Progress comes four times a
 #: second.

@@ -29,7 +29,7 @@ class RunOutcome:
     @classmethod
     def of(cls, job: Job) -> RunOutcome:
         """The job has succeeded."""
-        return cls("succeeded", job.to_fields(), about=job.about)
+        return cls("succeeded", job.brief().to_fields(), about=job.about)
 
     @classmethod
     def by(cls, error: Exception, job_id: str) -> RunOutcome:

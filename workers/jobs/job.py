@@ -145,6 +145,19 @@ class Job(Record):
         return {}
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it has all of its result: Redis keeps no part that is long (`brief`)."""
+        return True
+
+    def brief(self) -> Self:
+        """The job as Redis keeps it: without what is long, and in the store only."""
+        return self
+
+    def completed(self, stored: Job | None) -> Self:
+        """The job with what `brief` left out, from the stored record of the same result."""
+        return self
+
+    @property
     def about(self) -> str:
         """What it computes, for the log."""
         return f"{self.kind} of {self.spec.model}"

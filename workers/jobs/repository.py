@@ -204,11 +204,25 @@ class Jobs:
         self._events.watch(job_ids)
 
     def fetch(self, job_id: str) -> Job | None:
-        """The job of that id, or None; pins nothing. Raises `StorageError` when the store cannot be read."""
-        return self._recorded(job_id) or self.stored(job_id)
+        """The job of that id, whole, or None; pins nothing.
+
+        Raises `StorageError` when the store cannot be read.
+        """
+        job = self._recorded(job_id)
+        return self.stored(job_id) if job is None else self.whole(job)
+
+    def whole(self, job: Job) -> Job:
+        """The job with all of its result, of which Redis keeps a part; as it is where the store has no more.
+
+        Raises `StorageError` when the store cannot be read.
+        """
+        return job if job.is_whole else job.completed(self.stored(job.id))
 
     def look(self, job_id: str) -> Operation[Job | None]:
-        """The job of that id, with its place while it waits; a stored result is pinned for an hour."""
+        """The job of that id, with its place while it waits; a stored result is pinned for an hour.
+
+        Its result may have to be made `whole`.
+        """
         return (yield from self._look_and_pin(job_id, None))[0]
 
     def _look_and_pin(self, job_id: str, requester: str | None) -> Operation[tuple[Job | None, bool]]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
+from weakref import ref
 
 import redis
 from pydantic import ValidationError
@@ -56,7 +57,7 @@ class StoredResults:
         self._store = store
         self._pins = ArtifactPins(redis)
         self._requesters = Requesters(redis)
-        self._seen_complete: LRUCache[str, tuple[Job, float]] = LRUCache(CACHED_JOBS)
+        self._seen_complete: LRUCache[str, tuple[ref[Job], float]] = LRUCache(CACHED_JOBS)
 
     def stored(self, job_id: str) -> Job | None:
         """The succeeded job as the store keeps it; None where its record is gone or damaged.
@@ -87,10 +88,10 @@ class StoredResults:
         Not looked at again for the same result within `COMPLETE_S`. Raises `StorageError`.
         """
         seen, until_s = self._seen_complete.get(job.id) or (None, 0.0)
-        if seen is not job or time.monotonic() >= until_s:
+        if seen is None or seen() is not job or time.monotonic() >= until_s:
             if not (yield partial(self._has_all_files, job)):
                 return False
-            self._seen_complete.put(job.id, (job, time.monotonic() + COMPLETE_S))
+            self._seen_complete.put(job.id, (ref(job), time.monotonic() + COMPLETE_S))
         return True
 
     def pin(self, job_id: str, requester: str | None) -> tuple[Job | None, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from service.backend.resources.base import JobResource, RequestBody
 from service.backend.session import CallerSession
 from service.problems import ProblemError
 from service.web.exception_handlers import problem_of_error
-from workers.errors import UnknownKind, UnreadableRecord
+from workers.errors import StorageError, UnknownKind, UnreadableRecord
 from workers.jobs.job import Job
 from workers.jobs.kinds.base import JobKind
 from workers.jobs.repository import Event, IndexEntry, Requester
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,14 @@ class JobSession(CallerSession):
             return job
         requester = self._requester(job_id)
         return None if requester is None else _as_seen(job, requester)
+
+    async def whole(self, job: Job) -> Job:
+        """The job with all of its result; with the part that Redis keeps while the store is away."""
+        try:
+            return await to_thread.run_sync(self.backend.jobs.whole, job)
+        except StorageError as error:
+            _log.warning("visualization %s is shown without its curves: %s", job.id, error)
+            return job
 
     async def wait_for_job(self, job_id: str, wait_s: float, request: Request) -> Job:
         """The job once it has ended, or as it is after ``wait_s`` or when the client disconnects."""

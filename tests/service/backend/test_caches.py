@@ -17,6 +17,8 @@ from service.settings import ServiceSettings
 from tests.service.api.test_visualizations import QUESTION, asked, problem_of
 from tests.service.conftest import Http, Player
 from workers.broker.keys import job_key
+from workers.errors import StorageError
+from workers.jobs.job import Job
 
 
 @pytest.fixture
@@ -112,3 +114,50 @@ def test_long_texts_are_not_kept() -> None:
     requests = RequestCache(SETTINGS)
     long = body_of() + b" " * caches.MAX_BODY_BYTES
     assert requests.parse(RESOURCE, long) is not requests.parse(RESOURCE, long)
+
+
+def test_the_bytes_of_documents_are_bounded(
+    served: Http, path: str, player: Player, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = app.state.backend.responses._documents
+    size = len(served.get(path).content)
+    monkeypatch.setattr(documents, "_max_bytes", round(2.5 * size))
+    others = []
+    for unit in (8, 9):
+        others.append(asked(served, unit=unit))
+        player.succeed(others[-1])
+        served.get(f"/v1/visualizations/{others[-1]}")
+    kept = [documents.get(job_id) is not None for job_id in (path.rpartition("/")[2], *others)]
+    assert kept == [False, True, True]
+
+
+@pytest.fixture
+def without_curve(path: str, redis: redis_client.Redis) -> str:
+    """As a worker writes the record since the curves are in the store alone."""
+    own = job_key(path.rpartition("/")[2])
+    result = json.loads(redis.hget(own, "result") or b"")
+    redis.hset(own, mapping={"result": json.dumps(result | {"curve": []}), "finished_at": 2e9})
+    return path
+
+
+def test_a_document_has_the_curve_from_the_store(
+    served: Http, without_curve: str, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for response in (served.get(without_curve), served.ask(json=QUESTION)):
+        assert response.json()["result"]["curve"] == [0.1, 3.5]
+    with monkeypatch.context() as patch:  # read once
+        patch.setattr(app.state.backend.jobs, "whole", None)
+        assert served.get(without_curve).json()["result"]["curve"] == [0.1, 3.5]
+
+
+def test_while_the_store_is_away_the_rest_is_answered(
+    served: Http, without_curve: str, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(job: Job) -> Job:
+        raise StorageError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.state.backend.jobs, "whole", away)
+        result = served.get(without_curve).json()["result"]
+        assert (result["curve"], result["achieved_activation"]) == ([], 3.5)
+    assert served.get(without_curve).json()["result"]["curve"] == [0.1, 3.5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -17,6 +18,7 @@ from workers.batches.repository import MOST_RUNNING, WINDOW, Batches, ResolvedBa
 from workers.broker.keys import (
     DELIVERIES_KEY,
     batch_key,
+    batches_of_key,
     delivery_key,
     open_key,
     subscriptions_key,
@@ -255,3 +257,27 @@ def test_a_batch_of_a_kind_that_a_newer_version_has_is_left_to_it(batches: Batch
         batches.fetch(theirs.id)
     redis.hset(batch_key(theirs.id), "kind", "visualization")
     assert len(batches.recent(None, 10, 10, lambda _: True, caller=None)[0]) == 2
+
+
+def test_of_the_batches_of_a_caller_the_newest_are_kept(
+    redis: Redis, set_limit: Callable[[str, int], None]
+) -> None:
+    set_limit("MAX_KEPT_UNITS", 60)  # two of ten units, with what a batch takes besides
+    batches = Batches(redis)
+    kept = [
+        ask(batches, asked({"start": 10 * number, "stop": 10 * number + 10}), "me") for number in range(2)
+    ]
+    for batch in kept:
+        batches.cancel(batch.id)
+    theirs = ask(batches, asked({"stop": 10}), "you")
+    running = ask(batches, asked({"start": 20, "stop": 30}), "me")
+    assert [batches.fetch(each.id) is not None for each in (*kept, theirs, running)] == [
+        *(False, True, True, True)
+    ]
+    ask(batches, asked({"start": 30, "stop": 95}), "me")
+    assert [batches.fetch(each.id) is not None for each in (*kept, theirs, running)] == [
+        *(False, False, True, True)
+    ]
+    assert redis.zcard(batches_of_key("me")) == 2
+    ask(batches, asked({"start": 20, "stop": 30}), "me")
+    assert batches.fetch(running.id) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel
 
@@ -51,6 +51,20 @@ class VisualizationJob(Job):
         return _by_name(self.images)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it has the curves of its images: of up to 2,049 numbers each, most of a record."""
+        return self.result is None or bool(self.result.curve)
+
+    def brief(self) -> Self:
+        """The job without the curves."""
+        return self if self.result is None else self.model_copy(update={"result": _brief(self.result)})
+
+    def completed(self, stored: Job | None) -> Self:
+        """The job with the curves that the stored record of the same images has."""
+        same = isinstance(stored, VisualizationJob) and stored.images == self.images
+        return self.model_copy(update={"result": stored.result}) if same else self  # type: ignore[union-attr]
+
+    @property
     def about(self) -> str:
         """Layer, unit and model."""
         return f"{self.spec.layer} unit {self.spec.unit} of {self.spec.model}"
@@ -64,6 +78,11 @@ class VisualizationJob(Job):
     def unit_detail(self) -> str:
         """The activation and, where the best image is not the first, its number."""
         return super().unit_detail + (f" {self.best}" if self.best else "")
+
+
+def _brief(result: Result) -> Result:
+    images = tuple(image.model_copy(update={"curve": ()}) for image in result.images)
+    return result.model_copy(update={"curve": (), "images": images})
 
 
 class _Images(BaseModel):

@@ -2,22 +2,7 @@
 -- Removes a batch and everything beside it.
 -- ARGV: 1 batch id
 -- Returns: 1, or 0 where there is none.
--- @include lib/keys
+-- @include lib/batch_removal
 
 local batch = unpack(ARGV)
-local key = batch_key(batch)
-local caller, model = unpack(redis.call('HMGET', key, 'caller', 'model'))
-if not caller then return 0 end
-for _, id in ipairs(redis.call('HKEYS', batch_key(batch, 'open'))) do
-  redis.call('SREM', batches_of_job_key(id), batch)
-end
-for _, part in ipairs({'units', 'open', 'again', 'now', 'claim'}) do
-  redis.call('DEL', batch_key(batch, part))
-end
-redis.call('DEL', key, subscriptions_key(batch))
-redis.call('SREM', KEY.RUNNING_BATCHES, batch)
-redis.call('SREM', running_batches_of_key(caller), batch)
-redis.call('ZREM', due_batches_key(model), batch)
-redis.call('ZREM', KEY.BATCHES, batch)
-redis.call('ZREM', KEY.BATCHES_OF_PREFIX .. caller, batch)
-return 1
+return remove_batch(batch) and 1 or 0

@@ -4,6 +4,7 @@
 -- ARGV: 1 batch id, 2 caller, 3 most running batches of a caller, 4 deadline in seconds or '', 5 webhook URL
 --   or '', 6… fields of the record
 -- Returns: 'new', 'known', 'hooks' (too many webhooks) or 'too_many' (batches).
+-- @include lib/batch_removal
 -- @include lib/batches
 -- @include lib/clock
 -- @include lib/keys
@@ -89,11 +90,27 @@ if not state then
   redis.call('HSET', key, 'state', 'running', 'caller', caller, 'created_at', NOW_TEXT, 'cursor', 0)
   redis.call('HSET', key, 'queued', 0, 'running', 0, 'succeeded', 0, 'failed', 0, 'canceled', 0)
 end
+-- Of the batches that ended, the newest are kept, up to so many units in all: a unit takes some 100 bytes, and
+-- a batch as much as some units more.
+local function drop_oldest()
+  local kept, index = 0, KEY.BATCHES_OF_PREFIX .. caller
+  for _, batch in ipairs(redis.call('ZREVRANGE', index, 0, -1)) do
+    local batch_state, total = unpack(redis.call('HMGET', batch_key(batch), 'state', 'total'))
+    kept = kept + (tonumber(total) or 0) + LIMIT.UNITS_OF_A_BATCH
+    if not batch_state then
+      redis.call('ZREM', index, batch)
+    elseif kept > LIMIT.MAX_KEPT_UNITS and batch ~= id and batch_state ~= 'running' then
+      remove_batch(batch)
+    end
+  end
+end
+
 if starts then
   redis.call('SADD', KEY.RUNNING_BATCHES, id)
   redis.call('SADD', running_batches_of_key(caller), id)
   list_in(KEY.BATCHES)
   list_in(KEY.BATCHES_OF_PREFIX .. caller)
+  drop_oldest()
 end
 local stands = redis.call('HGET', key, 'state')
 subscribe('batch', id, caller, url, stands ~= 'running' and stands)
