@@ -23,6 +23,7 @@ from redis.retry import Retry
 from proxygrad.paths import home, models_file
 from workers.broker.connection import CONNECTION_WAIT_S, Connections
 from workers.errors import QueueUnavailable, SettingsError
+from workers.logs import LogFormat
 
 #: Retries of every command of a worker, waiting 0.1 s, then twice as long, at most 2 s each: two minutes.
 #: With redis-py's default of 3 retries a Redis away for 3 to 20 s ended 2 to 4 of 8 slots; with these, none.
@@ -92,6 +93,9 @@ class SharedSettings(BaseModel):
     store_url: Annotated[
         str, Field(alias="PROXYGRAD_STORE", description="Where artifacts are stored, as a URL.")
     ]
+    log_format: Annotated[
+        LogFormat, Field(alias="PROXYGRAD_LOG", description="Format of log lines: text or JSON.")
+    ] = "text"
 
     @classmethod
     def variables(cls) -> frozenset[str]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
@@ -23,7 +24,9 @@ from tests.support.command_processes import REPOSITORY
 from workers.broker.keys import events_key
 
 
-def gateway(home: Path, **environ: str) -> subprocess.Popen[str]:
+def gateway(
+    home: Path, stdout: IO[str] | int = subprocess.DEVNULL, /, **environ: str
+) -> subprocess.Popen[str]:
     own = {"PROXYGRAD_HOME": str(home), "PROXYGRAD_PORT": "0", "PYTHONUNBUFFERED": "1"}
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("PROXYGRAD_", "REDIS_"))
@@ -33,7 +36,7 @@ def gateway(home: Path, **environ: str) -> subprocess.Popen[str]:
         cwd=REPOSITORY,
         env={**kept, **own, **environ},
         stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         text=True,
     )
 
@@ -47,7 +50,7 @@ def running(redis_url: str, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[s
         try:
             assert process.stderr is not None
             said = process.stderr.readline()
-            found = re.fullmatch(r"listening on (http://\S+)\n", said)
+            found = re.fullmatch(r"\S+Z INFO listening on (http://\S+)\n", said)
             assert found, said
             while "startup complete" not in said:
                 said = process.stderr.readline()
