@@ -113,6 +113,7 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
             _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors.count("\n")) == (1, 1)
     assert errors.startswith(f"error: port {port} on 127.0.0.1 is in use")
+    assert "name another with PROXYGRAD_PORT (0 takes any free one)" in errors
 
 
 def test_a_socket_that_others_reach_asks_for_keys_whatever_the_settings_say(
