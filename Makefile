@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 
 BIN := $(VENV)/bin
-# Quiet where nobody watches; a person sees how far the gigabytes are.
-PIP := -m pip --disable-pip-version-check $(if $(CI),--quiet)
+# It would print 145 lines; errors are printed still.
+PIP := -m pip --disable-pip-version-check --quiet
 # Editable, so that a change to the code needs no new install; a change to these files does.
 INSTALL_INPUTS := pyproject.toml constraints.txt proxygrad/version.py
 GATEWAY := $(VENV)/gateway

@@ -113,7 +113,7 @@ def test_without_the_checkout_the_command_lists_what_the_wheel_has(client_enviro
     render = [*command, "render", "digits", "fc", "0"]
     refused = subprocess.run(render, capture_output=True, text=True, check=False)
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert "proxygrad[client]" in refused.stderr
+    assert "'.[engine]'" in refused.stderr
     submit = [*command, "submit", "digits", "fc", "0", "--url", "x"]
     refused = subprocess.run(submit, capture_output=True, text=True, check=False)
     assert (refused.returncode, "not the address of a server" in refused.stderr) == (1, True)

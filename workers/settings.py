@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from proxygrad.paths import home, models_file
 from workers.broker.connection import check_url
 from workers.errors import SettingsError
+from workers.logs import LogFormat
 
 MAX_SLOTS = 256
 MAX_THREADS = 1024
@@ -70,6 +71,9 @@ class SharedSettings(BaseModel):
     store_url: Annotated[
         str, Field(alias="PROXYGRAD_STORE", description="Where artifacts are stored, as a URL.")
     ]
+    log_format: Annotated[
+        LogFormat, Field(alias="PROXYGRAD_LOG", description="Format of log lines: text or JSON.")
+    ] = "text"
 
     @classmethod
     def variables(cls) -> frozenset[str]:

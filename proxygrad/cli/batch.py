@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from proxygrad.client.parameters import Units
 
 HELP = "visualize many units of a layer with a running service"
+EXTRA = "client"
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
 

@@ -1,6 +1,6 @@
 """The ``proxygrad`` command line, whose subcommands are found by entry points.
 
-Each subcommand is a module in the entry-point group ``proxygrad.commands``, with ``HELP``,
+Each subcommand is a module in the entry-point group ``proxygrad.commands``, with ``HELP``, ``EXTRA``,
 ``add_arguments(parser)`` and ``run(arguments) -> int``. So this package does not import the service, whose
 ``serve``, ``demo`` and ``keys`` are listed only where it can be imported: in a checkout or an image.
 """
@@ -15,20 +15,18 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, cast
 
 from proxygrad.errors import ProxyGradError
+from proxygrad.extras import lacks
 from proxygrad.version import __version__
 
 GROUP = "proxygrad.commands"
-
-EXTRAS = (
-    "pip install 'proxygrad[client]' installs what submit and batch need, [engine] render and models, "
-    "[training] train-digits"
-)
 
 
 class Command(Protocol):
     """What the module of a subcommand offers."""
 
     HELP: str
+    #: The extras that bring what it needs.
+    EXTRA: str
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the subcommand's own arguments."""
@@ -40,13 +38,14 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 done, 1 an error that was explained, 2 wrong usage."""
     arguments = _parser().parse_args(argv)
+    command = cast(Command, arguments.command)
     try:
-        return cast(Command, arguments.command).run(arguments)
+        return command.run(arguments)
     except ProxyGradError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        print(f"error: this command needs {error.name!r}, which is not installed; {EXTRAS}", file=sys.stderr)
+        print(f"error: {lacks(error, command.EXTRA)}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit says nothing either

@@ -9,6 +9,7 @@ from proxygrad.cli.arguments import add_models
 from proxygrad.errors import ModelError
 
 HELP = "list the models, or the layers of one"
+EXTRA = "engine"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

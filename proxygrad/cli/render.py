@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from proxygrad.engine.future import RenderFuture
 
 HELP = "render a unit in this process, without a server"
+EXTRA = "engine"
 
 #: Seconds between two looks at the lane's progress; a progress bar needs no more.
 REFRESH_S = 0.1

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from proxygrad.client import Visualization
 
 HELP = "visualize a unit with a running service"
+EXTRA = "client"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

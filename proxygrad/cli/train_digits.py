@@ -11,6 +11,7 @@ from pathlib import Path
 from proxygrad.errors import ModelError
 
 HELP = "retrain the bundled network and report its held-out accuracy"
+EXTRA = "training"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from proxygrad.errors import BuilderError, near
+from proxygrad.extras import lacks
 from proxygrad.models.torchvision_compat import import_torchvision
 
 
@@ -53,10 +54,8 @@ def import_timm() -> Any:
     import_torchvision()  # timm imports it, and cannot declare what it lacks beside some builds of torch
     try:
         return importlib.import_module("timm")
-    except ImportError as error:
-        raise BuilderError(
-            f"a builder of timm needs the extra `timm`: pip install -e '.[timm]' in the checkout ({error})"
-        ) from error
+    except ModuleNotFoundError as error:
+        raise BuilderError(f"a builder of timm: {lacks(error, 'timm')}") from error
 
 
 def _from_torchvision(name: str) -> Callable[..., Any]:

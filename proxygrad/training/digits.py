@@ -81,7 +81,7 @@ def load_split() -> Split:
     except ModuleNotFoundError as error:
         raise ModelError(
             "the training images come with scikit-learn, which is not installed: "
-            "pip install 'proxygrad[training]'"
+            "pip install --editable '.[training]' in a checkout"
         ) from error
     data = load_digits()
     labels = torch.tensor(data.target)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from proxygrad.protocol.requests import ANONYMOUS
-from service.auth.keys import SCOPES, Key, Scope
+from service.auth.keys import Key
+from service.auth.scopes import SCOPES, Scope
 
 #: Name of the caller in the ASGI scope's state.
 STATE = "caller"

@@ -17,25 +17,18 @@ import secrets
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self, cast, get_args
+from typing import Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis import Redis
 
 from proxygrad.errors import ProxyGradError
+from service.auth.scopes import DEFAULT_IN_FLIGHT, DEFAULT_RATE_PER_MIN, DEFAULT_SCOPES, Scope
 from workers.broker.keys import API_KEYS_KEY
 from workers.broker.scripts import Script
 
 log = logging.getLogger(__name__)
 
-Scope = Literal["read", "submit", "read_all", "admin"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
-
-DEFAULT_SCOPES: tuple[Scope, ...] = ("read", "submit")
-#: Ten a second, kept up for a minute: more than any client needs that waits with `Prefer` or `?wait=`.
-DEFAULT_RATE_PER_MIN = 600
-#: Of the 2000 jobs of one caller that may wait by default, a tenth.
-DEFAULT_IN_FLIGHT = 200
 MAX_RATE_PER_MIN = 1_000_000
 MAX_IN_FLIGHT = 1_000_000
 MAX_EXPIRES_DAYS = 36_500

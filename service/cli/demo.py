@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proxygrad.client import Client, Visualization
 
 HELP = "start a service, visualize one unit over HTTP, stop the service"
+EXTRA = "service,worker"
 
 #: The logit of the digit 0: plain activation maximization runs out of gradient before it gets there.
 REQUEST: dict[str, Any] = {"model": "digits", "layer": "fc", "unit": 0}

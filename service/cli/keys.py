@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxygrad.protocol.requests import ANONYMOUS
+from service.auth.scopes import DEFAULT_IN_FLIGHT, DEFAULT_RATE_PER_MIN, DEFAULT_SCOPES, SCOPES
 from service.cli.serve import add_home, overridden
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     from service.auth.keys import Key, Keys
 
 HELP = "create, list and revoke API keys"
-
-#: Repeated from `service.auth.keys`, which needs Redis' client: this module is imported by every `proxygrad`.
-SCOPES = ("read", "submit", "read_all", "admin")
+EXTRA = "service"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--scopes",
         type=_scopes,
-        default=("read", "submit"),
+        default=DEFAULT_SCOPES,
         metavar="SCOPES",
-        help=f"with commas between: {', '.join(SCOPES)} (default read,submit)",
+        help=f"with commas between: {', '.join(SCOPES)} (default {','.join(DEFAULT_SCOPES)})",
     )
-    create.add_argument("--rate", type=_limit, default=600, help="requests per minute, or none (default 600)")
     create.add_argument(
-        "--in-flight", type=_limit, default=200, help="jobs that may wait or run, or none (default 200)"
+        "--rate",
+        type=_limit,
+        default=DEFAULT_RATE_PER_MIN,
+        help="requests per minute, or none (default %(default)s)",
+    )
+    create.add_argument(
+        "--in-flight",
+        type=_limit,
+        default=DEFAULT_IN_FLIGHT,
+        help="jobs that may wait or run, or none (default %(default)s)",
     )
     create.add_argument(
         "--expires-days", type=float, metavar="DAYS", help="up to 36500; default: never expires"
@@ -80,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _create(keys: Keys, arguments: argparse.Namespace) -> None:
-    first = not keys.all().in_force
+    before = keys.all()
     key, token = keys.create(
         arguments.name,
         arguments.scopes,
@@ -90,8 +97,11 @@ def _create(keys: Keys, arguments: argparse.Namespace) -> None:
     )
     print(token)
     _say(f"the key {key.id} of {key.name!r}: send it as `Authorization: Bearer …`; it is not shown again")
-    if first:
+    if not before.in_force:
         _say("it is the first one: from now on every request needs a key")
+    namesakes = [each.id for each in before.keys.values() if each.name == key.name and not each.revoked_at]
+    if namesakes:
+        _say(f"not revoked, of the same name: {', '.join(namesakes)} (`proxygrad keys revoke ID`)")
 
 
 def _cancel_jobs(redis: Redis, caller: str) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 HELP = "keep the gateway, one worker and an embedded Valkey up until Ctrl-C"
+EXTRA = "service,worker"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.auth.callers import ANYBODY, STATE, Caller
 from service.auth.key_ring import KeyRing
-from service.auth.keys import Scope as KeyScope
 from service.auth.rate_limit import Allowance, RateLimiter
+from service.auth.scopes import Scope as KeyScope
 from service.middleware.base import HttpMiddleware
 from service.problems import ProblemError
 from service.web.exception_handlers import redis_problem, respond

@@ -28,11 +28,11 @@ CORS: dict[str, Any] = {
     "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
     "allow_headers": [
         *("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "If-Range", "Last-Event-ID"),
-        *("Prefer", "Range"),
+        *("Prefer", "Range", "X-Request-ID"),
     ],
     "expose_headers": [
         *("Content-Range", "ETag", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy"),
-        *("Retry-After", "WWW-Authenticate"),
+        *("Retry-After", "WWW-Authenticate", "X-Request-ID"),
     ],
     "max_age": 600,
 }

@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -21,11 +20,15 @@ from proxygrad.protocol.addresses import is_loopback
 from service import descriptors
 from service.app import create_app
 from service.backend.backend import Backend
+from service.middleware.request_id import RequestId
 from service.server.access_log import without_secrets
 from service.server.protocol import MAX_INCOMPLETE_BYTES, bounded
 from service.server.sockets import address, listen
 from service.settings import ServiceSettings
 from service.web.paths import PROBES, SCRAPED
+from workers import logs
+
+_log = logging.getLogger(__name__)
 
 #: Short requests end in well under a second, long waits let go at once; what is left after this is cut off.
 GRACE_S = 3
@@ -61,7 +64,9 @@ class _Server(uvicorn.Server):
 def server_config(app: FastAPI) -> uvicorn.Config:
     """The configuration of uvicorn: HTTP/1.1 alone, with limits on slow clients."""
     return uvicorn.Config(
-        app,
+        RequestId(app),
+        interface="asgi3",  # uvicorn would take it for another, as its `__call__` is no coroutine function
+        log_config=None,  # `workers.logs` has configured it
         http=bounded(descriptors.max_connections()),
         ws="none",
         h11_max_incomplete_event_size=MAX_INCOMPLETE_BYTES,
@@ -85,20 +90,19 @@ def main(arguments: list[str]) -> int:
         "--fd", type=int, help="file descriptor of a listening socket, inherited from a supervisor"
     )
     fd = parser.parse_args(arguments).fd
+    form = logs.format_of(os.environ)
+    logs.configure(form, access_logger="uvicorn.access")
     try:
         descriptors.raise_limit()
         settings = ServiceSettings.from_env(os.environ)
         listener = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
         app = create_app(_as_reachable(settings, listener))
     except ProxyGradError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return logs.fail(error, form)
     config = server_config(app)
-    print(f"listening on {address(listener)}", file=sys.stderr, flush=True)
+    _log.info("listening on %s", address(listener))
     if app.state.backend.settings.keys_required:
-        print(
-            "every request needs a key: `proxygrad keys create NAME` makes one", file=sys.stderr, flush=True
-        )
+        _log.info("every request needs a key: `proxygrad keys create NAME` makes one")
     logging.getLogger("uvicorn.access").addFilter(_is_worth_logging)
     logging.getLogger("uvicorn.access").addFilter(without_secrets)
     # Objects of this far live on. Scanned again and again they cost pauses of 40 ms each second of load.

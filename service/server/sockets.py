@@ -20,8 +20,11 @@ class PortInUse(ListenError):
     code = "port_in_use"
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket on `host` and `port` (0: any free one); raises `PortInUse` or `ListenError`."""
+def listen(host: str, port: int, option: str = "PROXYGRAD_PORT") -> socket.socket:
+    """A listening socket on `host` and `port` (0: any free one); raises `PortInUse` or `ListenError`.
+
+    ``option``: how another port is named, for the message.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -35,8 +38,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(
-                f"port {port} on {host} is in use by another program; name another with PROXYGRAD_PORT "
-                "or --port (0 takes any free one)"
+                f"port {port} on {host} is in use by another program; name another with {option} "
+                "(0 takes any free one)"
             ) from error
         raise ListenError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
     return listener

@@ -15,12 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
 import httpx
 
 from proxygrad.errors import ProxyGradError
+from proxygrad.extras import lacks
 from proxygrad.paths import make_private
 from service.auth.keys import Keys
 from service.server.sockets import address, listen
@@ -114,7 +116,9 @@ class Stack:
     def _start(self) -> None:
         home = self.settings.home
         claim = self._parts.enter_context(claimed(home))
-        listener = self._parts.enter_context(listen(self.settings.host, self.settings.port))
+        listener = self._parts.enter_context(
+            listen(self.settings.host, self.settings.port, "PROXYGRAD_PORT or --port")
+        )
         self.url = address(listener)
         claim.announce(self.url)
         # Errors of a child's settings are better reported here than by the child, after a start.
@@ -124,6 +128,7 @@ class Stack:
             make_private(self._log_directory)
         redis_url = self._redis_url()
         _require_key(self.settings, redis_url, named_home=bool(self._environ.get("PROXYGRAD_HOME")))
+        _require_worker()
         environment = self._environment(redis_url)
         self._gateway = self._child(
             "gateway", ["service", "--fd", str(listener.fileno())], environment, listener
@@ -190,6 +195,13 @@ class Stack:
             raise StackError(f"the embedded Valkey ended; its log is {self._valkey.log_path}")
         if self._gateway.ended:
             raise StackError(self._gateway.obituary())
+
+
+def _require_worker() -> None:
+    """Whether a worker could run is better known before anything starts. This process imports no torch."""
+    if find_spec("torch") is None:
+        missing = ModuleNotFoundError(name="torch")
+        raise StackError(lacks(missing, "service,worker"))
 
 
 def _seconds(text: str) -> float:

@@ -196,6 +196,7 @@ def main(
     lease_s: str = "2",  # by default a third of the real one: tests wait for it
     beat_s: str = "0.5",
 ) -> int:
+    from workers import logs
     from workers.execution import checkpoints
     from workers.execution.context import WorkerContext
     from workers.execution.drain import Drain
@@ -206,7 +207,7 @@ def main(
 
     leases.LEASE_S, leases.BEAT_S = int(lease_s), float(beat_s)
     checkpoints.CHECKPOINT_S = 0.3
-    program.log_to_stderr()
+    logs.configure("text")
     drain = Drain(float(grace_s))
     drain_on_signals(drain)
     engine = CountingEngine(float(step_s), deadly=True)

@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import redis
 
 from proxygrad.errors import ProxyGradError
+from workers import logs
 from workers.batches import expander
 from workers.batches.expander import BatchExpander
 from workers.broker.connection import WORKER_CONNECTIONS, connect, require_redis
@@ -56,21 +56,15 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         "back; a second one: put everything back at once.",
     )
     parser.parse_args(arguments)
-    log_to_stderr()
+    form = logs.format_of(environ)
+    logs.configure(form)
     try:
         settings = WorkerSettings.from_env(environ)
         drain = Drain(settings.grace_s)
         drain_on_signals(drain)
         return work(settings, drain)
     except ProxyGradError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-
-
-def log_to_stderr() -> None:
-    """One line for whatever an operator wants to know."""
-    form = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form, datefmt="%H:%M:%S")
+        return logs.fail(error, form)
 
 
 def work(settings: WorkerSettings, drain: Drain) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -87,13 +88,37 @@ def test_bad_input_is_one_line(
     assert "Traceback" not in printed.err
 
 
-def test_without_torch_the_missing_extra_is_named() -> None:
-    """In a process where torch cannot be imported, as where only the gateway is installed."""
-    code = (
-        "import sys; sys.modules['torch'] = None; "
-        "from proxygrad.cli.main import main; sys.exit(main(['models']))"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+_WITHOUT = """
+import runpy, sys
+module, missing, *sys.argv = sys.argv[1:]
+sys.modules[missing] = None
+if module == "proxygrad":
+    from proxygrad.cli.main import main
+    sys.exit(main())
+runpy.run_module(module, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "arguments", "extra"),
+    [
+        ("proxygrad", "torch", ["models"], "engine"),
+        ("proxygrad", "httpx", ["submit", "digits", "fc", "0"], "client"),
+        ("proxygrad", "redis", ["serve"], "service,worker"),
+        ("proxygrad", "redis", ["keys", "list"], "service"),
+        ("service", "uvicorn", [], "gateway"),
+        ("workers", "rq", [], "worker"),
+    ],
+)
+def test_the_extra_that_is_missing_is_named(
+    module: str, missing: str, arguments: list[str], extra: str, tmp_path: Path
+) -> None:
+    """In a process where the package cannot be imported, as where another extra is installed."""
+    command = [sys.executable, "-c", _WITHOUT, module, missing, module, *arguments]
+    environ = {**os.environ, "PROXYGRAD_HOME": str(tmp_path), "REDIS_URL": ""}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
     assert ended.returncode == 1
-    assert ended.stderr.startswith("error: this command needs 'torch', which is not installed; pip install ")
-    assert "Traceback" not in ended.stderr
+    assert ended.stderr == (
+        f"error: this needs {missing!r}, which is not installed: pip install --editable '.[{extra}]' in a "
+        "checkout of the project\n"
+    )

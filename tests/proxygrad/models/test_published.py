@@ -154,5 +154,5 @@ def test_timms_unknown_names_have_near_ones() -> None:
 
 def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(BuilderError, match=r"needs the extra `timm`"):
+    with pytest.raises(BuilderError, match=r"needs 'timm', which is not installed: .*\[timm\]"):
         build("timm:resnet18")

@@ -9,7 +9,8 @@ import pytest
 import redis as redis_client
 
 from service.auth import key_ring
-from service.auth.keys import Keys, Scope
+from service.auth.keys import Keys
+from service.auth.scopes import Scope
 from service.cli import keys as command
 from service.settings import ServiceSettings
 from tests.service.api.test_visualizations import QUESTION, problem_of

@@ -11,7 +11,8 @@ import redis as redis_client
 from proxygrad.spec import ModelInfo
 from service.auth import key_ring
 from service.auth.callers import Caller
-from service.auth.keys import Keys, Scope
+from service.auth.keys import Keys
+from service.auth.scopes import Scope
 from tests.service.conftest import Http, Player
 from workers.broker.rq_names import QUEUE_KEY
 

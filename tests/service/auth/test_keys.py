@@ -14,7 +14,6 @@ import redis as redis_client
 
 from service.auth import keys
 from service.auth.keys import Key, KeyProblem, Keys, opened
-from service.cli import keys as command
 from service.cli.keys import table
 from service.stack.valkey import EmbeddedValkey
 from tests.support.command_processes import called
@@ -135,10 +134,6 @@ def test_a_key_that_makes_no_sense_is_not_made(changes: dict[str, object], said:
 # -- the command ---------------------------------------------------------------------------------------------
 
 
-def test_the_commands_words_are_those_of_the_keys() -> None:
-    assert command.SCOPES == keys.SCOPES
-
-
 def test_a_key_is_made_listed_and_revoked_where_redis_is(
     redis_url: str, redis: redis_client.Redis, tmp_path: Path
 ) -> None:
@@ -175,6 +170,15 @@ def test_the_data_directory_may_be_named_before_or_after_the_verb(tmp_path: Path
     for arguments in (("--home", elsewhere, "list"), ("--home", other, "list", "--home", elsewhere)):
         listed = called(tmp_path / "home", "keys", *arguments)
         assert [line.split()[1] for line in listed.stdout.splitlines()[1:]] == ["one"], listed.stderr
+
+
+def test_a_second_key_of_one_name_is_said(redis_url: str, redis: redis_client.Redis, tmp_path: Path) -> None:
+    ids = [Keys(redis).create(name)[0].id for name in ("me", "me", "you")]
+    Keys(redis).revoke(ids[1])
+    made = called(tmp_path, "keys", "create", "me", environ={"REDIS_URL": redis_url})
+    assert f"not revoked, of the same name: {ids[0]} (`proxygrad keys revoke ID`)" in made.stderr
+    alone = called(tmp_path, "keys", "create", "them", environ={"REDIS_URL": redis_url})
+    assert "same name" not in alone.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import redis as redis_client
 
 from service.app import create_app
 from service.auth import key_ring
-from service.auth.keys import Keys, Scope
+from service.auth.keys import Keys
+from service.auth.scopes import Scope
 from service.settings import ServiceSettings
 from service.stack.valkey import EmbeddedValkey
 from tests.service.conftest import Http

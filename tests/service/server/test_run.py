@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
@@ -23,7 +24,9 @@ from tests.support.command_processes import REPOSITORY
 from workers.broker.keys import events_key
 
 
-def gateway(home: Path, **environ: str) -> subprocess.Popen[str]:
+def gateway(
+    home: Path, stdout: IO[str] | int = subprocess.DEVNULL, /, **environ: str
+) -> subprocess.Popen[str]:
     own = {"PROXYGRAD_HOME": str(home), "PROXYGRAD_PORT": "0", "PYTHONUNBUFFERED": "1"}
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("PROXYGRAD_", "REDIS_"))
@@ -33,7 +36,7 @@ def gateway(home: Path, **environ: str) -> subprocess.Popen[str]:
         cwd=REPOSITORY,
         env={**kept, **own, **environ},
         stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         text=True,
     )
 
@@ -47,7 +50,7 @@ def running(redis_url: str, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[s
         try:
             assert process.stderr is not None
             said = process.stderr.readline()
-            found = re.fullmatch(r"listening on (http://\S+)\n", said)
+            found = re.fullmatch(r"\S+Z INFO listening on (http://\S+)\n", said)
             assert found, said
             while "startup complete" not in said:
                 said = process.stderr.readline()
@@ -110,6 +113,7 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
             _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors.count("\n")) == (1, 1)
     assert errors.startswith(f"error: port {port} on 127.0.0.1 is in use")
+    assert "name another with PROXYGRAD_PORT (0 takes any free one)" in errors
 
 
 def test_a_socket_that_others_reach_asks_for_keys_whatever_the_settings_say(

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from proxygrad.client import Client, ProgressEvent, VisualizationParameters
 from service.server.sockets import ListenError, PortInUse, address, listen
 from service.settings import ServiceSettings
-from service.stack.supervisor import Stack
+from service.stack.supervisor import Stack, StackError
 from tests.support.command_processes import Running, all_gone, called, descendants, run
 
 QUESTION: VisualizationParameters = {"model": "digits", "layer": "layer3", "unit": 7, "steps": 16}
@@ -151,6 +152,7 @@ def test_a_port_in_use_is_said_in_one_line_before_anything_starts(home: Path) ->
         done = called(home, "serve", "--port", str(port))
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: port {port} on 127.0.0.1 is in use")
+    assert "name another with PROXYGRAD_PORT or --port (0 takes any free one)" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (home / "valkey").exists()
 
@@ -169,6 +171,20 @@ def test_a_store_that_cannot_be_opened_is_said_in_one_line(home: Path, tmp_path:
     done = called(home, "serve", "--port", "0", environ={"PROXYGRAD_STORE": store})
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert store in done.stderr
+
+
+def test_without_a_worker_s_packages_nothing_is_started(home: Path) -> None:
+    """In this process: that it cannot find torch need not be true of the others."""
+    environ = {**os.environ, "PROXYGRAD_HOME": str(home), "PROXYGRAD_PORT": "0"}
+    environ.pop("REDIS_URL", None)
+    stack = Stack(ServiceSettings.from_env(environ), environ, home / "logs")
+    with (
+        mock.patch.dict(sys.modules, {"torch": None}),
+        pytest.raises(StackError, match=r"needs 'torch', .*'\.\[service,worker\]'"),
+        stack,
+    ):
+        pytest.fail("it came up")
+    assert not (home / "logs" / "worker.log").exists()
 
 
 def test_an_address_that_others_reach_is_refused_as_long_as_there_is_no_key(home: Path) -> None:
