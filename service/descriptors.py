@@ -11,7 +11,8 @@ from contextlib import suppress
 
 #: The limit is raised to this at most: more connections than one process can serve.
 MOST = 65_536
-#: Kept for Redis and the store (a thread each, of 40 at most), webhooks (32 attempts) and the process itself.
+#: Kept for Redis and the store (a thread each, of 40 at most), for connections that are being refused, and
+#: for the process itself.
 RESERVED = 100
 #: Event streams and long waits take some 42 KB each (docs/measurements/gateway.md).
 MOST_FOLLOWERS = 4096

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from proxygrad.protocol.addresses import VISUALIZATIONS
 from proxygrad.protocol.problems import FieldError
-from proxygrad.spec.settings import MAX_SIZE_PX, MIN_SIZE_PX
+from proxygrad.spec.settings import MIN_SIZE_PX
 from service.api.visualizations import VisualizationId, VisualizationSession
 from service.auth.callers import Caller
 from service.images.conversion import ENCODER, Form, size_of
@@ -30,9 +30,8 @@ router = APIRouter(prefix=VISUALIZATIONS, tags=["visualizations"])
 
 #: Bounds of `width`, in pixels.
 MIN_WIDTH_PX, MAX_WIDTH_PX = 32, 512
-#: Longest side that `scale` makes: that of the largest image which can be requested. The smallest one fits
-#: `MAX_SCALE` times.
-MAX_SCALED_PX = MAX_SIZE_PX
+#: Longest side that `scale` makes. The smallest image fits `MAX_SCALE` times.
+MAX_SCALED_PX = MAX_WIDTH_PX
 MAX_SCALE = MAX_SCALED_PX // MIN_SIZE_PX
 #: Caches may keep an image for a year, the longest that they are used to, without asking again.
 MAX_AGE_S = 31_536_000

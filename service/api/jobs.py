@@ -141,7 +141,9 @@ async def follow(
     try:
         subscription = await session.backend.events.follow(job_id, EVENT_KINDS, session.caller.name)
     except TooManyFollowers as error:
-        raise ProblemError("too_many_streams", f"{error}; poll instead, or close one") from error
+        # Its connection is what there is too little of.
+        close = {"Connection": "close"}
+        raise ProblemError("too_many_streams", f"{error}; poll, or close one", headers=close) from error
     try:
         stream = EventStream(session, job_id, after)
         first = await stream.catch_up()

@@ -240,7 +240,10 @@ class EventSubscriber:
                 channel.put(MISSED)
             channel.ready.set()
         elif message["type"] == "message":
-            channel.put(Event.published(message["data"]))
+            try:
+                channel.put(Event.published(message["data"]))
+            except ValueError as error:  # a newer worker's, or damaged: it stops no other
+                self._warn(error)
 
     def _miss_all(self) -> None:
         """The connection is gone: followers read the stream themselves."""
@@ -260,7 +263,7 @@ class EventSubscriber:
     def _warn(self, error: Exception) -> None:
         """Log an error, once while it stays the same."""
         if str(error) != self._last_error:
-            _log.warning("the events of jobs are cut off: %s", error)
+            _log.warning("events of jobs are missing: %s", error)
         self._last_error = str(error)
 
 

@@ -23,7 +23,7 @@ from service.backend.backend import Backend
 from service.middleware.request_id import RequestId
 from service.server.access_log import without_secrets
 from service.server.protocol import MAX_INCOMPLETE_BYTES, bounded
-from service.server.sockets import address, listen
+from service.server.sockets import BACKLOG, address, listen
 from service.settings import ServiceSettings
 from service.web.paths import PROBES, SCRAPED
 from workers import logs
@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 
 #: Short requests end in well under a second, long waits let go at once; what is left after this is cut off.
 GRACE_S = 3
+#: Connections accepted at a time. asyncio accepts as many as the backlog is long before it opens the first,
+#: and with no descriptor left it logs a traceback for each of them (48 MB in half a minute).
+ACCEPTED_AT_ONCE = 16
 #: Idle connections are kept longer than the pause between two polls of a patient client.
 KEEP_ALIVE_S = 15
 
@@ -48,6 +51,11 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, backend: Backend) -> None:
         super().__init__(config)
         self._backend = backend
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(BACKLOG)  # asyncio has made it as short as it accepts at a time
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._backend.close()
@@ -70,6 +78,7 @@ def server_config(app: FastAPI) -> uvicorn.Config:
         http=bounded(descriptors.max_connections()),
         ws="none",
         h11_max_incomplete_event_size=MAX_INCOMPLETE_BYTES,
+        backlog=ACCEPTED_AT_ONCE,
         timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=KEEP_ALIVE_S,
     )

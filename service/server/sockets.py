@@ -7,6 +7,9 @@ import socket
 
 from proxygrad.errors import ProxyGradError
 
+#: Connections that wait to be accepted, as uvicorn has it.
+BACKLOG = 2048
+
 
 class ListenError(ProxyGradError):
     """The address cannot be listened on."""
@@ -33,7 +36,7 @@ def listen(host: str, port: int, option: str = "PROXYGRAD_PORT") -> socket.socke
         # body waits for the acknowledgment of its header: 40 ms a response on a kept-alive connection.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind((host, port))
-        listener.listen(2048)  # As uvicorn does.
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:

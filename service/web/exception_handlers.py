@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Literal, get_args
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -93,11 +94,16 @@ def respond(error: ProblemError) -> JSONResponse:
 
 def redis_problem(request: Request, error: RedisError) -> ProblemError:
     """The problem of a Redis that does not answer, or refuses a command; logs the reason."""
-    log.warning("Redis failed during %s %s: %s", request.method, request.url.path, error)
+    log.warning("Redis failed during %s: %s", _named(request), error)
     if isinstance(error, ResponseError | AuthenticationError):
         said = str(error).partition("\n")[0]
         return ProblemError("redis_unavailable", f"Redis answers, and refuses a command: {said:.300}")
     return ProblemError("redis_unavailable", "Redis does not answer; nothing was lost, try again shortly")
+
+
+def _named(request: Request) -> str:
+    """Method and path for the log: quoted, so that callers write no lines of it."""
+    return f"{request.method} {quote(request.scope['path'])}"
 
 
 def allowed_methods(app: FastAPI, path: str) -> set[str]:
@@ -156,7 +162,7 @@ async def _too_many_webhooks(request: Request, error: TooManyWebhooks) -> Respon
 
 
 async def _no_memory(request: Request, error: QueueMemoryFull | OutOfMemoryError) -> Response:
-    log.error("Redis refused %s %s: %s", request.method, request.url.path, error)
+    log.error("Redis refused %s: %s", _named(request), error)
     return respond(
         ProblemError(
             "queue_memory_full", "Redis has reached its maxmemory: nothing was queued, running jobs go on"
@@ -169,7 +175,7 @@ async def _redis(request: Request, error: RedisError) -> Response:
 
 
 async def _storage(request: Request, error: StorageError) -> Response:
-    log.error("the store failed during %s %s: %s", request.method, request.url.path, error)
+    log.error("the store failed during %s: %s", _named(request), error)
     return respond(
         ProblemError("storage_unavailable", "the artifact store cannot be read or written; try again later")
     )

@@ -1,7 +1,7 @@
 """How much is sent, and how what is generated is bent towards what the service can answer.
 
 Questions that are generated freely name models that there are not. So most of the valid ones are turned to
-the bundled model and few steps, and most ids to ones that there are: the service then has something to do.
+those that there are and few steps, and most ids to ones that there are: the service then has something to do.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import Any
 from schemathesis import Case, GenerationMode
 from schemathesis.core.parameters import ParameterLocation
 
-MODEL = "digits"
-LAYERS = {"layer1": 16, "layer2": 32, "layer3": 64, "fc": 10}
+#: The units of layers by model: the bundled one, and one whose classes have no names.
+MODELS = {
+    "digits": {"layer1": 16, "layer2": 32, "layer3": 64, "fc": 10},
+    "nameless": {"0": 8, "1": 8, "3": 4},
+}
 #: Of requests that are valid, so many are turned to what there is.
 TURNED = 0.7
 MOST_STEPS = 6
@@ -69,10 +72,11 @@ class Bend:
             self._ids.setdefault(_collection(case.path), deque(maxlen=RECENT)).append(name)
 
     def _question(self, body: dict[str, Any]) -> dict[str, Any]:
-        layer = self._random.choice(list(LAYERS))
-        turned = {**body, "model": MODEL, "layer": layer}
+        model = self._random.choice(list(MODELS))
+        layer = self._random.choice(list(MODELS[model]))
+        turned = {**body, "model": model, "layer": layer}
         if "unit" in body:
-            turned["unit"] = self._random.randrange(LAYERS[layer])
+            turned["unit"] = self._random.randrange(MODELS[model][layer])
         turned["steps"] = self._random.randint(1, MOST_STEPS)
         if "unit" not in body:  # a batch: few of them
             turned["units"] = {"start": 0, "stop": self._random.randint(1, 3)}
@@ -83,12 +87,12 @@ class Bend:
         return turned if self._random.random() < TURNED else turned | {"objective": None, "position": None}
 
     def _turn_path(self, case: Case[Any]) -> None:
-        known = self._ids.get(_collection(case.path))
+        known, model = self._ids.get(_collection(case.path)), self._random.choice(list(MODELS))
         for name in case.path_parameters:
             if name == "model":
-                case.path_parameters[name] = MODEL
+                case.path_parameters[name] = model
             elif name == "layer":
-                case.path_parameters[name] = self._random.choice(list(LAYERS))
+                case.path_parameters[name] = self._random.choice(list(MODELS[model]))
             elif name.endswith("_id") and known:
                 case.path_parameters[name] = self._random.choice(known)
             elif name == "number":
@@ -96,5 +100,5 @@ class Bend:
 
 
 def _collection(path: str) -> str:
-    """`/v1/visualizations` of `/v1/visualizations/{job_id}/retry`."""
+    """`/v1/visualizations` of `/v1/visualizations/{visualization_id}/retry`."""
     return "/".join(path.split("/")[:3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from service.stack.supervisor import Stack
 from tests.fuzz.book import Book
 from tests.fuzz.plan import Bend, Scale
 from tests.fuzz.service import service
+from tests.fuzz.wear import Wear
 from workers.broker.connection import connect
 
 #: Answered by any path or method, so not listed by each operation.
@@ -37,21 +39,27 @@ Say = Callable[[str], None]
 
 def fuzz(seed: int, scale: Scale, say: Say) -> Book:
     """Run it all; the book has every fault."""
-    with tempfile.TemporaryDirectory(prefix="proxygrad-fuzz-") as home, service(Path(home)) as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="proxygrad-fuzz-") as home,
+        service(Path(home)) as stack,
+        ExitStack() as opened,
+    ):
         began_s = time.monotonic()
-        book, bend = Book(), Bend(seed)
-        send(stack.url, seed, scale, bend, book, {})
+        redis = opened.enter_context(connect(valkey_url(stack)))
+        book, bend, wear = Book(), Bend(seed), Wear(seed, redis, Path(home) / "artifacts")
+        send(stack.url, seed, scale, bend, wear, book, {})
         say(f"without keys: {book.cases} requests in {time.monotonic() - began_s:.0f} s")
         check_nothing_is_left(stack.url, book, {})
         keyed = Scale(scale.keyed, 0, 0, 0, coverage=False)
         for name, headers in keys(stack).items():
             before = book.cases
-            send(stack.url, seed, keyed, bend, book, headers)
+            send(stack.url, seed, keyed, bend, wear, book, headers)
             say(f"{name}: {book.cases - before} requests")
             if name == "a key that may do all":
                 check_nothing_is_left(stack.url, book, headers)
         say(f"in all {book.cases} requests in {time.monotonic() - began_s:.0f} s, seed {seed}\n")
         say(book.table())
+        say(f"\nmeanwhile: {', '.join(f'{count} {name}' for name, count in wear.happened.items())}")
     for fault in book.faults:
         say(f"\nFAULT {fault}")
     say(f"\n{len(book.faults)} faults")
@@ -60,9 +68,7 @@ def fuzz(seed: int, scale: Scale, say: Say) -> Book:
 
 def keys(stack: Stack) -> Mapping[str, dict[str, str]]:
     """Headers of callers that may do nothing, little and all: from the first key on, keys are in force."""
-    valkey = stack._valkey
-    assert valkey is not None
-    with connect(valkey.url) as redis:
+    with connect(valkey_url(stack)) as redis:
         made = Keys(redis)
         reader = made.create("reader", scopes=("read",))[1]
         operator = made.create("operator", scopes=("admin",))[1]
@@ -76,12 +82,22 @@ def keys(stack: Stack) -> Mapping[str, dict[str, str]]:
     }
 
 
-def send(url: str, seed: int, scale: Scale, bend: Bend, book: Book, headers: dict[str, str]) -> None:
+def valkey_url(stack: Stack) -> str:
+    """The URL of its Redis."""
+    valkey = stack._valkey
+    assert valkey is not None
+    return valkey.url
+
+
+def send(
+    url: str, seed: int, scale: Scale, bend: Bend, wear: Wear, book: Book, headers: dict[str, str]
+) -> None:
     """Generate and send; note every answer and every fault."""
     document = httpx.get(f"{url}/openapi.json", trust_env=False).json()
     schema = schemathesis.openapi.from_dict(document, config=_config(url, seed, scale, headers))
 
     def before_call(context: HookContext, case: Any, kwargs: dict[str, Any]) -> None:
+        wear.maybe()
         bend.before(case)
 
     def after_call(context: HookContext, case: Any, response: Response) -> None:

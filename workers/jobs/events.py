@@ -41,8 +41,10 @@ class Event:
 
     @classmethod
     def published(cls, message: bytes) -> Event:
-        """From what came through the channel."""
+        """From what came through the channel. Raises `ValueError` for what is no event."""
         event_id, kind, data = message.decode().split(" ", 2)
+        if event_id != "-" and not is_event_id(event_id):
+            raise ValueError(f"{event_id[:100]!r} is not the id of an event")
         return cls(None if event_id == "-" else event_id, cast(Kind, kind), data)
 
 
@@ -96,6 +98,7 @@ class Events:
         events = [
             Event(event_id.decode(), entry[b"event"].decode(), entry[b"data"].decode())
             for event_id, entry in entries
+            if {b"event", b"data"} <= entry.keys()
         ]
         return fields, last[0][0].decode() if last else self.START, events
 

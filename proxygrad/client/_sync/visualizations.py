@@ -49,7 +49,7 @@ class Visualization(Job[visualizations.Visualization]):
         """An image file; by default of the best image, whose measurements are those of `result`.
 
         ``width``: 32 to 512 px, of a smaller PNG or WebP. ``scale``: a whole number of times as large, each
-        pixel repeated; up to 1024 px.
+        pixel repeated; up to 512 px.
 
         NPY is float32 (channels, rows, columns) in 0 to 1: ``numpy.load(io.BytesIO(...))``.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import redis as redis_client
@@ -84,3 +84,21 @@ def test_no_caller_keeps_out_others(redis_url: str, redis: redis_client.Redis) -
             hub.close()
 
     asyncio.run(follow())
+
+
+def test_what_is_no_event_stops_no_other(
+    redis_url: str, redis: redis_client.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def follow() -> list[Any]:
+        hub = EventHub(redis_url, nobody_watches)
+        try:
+            async with asyncio.timeout(20):
+                subscription = await hub.follow(JOB, {"state"})
+                for word in (b"\xff\xfe x y", b"x", b"1-x state {}", b"1-x state {}", b"2-1 state {}"):
+                    redis.publish(events_key(JOB), word)
+                return [await subscription.next(20)]
+        finally:
+            hub.close()
+
+    assert asyncio.run(follow()) == [Event("2-1", "state", "{}")]
+    assert len(caplog.records) == 3, "said once each"

@@ -176,7 +176,7 @@ def test_a_body_that_no_route_reads_has_no_more_time(
 ) -> None:
     monkeypatch.setattr(protocol, "BODY_S", LIMIT_S)
     with serving(app) as url, connected(url) as client:
-        client.sendall(route + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+        client.sendall(route + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n")
         client.settimeout(0.02)
         before_s, read = time.monotonic(), b""
         with suppress(OSError):
