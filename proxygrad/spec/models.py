@@ -68,7 +68,7 @@ class LayerInfo(Tolerant):
     )
 
     @property
-    def objectives(self) -> tuple[ObjectiveKind, ...]:
+    def offered_objectives(self) -> tuple[ObjectiveKind, ...]:
         """What it offers, the default first. A single logit has no other to be above."""
         offered = OBJECTIVES[self.kind]
         return offered if self.units > 1 else tuple(each for each in offered if each != "margin")
