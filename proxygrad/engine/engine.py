@@ -1,8 +1,9 @@
 """The engine: continuous batching in one thread, which steps every group in turn.
 
 Any thread may submit and cancel. A submitted `Spec` becomes a lane, or several, which join the group they fit
-in at the next step. Groups take turns step by step; within a group all lanes advance together. No other
-thread touches a network, so a `Network` needs no lock.
+in at the next step. Groups take turns step by step; within a group all lanes advance together. A request of
+more lanes than are stepped at once has a group of its own, whose turn is a slice of a step. No other thread
+touches a network, so a `Network` needs no lock.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -33,9 +35,9 @@ log = logging.getLogger(__name__)
 class Engine:
     """Runs visualizations. Use it as a context manager, or call `start` and `close`.
 
-    ``max_lanes``: how many images are optimized at once; further ones wait in order of arrival, and a
-    request of more than that runs alone. None: on the CPU `DEFAULT_MAX_LANES`; on CUDA as many in each group
-    as free memory takes, found after its first step.
+    ``max_lanes``: how many images are optimized at once; further ones wait in order of arrival. A request of
+    more than that goes on beside the others, that many of its images at a time. None: on the CPU
+    `DEFAULT_MAX_LANES`; on CUDA as many in each group as free memory takes, found after its first step.
     ``precision``: what the steps compute in, see `proxygrad.precision.chosen`; what is reported is float32.
     """
 
@@ -46,6 +48,7 @@ class Engine:
         self.precision: Precision = precision
         self._waiting: deque[RenderRequest] = deque()
         self._running: dict[Lane, RenderRequest] = {}
+        self._oversized: RenderRequest | None = None
         self._groups: dict[GroupKey, Group] = {}
         self._changed = threading.Condition()
         self._closing = False
@@ -129,7 +132,10 @@ class Engine:
             request.resolve(ended)
 
     def _advance(self) -> None:
-        """One step of every group. On its own, so that an idle thread refers to no group and no network."""
+        """A turn of every group: a step, or a slice of one.
+
+        On its own, so that an idle thread refers to no group and no network.
+        """
         for group in list(self._groups.values()):
             self._drop_stopped(group)
             if group.lanes:
@@ -171,8 +177,8 @@ class Engine:
     def _admit(self) -> None:
         """In order of arrival; what does not fit in its own group yet does not hold up other groups.
 
-        A request for more lanes than are free holds up what came later, or it would never get them; one that
-        needs more than `max_lanes` runs when nothing else does.
+        A request for more lanes than are free holds up what came later, or it would never get them. One that
+        needs more than `max_lanes` takes none of them, and another of its kind waits for it alone.
         """
         with self._changed:
             waiting = list(self._waiting)
@@ -183,10 +189,15 @@ class Engine:
                 if self._take(request):
                     request.resolve(stopped)
                 continue
-            lanes = len(self._running) + request.spec.lanes
-            held = held or (bool(self._running) and lanes > self._lane_limit(request.network))
-            if held:
-                continue
+            limit, running = self._lane_limit(request.network), len(self._running)
+            if request.spec.lanes > limit:
+                if self._oversized is not None:
+                    continue
+            else:
+                running -= len(self._oversized.lanes) if self._oversized else 0
+                held = held or (running > 0 and running + request.spec.lanes > limit)
+                if held:
+                    continue
             try:
                 self._join(request, full)
             except Exception as error:
@@ -201,7 +212,11 @@ class Engine:
 
     def _join(self, request: RenderRequest, full: set[GroupKey]) -> None:
         """Put a request's lanes into their group, if that has room; else add it to ``full``."""
+        most = self._lane_limit(request.network)
+        oversized = request.spec.lanes > most
         key = request.prepare(self.precision)
+        if oversized:
+            key = replace(key, alone=id(request))
         group = self._groups.get(key)
         if key in full:
             return
@@ -210,7 +225,7 @@ class Engine:
             return
         if not self._take(request):
             return
-        group = group or Group(key)
+        group = group or Group(key, most=most if oversized else None)
         try:
             for lane, state in zip(request.lanes, request.states, strict=True):
                 group.join(lane, state)
@@ -218,6 +233,7 @@ class Engine:
             self._leave(group, request)
             raise
         request.start()
+        self._oversized = request if oversized else self._oversized
         self._groups[key] = group
         self._running.update(dict.fromkeys(request.lanes, request))
 
@@ -226,6 +242,8 @@ class Engine:
         for lane in request.lanes:
             group.leave(lane)
             self._running.pop(lane, None)
+        if request is self._oversized:
+            self._oversized = None
 
     def _requests_of(self, lanes: Sequence[Lane]) -> list[RenderRequest]:
         """The requests of these lanes, each once."""
@@ -241,7 +259,7 @@ class Engine:
     def _step(self, group: Group) -> None:
         lanes = list(group.lanes)
         try:
-            ended = group.step(self._beat)
+            ended = group.step(self._beat) if group.key.alone is None else group.turn(self._beat)
         except Exception as error:
             log.exception("a step of %d lanes at %s failed", len(lanes), ", ".join(group.key.layers))
             for request in self._requests_of(lanes):
@@ -250,6 +268,8 @@ class Engine:
             return
         finally:
             self._beat()
+        if ended is None:
+            return
         for request in self._requests_of(lanes):
             request.follow()
             if any(lane in ended for lane in request.lanes):  # the others with it, failed or not

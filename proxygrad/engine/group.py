@@ -7,14 +7,14 @@ long one. Each lane's state is one row of the group's tensors.
 Where memory is too short for all lanes at once (`Capacity`), or the network takes no batches, or only such as
 have one slope (`proxygrad.networks.batching`), a step evaluates them slice by slice and then moves all.
 Nothing of a lane advances before all slices are through. A diversity group stays in one slice: its images are
-compared with each other.
+compared with each other. Between two slices other groups may have their turn (`Group.turn`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -36,7 +36,8 @@ class GroupKey:
     """What lanes must have in common to be stepped together. ``size``: height and width in pixels.
 
     ``alone`` identifies the one request whose lanes make up a group that takes no others: one that is
-    ``solo``. ``precision`` is the setting, not yet what it comes to. ``overrides`` are compared by identity.
+    ``solo``, or of more lanes than the engine steps at once. ``precision`` is the setting, not yet what it
+    comes to. ``overrides`` are compared by identity.
     """
 
     network: Network
@@ -72,14 +73,25 @@ class GroupKey:
         )
 
 
+@dataclass
+class _StepUnderWay:
+    """A step of which some slices have been evaluated: ``parts``, each with its rows."""
+
+    draws: Sequence[Draw]
+    waiting: list[list[int]]
+    parts: list[tuple[list[int], StepEvaluation]] = field(default_factory=list)
+
+
 class Group:
     """Lanes of one `GroupKey`; `step` advances all of them by one step.
 
-    ``read``: in place of the reader that ``key`` prepares.
+    ``read``: in place of the reader that ``key`` prepares. ``most``: lanes of one slice; None: all.
     """
 
-    def __init__(self, key: GroupKey, read: LayerReader | None = None) -> None:
+    def __init__(self, key: GroupKey, read: LayerReader | None = None, most: int | None = None) -> None:
         self.key = key
+        self._most = most
+        self._under_way: _StepUnderWay | None = None
         self.lanes: list[Lane] = []
         self._channels = key.network.input_shape[0]
         device = key.network.device
@@ -114,6 +126,7 @@ class Group:
         joined = torch.cat([self._params, params])
         self._state = {name: torch.cat([rows, rule[name]]) for name, rows in self._state.items()}
         self._params = joined
+        self._under_way = None
         self.lanes.append(lane)
 
     def full(self, at_first: int, joining: int = 1) -> bool:
@@ -138,11 +151,32 @@ class Group:
         A lane that does not fit on the device even alone ends with `OutOfMemory`. ``on_slice`` is called
         whenever a part of the lanes has been evaluated. When this raises, no lane has advanced.
         """
-        found = self._evaluate(on_slice)
+        while (ended := self.turn(on_slice)) is None:
+            pass
+        return ended
+
+    def turn(self, on_slice: Callable[[], None] = lambda: None) -> list[Lane] | None:
+        """The next slice of a step; after its last one, what `step` returns. None: the step goes on.
+
+        A step begins anew where lanes have joined or left since its last slice.
+        """
+        if self._under_way is None:
+            draws = [lane.view(self.key.size, self._channels) for lane in self.lanes]
+            self._under_way = _StepUnderWay(draws, self._inseparable())
+        step, self._under_way = self._under_way, None  # forgotten if this raises
+        self._evaluate_slice(step)
+        on_slice()
+        if not step.waiting:
+            return self._advance(self._whole(step.parts))
+        self._under_way = step
+        return None
+
+    def _advance(self, found: StepEvaluation) -> list[Lane] | None:
+        """Move the lanes; the ended ones. None where the step has to be evaluated again, with a guard."""
         rows = torch.stack([found.activations, found.steepest], dim=1).tolist()  # one transfer a step
         if not self._step.guarded and not all(math.isfinite(value) for row in rows for value in row):
             self._step = replace(self._step, guarded=True)  # from now on: it may be the slope
-            return self.step(on_slice)
+            return None
         steps_done = torch.tensor([lane.step for lane in self.lanes], device=found.gradient.device)
         for lane, image, (activation, steepest) in zip(self.lanes, found.images, rows, strict=True):
             if lane.error is None:
@@ -153,24 +187,23 @@ class Group:
             self._keep([index for index, lane in enumerate(self.lanes) if not lane.ended])
         return ended
 
-    def _evaluate(self, on_slice: Callable[[], None]) -> StepEvaluation:
-        """All lanes, in as many slices as memory requires."""
-        draws = [lane.view(self.key.size, self._channels) for lane in self.lanes]
-        waiting, parts = self._inseparable(), list[tuple[list[int], StepEvaluation]]()
-        while waiting:
-            taken = self._fitting(waiting)
-            rows = sorted(row for each in waiting[:taken] for row in each)
-            found = self._attempt(rows, draws)
-            if isinstance(found, StepEvaluation):
-                parts.append((rows, found))
-                self.capacity.passed(len(rows))
-                on_slice()
-            elif taken > 1:
-                self.capacity.halve(len(rows))
-                continue
-            else:
-                self._refuse(rows, found)
-            waiting = waiting[taken:]
+    def _evaluate_slice(self, step: _StepUnderWay) -> None:
+        """The next lanes of a step, as many as memory takes."""
+        taken = self._fitting(step.waiting)
+        rows = sorted(row for each in step.waiting[:taken] for row in each)
+        found = self._attempt(rows, step.draws)
+        if isinstance(found, str) and taken > 1:
+            self.capacity.halve(len(rows))
+            self._evaluate_slice(step)
+            return
+        step.waiting = step.waiting[taken:]
+        if isinstance(found, str):
+            self._refuse(rows, found)
+        else:
+            step.parts.append((rows, found))
+            self.capacity.passed(len(rows))
+
+    def _whole(self, parts: list[tuple[list[int], StepEvaluation]]) -> StepEvaluation:
         if len(parts) == 1 and len(parts[0][0]) == len(self.lanes):
             return parts[0][1]
         return self._joined(parts)
@@ -189,7 +222,9 @@ class Group:
 
     def _fitting(self, waiting: list[list[int]]) -> int:
         """How many of those come into the next slice: at least one."""
-        taken, lanes, limit = 0, 0, 1 if self._batching.alone else self.capacity.limit
+        limits = (self._most, self.capacity.limit, 1 if self._batching.alone else None)
+        limit = min((each for each in limits if each is not None), default=None)
+        taken, lanes = 0, 0
         while taken < len(waiting):
             lanes += len(waiting[taken])
             if taken and limit is not None and lanes > limit:
@@ -235,6 +270,7 @@ class Group:
         return StepEvaluation(images, activations, steepest, gradient)
 
     def _keep(self, rows: Sequence[int]) -> None:
+        self._under_way = None
         self.lanes = [self.lanes[index] for index in rows]
         self._params = self._params[list(rows)]
         self._state = {name: value[list(rows)] for name, value in self._state.items()}

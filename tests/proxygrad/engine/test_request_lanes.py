@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
 from proxygrad.engine.engine import Engine
+from proxygrad.engine.lane import Lane
+from proxygrad.engine.step import AscentStep, StepEvaluation
 from proxygrad.errors import DeadlineExceeded, LaneError, OutOfMemory, RenderCanceled
 from proxygrad.networks.batching import Batching
 from proxygrad.networks.network import Network
 from proxygrad.spec import Spec
+from proxygrad.transforms import Draw
 from tests.proxygrad.engine.test_capacity import tight
 from tests.proxygrad.networks.discovery.test_layers import Tokens
 from tests.support.engine_requests import ENDLESS, ask, until
@@ -66,17 +70,51 @@ def test_one_image_that_fails_fails_all_and_is_named() -> None:
             Spoilt.armed.clear()
 
 
-def test_more_images_than_lanes_run_alone_and_are_not_passed_by() -> None:
+def test_a_request_for_the_lanes_that_are_left_and_more_is_not_passed_by() -> None:
     network, engine = small(), Engine(max_lanes=2)
     running = engine.submit(network, ask(steps=ENDLESS))
-    large = engine.submit(network, ask(images=5, steps=4))
+    both = engine.submit(network, ask(images=2, steps=4))
     late = engine.submit(network, ask(seed=1))
     with engine:
         until(lambda: running.progress.step > 3)
-        assert (large.progress.step, late.progress.step) == (0, 0)  # the one lane left is kept free for it
+        assert (both.progress.step, late.progress.step) == (0, 0)  # the one lane left is kept free for it
         running.cancel()
-        assert len(large.result(30).images) == 5
+        assert len(both.result(30).images) == 2
         assert late.result(30).result.steps_done == 8
+
+
+def test_more_images_than_lanes_go_on_beside_others_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = list[int]()
+    evaluate = AscentStep.evaluate
+
+    def seen(
+        self: AscentStep, lanes: Sequence[Lane], params: Tensor, draws: Sequence[Draw]
+    ) -> StepEvaluation:
+        sizes.append(len(lanes))
+        return evaluate(self, lanes, params, draws)
+
+    monkeypatch.setattr(AscentStep, "evaluate", seen)
+    network, engine = small(), Engine(max_lanes=2)
+    large = engine.submit(network, ask(images=5, steps=ENDLESS))
+    second = engine.submit(network, ask(images=3, steps=4))  # waits for the large one alone
+    with engine:
+        for seed in range(3):
+            assert engine.submit(network, ask(seed=seed)).result(30).result.steps_done == 8
+        until(lambda: large.progress.step > 1)
+        assert (large.wait(0), second.progress.step) == (False, 0)
+        large.cancel()
+        assert len(second.result(30).images) == 3
+    assert max(sizes) == 2
+
+
+def test_images_in_slices_are_those_that_are_stepped_at_once() -> None:
+    network, spec = small(), ask(images=5, compare=True)
+    found = []
+    for most in (3, 10):
+        with Engine(max_lanes=most) as engine:
+            found.append(engine.submit(network, spec).result(30).result.images)
+    for sliced, whole in zip(*found, strict=True):
+        assert sliced.curve == pytest.approx(whole.curve, rel=1e-3, abs=1e-5)
 
 
 def test_memory_that_holds_fewer_images_makes_smaller_slices_of_the_same_images() -> None:
