@@ -26,13 +26,14 @@ ASKED = 260
 def test_one_caller_keeps_out_nobody(redis_url: str, served: Http, redis: Redis, tmp_path: Path) -> None:
     job_id = served.ask(json={"model": "digits", "layer": "layer3", "unit": 7}).json()["id"]
     request = f"GET /v1/visualizations/{job_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    environ = {"PROXYGRAD_HOME": str(tmp_path), "PROXYGRAD_PORT": "0", "REDIS_URL": redis_url}
+    own = {"PROXYGRAD_HOME": str(tmp_path), "PROXYGRAD_PORT": "0", "REDIS_URL": redis_url}
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("PROXYGRAD_")}
     log = tmp_path / "log"
     with ExitStack() as opened:
         process = subprocess.Popen(
             ["bash", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" -m service', sys.executable],
             cwd=REPOSITORY,
-            env={"PATH": os.environ["PATH"], **environ},
+            env=kept | own,
             stdout=opened.enter_context(log.open("wb")),
             stderr=subprocess.STDOUT,
         )

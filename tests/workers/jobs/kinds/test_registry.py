@@ -20,7 +20,12 @@ ALLOWED = {
     "workers/jobs/kinds/visualization.py",
     "workers/execution/kinds/visualization.py",
 }
-SOURCES = sorted(path for room in ("workers", "service") for path in (ROOT / room).rglob("*.[pl][yu]*"))
+SOURCES = sorted(
+    path
+    for room in ("workers", "service")
+    for pattern in ("*.py", "*.lua")
+    for path in (ROOT / room).rglob(pattern)
+)
 
 
 def test_nobody_asks_whether_a_job_is_a_visualization() -> None:
