@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import logging
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +33,6 @@ from proxygrad.models.published import PublishedWeights, has_published, of_file,
 from proxygrad.models.weights import load_into, read_checkpoint
 from proxygrad.networks.network import Network
 from proxygrad.networks.preprocessing import preprocessing_of
-
-log = logging.getLogger(__name__)
 
 BUNDLED = "digits"
 
@@ -75,8 +72,6 @@ class ModelEntry(BaseModel):
         if preprocessing_of(module) is None:
             notes += self._missing_normalization(weights)
         notes += _missing_names(network)
-        for note in notes:
-            log.info("model %s: %s", name, note)
         network.info = network.info.model_copy(update={"notes": tuple(notes)})
         return network
 
