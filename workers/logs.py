@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 LogFormat = Literal["text", "json"]
@@ -20,6 +22,9 @@ LogFormat = Literal["text", "json"]
 #: What an operator wants to know of our own packages and of the server. Others may log secrets below WARNING,
 #: such as httpx the URLs of webhooks.
 LOGGERS = ("proxygrad", "service", "workers", "uvicorn")
+
+
+_log = logging.getLogger(__name__)
 
 
 class RequestContext(NamedTuple):
@@ -47,12 +52,22 @@ def configure(form: LogFormat, access_logger: str | None = None) -> None:
     if access_logger is not None:
         _send(access_logger, sys.stdout, formatter).propagate = False
     logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda thrown: _uncaught(thrown.exc_type, thrown.exc_value, thrown.exc_traceback)
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None
+) -> None:
+    """Log what nobody caught; Python would print it in lines of its own."""
+    if error is not None and issubclass(kind, Exception):
+        _log.critical("an unexpected error: %s", kind.__name__, exc_info=(kind, error, traceback))
 
 
 def fail(error: Exception, form: LogFormat) -> int:
     """Say in one line what keeps a process from starting; its exit status."""
     if form == "json":
-        logging.getLogger("workers").error("%s", error)
+        _log.error("%s", error)
     else:
         print(f"error: {error}", file=sys.stderr)
     return 1

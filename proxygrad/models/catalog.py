@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import logging
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,12 +29,10 @@ from torch import nn
 from proxygrad.errors import ModelError, UnknownModel, near
 from proxygrad.models.builders import build
 from proxygrad.models.fingerprint import fingerprint
-from proxygrad.models.published import PublishedWeights, of_file, published
+from proxygrad.models.published import PublishedWeights, has_published, of_file, published
 from proxygrad.models.weights import load_into, read_checkpoint
 from proxygrad.networks.network import Network
 from proxygrad.networks.preprocessing import preprocessing_of
-
-log = logging.getLogger(__name__)
 
 BUNDLED = "digits"
 
@@ -72,13 +69,21 @@ class ModelEntry(BaseModel):
             origin=self.builder,
             device=device,
         )
-        if self.mean is None and weights.mean is None and preprocessing_of(module) is None:
-            notes.append("no mean and std: it sees pixels from 0 to 1; set both in its table of models.toml")
+        if preprocessing_of(module) is None:
+            notes += self._missing_normalization(weights)
         notes += _missing_names(network)
-        for note in notes:
-            log.info("model %s: %s", name, note)
         network.info = network.info.model_copy(update={"notes": tuple(notes)})
         return network
+
+    def _missing_normalization(self, weights: PublishedWeights) -> Iterator[str]:
+        """A note where nothing is known of how pixels were normalized."""
+        known = {"mean": (self.mean, weights.mean), "std": (self.std, weights.std)}
+        missing = [name for name, values in known.items() if values == (None, None)]
+        if missing:
+            yield (
+                f"no {' and '.join(missing)}: the network sees pixels from 0 to 1 without; "
+                "set it in its table of models.toml"
+            )
 
     def _weights(self, folder: Path) -> PublishedWeights:
         """What is known of the weights before they are read."""
@@ -109,8 +114,8 @@ class ModelEntry(BaseModel):
     def _class_names(self, folder: Path) -> tuple[str, ...] | None:
         if not isinstance(self.classes, str):
             return self.classes
-        if _is_name(folder, self.classes):
-            return published(self.builder, self.classes).classes
+        if _is_name(folder, self.classes) and has_published(self.builder):
+            return published(self.builder, self.classes, "classes").classes
         path = _path(folder, self.classes)
         try:
             return tuple(path.read_text(encoding="utf-8").splitlines())

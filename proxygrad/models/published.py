@@ -23,6 +23,13 @@ Shape = tuple[int, int, int]
 _NORMALIZES_INSIDE = ("googlenet", "inception_v3")
 
 
+class _Unknown(Exception):
+    """There are no weights of that name; ``known``: those that there are."""
+
+    def __init__(self, known: list[str]) -> None:
+        self.known = known
+
+
 def _nothing() -> dict[str, Tensor]:
     raise WeightsError("these weights are not published")
 
@@ -43,18 +50,30 @@ class PublishedWeights(NamedTuple):
     download: Callable[[], dict[str, Tensor]] = _nothing
 
 
-def published(builder: str, name: str) -> PublishedWeights:
+def has_published(builder: str) -> bool:
+    """Whether there are published weights for models of this builder."""
+    return builder.partition(":")[0] in _SOURCES
+
+
+def published(builder: str, name: str, key: str = "weights") -> PublishedWeights:
     """The weights ``name`` for ``builder``: ``DEFAULT``, torchvision's ``IMAGENET1K_V1``, a tag of timm.
 
-    Raises `WeightsError` for an unknown name, naming the valid ones, and for a builder without any.
+    Raises `WeightsError` for an unknown name, naming the ``key`` that has it and the valid ones, and for a
+    builder without any.
     """
     source, _, model = builder.partition(":")
     if source not in _SOURCES:
         raise WeightsError(
-            f"weights {name!r} name no existing file, and builder {builder!r} is neither torchvision's nor "
+            f"{key} {name!r} name no existing file, and builder {builder!r} is neither torchvision's nor "
             "timm's"
         )
-    return _SOURCES[source](model, name)
+    try:
+        return _SOURCES[source](model, name)
+    except _Unknown as error:
+        known = ", ".join(near(name, error.known) or error.known)
+        raise WeightsError(
+            f"{key} {name!r} are neither an existing file nor weights of {model!r}: {known}"
+        ) from None
 
 
 def of_file(builder: str, file_name: str) -> PublishedWeights:
@@ -74,7 +93,7 @@ def of_file(builder: str, file_name: str) -> PublishedWeights:
 def _torchvision(model: str, name: str) -> PublishedWeights:
     choices = import_torchvision().models.get_model_weights(model)
     if name not in choices.__members__:
-        raise _unknown(name, model, list(choices.__members__))
+        raise _Unknown(list(choices.__members__))
     weights = choices[name]
     transforms = weights.transforms()
     side_px = int(transforms.crop_size[0])
@@ -99,7 +118,7 @@ def _timm(model: str, name: str) -> PublishedWeights:
     architecture = model.partition(".")[0]
     names = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
     if name not in (*names, "DEFAULT"):
-        raise _unknown(name, model, [*names, "DEFAULT"])
+        raise _Unknown([*names, "DEFAULT"])
     full_name = model if name == "DEFAULT" else f"{architecture}.{name}"
     config = timm.get_pretrained_cfg(full_name).to_dict()
     return PublishedWeights(
@@ -138,10 +157,3 @@ def _downloaded(get: Callable[[], dict[str, Tensor]], name: str, model: str) -> 
             f"weights {name!r} of {model!r} could not be downloaded ({reason}); "
             "offline, give the path of a file instead"
         ) from error
-
-
-def _unknown(name: str, model: str, known: list[str]) -> WeightsError:
-    similar = near(name, known) or known
-    return WeightsError(
-        f"weights {name!r} are neither an existing file nor weights of {model!r}: {', '.join(similar)}"
-    )

@@ -82,7 +82,8 @@ def _service(interrupted: threading.Event) -> Iterator[str]:
     from service.stack.data_directory import HomeInUse
     from service.stack.supervisor import Stack
 
-    environ = {**os.environ, "PROXYGRAD_HOST": "127.0.0.1", "PROXYGRAD_PORT": "0"}
+    local = {"PROXYGRAD_HOST": "127.0.0.1", "PROXYGRAD_PORT": "0", "PROXYGRAD_PUBLIC_URL": ""}
+    environ = {**os.environ, **local}
     settings = ServiceSettings.from_env(environ)
     _say(f"starting the gateway, one worker and Valkey (data and logs: {settings.home})")
     with ExitStack() as running:

@@ -279,7 +279,7 @@ def _audit_logs(book: Book, ledger: Ledger, fleet: Fleet) -> None:
         text = member.log.read_text(errors="replace") if member.log.exists() else ""
         told.update(re.findall(r"job ([0-9a-f]{32}) succeeded in", text))
         ledger.fenced += len(re.findall(r"the lease of run \S+ has ended", text))
-        for found in re.findall(r"^(?:Traceback|\S+ (?:ERROR|CRITICAL)) .*", text, re.MULTILINE):
+        for found in re.findall(r"^(?:\s*Traceback|\S+ (?:ERROR|CRITICAL)) .*", text, re.MULTILINE):
             ledger.mismatches.append(f"{member.name} said: {found[:200]}")
     for job_id, count in told.items():
         ledger.twice_told += count > 1

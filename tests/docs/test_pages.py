@@ -88,6 +88,12 @@ def test_lines_are_short(page: Path) -> None:
     ] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_no_page_installs_what_is_not_published(page: Path) -> None:
+    """Until the distribution is on PyPI, it is installed from a checkout."""
+    assert not re.findall(r"pip install\b[^`\n]*['\" ]proxygrad\b", page.read_text())
+
+
 def test_pages_that_the_code_names_exist() -> None:
     folders = [ROOT / place for place in _PLACES.split("|") if place != "docs"]
     files = [path for folder in folders for path in folder.rglob("*") if path.suffix in _SOURCES]

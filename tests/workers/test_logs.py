@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,10 +30,12 @@ def form(request: pytest.FixtureRequest) -> logs.LogFormat:
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     """Everything that `configure` changes, as it was."""
+    hooks = sys.excepthook, threading.excepthook
     names = ["", "uvicorn.access", "py.warnings", *logs.LOGGERS]
     before = [(each, each.handlers, each.level, each.propagate) for each in map(logging.getLogger, names)]
     yield
     logging.captureWarnings(False)
+    sys.excepthook, threading.excepthook = hooks
     for logger, handlers, level, propagate in before:
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
@@ -94,6 +100,30 @@ def test_a_request_has_a_line_of_its_own_on_standard_output(
         assert entry["duration_ms"] >= 0
         told = {"request_id": "r-1", "client": "192.0.2.1:5", "method": "GET", "status": 200}
         assert {**entry, **told, "target": "/v1/models?x=\x1b"} == entry
+
+
+_CRASHING = """
+import sys, threading, warnings
+from workers import logs
+logs.configure(sys.argv[1])
+warnings.warn("slow")
+thread = threading.Thread(target=lambda: [][1])
+thread.start()
+thread.join()
+1 / 0
+"""
+
+
+def test_what_nobody_caught_is_an_entry_as_well(form: logs.LogFormat) -> None:
+    command = [sys.executable, "-c", _CRASHING, form]
+    root = Path(__file__).resolve().parents[2]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    assert ended.returncode == 1
+    entries = [line for line in ended.stderr.splitlines() if not line.startswith("    ")]
+    assert len(entries) == 3, ended.stderr
+    for said, entry in zip(("slow", "IndexError", "ZeroDivisionError"), entries, strict=True):
+        assert said in entry
+        assert re.match(TIME, json.loads(entry)["time"] if form == "json" else entry)
 
 
 def test_others_log_nothing_below_a_warning(form: logs.LogFormat, capfd: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,7 @@ class ModelCache:
         note = self._notes.read(name, fingerprint)
         if note is not None and place.problem is None:
             self._infos[name], place.size_bytes = note.info, note.size_bytes
+            _tell(note.info)
             return
         self._refused[name] = fingerprint
         try:
@@ -149,6 +150,7 @@ class ModelCache:
         self._infos[place.name] = info
         self._places.put(place, network, _size_bytes(network))
         _log.info("model %s: %d layers, %.1f MB", place.name, len(info.layers), place.size_bytes / 1e6)
+        _tell(info)
         if info != known and self._catalog.has_weights(place.name):
             self._note(place, fingerprint)
         if known is not None and info != known:
@@ -171,6 +173,12 @@ class ModelCache:
         if self._device.startswith("cuda"):
             torch.cuda.empty_cache()
         return self._catalog.load(name, self._device)
+
+
+def _tell(info: ModelInfo) -> None:
+    """What its operator should know of a model."""
+    for note in info.notes:
+        _log.warning("model %s: %s", info.name, note)
 
 
 def _size_bytes(network: Network) -> int:

@@ -20,7 +20,7 @@ from tests.support.networks import Small
 from tests.support.torchvision_files import CACHED, cached_weights
 
 NO_NAMES = "no class names: results show the numbers of classes; set `classes` in its table of models.toml"
-NO_MEAN = "no mean and std: it sees pixels from 0 to 1; set both in its table of models.toml"
+NO_MEAN = "no mean and std: the network sees pixels from 0 to 1 without; set it in its table of models.toml"
 
 
 def loaded(folder: Path, table: str) -> Network:
@@ -104,6 +104,8 @@ def test_an_unknown_name_names_the_choices() -> None:
         WeightsError, match=r"'V9' are neither an existing file nor weights of 'squeezenet1_0': IMAGE"
     ):
         published("torchvision:squeezenet1_0", "V9")
+    with pytest.raises(WeightsError, match=r"classes 'V9' are neither an existing file nor weights of"):
+        published("torchvision:squeezenet1_0", "V9", "classes")
     with pytest.raises(WeightsError, match=r"'V9' name no existing file, and builder 'a:b' is neither"):
         published("a:b", "V9")
 
@@ -126,6 +128,8 @@ def test_a_network_of_ones_own_without_names_and_normalization_says_so(tmp_path:
     table = 'builder = "tests.support.networks:Small"\ninput_shape = [3, 16, 16]\nweights = "w.pt"\n'
     checkpoint = "weights file w.pt is a training checkpoint: the weights are its 'model'"
     assert loaded(tmp_path, table).info.notes == (checkpoint, NO_MEAN, NO_NAMES)
+    (note,) = loaded(tmp_path, f'{table}mean = [0, 0, 0]\nclasses = ["a", "b", "c", "d"]\n').info.notes[1:]
+    assert note.startswith("no std: ")
     told = f'{table}mean = [0, 0, 0]\nstd = [1, 1, 1]\nclasses = ["a", "b", "c", "d"]\n'
     assert loaded(tmp_path, told).info.notes == (checkpoint,)
 

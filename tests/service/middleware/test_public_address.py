@@ -14,6 +14,7 @@ from proxygrad.spec import ModelInfo
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.service.conftest import Http, Player
+from tests.support.batch_player import BatchPlayer
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 
@@ -45,7 +46,9 @@ def links_of(document: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("stripped", [True, False], ids=["prefix taken off", "prefix left in"])
-def test_every_link_has_the_prefix_and_can_be_followed(public: Http, player: Player, stripped: bool) -> None:
+def test_every_link_has_the_prefix_and_can_be_followed(
+    public: Http, player: Player, worker: BatchPlayer, stripped: bool
+) -> None:
     def call(method: str, path: str, **request: Any) -> Any:
         path = path.removeprefix(PREFIX) if stripped else PREFIX + path.removeprefix(PREFIX)
         return public(method, path, **request)
@@ -55,6 +58,8 @@ def test_every_link_has_the_prefix_and_can_be_followed(public: Http, player: Pla
     player.succeed(asked.json()["id"])
     batch = call("POST", "/v1/batches", json={"model": "digits", "layer": "layer3"})
     locations.append(batch.headers["location"])
+    worker.expand()
+    worker.end(batch.json()["id"], "succeeded", 0)
     found = {*locations}
     for path in [
         *locations,
@@ -70,7 +75,7 @@ def test_every_link_has_the_prefix_and_can_be_followed(public: Http, player: Pla
     sheet = call("GET", f"{locations[1]}/atlas?width=256&columns=1")
     found |= set(re.findall("<(.*?)>", sheet.headers.get("link", "")))
     assert [link for link in found if not link.startswith(f"{PREFIX}/v1/")] == []
-    assert len({re.sub("[0-9a-f]{32}", "ID", link.partition("?")[0]) for link in found}) >= 9
+    assert len({re.sub("[0-9a-f]{32}", "ID", link.partition("?")[0]) for link in found}) >= 11
     for link in found - {each for each in found if each.endswith(("/cancel", "/retry", "/events"))}:
         assert call("GET", link).status_code in (200, 404), link  # 404: a picture of no job that was played
 

@@ -94,6 +94,7 @@ def back_up(site: Site, redis: Redis, with_cli: bool) -> None:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         redis.config_set("port", port)
+        redis.config_set("repl-diskless-sync-delay", 0)  # it would wait 5 s for more that want the dump
         site.run(BACKUP, REDIS_URL=f"redis://127.0.0.1:{port}/0")
         return
     first, _, rest = BACKUP.partition("\n")

@@ -50,6 +50,14 @@ def test_the_good_one_is_served_and_the_broken_one_explained(broken: ModelCache,
     assert str(tmp_path / "broken.safetensors") in said.detail
 
 
+def test_what_its_operator_should_know_is_logged_at_each_start(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(folder, "a", PLENTY)  # twice: the second time the model is not loaded
+    told = [each.levelname for each in caplog.records if each.getMessage().startswith("model a: no class")]
+    assert told == ["WARNING"] * 2
+
+
 def test_a_network_or_the_reason(broken: ModelCache) -> None:
     assert broken.network("digits").info.name == "digits"
     with pytest.raises(ModelError, match=r"broken\.safetensors"):

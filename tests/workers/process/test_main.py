@@ -91,14 +91,15 @@ def test_a_store_that_cannot_be_written_and_a_bad_models_file_are_named(
     assert said.count("\n") == 1
 
 
-def test_sigterm_puts_work_back_and_ends_cleanly(
-    redis_url: str, redis: Redis, store: Store, jobs: Jobs
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_puts_work_back_and_ends_cleanly(
+    number: signal.Signals, redis_url: str, redis: Redis, store: Store, jobs: Jobs
 ) -> None:
     job, _ = submit(jobs, question(steps=10_000 // 4), MODEL)
     with worker(*counting(redis_url, store)) as process:
         until(lambda: is_running(jobs, job.id), 60)
         assert list(catalog.served(redis)) == ["tiny"]
-        process.terminate()
+        process.send_signal(number)
         said, _ = process.communicate(timeout=30)
         assert process.returncode == 0
     assert "Traceback" not in said
