@@ -3,7 +3,7 @@
 Most networks treat each image for itself, and keep the images of a batch in dimension 0. Some do not: they
 take one image at a time, let images influence each other (minibatch statistics), or fold something else into
 dimension 0, where the surrogate tells lanes apart. A look at the code does not show it; three passes of two
-images do, in which one of the two is replaced: nothing of the other may change.
+images do, in which one of the two is replaced: nothing of the other may change. A fourth has one image alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from proxygrad.torch_function import TorchFunctionInterceptor
 
 #: Values that differ by less than this part are the same but for rounding, on devices that add in any order.
 SAME = 1e-6
+#: Of a pass of one image, whose kernels may add in another order than those of two; above the largest that
+#: rounding does on the networks of tests/corpus and tests/proxygrad/scenarios/test_zoo.py.
+ALIKE = 1e-3
 #: Values of each layer and image that are looked at one by one, beside the length of all.
 SAMPLES = 4096
 
@@ -63,14 +66,14 @@ def find_batching(
         return _traced(run, names, layouts, images[list(chosen)])
 
     try:
-        first, other_one, other_two = trace(0, 1), trace(2, 1), trace(0, 3)
+        first, other_one, other_two, single = trace(0, 1), trace(2, 1), trace(0, 3), trace(2)
     except torch.AcceleratorError:
         raise
     except Exception as error:
         run(images[:1])
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         return Batching(alone=f"it takes one image at a time ({reason})")
-    if not first.layers.keys() == other_one.layers.keys() == other_two.layers.keys():
+    if not first.layers.keys() == other_one.layers.keys() == other_two.layers.keys() == single.layers.keys():
         return Batching(alone="the images of a batch decide together which layers run")
     for name, value in first.layers.items():
         if len(value) != 2:
@@ -80,6 +83,8 @@ def find_batching(
             if any(_changed(value, again.layers[name]) for name, value in first.layers.items()):
                 raise NetworkError("the network returns something else for the same image each time")
             return Batching(alone=f"at layer {name!r} the images of a batch influence each other")
+        if _changed(other_one.layers[name][:1], single.layers[name], ALIKE):
+            return Batching(alone=f"layer {name!r} returns something else for an image alone")
     return Batching(folded=not _in_order(first, other_one, other_two))
 
 
@@ -149,8 +154,8 @@ def _rows(value: Tensor) -> Tensor:
         return torch.stack([samples @ weights / max(1, len(weights)) ** 0.5, length], dim=1).cpu()
 
 
-def _changed(before: Tensor, after: Tensor) -> bool:
-    """Whether rows of `_rows` differ by more than rounding."""
+def _changed(before: Tensor, after: Tensor, part: float = SAME) -> bool:
+    """Whether rows of `_rows` differ by more than ``part`` of their length."""
     if before.shape != after.shape:
         return True
-    return bool(((before - after).abs() > SAME * before[:, 1:].abs()).any())
+    return bool(((before - after).abs() > part * before[:, 1:]).any())

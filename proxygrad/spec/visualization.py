@@ -127,7 +127,7 @@ class Spec(VisualizationTemplate):
         layer = model.layer(self.layer)
         if self.unit >= layer.units:
             raise UnitOutOfRange(self.unit, layer.units, layer.name)
-        choices = layer.objectives
+        choices = layer.offered
         objective = self.objective or choices[0]
         if objective not in choices:
             raise ObjectiveMismatch(objective, layer.name, layer.kind, choices)
@@ -141,9 +141,9 @@ class Spec(VisualizationTemplate):
         self, position: tuple[int, ...], objective: ObjectiveKind, layer: LayerInfo, model: ModelInfo
     ) -> None:
         if layer.grid and objective not in POSITIONED:
-            raise ObjectiveMismatch(objective, layer.name, layer.kind, layer.objectives, position)
+            raise ObjectiveMismatch(objective, layer.name, layer.kind, layer.offered, position)
         if not layer.grid:
-            raise ObjectiveMismatch(f"{objective} with a position", layer.name, layer.kind, layer.objectives)
+            raise ObjectiveMismatch(f"{objective} with a position", layer.name, layer.kind, layer.offered)
         own_size = self.size_px in (None, model.input_shape[1])
         outside = own_size and any(at >= side for at, side in zip(position, layer.grid, strict=False))
         if outside or len(position) != len(layer.grid):
