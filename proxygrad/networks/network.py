@@ -180,8 +180,8 @@ class Network:
     def batching(self) -> Batching:
         """How its images may be batched, found by a few passes on the first use. Raises `NetworkError` when
         the network returns something else for the same image each time."""
-        images = self._random_images(4)
-        images[2], images[3] = images[2] / 4, 0.75 + images[3] / 4  # darker, brighter
+        images = self._random_images(3)
+        images[0], images[2] = images[0] / 4, 0.75 + images[2] / 4  # darker, brighter
         run = partial(self._exact.run, self.module)
         with differentiable(), arithmetic("float32", self.device):
             inputs = self._normalized(images).requires_grad_()

@@ -136,6 +136,18 @@ class MonteCarlo(Net):
         return self.dropout(super().features(x))  # type: ignore[no-any-return]
 
 
+class ClampedParameter(Net):
+    """A rectifier of weights: it has no lanes."""
+
+    def __init__(self, act: Any) -> None:
+        super().__init__(act)
+        self.scale = nn.Parameter(torch.tensor([1.0, -2.0, 3.0, 0.5, 9.0]))
+
+    def forward(self, x: Tensor) -> Any:
+        scale = functional.relu(self.scale).clamp(max=2.0).sum() + functional.softplus(self.scale).mean()
+        return super().forward(x) * scale
+
+
 #: Those that are run one by one, and those that need one slope for all; the others are as usual.
 ALONE: dict[str, Case] = {
     "minibatch deviation": Case(MinibatchDeviation),
@@ -157,4 +169,10 @@ FOLDED: dict[str, Case] = {
     "time first": Case(TimeFirst),
     "channels in the batch": Case(ChannelsInBatch),
 }
-BATCHES: dict[str, Case] = {**ALONE, **FOLDED, "crops": Case(Crops), "usual": Case(Net)}
+BATCHES: dict[str, Case] = {
+    **ALONE,
+    **FOLDED,
+    "crops": Case(Crops),
+    "usual": Case(Net),
+    "clamped parameter": Case(ClampedParameter),
+}

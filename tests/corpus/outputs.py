@@ -128,6 +128,13 @@ class Selected(Net):
         return self.features(x)[:, 0]
 
 
+class Enlarged(Net):
+    """Of a size that no module has."""
+
+    def forward(self, x: Tensor) -> Any:
+        return functional.interpolate(self.features(x)[:, :1], (9, 7), mode="bilinear").squeeze(1)
+
+
 class Signal(nn.Module):
     """One row of values, and convolutions along it."""
 
@@ -185,6 +192,7 @@ OUTPUTS: dict[str, Case] = {
     "recurrent": Case(Recurrent),
     "depth": Case(Depth, read=whole, units=ONE),
     "one channel selected": Case(Selected, read=whole, units=ONE),
+    "enlarged": Case(Enlarged, read=whole, units=ONE),
     "one row": Case(Signal, shape=(1, 1, 24)),
     "one column": Case(Signal, shape=(1, 24, 1)),
     "one logit": Case(OneLogit, units=ONE),

@@ -82,6 +82,7 @@ UNREACHED: dict[str, Act] = {
     "function of its own gradient": OwnGradient.apply,
     "TorchScript": scripted(),
     "half of x and |x|": lambda x: (x + x.abs()) / 2,
+    "without what is below 0": lambda x: x - x.clamp_max(0),
     "product with a sign": lambda x: x * x.sign().clamp(min=0),
     "by the index of another": by_index_of_another,
     "product with a step": lambda x: x * torch.heaviside(x.detach(), torch.zeros(())),

@@ -23,7 +23,8 @@ def unreached(act: Act) -> dict[str, str]:
     [
         ("function of its own gradient", "OwnGradient"),
         ("TorchScript", "relu"),
-        ("half of x and |x|", "abs"),
+        ("half of x and |x|", "add"),
+        ("without what is below 0", "sub"),
         ("product with a sign", "mul"),
         ("by the index of another", "setitem"),
         ("product with a step", "mul"),
