@@ -222,8 +222,10 @@ class Network:
         try:
             draws = Draws(self.device)
             found = exact.run(once, self._normalized(gray.requires_grad_()))
-            if draws.any:
-                exact.draws = True
+            if draws.any:  # perhaps by another thread
+                draws = Draws(self.device)
+                exact.run(once, self._normalized(gray))
+                exact.draws = draws.any
                 found = exact.run(once, self._normalized(gray))
         except Exception as error:
             shape = "x".join(map(str, self.input_shape))

@@ -51,7 +51,7 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "timm test_nfnet": _timm("test_nfnet"),
     "timm test_mambaout": _timm("test_mambaout"),
     "timm vit": _timm("vit_tiny_patch16_224", **_VIT),
-    "timm mixer": _timm("mixer_s16_224", img_size=32, embed_dim=16, num_blocks=2),
+    "timm test_byobnet": _timm("test_byobnet"),
     "timm swin": _timm(
         "swin_tiny_patch4_window7_224",
         img_size=32,

@@ -10,6 +10,7 @@ import torch
 from proxygrad import Engine, Network, Spec, maximize
 from proxygrad.backward.surrogate import surrogate
 from proxygrad.images import start_image
+from proxygrad.networks.batching import Batching
 from tests.corpus.families import FAMILIES
 
 SHAPE = (3, 32, 32)
@@ -42,6 +43,7 @@ def test_a_family_comes_out_as_in_a_slow_loop(family: str) -> None:
     module = FAMILIES[family]().eval()
     network = Network(module, SHAPE, mean=0.0, std=1.0, name="family")
     assert network.layer("output").kind == "logits"
+    assert (network.batching, network.unreached) == (Batching(), {}), "nothing odd about it"
     together = maximize(network, ["output:1", "output:0", "output:4"], slope=[0.1, 0.0, 0.3], **SETTINGS)
     for found, (unit, slope) in zip(together, ((1, 0.1), (0, 0.0), (4, 0.3)), strict=True):
         expected = slow_loop(module, unit, slope)
