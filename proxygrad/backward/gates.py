@@ -254,7 +254,7 @@ _PARSERS: dict[Callable[..., Any], _Parser] = {
 _PARSERS[Tensor.where] = _where_of_tensor
 _COMPARING = "gt ge lt le greater greater_equal less less_equal __gt__ __ge__ __lt__ __le__"
 _OF_MASKS = "logical_not logical_and bitwise_not bitwise_and __and__ __rand__ __invert__"
-_CASTS = "to type type_as float double half bfloat16 _to_copy detach contiguous"
+_CASTS = "to type type_as int long bool short float double half bfloat16 _to_copy detach contiguous"
 COMPARISONS = _named(_COMPARING.split())
 #: The calls of which `note_comparison` takes note: the comparisons, and what is made of their masks.
 NOTED = COMPARISONS | _named(f"{_OF_MASKS} {_CASTS}".split())

@@ -208,13 +208,16 @@ class surrogate(TorchFunctionInterceptor):
         if func in MAX_POOLING:
             return partial(_max_pool, self, func, args, kwargs)
         if (call := recognize(func, args, kwargs)) is not None:
-            proxied = partial(_other, self, *call)
+            x, proxied = call[0], partial(_other, self, *call)
         elif (rectifier := _RECTIFIERS.get(func)) is not None:
+            x = args[0] if args else kwargs["input"]
             proxied = partial(rectifier, self, *args, **kwargs)
         elif (gate := recognize_gate(func, args, kwargs)) is not None:
-            own = partial(func, *args, **kwargs)
+            x, own = gate.x, partial(func, *args, **kwargs)
             proxied = partial(gate.proxied, own, self.slope, self.proxy == "network", self.guarded)
         else:
+            return None
+        if self.proxy == "surrogate" and not x.requires_grad:  # a constant, such as a clamped parameter
             return None
         plain = not isinstance(self.slope, Tensor) and self.slope == 0  # autograd itself, to the bit
         return partial(func, *args, **kwargs) if plain else proxied

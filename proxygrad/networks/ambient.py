@@ -58,7 +58,7 @@ class _Float32(TorchFunctionInterceptor):
         named = "dtype" in kwargs or function_name(func) in ("to", "type", "double", "set_default_dtype")
         if named or any(each.is_floating_point() for each in tensors_in((args, kwargs))):
             return func(*args, **kwargs)
-        if function_name(func) in _RANDOM:
+        if function_name(func) in _ROUNDED:
             return func(*args, **kwargs, dtype=torch.float32)
         result = func(*args, **kwargs)
         converts = isinstance(result, Tensor) and result.dtype == torch.get_default_dtype()
@@ -66,7 +66,7 @@ class _Float32(TorchFunctionInterceptor):
 
 
 #: Whose numbers would be others if they were converted afterwards.
-_RANDOM = {"rand", "randn"}
+_ROUNDED = {"rand", "randn", "linspace", "logspace"}
 
 
 class Draws:

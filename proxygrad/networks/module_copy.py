@@ -70,6 +70,10 @@ def let_recurrent_layers_run_backward(module: nn.Module) -> None:
 
 def _copied(module: nn.Module, memo: dict[int, Any]) -> tuple[nn.Module, list[nn.Module]]:
     """A deep copy, and the outermost copied modules that are not registered in it, as those of a list."""
+    for each in module.modules():  # functions of TorchScript cannot be copied, and hold no state
+        memo.update(
+            {id(own): own for own in vars(each).values() if isinstance(own, torch.jit.ScriptFunction)}
+        )
     with _DetachedCopies():
         duplicate = copy.deepcopy(module, memo)
         Rebinding(memo).rebind(duplicate)

@@ -68,10 +68,10 @@ class LayerInfo(Tolerant):
     )
 
     @property
-    def offered_objectives(self) -> tuple[ObjectiveKind, ...]:
+    def offered(self) -> tuple[ObjectiveKind, ...]:
         """What it offers, the default first. A single logit has no other to be above."""
-        offered = OBJECTIVES[self.kind]
-        return offered if self.units > 1 else tuple(each for each in offered if each != "margin")
+        every = OBJECTIVES[self.kind]
+        return every if self.units > 1 else tuple(each for each in every if each != "margin")
 
     @property
     def grid(self) -> tuple[int, ...]:

@@ -24,7 +24,10 @@ class ClassProbability(Tolerant):
 
     index: int = Field(description="Index of its logit, from 0.")
     name: str | None = Field(default=None, description="Its name, if known.")
-    probability: float = Field(description="Softmax over all logits, 0 to 1.")
+    probability: float = Field(
+        description="Softmax over all logits, 0 to 1; the network's own number where it returns "
+        "probabilities."
+    )
 
 
 class Measured(Tolerant):
@@ -56,8 +59,8 @@ class Measured(Tolerant):
     )
     stuck: bool = Field(
         description="True when ascent got nowhere: the image, before rounding to 8 bits, is above the start "
-        "activation by no more than float32 rounding; or the unit has gone silent, at or below 0 with a "
-        "gradient below 1 % of the largest that was met."
+        "activation by no more than float32 rounding; or the unit, of a layer made by a GELU, SiLU, Mish or "
+        "Hardswish, has gone silent, at or below 0 with a gradient below 1 % of the largest that was met."
     )
     curve: tuple[float, ...] = Field(
         description="The unit's activation before each step and after the last, as the steps saw it: in "

@@ -129,7 +129,7 @@ class Spec(VisualizationTemplate):
         layer = model.layer(self.layer)
         if self.unit >= layer.units:
             raise UnitOutOfRange(self.unit, layer.units, layer.name)
-        choices = layer.offered_objectives
+        choices = layer.offered
         objective = self.objective or choices[0]
         if objective not in choices:
             raise ObjectiveMismatch(objective, layer.name, layer.kind, choices)
@@ -143,7 +143,7 @@ class Spec(VisualizationTemplate):
         self, position: tuple[int, ...], objective: ObjectiveKind, layer: LayerInfo, model: ModelInfo
     ) -> None:
         if objective not in POSITIONED or not layer.grid:
-            takers = [each for each in layer.offered_objectives if each in POSITIONED and layer.grid]
+            takers = [each for each in layer.offered if each in POSITIONED and layer.grid]
             raise PositionMismatch(objective, layer.name, layer.kind, takers)
         own_size = self.size_px in (None, model.input_shape[1])
         outside = own_size and any(at >= side for at, side in zip(position, layer.grid, strict=False))

@@ -66,7 +66,7 @@ def batch_unit(unit: batches.Unit) -> BatchUnit:
 
 def layer(info: LayerInfo) -> Layer:
     """The document of one layer."""
-    return Layer(**info.model_dump(), objectives=info.offered_objectives)
+    return Layer(**info.model_dump(), objectives=info.offered)
 
 
 def model(served: ServedModel) -> Model:

@@ -165,19 +165,23 @@ class _Log:
             self.moment += 1
             self.marks[tensor.shape].append(_Mark(self.moment, tensor, units))
 
-    def units(self, moment: int, tensor: Tensor) -> int | None:
+    def units(self, moment: int, value: Value) -> int | None:
+        tensor = value.tensor
         same = self.marks[tensor.shape]
         own = [mark for mark in same if mark.tensor is tensor]
         if not (own or same):
-            is_map = tensor.ndim == 3 and any(map(self._has_sides_of(tensor), self.marks))
+            maps = [*self.marks, *(source.tensor.shape for source in value.sources)]
+            is_map = tensor.ndim == 3 and any(map(self._has_sides_of(tensor), maps))
             return None if is_map else 1 if tensor.ndim == 4 else -1
         return min(own or same, key=lambda mark: abs(mark.moment - moment)).units
 
     def _has_sides_of(self, tensor: Tensor) -> Callable[[torch.Size], bool]:
-        """Whether a layer with its units in dimension 1 made or took maps of the sides of ``tensor``."""
+        """Whether maps of a shape have the sides of ``tensor``, and their units in dimension 1."""
         sides = tensor.shape[1:]
         return lambda shape: (
-            len(shape) == 4 and shape[2:] == sides and any(mark.units == 1 for mark in self.marks[shape])
+            len(shape) == 4
+            and shape[2:] == sides
+            and all(mark.units == 1 for mark in self.marks.get(shape, ()))
         )
 
 
@@ -246,7 +250,7 @@ def _listed(log: _Log, end: Tensor | None, output: str) -> LayerDiscovery:
             continue
         unlisted.pop(_FIRST_OUTPUT if module is log.child_output else name, None)
         tensor = value.tensor
-        layout = TensorLayout(0 if tensor.shape[0] == 1 else 1, log.units(moment, tensor))
+        layout = TensorLayout(0 if tensor.shape[0] == 1 else 1, log.units(moment, value))
         layouts[name] = layout
         kind = "output" if name == OUTPUT and module not in log.names else type(module).__name__
         stage, activation = value.place

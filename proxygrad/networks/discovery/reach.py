@@ -37,6 +37,7 @@ _WEIGHING = {
 }
 #: Calls whose gradient is 0.
 _FLAT = {"sign", "sgn", "heaviside", "round", "floor", "ceil", "trunc"}
+_FOLDING = {"abs", "clamp_max", "minimum"}
 _ADDING = {"add", "add_", "sub", "sub_", "__add__", "__radd__", "__iadd__", "__sub__", "__isub__"}
 
 
@@ -49,7 +50,7 @@ class Reach(TorchFunctionInterceptor):
         self.missed: dict[str, str] = {}
         self._running = [""]
         self._shadows: dict[int, Tensor] = {}  # depend on the image, and lead no gradient to it
-        self._absolute: dict[int, tuple[Tensor, Tensor]] = {}
+        self._folded: dict[int, tuple[Tensor, Tensor]] = {}
         self._seen: set[Any] = set()  # nodes of the graph
 
     def enter(self, name: str, taken: Tensor | None) -> None:
@@ -70,10 +71,10 @@ class Reach(TorchFunctionInterceptor):
         result = func(*args, **kwargs)
         made = list(tensors_in(args[:1] if name == "__setitem__" else result))
         self._look(made, but=set() if name in _BOUND_CALLS else _BOUNDS)  # F.normalize has bounds of its own
-        if name == "abs" and made:
-            self._absolute[id(made[0])] = (made[0], taken[0])
-        elif name in _ADDING and any(self._is_absolute_of(*pair) for pair in (taken[:2], taken[1::-1])):
-            self._miss("abs")
+        if name in _FOLDING and made:
+            self._folded[id(made[0])] = (made[0], taken[0])
+        elif name in _ADDING and any(self._is_folded(*pair) for pair in (taken[:2], taken[1::-1])):
+            self._miss(name.strip("_"))
         self._weigh(name, taken, made)
         return result
 
@@ -107,8 +108,9 @@ class Reach(TorchFunctionInterceptor):
                 if _kind(node) not in but:
                     self._miss(_missed_at(node))
 
-    def _is_absolute_of(self, *pair: Tensor) -> bool:
-        return len(pair) == 2 and self._absolute.get(id(pair[0]), (None, None))[1] is pair[1]
+    def _is_folded(self, *pair: Tensor) -> bool:
+        """Whether the first is |x| or the part of x below 0, and the second is x: both make a rectifier."""
+        return len(pair) == 2 and self._folded.get(id(pair[0]), (None, None))[1] is pair[1]
 
 
 def _kind(node: Any) -> str:

@@ -132,7 +132,7 @@ def test_a_batch_that_cannot_be_divided_is_refused() -> None:
         surrogate(torch.tensor([0.1, 0.2])),
         pytest.raises(NetworkError, match=r"shape \(3, 2\) cannot be divided among 2 lanes"),
     ):
-        functional.silu(torch.zeros((3, 2)))
+        functional.silu(torch.zeros((3, 2), requires_grad=True))
 
 
 def test_a_silent_unit_on_the_falling_side_is_pushed_down_by_its_true_gradient_and_up_by_the_proxys() -> None:

@@ -73,6 +73,42 @@ def test_the_classes_are_the_softmax_of_the_logits() -> None:
     assert {each.name for each in found} == {None}
 
 
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.Sigmoid(), nn.LogSoftmax(1), nn.Identity()], ids=repr)
+def test_a_network_that_returns_probabilities_has_the_last_word(end: nn.Module) -> None:
+    torch.manual_seed(0)
+    network = Network(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5), end), (3, 32, 20))
+    own = units(network, "output")
+    expected = own.softmax(0) if isinstance(end, nn.Identity | nn.LogSoftmax) else own
+    seen = evaluate(network, Logit("output", 2), IMAGE, seed=0).class_probabilities
+    assert seen is not None
+    assert [each.probability for each in seen] == pytest.approx(
+        [float(expected[each.index]) for each in seen]
+    )
+    assert [each.index for each in seen] == expected.argsort(descending=True).tolist()
+
+
+def test_so_has_one_that_makes_them_by_hand() -> None:
+    class Shares(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            rising = super().forward(input.mean((2, 3))).exp()
+            return rising / rising.sum(1, keepdim=True)
+
+    torch.manual_seed(0)
+    network = Network(Shares(3, 5), (3, 32, 20))
+    seen = evaluate(network, Logit("output", 2), IMAGE, seed=0).class_probabilities
+    assert seen is not None
+    own = units(network, "output")
+    assert [each.probability for each in seen] == pytest.approx([float(own[each.index]) for each in seen])
+
+
+@pytest.mark.parametrize("size", [(1, 32), (32, 1), (1, 1)])
+def test_an_image_of_one_row_is_moved_along_it_alone(size: tuple[int, int]) -> None:
+    image = torch.rand((3, *size), generator=torch.Generator().manual_seed(0))
+    copies = shifted(image, seed=3)
+    assert [copy.shape for copy in copies] == [image.shape] * SHIFTS
+    assert all(torch.equal(copy, image) for copy in copies) == (size == (1, 1))
+
+
 def test_the_shifts_are_small_mirrored_and_of_the_seed() -> None:
     image = torch.arange(100 * 50, dtype=torch.float32).view(1, 100, 50)
     copies = shifted(image, seed=5)

@@ -89,6 +89,14 @@ class Falling(nn.Module):
         return unit
 
 
+class Negative(nn.Sequential):
+    """Minus what its activation returns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        unit: Tensor = -super().forward(x)  # type: ignore[no-untyped-call]
+        return unit
+
+
 def climb(activation: nn.Module, shift: float, slope: float) -> Visualization:
     network = Network(Falling(activation, shift), (1, 8, 8))
     return maximize(network, Neuron("activation", 0), preset="max", slope=slope, steps=48)
@@ -124,6 +132,38 @@ def test_what_is_made_small_may_end_at_0() -> None:
     assert outcome.start_activation == pytest.approx(-1.0, abs=0.2)
     assert outcome.activation == 0.0
     assert not outcome.stuck
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        nn.LogSigmoid(),
+        Negative(nn.ReLU()),
+        Negative(nn.Softplus()),
+        nn.Hardtanh(-9.0, 0.0),
+        Negative(nn.GELU()),
+    ],
+    ids=repr,
+)
+def test_a_unit_that_rose_to_the_best_there_is_is_not_stuck(end: nn.Module) -> None:
+    """None of them ever exceeds 0, but for the last, which ends at 0.17."""
+    rising = isinstance(end, nn.LogSigmoid | nn.Hardtanh)
+    network = Network(Falling(end, -12.0 if rising else -8.0), (1, 8, 8))
+    found = maximize(network, Neuron("activation", 0), preset="max", slope=0.0, steps=48)
+    assert found.start_activation < -1 < -0.01 < found.activation <= 0.18
+    assert not found.stuck
+
+
+def test_a_probability_that_rose_to_1_is_not_stuck() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 3)
+    with torch.no_grad():
+        linear.weight.mul_(40)
+    head = nn.Sequential(nn.Flatten(), linear, nn.LogSoftmax(1))
+    found = maximize(Network(head, (1, 8, 8)), "output:1", preset="max", steps=48)
+    assert found.start_activation < found.activation
+    assert found.activation == pytest.approx(0, abs=1e-3)
+    assert not found.stuck
 
 
 @pytest.mark.parametrize(

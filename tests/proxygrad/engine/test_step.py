@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import DiversityGroup, Lane, MethodOverrides
 from proxygrad.engine.step import AscentStep
-from proxygrad.errors import InvalidRequest
+from proxygrad.errors import InvalidRequest, NetworkError
+from proxygrad.maximization.ascent import maximize
+from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel
 from proxygrad.optim.update_rules import Normalized, StepContext
 from proxygrad.parameterizations import Fourier, Pixels
@@ -142,3 +145,52 @@ def test_overrides_leave_the_other_settings() -> None:
     own = run(lanes(1, overrides=MethodOverrides(parameterization=fourier)))[0]
     named = run(lanes(1, parameterization="fourier"))[0]
     assert torch.equal(own.finished_image, named.finished_image)
+
+
+class Roots(nn.Module):
+    """The root of a rectifier's value: its derivative at 0 is infinite, and the rectifier's own is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.conv2 = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        roots: Tensor = self.conv2(torch.relu(self.conv(x)).sqrt())
+        return roots
+
+
+class Sums(Roots):
+    """A rectifier that is given minus infinity, as masked scores are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.conv(x)
+        masked = torch.cat([scores[:, :, :, 1:], torch.full_like(scores[:, :, :, :1], -torch.inf)], dim=3)
+        sums: Tensor = self.conv2(torch.relu(masked))
+        return sums
+
+
+@pytest.mark.parametrize(
+    ("module", "proxy"),
+    [(Roots, "surrogate"), (Sums, "surrogate"), (Sums, "network")],  # there is no root of what is below 0
+)
+def test_the_slope_makes_no_finite_problem_infinite(module: type[Roots], proxy: str) -> None:
+    network = Network(module(), (3, 12, 12))
+    found = maximize(network, "conv2:1", slope=0.1, proxy=proxy, preset="max", steps=8)
+    assert found.activation > found.start_activation
+    assert math.isfinite(found.activation)
+
+
+def test_a_network_without_backward_pass_says_so() -> None:
+    class Forward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x * 2
+
+    class Wall(Roots):
+        def forward(self, x: Tensor) -> Tensor:
+            walled: Tensor = Forward.apply(self.conv(x))  # type: ignore[no-untyped-call]
+            return walled
+
+    with pytest.raises(NetworkError, match="the network has no backward pass: "):
+        maximize(Network(Wall(), (3, 12, 12)), "output:1", steps=2)

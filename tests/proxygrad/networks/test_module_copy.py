@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from proxygrad import maximize
 from proxygrad.errors import NetworkError
-from proxygrad.networks.module_copy import private_copy
+from proxygrad.networks.module_copy import let_recurrent_layers_run_backward, private_copy
 from proxygrad.networks.network import Network
 from tests.support.networks import Small, Unrolled, small
 
@@ -174,3 +175,50 @@ def test_a_lazy_module_that_has_run_is_a_module_like_any_other() -> None:
     module.spare = nn.LazyConv2d(2, 1)
     module.spare(IMAGES)
     assert Network(module, (3, 16, 16)).unlisted["spare"] == "does not run when the network does"
+
+
+def test_complex_weights_are_weights_like_others() -> None:
+    class Spectral(nn.Module):
+        def __init__(self, dtype: torch.dtype) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.weight, self.conv = nn.Parameter(torch.randn(3, 8, 5, dtype=dtype)), nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.conv(torch.fft.irfft2(torch.fft.rfft2(x) * self.weight))
+
+    network = Network(Spectral(torch.complex128), (3, 8, 8))
+    assert network.module.get_parameter("weight").dtype == torch.complex64
+    assert network.info.digest != Network(Spectral(torch.complex64), (3, 8, 8)).info.digest
+    assert (
+        maximize(network, "conv:1", steps=2).activation
+        > maximize(network, "conv:1", steps=1).start_activation
+    )
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_are_in_training_mode_without_dropout_where_cudnn_needs_that(kind: Any) -> None:
+    layer = kind(4, 6, num_layers=2, dropout=0.5, batch_first=True).eval()
+    x = torch.rand(2, 5, 4)
+    expected, _ = layer(x)
+    let_recurrent_layers_run_backward(layer)
+    assert layer.training
+    torch.testing.assert_close(layer(x)[0], expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_have_a_gradient_on_cuda(kind: Any) -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.rows = kind(24, 6, num_layers=2, dropout=0.5, batch_first=True)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.rows(x.transpose(1, 2).flatten(2))[0].mean(1)
+
+    on_cuda, on_cpu = (
+        maximize(Network(Rows(), (3, 8, 8), device=device), "output:1", steps=3) for device in ("cuda", "cpu")
+    )
+    assert on_cuda.curve == pytest.approx(on_cpu.curve, rel=1e-2, abs=1e-3)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from proxygrad import Channel, Logit, Network, Neuron, maximize
 from proxygrad.models.torchvision_compat import import_torchvision
+from proxygrad.networks.batching import Batching
 
 models = import_torchvision().models
 
@@ -84,6 +85,7 @@ def test_a_unit_of_the_middle_and_a_logit_can_be_maximized(family: str) -> None:
     maps = [layer for layer in network.layers if math.prod(layer.grid) > 1]
     assert len(maps) >= 10
     assert network.layer("output").kind == "logits"
+    assert (network.batching, network.unreached) == (Batching(), {}), "nothing odd about it"
     asked = [Channel(maps[len(maps) // 2].name, 1), Logit("output", 2)]
     for outcome in maximize(network, asked, steps=3):
         assert len(outcome.curve) == 4

@@ -53,6 +53,15 @@ def test_resolving_twice_changes_nothing() -> None:
     assert once.resolve(MODEL) == once
 
 
+def test_a_single_logit_has_none_to_be_above() -> None:
+    lonely = LayerInfo(name="fc", kind="logits", type="Linear", shape=(1,), units=1)
+    model = MODEL.model_copy(update={"layers": (lonely,)})
+    assert ask(layer="fc", unit=0).resolve(model).objective == "logit"
+    with pytest.raises(ObjectiveMismatch, match=r"'margin' does not apply to layer 'fc' .*: logit, neuron"):
+        ask(layer="fc", unit=0, objective="margin").resolve(model)
+    assert ask(layer="fc", unit=0, objective="margin").resolve(MODEL).objective == "margin"
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [

@@ -208,3 +208,69 @@ def test_a_layer_that_ignores_how_many_images_there_are_is_read_one_by_one() -> 
     images = torch.rand((2, 3, 16, 16))
     each = [network.activations(image, "fc") for image in images.split(1)]
     assert torch.equal(network.activations(images, "fc"), torch.cat(each))
+
+
+class Depth(nn.Sequential):
+    """Convolutions, and their one channel without its dimension: ``(B, H, W)``."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).squeeze(1)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("size", [(16, 24), (16, 16)])
+def test_a_map_without_channels_has_one_unit(size: tuple[int, int]) -> None:
+    module = Depth(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1))
+    network, images = Network(module, (3, *size)), torch.rand((2, 3, *size))
+    layer = network.layer("output")
+    assert (layer.kind, layer.shape, layer.units) == ("feature_map", (1, *size), 1)
+    torch.testing.assert_close(network.activations(images, "output"), module(images).unsqueeze(1))
+
+
+class CalledOutput(nn.Module):
+    """A child called `output` in the middle; the head is the network's output, or its first three logits."""
+
+    def __init__(self, logits: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.output, self.fc, self.logits = nn.Conv2d(3, 4, 3), nn.Linear(4, 5), logits
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.fc(self.output(x).mean((2, 3)))
+        return y if self.logits == 5 else y[:, : self.logits]
+
+
+@pytest.mark.parametrize(("logits", "end"), [(5, "fc"), (3, "output")])
+def test_the_output_is_the_networks_own_whatever_a_child_is_called(logits: int, end: str) -> None:
+    network, images = Network(CalledOutput(logits), (3, 8, 8)), torch.rand((2, 3, 8, 8))
+    assert network.layer("output").name == end
+    assert network.layer("output@1").kind == "feature_map"
+    assert network.activations(images, "output").shape == (2, logits)
+    torch.testing.assert_close(network.activations(images, "output"), network.module(images))
+    torch.testing.assert_close(network.activations(images, "output@1"), network.module.output(images))  # type: ignore[operator]
+    prepared = network.prepared(["output", "output@1"])(images)
+    assert [tuple(value.shape) for value in prepared.values()] == [(2, logits), (2, 4, 6, 6)]
+
+
+def test_a_child_called_output_that_returns_the_output_is_it() -> None:
+    network = Network(Ending(), (3, 8, 8))
+    assert [layer.name for layer in network.layers] == ["conv", "output"]
+    assert network.layer("output").kind == "logits"
+
+
+class Ending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.output = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.output(self.conv(x).mean((2, 3)))
+
+
+def test_a_second_name_of_a_module_says_which_calls_there_are() -> None:
+    act = nn.ReLU()
+    network = Network(nn.Sequential(nn.Conv2d(3, 4, 3), act, nn.Conv2d(4, 4, 3), act), (3, 8, 8))
+    expected = "layer '3' is module '1' under another name; its calls: '1', '1@2'"
+    with pytest.raises(NetworkError, match=expected):
+        network.layer("3")
+    with pytest.raises(NetworkError, match=expected):
+        network.activations(torch.rand((1, 3, 8, 8)), "3")

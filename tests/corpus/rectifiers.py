@@ -1,0 +1,93 @@
+"""ReLU in all its spellings, and some that keep a gradient of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.corpus.case import Act, Case, Net
+
+ATEN = torch.ops.aten
+
+
+class OwnGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        own: Tensor = grads[0] * (ctx.saved_tensors[0] > 0)
+        return own
+
+
+def by_index(x: Tensor) -> Tensor:
+    y = x * 1
+    y[y < 0] = 0
+    return y
+
+
+def by_index_of_another(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[x < 0] = 0
+    return y
+
+
+def product_in_place(x: Tensor) -> Tensor:
+    y = x * 1
+    y *= y > 0
+    return y
+
+
+SPELLINGS: dict[str, Act] = {
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp of a tensor": lambda x: torch.clamp(x, min=torch.zeros(())),
+    "clamp in place": lambda x: (x * 1).clamp_(0),
+    "clamp_min": lambda x: torch.clamp_min(x, 0),
+    "clip": lambda x: x.clip(0),
+    "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "max": lambda x: torch.max(torch.zeros(()), x),
+    "minimum of the negative": lambda x: -torch.minimum(-x, torch.zeros(())),
+    "Threshold": nn.Threshold(0, 0),
+    "threshold in place": lambda x: functional.threshold(x * 1, 0, 0, inplace=True),
+    "where": lambda x: torch.where(x > 0, x, 0.0),
+    "where, the other way": lambda x: torch.where(x <= 0, torch.zeros_like(x), x),
+    "where of a tensor": lambda x: x.where(x > 0, torch.zeros(())),
+    "product with a mask": lambda x: x * (x > 0),
+    "product with a number mask": lambda x: (x.detach() > 0).float() * x,
+    "product in place": product_in_place,
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0.0),
+    "by index": by_index,
+    "aten relu": ATEN.relu.default,
+    "aten clamp": lambda x: ATEN.clamp.default(x, 0),
+    "aten where": lambda x: ATEN.where.self(ATEN.gt.Scalar(x, 0), x, ATEN.zeros_like.default(x)),
+}
+
+
+def scripted() -> Act:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made: Act = torch.jit.trace(torch.relu, torch.rand(2, 3, requires_grad=True))
+        return made
+
+
+#: The slope does not reach these, and the network says so.
+UNREACHED: dict[str, Act] = {
+    "function of its own gradient": OwnGradient.apply,
+    "TorchScript": scripted(),
+    "half of x and |x|": lambda x: (x + x.abs()) / 2,
+    "without what is below 0": lambda x: x - x.clamp_max(0),
+    "product with a sign": lambda x: x * x.sign().clamp(min=0),
+    "by the index of another": by_index_of_another,
+    "product with a step": lambda x: x * torch.heaviside(x.detach(), torch.zeros(())),
+}
+RECTIFIERS: dict[str, Case] = {
+    **{name: Case(Net, act=act) for name, act in SPELLINGS.items()},
+    **{name: Case(Net, act=act, reached=False) for name, act in UNREACHED.items()},
+}
