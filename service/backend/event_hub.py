@@ -227,7 +227,10 @@ class EventSubscriber:
                 channel.put(MISSED)
             channel.ready.set()
         elif message["type"] == "message":
-            channel.put(Event.published(message["data"]))
+            try:
+                channel.put(Event.published(message["data"]))
+            except ValueError:  # from somebody else; the streams of all others share the connection
+                _log.warning("on %s came what is no event: %.100r", message["channel"], message["data"])
 
     def _miss_all(self) -> None:
         """The connection is gone: followers read the stream themselves."""

@@ -306,3 +306,23 @@ def test_a_stream_of_a_job_that_redis_lost_ends_and_says_so(
     assert (first["state"], kind, last["state"]) == ("queued", "state", "failed")
     assert last["problem"]["code"] == "unknown_visualization"
     assert "request it again" in last["problem"]["detail"]
+
+
+def test_a_message_that_is_no_event_cuts_off_nobody(
+    app: FastAPI,
+    served: Http,
+    redis: redis_client.Redis,
+    player: Player,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ids = [asked(served, unit=unit) for unit in (1, 2)]
+    with serving(app) as url, listening(f"{url}/v1/visualizations/{ids[1]}/events") as told:
+        with listening(f"{url}/v1/visualizations/{ids[0]}/events") as other:
+            for message in (b"", b"\xff", b"no event"):
+                redis.publish(events_key(ids[0]), message)
+            for job_id in ids:
+                player.fail(job_id)
+            assert other.result(30).states[-1] == "failed"
+        assert told.result(30).states == ["queued", "failed"]
+    assert "what is no event" in caplog.text
+    assert "cut off" not in caplog.text
