@@ -35,7 +35,7 @@ test-gateway: $(GATEWAY)/.installed ## the tests of gateway and queue where torc
 soak: $(VENV)/.dev ## the long versions of tests: more faults, generated requests and interleavings
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
-chaos: $(VENV)/.dev ## kill and pause workers, Redis and gateway for under 10 minutes: nothing may be lost (SEED=3)
+chaos: $(VENV)/.dev ## kill, pause, upgrade, fill and damage what runs for under 10 minutes: nothing may be lost (SEED=3)
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(ARGS)
 
 fuzz: $(VENV)/.dev ## send 10,000 generated requests to a running service: no 5xx, nothing against its schema (SEED=3)

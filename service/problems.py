@@ -33,6 +33,7 @@ KINDS: Mapping[ProblemCode, ProblemType] = {
     "unknown_visualization": ProblemType(404, "No such visualization"),
     "unknown_batch": ProblemType(404, "No such batch"),
     "unknown_delivery": ProblemType(404, "No such delivery"),
+    "unknown_caller": ProblemType(404, "No such caller"),
     "image_not_ready": ProblemType(404, "The image is not ready yet", retry_after_s=1),
     "no_image": ProblemType(404, "No such image"),
     "not_found": ProblemType(404, "No such resource"),

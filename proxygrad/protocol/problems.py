@@ -20,6 +20,7 @@ ProblemCode = Literal[
     "unknown_visualization",
     "unknown_batch",
     "unknown_delivery",
+    "unknown_caller",
     "image_not_ready",
     "no_image",
     "not_found",

@@ -33,10 +33,9 @@ class Ready(BaseModel):
 
     status: str = Field(default="ready", description="`ready`.", examples=["ready"])
     workers: int = Field(description="Number of live workers.", examples=[1])
-    warnings: list[str] | None = Field(
-        default=None,
+    warnings: list[str] = Field(
         description="What an operator should see to: settings of Redis under which accepted jobs may be "
-        "lost, and workers that publish something that this gateway cannot read. Absent if there is nothing.",
+        "lost, and workers that publish something that this gateway cannot read.",
     )
 
 
@@ -56,7 +55,6 @@ async def startupz(request: Request) -> Started:
 @router.get(
     "/readyz",
     summary="Can requests be served?",
-    response_model_exclude_none=True,
     responses=problem_responses("no_worker", "redis_unavailable"),
 )
 async def readyz(request: Request) -> Ready:
@@ -71,7 +69,7 @@ async def readyz(request: Request) -> Ready:
         *(await backend.call(unsafe_settings, backend.redis)).values(),
         *(f"worker {worker} publishes something that cannot be read here" for worker in fleet.unreadable),
     ]
-    return Ready(workers=len(fleet.workers), warnings=warnings or None)
+    return Ready(workers=len(fleet.workers), warnings=warnings)
 
 
 def _backend(request: Request) -> Backend:

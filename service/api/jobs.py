@@ -50,7 +50,7 @@ _STREAM_HEADERS = {"Cache-Control": "no-cache, no-store", "X-Accel-Buffering": "
 @router.post(
     "/{caller}/cancel",
     summary="Cancel everything of a caller",
-    responses=problem_responses("forbidden", "invalid_request", "redis_unavailable"),
+    responses=problem_responses("forbidden", "unknown_caller", "invalid_request", "redis_unavailable"),
 )
 async def cancel_caller(caller: CallerName, session: SessionDep) -> CallerCancellation:
     """Its visualizations and batches that wait or run, as each `cancel` does. Safe to repeat.

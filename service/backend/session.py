@@ -13,7 +13,7 @@ from fastapi import Request
 
 from proxygrad.errors import InvalidRequest, UnitOutOfRange
 from proxygrad.protocol.pagination import MAX_SCANNED
-from proxygrad.protocol.requests import BatchRequest
+from proxygrad.protocol.requests import ANONYMOUS, BatchRequest
 from service.auth.callers import Caller
 from service.backend import admission
 from service.backend.backend import Backend
@@ -23,6 +23,7 @@ from service.problems import ProblemError
 from service.web.exception_handlers import problem_of_error
 from workers.batches.callers import CanceledWork, cancel_all
 from workers.batches.repository import BatchRecord, ResolvedBatch, Unit
+from workers.broker.keys import API_KEYS_KEY
 from workers.errors import UnknownKind, UnreadableRecord
 from workers.jobs.repository import IndexEntry, Limits
 from workers.webhooks import DeliveryRecord
@@ -165,10 +166,19 @@ class CallerSession:
         return batch
 
     async def cancel_caller(self, caller: str) -> CanceledWork:
-        """Cancel all jobs and batches of a caller. Raises `forbidden` for another's without `admin`."""
+        """Cancel all jobs and batches of a caller.
+
+        Raises `forbidden` for another's without `admin`, and `unknown_caller` where there is no such key.
+        """
         if not self.caller.operates and caller != self.caller.name:
             raise ProblemError(
                 "forbidden", "to cancel what another caller requested, use a key with the scope 'admin'"
+            )
+        if caller != ANONYMOUS and not await self.backend.call(
+            self.backend.redis.hexists, API_KEYS_KEY, caller
+        ):
+            raise ProblemError(
+                "unknown_caller", f"there is no key {caller!r}; `proxygrad keys list` shows all"
             )
         return await self.backend.call(cancel_all, self.backend.redis, caller)
 

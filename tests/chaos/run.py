@@ -37,6 +37,8 @@ from workers.storage.store import Store
 Callers: TypeAlias = list[Caller | BundleCaller]
 
 TICK_S = 0.05
+#: Mismatches that are printed.
+MOST_SAID = 100
 #: Once all has ended, what a janitor still has to put away.
 AFTERMATH_S = 30.0
 MODEL = "digits"
@@ -156,7 +158,7 @@ class Chaos:
         for line in report.of_jobs(ledger, book, fleet):
             self._say(line)
         self._say(f"mismatches          {len(ledger.mismatches)}")
-        for mismatch in ledger.mismatches[:40]:
+        for mismatch in ledger.mismatches[:MOST_SAID]:
             self._say(f"  {mismatch}")
         self._say(f"{took_s:.0f} s in all, seed {self._seed}")
 

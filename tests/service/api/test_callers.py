@@ -51,6 +51,7 @@ def test_an_admin_cancels_by_caller(served: Http, redis: redis_client.Redis, wor
     again = served("POST", f"/v1/callers/{owner}/cancel", headers=own)  # its own, without the scope
     assert again.json() == {"visualizations": 0, "batches": 0}
     problem_of(served("POST", "/v1/callers/nobody/cancel", headers=admin), 422, "invalid_request")
+    problem_of(served("POST", f"/v1/callers/{'0' * 12}/cancel", headers=admin), 404, "unknown_caller")
 
 
 @pytest.mark.parametrize("cancel", [False, True])

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import BatchRequest
-from tests.service.scenarios.test_stored_documents import DOCUMENTS, complete_job
+from tests.service.scenarios.test_stored_documents import DOCUMENTS, complete_job, optional_places, without
 from tests.support.model_on_paper import MODEL
 from workers.batches.batch import COUNTED, BatchRecord, ResolvedBatch, limits_json
 from workers.jobs.job import Job
@@ -68,10 +68,12 @@ def values(before: Any) -> st.SearchStrategy[Any]:
 
 @st.composite
 def variants(draw: st.DrawFn, document: BaseModel) -> Any:
-    """The document with one to four of its values replaced."""
+    """The document without any number of its optional values, and up to three values replaced."""
     text = document.model_dump(mode="json")
-    paths = st.lists(st.sampled_from(sorted(places(text), key=str)), min_size=1, max_size=4)
-    for path in draw(paths):
+    for path in sorted(optional_places(type(document), text), key=len, reverse=True):
+        if draw(st.booleans()):
+            text = without(text, path, null=draw(st.booleans()))
+    for path in draw(st.lists(st.sampled_from(sorted(places(text), key=str)), max_size=3)):
         holder: Any = text
         try:
             for part in path[:-1]:

@@ -141,6 +141,7 @@ ELSEWHERE: dict[ProblemCode, str] = {
     "too_many_in_flight": "middleware/test_authentication.py::test_a_key_has_so_many_jobs_in_flight",
     "too_many_batches": "api/test_batches.py::test_a_caller_has_so_many_batches",
     "too_many_webhooks": "api/test_webhooks.py::test_more_urls_than_one_caller_may_have_told",
+    "unknown_caller": "api/test_callers.py::test_an_admin_cancels_by_caller",
     "unreadable_record": "scenarios/test_unreadable.py::test_a_record_that_cannot_be_read_is_listed",
     "unknown_delivery": "api/test_webhooks.py::test_what_is_not_there_is_said",
     "webhook_refused": "api/test_webhooks.py::test_without_an_operator_s_list_every_url_is_refused",

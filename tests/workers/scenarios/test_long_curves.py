@@ -23,6 +23,8 @@ from workers.jobs.repository import Jobs
 from workers.storage.paths import result_path
 from workers.storage.store import Store
 
+pytestmark = pytest.mark.engine
+
 #: 32 curves of 2,049 values each.
 LARGEST: Spec = question(steps=2048).model_copy(update={"images": 16, "compare": True})
 

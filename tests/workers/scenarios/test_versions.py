@@ -30,6 +30,8 @@ from workers.jobs.repository import Jobs
 from workers.queue.janitor import Janitor
 from workers.storage.store import Store
 
+pytestmark = pytest.mark.engine
+
 NEW = MODEL.model_copy(update={"engine_version": "2"})
 OTHER = MODEL.model_copy(update={"digest": "f" * 64})
 BROKEN = Problem(code="model_unavailable", detail="weights.safetensors ends early")
