@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure() -> None:
-    """One thread for torch, here and in child processes: more of them mostly spin on networks this small."""
+    """One thread for torch, here and in child processes: more of them mostly spin on networks this small.
+
+    And SIGHUP as a terminal has it: under ``nohup`` children would inherit that it is ignored.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 @pytest.fixture(scope="session")
