@@ -110,7 +110,8 @@ class Rebinding:
     def _function(self, function: types.FunctionType, with_state: bool = True) -> types.FunctionType:
         """The function with other cells, defaults and globals where any of these refers to an original.
 
-        ``with_state``: it has its own of global containers too, as a hook that stores what it sees.
+        ``with_state``: it has its own of containers too, as a hook that stores what it sees; methods of a
+        class, which all of its instances have in common, only of those that hold modules.
         """
         if id(function) in self._functions:
             return self._functions[id(function)]
@@ -125,7 +126,7 @@ class Rebinding:
             if content is function:  # it calls itself
                 cells.append(types.CellType())
                 continue
-            found = self.rebound(content)
+            found = self.rebound(content) if with_state or _holds_modules(content) else content
             changed |= found is not content
             cells.append(cell if found is content else types.CellType(found))
         defaults, keywords = function.__defaults__, function.__kwdefaults__
@@ -160,6 +161,14 @@ class Rebinding:
             elif with_state and type(value) in _STATE:
                 found[name] = self._state(value)
         return {name: value for name, value in found.items() if value is not scope[name]}
+
+
+def _holds_modules(content: Any) -> bool:
+    """Whether it is anything else than a container without modules."""
+    if type(content) not in _STATE:
+        return True
+    items = content.values() if isinstance(content, dict) else content
+    return any(isinstance(each, nn.Module) for each in items)
 
 
 def _entries(holder: Any) -> list[tuple[Any, Any, Any]]:
