@@ -10,9 +10,13 @@ import copy
 import functools
 import types
 import weakref
+from collections import OrderedDict, defaultdict
 from typing import Any
 
 from torch import Tensor, nn
+
+#: Containers that change.
+_STATE = (dict, list, set, OrderedDict, defaultdict)
 
 
 class Rebinding:
@@ -24,7 +28,8 @@ class Rebinding:
 
     def __init__(self, memo: dict[int, Any]) -> None:
         self._memo = memo
-        self._copies = {id(each) for key, each in memo.items() if key != id(memo)}
+        self._copies: set[int] = set()
+        self._note_copies()
         self._functions: dict[int, types.FunctionType] = {}
         self._visited: set[int] = set()
 
@@ -63,19 +68,26 @@ class Rebinding:
         elif isinstance(value, weakref.ref):
             owner = self._memo.get(id(value()))
             found = value if owner is None else weakref.ref(owner)
-        elif type(value) is tuple or (type(value) in (list, dict) and id(value) not in self._copies):
-            found = self._container(value)
+        elif type(value) is tuple:
+            items = tuple(map(self.rebound, value))
+            found = value if all(new is old for new, old in zip(items, value, strict=True)) else items
+        elif type(value) in _STATE and id(value) not in self._copies:
+            found = self._state(value)
         return found
 
-    def _container(self, value: Any) -> Any:
-        """``value``, or another one like it where something in it is to be rebound."""
-        if id(value) in self._memo:
-            return self._memo[id(value)]
-        keys, items = (value.keys(), value.values()) if type(value) is dict else ((), value)
-        found = [self.rebound(each) for each in items]
-        if all(new is old for new, old in zip(found, items, strict=True)):
-            return value
-        return dict(zip(keys, found, strict=True)) if type(value) is dict else type(value)(found)
+    def _state(self, value: Any) -> Any:
+        """The copy of a container that a function writes to or reads from, such as stored activations."""
+        if id(value) not in self._memo:
+            try:
+                made = copy.deepcopy(value, self._memo)
+            except Exception:  # of something that cannot be copied: it stays shared
+                return value
+            self._note_copies()
+            self.rebind(made)
+        return self._memo[id(value)]
+
+    def _note_copies(self) -> None:
+        self._copies.update(id(each) for key, each in self._memo.items() if key != id(self._memo))
 
     def _rebind_methods(self, module: nn.Module) -> None:
         """Methods of a class that refer to an original, as those of a class that was made in a function."""
@@ -84,19 +96,23 @@ class Rebinding:
                 continue
             for name, method in vars(kind).items():
                 if isinstance(method, types.FunctionType) and name not in vars(module):
-                    found = self._function(method)
+                    found = self._function(method, with_state=False)
                     if found is not method:
                         vars(module)[name] = types.MethodType(found, module)
 
     def _copied(self, module: nn.Module) -> nn.Module:
         """The copy of an original module; also of one that is no part of the copied module."""
         made: nn.Module = copy.deepcopy(module, self._memo)
-        self._copies.update(id(each) for key, each in self._memo.items() if key != id(self._memo))
+        self._note_copies()
         self.rebind(made)
         return made
 
-    def _function(self, function: types.FunctionType) -> types.FunctionType:
-        """The function with other cells, defaults and globals where any of these refers to an original."""
+    def _function(self, function: types.FunctionType, with_state: bool = True) -> types.FunctionType:
+        """The function with other cells, defaults and globals where any of these refers to an original.
+
+        ``with_state``: it has its own of containers too, as a hook that stores what it sees; methods of a
+        class, which all of its instances have in common, only of those that hold modules.
+        """
         if id(function) in self._functions:
             return self._functions[id(function)]
         self._functions[id(function)] = function  # while its own parts are looked at
@@ -107,7 +123,10 @@ class Rebinding:
             except ValueError:  # not filled yet
                 cells.append(cell)
                 continue
-            found = self.rebound(content)
+            if content is function:  # it calls itself
+                cells.append(types.CellType())
+                continue
+            found = self.rebound(content) if with_state or _holds_modules(content) else content
             changed |= found is not content
             cells.append(cell if found is content else types.CellType(found))
         defaults, keywords = function.__defaults__, function.__kwdefaults__
@@ -115,17 +134,20 @@ class Rebinding:
         named = {name: self.rebound(each) for name, each in keywords.items()} if keywords else keywords
         changed |= any(new is not old for new, old in zip(given or (), defaults or (), strict=True))
         changed |= any(named[name] is not each for name, each in (keywords or {}).items()) if named else False
-        values = self._globals(function)
+        values = self._globals(function, with_state)
         if not (changed or values):
             return function
         scope = {**function.__globals__, **values} if values else function.__globals__
         made = types.FunctionType(function.__code__, scope, function.__name__, given, tuple(cells))
         made.__kwdefaults__, made.__qualname__ = named, function.__qualname__
         made.__dict__.update(function.__dict__)
+        for cell, own in zip(cells, function.__closure__ or (), strict=True):
+            if cell is not own and own.cell_contents is function:
+                cell.cell_contents = made
         self._functions[id(function)] = made
         return made
 
-    def _globals(self, function: types.FunctionType) -> dict[str, Any]:
+    def _globals(self, function: types.FunctionType, with_state: bool) -> dict[str, Any]:
         """Of the global names that it uses, those that refer to an original, with what they should be."""
         scope, found = function.__globals__, {}
         for name in _names(function.__code__):
@@ -135,8 +157,18 @@ class Rebinding:
                 if isinstance(own, nn.Module) or id(own) in self._memo:
                     found[name] = self.rebound(value)
             elif isinstance(value, types.FunctionType) and value.__globals__ is scope:
-                found[name] = self._function(value)
+                found[name] = self._function(value, with_state=False)
+            elif with_state and type(value) in _STATE:
+                found[name] = self._state(value)
         return {name: value for name, value in found.items() if value is not scope[name]}
+
+
+def _holds_modules(content: Any) -> bool:
+    """Whether it is anything else than a container without modules."""
+    if type(content) not in _STATE:
+        return True
+    items = content.values() if isinstance(content, dict) else content
+    return any(isinstance(each, nn.Module) for each in items)
 
 
 def _entries(holder: Any) -> list[tuple[Any, Any, Any]]:
