@@ -114,7 +114,7 @@ class Scale:
 
 
 LONG = Scale(jobs=1000, faults=28, spread_s=330, settle_s=170, length=0.25, bundles=30)
-SOAK = Scale(jobs=200, faults=12, spread_s=40, settle_s=150, slots=4, stretch=0.2, bundles=4)
+SOAK = Scale(jobs=200, faults=12, spread_s=40, settle_s=150, slots=4, stretch=0.2, length=0.25, bundles=4)
 #: Each kind of fault once, and little enough to compute for a run among the other tests. A worker that is
 #: upgraded is drained.
 SHORT = Scale(
