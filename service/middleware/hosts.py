@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -50,8 +50,6 @@ class HostFilter(HttpMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check `Host` and `Origin`, and answer the request or pass it on."""
-        if not scope["path"].startswith("/"):
-            _resolve_absolute_form(scope)
         if scope["path"] not in self._exempt:
             try:
                 self._check(Headers(scope=scope), scope["method"])
@@ -82,20 +80,6 @@ class HostFilter(HttpMiddleware):
 
     def _may_come_from(self, origin: str, host: str) -> bool:
         return origin in self._origins or origin.partition("://")[2].lower() == host.lower()
-
-
-def _resolve_absolute_form(scope: Scope) -> None:
-    """Take host and path from a target such as `http://host/path`, which proxies may send.
-
-    Such a host counts before the header `Host` (RFC 9112, section 3.2.2).
-    """
-    scheme, separator, rest = scope["raw_path"].partition(b"://")
-    if separator and scheme.lower() in (b"http", b"https"):
-        host, slash, path = rest.partition(b"/")
-        scope["raw_path"] = slash + path or b"/"
-        scope["path"] = unquote(scope["raw_path"].decode("ascii"))
-        others = [(name, value) for name, value in scope["headers"] if name != b"host"]
-        scope["headers"] = [(b"host", host), *others]
 
 
 #: Hosts come from callers, the same few again and again.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -32,6 +32,8 @@ class PublicAddress(HttpMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take the prefix off the path, and remember it for links."""
+        if not scope["path"].startswith("/"):
+            _resolve_absolute_form(scope)
         prefix = self._prefix if self._origin else _forwarded(scope)
         if not prefix and not self._origin:
             await self.app(scope, receive, send)
@@ -51,6 +53,20 @@ def _forwarded(scope: Scope) -> str:
 
 
 def _without(scope: Scope, prefix: str) -> Scope:
-    if not prefix or not scope["path"].startswith(f"{prefix}/"):
+    if not prefix or not f"{scope['path']}/".startswith(f"{prefix}/"):
         return scope
-    return {**scope, "path": scope["path"][len(prefix) :]}
+    return {**scope, "path": scope["path"][len(prefix) :] or "/"}
+
+
+def _resolve_absolute_form(scope: Scope) -> None:
+    """Take host and path from a target such as `http://host/path`, which proxies may send.
+
+    Such a host counts before the header `Host` (RFC 9112, section 3.2.2).
+    """
+    scheme, separator, rest = scope["raw_path"].partition(b"://")
+    if separator and scheme.lower() in (b"http", b"https"):
+        host, slash, path = rest.partition(b"/")
+        scope["raw_path"] = slash + path or b"/"
+        scope["path"] = unquote(scope["raw_path"].decode("ascii"))
+        others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+        scope["headers"] = [(b"host", host), *others]

@@ -189,10 +189,10 @@ def _chosen(models: Sequence[ServedModel]) -> ServedModel:
 
 
 def _version(model: ServedModel) -> tuple[int, str, str]:
-    """The newest method sorts last; engine versions are numbers."""
+    """The newest method sorts last; engine versions are numbers, of which the longer is the higher."""
     assert model.info is not None
     engine = model.info.engine_version
-    return int(engine) if engine.isdecimal() else 0, engine, model.info.digest
+    return len(engine) if engine.isdecimal() else 0, engine, model.info.digest
 
 
 def _models(worker: str, word: bytes) -> tuple[Sequence[ServedModel], bool]:

@@ -6,13 +6,13 @@ receiver of webhooks.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
 import redis
+from pydantic import TypeAdapter, ValidationError
 
 from proxygrad.protocol.jobs import State
 from proxygrad.protocol.requests import Priority
@@ -20,6 +20,8 @@ from workers.broker.scripts import Script, pairs
 
 #: The states in which jobs end.
 ENDS: tuple[State, ...] = ("succeeded", "failed", "canceled")
+
+_READINESS = TypeAdapter(dict[str, Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +73,10 @@ def _models(words: list[bytes]) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for word in words:
         try:
-            readiness = json.loads(word)
-        except ValueError:
+            readiness = _READINESS.validate_json(word)
+        except ValidationError:
             continue
-        for name, problem in readiness.items() if isinstance(readiness, dict) else ():
+        for name, problem in readiness.items():
             if name == _without_version(name):
                 found[name] = found.get(name, False) or problem is None
     return dict(sorted(found.items()))

@@ -23,7 +23,8 @@ from workers.broker.limits import WATCHED_S
 Kind = Literal["state", "progress", "preview", "withdrawn"]
 
 _ENDED = ('{"state":"succeeded"', '{"state":"failed"', '{"state":"canceled"')
-_ID = re.compile(r"\d{1,20}-\d{1,20}")
+#: Two numbers of 64 bits, of which Redis takes no larger one; in 19 digits there are none too large.
+_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,9 @@ def test_nothing_is_told_of_what_there_is_not(served: Http) -> None:
     for request, where in [
         ({"headers": {"Last-Event-ID": "x"}}, ["header", "last-event-id"]),
         ({"params": {"last_event_id": "5"}}, ["query", "last_event_id"]),
+        ({"params": {"last_event_id": "١-١"}}, ["query", "last_event_id"]),
+        ({"headers": {"Last-Event-ID": f"{2**64}-0"}}, ["header", "last-event-id"]),
+        ({"headers": {"Last-Event-ID": f"{2**64 - 1}-{2**64 - 1}"}}, ["header", "last-event-id"]),
     ]:
         found = problem_of(
             served.get(f"/v1/visualizations/{job_id}/events", **request), 422, "invalid_request"

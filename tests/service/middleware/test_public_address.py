@@ -9,12 +9,15 @@ from urllib.parse import urljoin
 
 import pytest
 import redis as redis_client
+from fastapi import FastAPI
 
 from proxygrad.spec import ModelInfo
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.service.conftest import Http, Player
 from tests.support.batch_player import BatchPlayer
+from tests.support.http_server import serving
+from tests.support.raw_http import get, talk
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
 
@@ -24,12 +27,17 @@ PREFIX = "/lab/viz"
 
 
 @pytest.fixture
-def public(redis: redis_client.Redis, settings: ServiceSettings, info: ModelInfo) -> Iterator[Http]:
+def proxied(redis: redis_client.Redis, settings: ServiceSettings, info: ModelInfo) -> Iterator[FastAPI]:
     """A gateway that knows its public URL, while a worker serves `digits`."""
     app = create_app(settings.model_copy(update={"public_url": PUBLIC}))
     catalog.publish(redis, "worker-1", [ServedModel(name="digits", info=info)], ttl_s=60)
-    yield Http(app)
+    yield app
     app.state.backend.redis.close()
+
+
+@pytest.fixture
+def public(proxied: FastAPI) -> Http:
+    return Http(proxied)
 
 
 def links_of(document: Any) -> Iterator[str]:
@@ -121,3 +129,12 @@ def test_requests_below_the_prefix_are_counted_by_their_route(public: Http) -> N
     public.get(f"{PREFIX}/v1/models")
     text = public.get("/metrics").text
     assert re.search(r'_requests?_.*route="/v1/models"', text), text
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1/models", "/livez?verbose=1"])
+def test_a_target_may_name_the_public_url_in_full(proxied: FastAPI, path: str) -> None:
+    with serving(proxied) as url:
+        for target in (f"{PREFIX}{path}", f"{PUBLIC}{path}"):
+            answer = talk(url, get(target.encode()))
+            assert answer.startswith(b"HTTP/1.1 200 OK"), answer
+        assert talk(url, get(f"http://evil.example{PREFIX}/v1/models".encode())).startswith(b"HTTP/1.1 421")

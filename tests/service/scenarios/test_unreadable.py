@@ -46,8 +46,10 @@ def announce(redis: redis_client.Redis, models: bytes, readiness: bytes = b"{}")
         (b"7", b"7"),
         (b"", b""),
         (b'[{"name": "digits"}]', b'{"digits": 3}'),
+        (b'[{"name": "\\ud800"}]', b'{"\\ud800": null}'),
+        (b"[" * 10_000, b'{"digits":' * 10_000),
     ],
-    ids=["newer", "cut off", "no text", "a number", "empty", "another form"],
+    ids=["newer", "cut off", "no text", "a number", "empty", "another form", "half a character", "deep"],
 )
 def test_a_worker_that_announces_what_cannot_be_read_is_left_out(
     served: Http,

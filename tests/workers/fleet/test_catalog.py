@@ -97,3 +97,13 @@ def test_what_keeps_a_job_waiting_is_named(redis: Redis) -> None:
     catalog.withdraw(redis, "b")
     catalog.withdraw(redis, "a")
     assert code("tiny") == "no_worker"
+
+
+def test_of_as_many_workers_the_newest_method_counts_however_it_is_numbered(redis: Redis) -> None:
+    def model(version: str) -> ServedModel:
+        return ServedModel(name="tiny", info=MODEL.model_copy(update={"engine_version": version}))
+
+    versions = ["2-beta", "9", "10", "9" * 5000]
+    for number in range(1, len(versions) + 1):
+        catalog.publish(redis, f"worker {number}", [model(versions[number - 1])])
+        assert catalog.served(redis)["tiny"] == model(versions[number - 1])
