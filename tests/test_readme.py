@@ -79,10 +79,10 @@ def test_the_python_lines_work_as_printed(
 
 
 def test_the_lines_of_the_client_work_as_printed(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    served_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, program = blocks("python")
-    monkeypatch.setenv("PROXYGRAD_URL", url)
+    monkeypatch.setenv("PROXYGRAD_URL", served_url)
     monkeypatch.chdir(tmp_path)
     exec(compile(program, "README.md", "exec"), {})
     activation, counted = capsys.readouterr().out.splitlines()

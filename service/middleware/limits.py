@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +22,11 @@ BODY_S = 10.0
 #: As many headers as common servers take (Apache's LimitRequestFields), and as many bytes as h11 holds.
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 16 * 1024
+
+#: Of a body that is too large so much is read and dropped before the answer, in so many seconds: who is still
+#: sending would see a connection that is reset, and nginx answer 502. It is nginx' own limit of a body.
+MAX_DROPPED_BYTES = 1024 * 1024
+DROPPING_S = 2.0
 
 #: The rest of such a request is not read: the connection ends with the answer.
 _CLOSE = {"Connection": "close"}
@@ -38,7 +44,7 @@ class RequestLimits(HttpMiddleware):
         try:
             _check_header(scope)
             body = _Body(receive, self._max_body_bytes)
-            body.check_announced(Headers(scope=scope))
+            await body.check_announced(Headers(scope=scope))
         except ProblemError as error:
             await respond(error)(scope, receive, send)
             return
@@ -70,14 +76,26 @@ class _Body:
             self._size += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
             if self._size > self._max_bytes:
+                await self._drop()
                 raise self._too_large()
         return message
 
-    def check_announced(self, headers: Headers) -> None:
-        """Refuse a body whose `Content-Length` is too large, before reading it."""
+    async def check_announced(self, headers: Headers) -> None:
+        """Refuse a body whose `Content-Length` is too large, without holding it."""
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._max_bytes:
+            waits = "expect" in headers  # for leave to send it
+            if int(length[:20]) <= MAX_DROPPED_BYTES and not waits:
+                await self._drop()
             raise self._too_large()
+
+    async def _drop(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DROPPING_S):
+                while not self._complete and self._size <= MAX_DROPPED_BYTES:
+                    message = await self._receive()
+                    self._size += len(message.get("body", b""))
+                    self._complete = not message.get("more_body", False)
 
     def _too_large(self) -> ProblemError:
         detail = f"the body is larger than {self._max_bytes} bytes (PROXYGRAD_MAX_BODY_BYTES)"

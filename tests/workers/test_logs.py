@@ -87,6 +87,7 @@ def test_a_request_has_a_line_of_its_own_on_standard_output(
     form: logs.LogFormat, request_id: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     logs.configure(form, access_logger="uvicorn.access")
+    logging.getLogger("uvicorn.access").setLevel(logging.NOTSET)  # servers of other tests have set another
     args = ("192.0.2.1:5", "GET", "/v1/models?x=\x1b", "1.1", 200)
     logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *args)
     said = capfd.readouterr()

@@ -127,7 +127,7 @@ def test_the_bytes_of_documents_are_bounded(
         others.append(asked(served, unit=unit))
         player.succeed(others[-1])
         served.get(f"/v1/visualizations/{others[-1]}")
-    kept = [documents.get(job_id) is not None for job_id in (path.rpartition("/")[2], *others)]
+    kept = [documents.get((job_id, "")) is not None for job_id in (path.rpartition("/")[2], *others)]
     assert kept == [False, True, True]
 
 

@@ -13,7 +13,7 @@ import redis as redis_client
 from proxygrad.spec import ModelInfo
 from service.app import create_app
 from service.middleware import limits
-from service.middleware.limits import MAX_HEADER_BYTES, MAX_HEADERS, RequestLimits
+from service.middleware.limits import MAX_DROPPED_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, RequestLimits
 from service.settings import ServiceSettings
 from tests.service.conftest import Http
 from workers.fleet import catalog
@@ -37,7 +37,7 @@ def test_a_large_body_is_refused_whatever_is_in_it(served: Http, size: int) -> N
     assert response.headers["connection"] == "close"
 
 
-def test_a_large_body_without_a_length_is_read_no_further_than_the_limit(served: Http) -> None:
+def test_a_large_body_without_a_length_is_dropped_for_a_while_and_then_read_no_further(served: Http) -> None:
     sent = [0]
 
     async def endless() -> AsyncIterator[bytes]:
@@ -46,7 +46,33 @@ def test_a_large_body_without_a_length_is_read_no_further_than_the_limit(served:
             yield b" " * 4096
 
     refused(served.ask(content=endless(), headers=JSON), 413, "body_too_large")
-    assert sent[0] <= LIMIT + 4096
+    assert sent[0] <= MAX_DROPPED_BYTES + 4096
+
+
+def test_a_body_that_is_too_large_is_taken_before_the_answer(served: Http) -> None:
+    """A proxy that is still sending when the connection ends answers 502 itself."""
+    for announced in ({"Content-Length": str(10 * LIMIT)}, {}):
+        sent = [0]
+
+        async def body(sent: list[int] = sent) -> AsyncIterator[bytes]:
+            for _ in range(10):
+                sent[0] += LIMIT
+                yield b" " * LIMIT
+
+        refused(served.ask(content=body(), headers=JSON | announced), 413, "body_too_large")
+        assert sent == [10 * LIMIT]
+
+
+def test_a_body_that_waits_for_leave_is_refused_without_it(served: Http) -> None:
+    sent = [0]
+
+    async def body() -> AsyncIterator[bytes]:
+        sent[0] += 1
+        yield b" " * 2 * LIMIT
+
+    expecting = JSON | {"Content-Length": str(2 * LIMIT), "Expect": "100-continue"}
+    refused(served.ask(content=body(), headers=expecting), 413, "body_too_large")
+    assert sent == [0]
 
 
 def test_a_body_just_within_the_limit_is_read(served: Http) -> None:

@@ -53,6 +53,7 @@ REQUESTS_PREFIX proxygrad:requests:
 RUNNING_BATCHES_KEY proxygrad:batches:running
 RUNNING_BATCHES_OF_PREFIX proxygrad:batches:running:of:
 RUNNING_KEY proxygrad:running
+SET_ASIDE_KEY proxygrad:set-aside
 SUBSCRIPTIONS_PREFIX proxygrad:webhooks:
 SWEEPS_KEY proxygrad:sweeps
 WAITING_PREFIX proxygrad:waiting:
