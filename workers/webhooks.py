@@ -19,6 +19,7 @@ import redis
 from pydantic import BaseModel, ConfigDict
 from redis.exceptions import ResponseError
 
+from proxygrad.protocol.base import EpochTime
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.webhooks import DeliveryState
 from workers.broker import keys
@@ -52,12 +53,12 @@ class DeliveryRecord(BaseModel):
     url: str
     receiver: str
     ended: str
-    created_at: float
+    created_at: EpochTime
     state: DeliveryState
     attempts: int
     tried: int
-    next_at: float | None = None
-    tried_at: float | None = None
+    next_at: EpochTime | None = None
+    tried_at: EpochTime | None = None
     status: int | None = None
     error: str | None = None
     activation: float | None = None

@@ -13,7 +13,8 @@ from service.middleware.base import HttpMiddleware
 from workers.logs import RequestContext, request
 
 #: As proxies make them: UUIDs, hex digits, `Root=1-67891233-abcdef012345678912345678`.
-_SANE = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
+#: Keys of this service (`service.auth.keys`), sent in the wrong header, are none of them.
+_SANE = re.compile(rb"(?!.*pg_[0-9a-f]{12}_)[A-Za-z0-9._:=+/-]{1,128}")
 _HEADER = b"x-request-id"
 
 

@@ -7,8 +7,8 @@ import re
 
 from proxygrad.protocol.addresses import HIDDEN
 
-#: A key of this service, wherever it stands.
-_KEY = re.compile(r"pg_[0-9a-f]{12}_[0-9a-f]+", re.IGNORECASE)
+#: A key of this service, wherever it stands; some clients quote what needs no quoting.
+_KEY = re.compile(r"pg(?:_|%5f)[0-9a-f]{12}(?:_|%5f)[0-9a-f]+", re.IGNORECASE)
 #: Names of parameters that are secrets, whatever they hold: callers send keys of other services too.
 _SECRET = re.compile("key|token|secret|passw|auth|sig|credential", re.IGNORECASE)
 #: The longest address is one of IPv6 with a zone and a port.

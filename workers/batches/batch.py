@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self, cast
 
+from pydantic import TypeAdapter
+
+from proxygrad.protocol.base import EpochTime
 from proxygrad.protocol.batches import BatchState, UnitState
 from proxygrad.protocol.jobs import State
 from proxygrad.protocol.problems import Problem
@@ -34,6 +37,8 @@ LETTERS: Mapping[str, State] = {
     "c": "canceled",
 }
 COUNTED: tuple[State, ...] = ("queued", "running", "succeeded", "failed", "canceled")
+
+_TIME: TypeAdapter[float] = TypeAdapter(EpochTime)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +122,9 @@ class BatchRecord:
             counts={state: int(texts[state]) for state in COUNTED},
             priority=cast(Priority, texts["priority"]),
             limits=Limits(**json.loads(texts["limits"])),
-            deadline_at=float(deadline_at) if deadline_at else None,
-            created_at=float(texts["created_at"]),
-            finished_at=float(finished_at) if finished_at else None,
+            deadline_at=_TIME.validate_python(deadline_at) if deadline_at else None,
+            created_at=_TIME.validate_python(texts["created_at"]),
+            finished_at=_TIME.validate_python(finished_at) if finished_at else None,
             cancel_requested="cancel_requested" in texts,
             dropped=cast("State | None", texts.get("dropped")),
             problem=Problem.model_validate_json(problem) if problem else None,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Protocol, Self, cast, runtime_check
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from proxygrad.protocol.base import Record
+from proxygrad.protocol.base import EpochTime, Record
 from proxygrad.protocol.jobs import ArtifactInfo, State
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import ANONYMOUS, Priority
@@ -120,9 +120,9 @@ class Job(Record):
     kind: str
     spec: JobSpec
     state: State
-    created_at: float
-    started_at: float | None = None
-    finished_at: float | None = None
+    created_at: EpochTime
+    started_at: EpochTime | None = None
+    finished_at: EpochTime | None = None
     step: int = 0
     steps: int
     activation: float | None = None
@@ -133,7 +133,7 @@ class Job(Record):
     cost: float = 0.0
     priority: Priority = Field(default="interactive", exclude=True)
     caller: str = Field(default=ANONYMOUS, exclude=True)
-    deadline_at: float | None = Field(default=None, exclude=True)
+    deadline_at: EpochTime | None = Field(default=None, exclude=True)
     checkpoint: CheckpointReference | None = Field(default=None, exclude=True)
     cancel_requested: float | None = Field(default=None, exclude=True)
     expected_at: float | None = Field(default=None, exclude=True)

@@ -272,7 +272,7 @@ def _listed(entry: IndexEntry, fields: Mapping[bytes, bytes], caller: str | None
     """
     if b"state" not in fields or (caller is not None and REQUESTER_FIELD not in fields):
         return None
-    if fields.get(b"kind", DEFAULT_KIND.encode()).decode() not in KINDS:
+    if fields.get(b"kind", DEFAULT_KIND.encode()).decode(errors="replace") not in KINDS:
         return None
     job = job_from_fields(entry.job_id, fields)
     withdrawn = fields.get(REQUESTER_FIELD)

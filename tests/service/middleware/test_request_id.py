@@ -48,7 +48,11 @@ def test_a_sane_one_is_kept(given: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [[], [""], ["x" * 129], ["a b"], ["a\tb"], ["<b>"], ["a;b"], ['"a"'], ["a", "a"]]
+    "given",
+    [
+        *([], [""], ["x" * 129], ["a b"], ["a\tb"], ["<b>"], ["a;b"], ['"a"'], ["a", "a"]),
+        [f"key=pg_{'0a' * 6}_{'1b' * 32}"],
+    ],
 )
 def test_else_one_is_made(given: list[str]) -> None:
     answers = [ask(*given) for _ in range(2)]

@@ -100,7 +100,11 @@ def without_numbers(redis: redis_client.Redis, key: str) -> None:
     redis.hset(key, "created_at", "yesterday")
 
 
-RECORDS = [newer, damaged, without_spec, without_numbers]
+def beyond_all_dates(redis: redis_client.Redis, key: str) -> None:
+    redis.hset(key, "created_at", "1e300")
+
+
+RECORDS = [newer, damaged, without_spec, without_numbers, beyond_all_dates]
 Harm = Callable[[redis_client.Redis, str], None]
 
 
@@ -134,6 +138,12 @@ def test_a_record_that_cannot_be_read_is_listed_and_deleted(
     assert listed(served) == ([good], [])
     assert asked(served, unit=1) == bad
     assert listed(served) == ([bad, good], [])
+
+
+def test_a_record_whose_kind_is_no_text_stops_no_list(served: Http, redis: redis_client.Redis) -> None:
+    bad, good = asked(served, unit=1), asked(served, unit=2)
+    redis.hset(keys.job_key(bad), "kind", b"\xff")
+    assert listed(served) == ([good], [])  # as one of a kind that only a newer version knows
 
 
 def test_a_record_of_another_type_is_listed_and_deleted(served: Http, redis: redis_client.Redis) -> None:
@@ -189,8 +199,9 @@ def test_a_batch_goes_on_without_the_unit_whose_record_cannot_be_read(
     assert units[1]["problem"]["code"] == "unreadable_record"
 
 
+@pytest.mark.parametrize(("field", "value"), [("template", "{"), ("created_at", "nan")])
 def test_a_batch_that_cannot_be_read_holds_up_no_other(
-    served: Http, redis: redis_client.Redis, worker: BatchPlayer
+    served: Http, redis: redis_client.Redis, worker: BatchPlayer, field: str, value: str
 ) -> None:
     bad, good = (
         served("POST", "/v1/batches", json={"model": "digits", "layer": "layer3", "units": [unit]}).json()[
@@ -198,7 +209,7 @@ def test_a_batch_that_cannot_be_read_holds_up_no_other(
         ]
         for unit in (1, 2)
     )
-    redis.hset(keys.batch_key(bad), "template", "{")
+    redis.hset(keys.batch_key(bad), field, value)
     worker.expand()
     worker.end(good, "succeeded")
     assert served.get(f"/v1/batches/{good}").json()["state"] == "succeeded"

@@ -18,6 +18,7 @@ KEY = f"pg_{'0a' * 6}_{'1b' * 32}"
         ("/v1/models?limit=3", "/v1/models?limit=3"),
         (f"/v1/models?x={KEY}", "/v1/models?x=***"),
         (f"/v1/models/{KEY}", "/v1/models/***"),
+        (f"/v1/models?x={KEY.replace('_', '%5F')}", "/v1/models?x=***"),
         (
             "/v1/models?api_key=sk-123&limit=3&Access-Token=t",
             "/v1/models?api_key=***&limit=3&Access-Token=***",
