@@ -99,7 +99,7 @@ class _Body:
 
     def _too_large(self) -> ProblemError:
         detail = f"the body is larger than {self._max_bytes} bytes (PROXYGRAD_MAX_BODY_BYTES)"
-        return ProblemError("body_too_large", detail, headers=_CLOSE)
+        return ProblemError("body_too_large", detail, headers={} if self._complete else _CLOSE)
 
 
 def _check_header(scope: Scope) -> None:

@@ -179,6 +179,16 @@ def followed(url: str, prefix: str, unit: int, pem: Path, player: Player) -> str
         (href,) = re.findall('href="([^"]*openapi.json)"', page.text)
         document = http.get(urljoin(f"{url}/docs", href)).json()
         assert document["servers"][0]["url"] == (prefix or "/")
-        large = http.post(f"{url}/v1/visualizations", json={"x": "y" * 70_000})
-        assert large.json()["code"] == "body_too_large"
+        until(lambda: refused(http, url) == "body_too_large", 30)
     return job_id
+
+
+def refused(http: httpx.Client, url: str) -> str | None:
+    """The problem of a body that is too large; None where the proxy gave up.
+
+    Caddy 2.6 does now and then, when the answer comes before it has looked for the end of the body.
+    """
+    try:
+        return str(http.post(f"{url}/v1/visualizations", json={"x": "y" * 70_000}).json()["code"])
+    except httpx.RemoteProtocolError:
+        return None
