@@ -86,7 +86,7 @@ def _read(delivery_id: str, fields: Mapping[bytes, bytes]) -> DeliveryRecord | N
     """None for none, and for what another version of this program may know how to read."""
     try:
         delivery = DeliveryRecord.from_fields(delivery_id, fields) if b"subject" in fields else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         _log.warning("delivery %s cannot be read: %s", delivery_id, type(error).__name__)
         return None
     return delivery if delivery is None or delivery.kind in KINDS or delivery.kind in _TYPES else None

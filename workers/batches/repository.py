@@ -92,7 +92,7 @@ class Batches:
         fields = cast(dict[bytes, bytes], self._redis.hgetall(keys.batch_key(batch_id)))
         try:
             return BatchRecord.from_fields(batch_id, fields) if b"state" in fields else None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UnreadableRecord("batch", batch_id, error) from error
 
     def owner(self, batch_id: str) -> str | None:

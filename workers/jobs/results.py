@@ -180,6 +180,6 @@ def _names(record: bytes, job_id: str) -> bool:
     """Whether it is a JSON object with the id of that job."""
     try:
         document = json.loads(record)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.get("id") == job_id

@@ -97,7 +97,7 @@ class Listener(threading.Thread):
         try:
             order = json.loads(data)
             command, job_id = order["command"], order.get("job_id")
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             _log.warning("slot %s was sent a command that is none: %.100r", slot, data)
             return
         if command == "shutdown":

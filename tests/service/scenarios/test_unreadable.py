@@ -104,7 +104,11 @@ def beyond_all_dates(redis: redis_client.Redis, key: str) -> None:
     redis.hset(key, "created_at", "1e300")
 
 
-RECORDS = [newer, damaged, without_spec, without_numbers, beyond_all_dates]
+def nested(redis: redis_client.Redis, key: str) -> None:
+    redis.hset(key, "problem", "[" * 10_000)
+
+
+RECORDS = [newer, damaged, without_spec, without_numbers, beyond_all_dates, nested]
 Harm = Callable[[redis_client.Redis, str], None]
 
 

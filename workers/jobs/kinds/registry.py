@@ -32,7 +32,7 @@ def job_from_fields(job_id: str, fields: Mapping[bytes, bytes]) -> Job:
     """The job that a record's fields describe. Raises `UnknownKind` and `UnreadableRecord`."""
     try:
         return kind_of(fields).record.from_fields(job_id, fields)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnreadableRecord("job", job_id, error) from error
 
 
