@@ -212,7 +212,10 @@ def _of_first_end(account: Account, job: Job, jobs: Jobs, redis: Redis, fleet: F
         if job.state != then["state"]:
             yield f"{job.id} was said to have {then['state']}, and is {job.state}"
         return
-    if not forgettable(fleet.real(float(then["finished_at"])), fleet, account.end_seen_at):
+    ended_at = fleet.real(float(then["finished_at"]))
+    # Asked again, as by a twin or a batch, what has failed is queued again.
+    again = then["state"] in ("failed", "canceled") and max(account.acknowledged) > ended_at
+    if not again and not forgettable(ended_at, fleet, account.end_seen_at):
         changed = sorted(name for name in now | then if now.get(name) != then.get(name))
         yield f"{job.id} ended as {then['state']}, and {', '.join(changed)} changed afterwards"
     stored = jobs.stored(job.id)
