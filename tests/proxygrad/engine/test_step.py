@@ -194,3 +194,12 @@ def test_a_network_without_backward_pass_says_so() -> None:
 
     with pytest.raises(NetworkError, match="the network has no backward pass: "):
         maximize(Network(Wall(), (3, 12, 12)), "output:1", steps=2)
+
+
+def test_a_network_that_cuts_the_image_off_and_has_gradients_of_its_own_says_so() -> None:
+    class Apart(Roots):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.detach().clone().requires_grad_())
+
+    with pytest.raises(NetworkError, match="layer 'conv2' does not depend on the image"):
+        maximize(Network(Apart(), (3, 12, 12)), "conv2:1", steps=2)
