@@ -104,11 +104,11 @@ def is_stuck(network: Network, lane: Lane, start: float, best: float) -> bool:
     """Whether ascent got nowhere, from ``start`` to ``best``: the value of `Result.stuck`.
 
     Either ``best`` is above ``start`` by no more than `ROUNDING`, and below the highest value that the unit
-    can have (`proxygrad.engine.ceiling`); or the unit has gone silent: it is not
-    above 0 and its gradient has faded. The latter is where plain ascent leads a unit that begins where its
-    GELU, SiLU or Hardswish falls: from below 0 up to 0, and no further. It applies to single units of layers
-    that one of these made (`FALLING`) alone: of others, as of a logarithm of probabilities or of a unit that
-    is minimized, 0 may be the best there is.
+    can have (`proxygrad.engine.ceiling`); or the unit has gone silent: it is not above 0 and its gradient has
+    faded. The latter is where plain ascent leads a unit that begins where its GELU, SiLU or Hardswish falls:
+    from below 0 up to 0, and no further. It applies to single units of layers that one of these made
+    (`FALLING`) alone: of others, as of a logarithm of probabilities or of a unit that is minimized, 0 may be
+    the best there is.
     """
     if best - start <= ROUNDING * max(abs(start), abs(best)):
         return not _at_ceiling(network, lane, best)
