@@ -267,6 +267,8 @@ def _version(tensor: Tensor) -> int:
 
 def _problem(value: Tensor) -> str:
     """Why what a module returned for one image holds no units; empty where it does."""
+    if value.layout != torch.strided:
+        return f"returns a tensor of layout {value.layout}, not a dense one"
     shape = tuple(value.shape)
     if value.ndim not in (2, 3, 4):
         return f"returns shape {shape} for one image: neither a map, nor tokens, nor a vector"
