@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import DiversityGroup, Lane, MethodOverrides
 from proxygrad.engine.step import AscentStep
-from proxygrad.errors import InvalidRequest, NetworkError
+from proxygrad.errors import InvalidRequest, LaneError, NetworkError
 from proxygrad.maximization.ascent import maximize
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel
@@ -179,6 +179,13 @@ def test_the_slope_makes_no_finite_problem_infinite(module: type[Roots], proxy: 
     found = maximize(network, "conv2:1", slope=0.1, proxy=proxy, preset="max", steps=8)
     assert found.activation > found.start_activation
     assert math.isfinite(found.activation)
+
+
+def test_numbers_that_only_the_proxy_network_makes_infinite_name_the_proxy() -> None:
+    network = Network(Roots(), (3, 12, 12))
+    with pytest.raises(LaneError, match="gradient nan at step 0; proxy 'network' passes values below 0 on"):
+        maximize(network, "conv2:1", slope=0.1, proxy="network", steps=2)
+    assert maximize(network, "conv2:1", slope=0.0, proxy="network", steps=2).activation
 
 
 def test_a_network_without_backward_pass_says_so() -> None:
