@@ -4,8 +4,9 @@ Lanes of a group share what `GroupKey` names and nothing else: each has its own 
 penalties, number of steps and end. They join and leave between steps, so a short one never waits for a
 long one. Each lane's state is one row of the group's tensors.
 
-Where memory is too short for all lanes at once (`Capacity`), or the network takes no batches, or only such as
-have one slope (`proxygrad.networks.batching`), a step evaluates them slice by slice and then moves all.
+Where memory is too short for all lanes at once (`Capacity`), the network fails on so many images, takes no
+batches, or only such as have one slope (`proxygrad.networks.batching`), a step evaluates them slice by slice
+and then moves all.
 Nothing of a lane advances before all slices are through. A diversity group stays in one slice: its images are
 compared with each other. Between two slices other groups may have their turn (`Group.turn`).
 """
@@ -188,10 +189,15 @@ class Group:
         return ended
 
     def _evaluate_slice(self, step: _StepUnderWay) -> None:
-        """The next lanes of a step, as many as memory takes."""
+        """The next lanes of a step, as many as memory and the network take."""
         taken = self._fitting(step.waiting)
         rows = sorted(row for each in step.waiting[:taken] for row in each)
-        found = self._attempt(rows, step.draws)
+        try:
+            found = self._attempt(rows, step.draws)
+        except Exception as error:  # perhaps of a network that takes fewer images at a time
+            if taken == 1 or isinstance(error, torch.AcceleratorError):
+                raise
+            found = str(error)
         if isinstance(found, str) and taken > 1:
             self.capacity.halve(len(rows))
             self._evaluate_slice(step)

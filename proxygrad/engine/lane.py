@@ -168,7 +168,7 @@ class Lane:
         if not (math.isfinite(activation) and math.isfinite(steepest)):
             self.error = LaneError(
                 f"{self.objective}: activation {activation} with largest gradient {steepest} "
-                f"at step {len(self.curve)}"
+                f"at step {len(self.curve)}{self._cause}"
             )
             return
         best = not self.curve or activation > max(self.curve)
@@ -178,6 +178,13 @@ class Lane:
             self.image = image.clone() if self.ended else image
         elif best:
             self.image = image.clone()
+
+    @property
+    def _cause(self) -> str:
+        """What may have made numbers that are not finite."""
+        if self.settings.proxy != "network" or not self.slope:
+            return ""
+        return "; proxy 'network' passes values below 0 on to what follows a rectifier, 'surrogate' does not"
 
     def state(self, params: Tensor, rule: Mapping[str, Tensor]) -> LaneState:
         """The state to resume from; ``params`` ``P`` and ``rule`` are this lane's rows, copied."""

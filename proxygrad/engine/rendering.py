@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from proxygrad.engine.ceiling import ceiling
 from proxygrad.engine.evaluation import evaluate
 from proxygrad.engine.lane import Lane
 from proxygrad.images import decode_png, encode_png
 from proxygrad.networks.network import Network
 from proxygrad.objectives.base import Objective
+from proxygrad.objectives.units import Margin
 from proxygrad.parameterizations import parameterization
 from proxygrad.spec import ImageResult, Measured, Result, Role, Spec
 
@@ -101,16 +103,25 @@ def first_image(network: Network, lane: Lane) -> Tensor:
 def is_stuck(network: Network, lane: Lane, start: float, best: float) -> bool:
     """Whether ascent got nowhere, from ``start`` to ``best``: the value of `Result.stuck`.
 
-    Either ``best`` is above ``start`` by no more than `ROUNDING`; or the unit has gone silent: it is not
-    above 0 and its gradient has faded. The latter is where plain ascent leads a unit that begins where its
-    GELU, SiLU or Hardswish falls: from below 0 up to 0, and no further. It applies to single units of layers
-    that one of these made (`FALLING`) alone: of others, as of a logarithm of probabilities or of a unit that
-    is minimized, 0 may be the best there is.
+    Either ``best`` is above ``start`` by no more than `ROUNDING`, and below the highest value that the unit
+    can have (`proxygrad.engine.ceiling`); or the unit has gone silent: it is not above 0 and its gradient has
+    faded. The latter is where plain ascent leads a unit that begins where its GELU, SiLU or Hardswish falls:
+    from below 0 up to 0, and no further. It applies to single units of layers that one of these made
+    (`FALLING`) alone: of others, as of a logarithm of probabilities or of a unit that is minimized, 0 may be
+    the best there is.
     """
     if best - start <= ROUNDING * max(abs(start), abs(best)):
-        return True
+        return not _at_ceiling(network, lane, best)
     faded = lane.steepest <= FADED * lane.steepest_ever
     return best <= 0 and faded and lane.objective.unit is not None and _falls(network, lane.objective)
+
+
+def _at_ceiling(network: Network, lane: Lane, best: float) -> bool:
+    """Whether a single unit has the highest value that the function behind its layer returns."""
+    if lane.objective.unit is None or isinstance(lane.objective, Margin) or lane.image is None:
+        return False
+    highest = ceiling(network, lane.objective.layers[0], lane.image)
+    return best >= highest - ROUNDING * max(1.0, abs(highest))
 
 
 def _falls(network: Network, objective: Objective) -> bool:

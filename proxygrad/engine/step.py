@@ -62,10 +62,10 @@ class AscentStep:
         with surrogate(slopes, self.proxy, spread_max_pool=share, guarded=self.guarded):
             read = self.read(views)
         values = _objectives(lanes, read)  # (lanes,)
-        if not values.requires_grad:
-            raise NetworkError(f"layer {lanes[0].objective.layers[0]!r} does not depend on the image")
         groups = _diversity_groups(lanes)
         gradient = _gradient(values, images, retain_graph=bool(groups))
+        if gradient is None:
+            raise NetworkError(f"layer {lanes[0].objective.layers[0]!r} does not depend on the image")
         steepest = gradient.flatten(1).abs().amax(dim=1)
         for rows, weight in groups:
             gradient = push_apart(gradient, images, read, rows, weight)
@@ -99,10 +99,13 @@ class AscentStep:
         return params
 
 
-def _gradient(values: Tensor, images: Tensor, retain_graph: bool) -> Tensor:
-    """Of the sum of ``values`` by ``images``. Raises `NetworkError` where there is no backward pass."""
+def _gradient(values: Tensor, images: Tensor, retain_graph: bool) -> Tensor | None:
+    """Of the sum of ``values`` by ``images``; None where they do not depend on them, as behind a ``detach``.
+    Raises `NetworkError` where there is no backward pass."""
+    if not values.requires_grad:
+        return None
     try:
-        return torch.autograd.grad(values.sum(), images, retain_graph=retain_graph)[0]
+        return torch.autograd.grad(values.sum(), images, retain_graph=retain_graph, allow_unused=True)[0]
     except torch.AcceleratorError:
         raise
     except RuntimeError as error:

@@ -1,9 +1,9 @@
 """Batching: whether the images of a batch may be run together, found by trying.
 
 Most networks treat each image for itself, and keep the images of a batch in dimension 0. Some do not: they
-take one image at a time, let images influence each other (minibatch statistics), or fold something else into
-dimension 0, where the surrogate tells lanes apart. A look at the code does not show it; three passes do: of
-two images, of two of which the first is another, so that nothing of the second may change, and of one alone.
+take one image at a time, let images influence each other (minibatch statistics), treat an image by its place
+in the batch, or fold something else into dimension 0, where the surrogate tells lanes apart. A look at the
+code does not show it; a few passes do (`PASSES`). What begins with five images or more is not seen.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from proxygrad.networks.capture import first_tensor, tensors_in
 from proxygrad.networks.discovery.layers import TensorLayout
 from proxygrad.torch_function import TorchFunctionInterceptor
 
+#: The images of each pass. The first two images keep their places from the first pass to the second, and lose
+#: their mates, the extremes among them; each place holds an image that another pass has elsewhere.
+PASSES = ((0, 1, 2, 3), (0, 1, 1, 0), (2,), (3,))
 #: Values that differ by less than this part are the same but for rounding, on devices that add in any order.
 SAME = 1e-6
-#: Of a pass of one image, whose kernels may add in another order than those of two; above the largest that
+#: Of an image alone or in another place, where kernels may add in another order; above the largest that
 #: rounding does on the networks of tests/corpus and tests/proxygrad/scenarios/test_zoo.py.
 ALIKE = 1e-3
 #: About so many values of each layer and image are looked at, spread evenly over it.
@@ -59,44 +62,60 @@ def find_batching(
     layouts: Mapping[str, TensorLayout],
     images: Tensor,
 ) -> Batching:
-    """Try ``run``, the network, on the three different ``images`` ``(3, C, H, W)``.
+    """Try ``run``, the network, on the four different ``images`` ``(4, C, H, W)``, the third one dark and the
+    last one bright.
 
     ``layouts``: where the batch is in what each listed layer returns. Raises `NetworkError` when the network
     returns something else each time, and what it raises on one image.
     """
 
-    def trace(*chosen: int) -> _Trace:
+    def trace(chosen: tuple[int, ...]) -> _Trace:
         return _traced(run, names, layouts, images[list(chosen)])
 
     try:
-        first, other, single = trace(0, 1), trace(2, 1), trace(0)
+        first, *others = (trace(chosen) for chosen in PASSES)
     except torch.AcceleratorError:
         raise
     except Exception as error:
         run(images[:1])
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return Batching(alone=f"it takes one image at a time ({reason})")
-    if not first.layers.keys() == other.layers.keys() == single.layers.keys():
+        return Batching(alone=f"it fails on {len(images)} images at a time ({reason})")
+    if any(each.layers.keys() != first.layers.keys() for each in others):
         return Batching(alone="the images of a batch decide together which layers run")
     for name, value in first.layers.items():
-        if len(value) != 2:
-            return Batching(alone=f"layer {name!r} returns {len(value)} entries for two images")
-        if _changed(value[1:], other.layers[name][1:]):
-            again = trace(0, 1)
-            if any(_changed(value, again.layers[name]) for name, value in first.layers.items()):
+        if reason := _difference(name, value, [each.layers[name] for each in others]):
+            again = trace(PASSES[0])
+            if any(_changed(value, again.layers[label]) for label, value in first.layers.items()):
                 raise NetworkError("the network returns something else for the same image each time")
-            return Batching(alone=f"at layer {name!r} the images of a batch influence each other")
-        if _changed(value[:1], single.layers[name], ALIKE):
-            return Batching(alone=f"layer {name!r} returns something else for an image alone")
-    return Batching(folded=not _in_order(first, other))
+            return Batching(alone=reason)
+    return Batching(folded=not _in_order(first, others))
 
 
-def _in_order(first: _Trace, other: _Trace) -> bool:
-    """Whether each rectifier sees all of the first image, and then all of the second."""
-    pairs = zip(first.rectified, other.rectified, strict=False)
-    return len(first.rectified) == len(other.rectified) and not any(
-        len(value) % 2 or _changed(value[len(value) // 2 :], one[len(one) // 2 :]) for value, one in pairs
-    )
+def _difference(name: str, first: Tensor, others: list[Tensor]) -> str:
+    """How the rows of a layer depend on the rest of the batch; empty where they do not."""
+    if len(first) != len(PASSES[0]):
+        return f"layer {name!r} returns {len(first)} entries for {len(PASSES[0])} images"
+    if _changed(first[:2], others[0][:2]):
+        return f"at layer {name!r} the images of a batch influence each other"
+    for chosen, value in zip(PASSES[1:], others, strict=True):
+        if _changed(first[list(chosen)], value, ALIKE):
+            where = "alone" if len(chosen) == 1 else "in another place of the batch"
+            return f"layer {name!r} returns something else for an image {where}"
+    return ""
+
+
+def _in_order(first: _Trace, others: list[_Trace]) -> bool:
+    """Whether each rectifier sees all of the first image, then all of the second, and so on."""
+    if any(len(each.rectified) != len(first.rectified) for each in others):
+        return False
+    for number, value in enumerate(first.rectified):
+        if len(value) % len(PASSES[0]):
+            return False
+        images = value.unflatten(0, (len(PASSES[0]), -1))
+        for chosen, each in zip(PASSES[1:], others, strict=True):
+            if _changed(images[list(chosen)].flatten(0, 1), each.rectified[number], ALIKE):
+                return False
+    return True
 
 
 class _Rectified(TorchFunctionInterceptor):

@@ -22,10 +22,10 @@ def private_copy(module: nn.Module, device: torch.device | str = "cpu") -> nn.Mo
     parameters.
 
     Taken out of `nn.DataParallel` and `torch.compile`, also inside, as those would not let hooks be seen.
-    Half and double precision become float32. Its own hooks come along (weight norm lives in them), and
-    activations that somebody's hooks have stored on it are copied without their history. Functions that hold
-    on to the module, or to others that are not registered as its children, hold on to the copy
-    (`proxygrad.networks.rebinding`): nothing ever runs the caller's own.
+    Half and double precision become float32. Its own forward hooks come along (weight norm lives in them),
+    backward hooks do not; activations that somebody's hooks have stored on it are copied without their
+    history. Functions that hold on to the module, or to others that are not registered as its children, hold
+    on to the copy (`proxygrad.networks.rebinding`): nothing ever runs the caller's own.
 
     Raises `NetworkError` when the module cannot be copied, is TorchScript, quantized or otherwise not
     floating-point, has weights that are not there yet (meta, lazy) or not finite, or has batch norms without
@@ -45,6 +45,7 @@ def private_copy(module: nn.Module, device: torch.device | str = "cpu") -> nn.Mo
         _check_presence(each)
     for each in (duplicate, *unregistered):
         _unwrap_children(each)
+        _drop_backward_hooks(each)
         _freeze(each)
         each.to(device)
         if torch.device(device).type == "cuda":
@@ -81,6 +82,14 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> tuple[nn.Module, list[nn
     hidden = found.difference(duplicate.modules())
     inner = {child for each in hidden for child in each.modules() if child is not each}
     return duplicate, [each for each in hidden if each not in inner]
+
+
+def _drop_backward_hooks(module: nn.Module) -> None:
+    """They wrap what a module takes and returns, which hides what made it, and forbids to work in place."""
+    for each in module.modules():
+        each._backward_hooks.clear()
+        each._backward_pre_hooks.clear()
+        each._is_full_backward_hook = None
 
 
 def _freeze(module: nn.Module) -> None:

@@ -27,6 +27,9 @@ from proxygrad.version import ENGINE_VERSION
 
 log = logging.getLogger(__name__)
 
+#: Why the images of a network that draws random numbers are run one by one.
+DRAWS = "it draws random numbers"
+
 
 class Network:
     """A private, frozen copy of ``module`` in evaluation mode, which takes images in [0, 1].
@@ -180,14 +183,8 @@ class Network:
     def batching(self) -> Batching:
         """How its images may be batched, found by a few passes on the first use. Raises `NetworkError` when
         the network returns something else for the same image each time."""
-        images = self._random_images(3)
-        images[0], images[2] = images[0] / 4, 0.75 + images[2] / 4  # darker, brighter
-        run = partial(self._exact.run, self.module)
         with differentiable(), arithmetic("float32", self.device):
-            inputs = self._normalized(images).requires_grad_()
-            found = find_batching(run, self._modules, self._discovery.layouts, inputs)
-        if self._exact.draws:
-            found = Batching(alone="it draws random numbers")
+            found = self._tried_batching()
         if found.alone:
             log.info("%s: images are run one by one: %s", self.name, found.alone)
         return found
@@ -237,6 +234,25 @@ class Network:
             where = f"layer {name!r}" if name else "its forward"
             log.warning("%s: the slope does not reach %s in %s", self.name, missed, where)
         return exact, replace(found, unlisted={**found.unlisted, **self._aliases(found)})
+
+    def _tried_batching(self) -> Batching:
+        """What `find_batching` finds. Notes random numbers that only a batch, or only some images, draw."""
+        images = self._random_images(4)
+        images[2], images[3] = images[2] / 4, 0.75 + images[3] / 4  # dark, bright
+        inputs = self._normalized(images).requires_grad_()
+        run = partial(self._exact.run, self.module)
+        for _ in range(2):  # the first time it may have been another thread that drew
+            draws = Draws(self.device)
+            try:
+                found = find_batching(run, self._modules, self._discovery.layouts, inputs)
+            except NetworkError:
+                if not draws.any:
+                    raise
+            else:
+                if not draws.any:
+                    return Batching(alone=DRAWS) if self._exact.draws else found
+        self._exact.draws = True
+        return Batching(alone=DRAWS)
 
     def _aliases(self, found: LayerDiscovery) -> dict[str, str]:
         """Further names of modules, which say nothing of the call that is meant."""

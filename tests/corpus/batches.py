@@ -148,6 +148,55 @@ class ClampedParameter(Net):
         return super().forward(x) * scale
 
 
+class MixingFromThree(Net):
+    def forward(self, x: Tensor) -> Any:
+        y = self.features(x).mean((2, 3))
+        return self.fc(y - y.mean(0) if len(y) > 2 else y)
+
+
+class ClipsOfFour(Net):
+    """Frames of a video, where there are enough for one."""
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.features(x).mean((2, 3))
+        return self.fc(y.view(-1, 4, 6).mean(1).repeat_interleave(4, 0) if len(y) % 4 == 0 else y)
+
+
+class NoiseOfThePlace(Net):
+    def __init__(self, act: Any) -> None:
+        super().__init__(act)
+        self.register_buffer("noise", 0.3 * torch.randn(64, 3, 12, 12))
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x + self.noise[: len(x)])  # type: ignore[index]
+
+
+class ShuffledBatch(Net):
+    """Random where there is more than one image to shuffle."""
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.features(x).mean((2, 3))
+        return self.fc(y[torch.randperm(len(y))] if len(y) > 1 else y)
+
+
+class NoisyWhereBright(Net):
+    def forward(self, x: Tensor) -> Any:
+        y = self.features(x).mean((2, 3))
+        return self.fc(y + torch.rand(6) if float(x.detach().mean()) > 0.52 else y)
+
+
+class AtMostTwo(Net):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x + torch.zeros(2, 3, 12, 12)[: len(x)])
+
+
+class RolledByTwo(Net):
+    """Rectifiers see two images in order, and three in another."""
+
+    def __init__(self, act: Any) -> None:
+        super().__init__(lambda x: act(x.roll(2, 0)).roll(-2, 0))
+
+
 #: Those that are run one by one, and those that need one slope for all; the others are as usual.
 ALONE: dict[str, Case] = {
     "minibatch deviation": Case(MinibatchDeviation),
@@ -162,12 +211,19 @@ ALONE: dict[str, Case] = {
     "dropping": Case(Dropping),
     "noisy": Case(Noisy),
     "Monte Carlo": Case(MonteCarlo),
+    "mixing from three on": Case(MixingFromThree),
+    "clips of four": Case(ClipsOfFour),
+    "noise of the place": Case(NoiseOfThePlace),
+    "shuffled batch": Case(ShuffledBatch),
+    "noisy where bright": Case(NoisyWhereBright),
+    "at most two": Case(AtMostTwo),
 }
 FOLDED: dict[str, Case] = {
     "mirror images": Case(MirrorImages),
     "positions first": Case(PositionsFirst),
     "time first": Case(TimeFirst),
     "channels in the batch": Case(ChannelsInBatch),
+    "rolled by two": Case(RolledByTwo),
 }
 BATCHES: dict[str, Case] = {
     **ALONE,

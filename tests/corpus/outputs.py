@@ -167,6 +167,15 @@ def traced(act: Act) -> nn.Module:
     return graph
 
 
+class SummandOfInferenceMode(Net):
+    """A summand that is computed in `torch.inference_mode`, and copied out of it."""
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.inference_mode():
+            summand = self.conv(x).mean((2, 3)).sigmoid()
+        return self.fc(self.features(x).mean((2, 3)) + summand.clone())
+
+
 def whole(output: Any, unit: int) -> Tensor:
     value: Tensor = output[0].mean()
     return value
@@ -196,6 +205,7 @@ OUTPUTS: dict[str, Case] = {
     "one row": Case(Signal, shape=(1, 1, 24)),
     "one column": Case(Signal, shape=(1, 24, 1)),
     "one logit": Case(OneLogit, units=ONE),
+    "summand of inference mode": Case(SummandOfInferenceMode),
     "exported": Case(exported, plainly=Net),
     "traced": Case(traced),
 }

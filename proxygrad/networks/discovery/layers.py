@@ -106,7 +106,7 @@ class _Return(NamedTuple):
 
     def is_whole(self, end: Tensor | None) -> bool:
         """Whether it is ``end``, and nothing has written over it since."""
-        return end is not None and self.tensor is end and self.version == end._version
+        return end is not None and self.tensor is end and self.version == _version(end)
 
 
 @dataclass
@@ -143,7 +143,7 @@ class _Log:
             self.keep(label, module, tensor)
 
     def keep(self, label: str, module: nn.Module, tensor: Tensor | None) -> None:
-        value, version = (None, 0) if tensor is None else (self.tracer.value(tensor), tensor._version)
+        value, version = (None, 0) if tensor is None else (self.tracer.value(tensor), _version(tensor))
         self.returned[label] = _Return(self.moment, module, value, version)
 
     def end(self, module: nn.Module, end: Tensor | None) -> str:
@@ -260,8 +260,15 @@ def _listed(log: _Log, end: Tensor | None, output: str) -> LayerDiscovery:
     return LayerDiscovery(tuple(layers), layouts, unlisted, output, log.reach.missed, made)
 
 
+def _version(tensor: Tensor) -> int:
+    """How often ``tensor`` was written over; those of `torch.inference_mode` do not count it."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def _problem(value: Tensor) -> str:
     """Why what a module returned for one image holds no units; empty where it does."""
+    if value.layout != torch.strided:
+        return f"returns a tensor of layout {value.layout}, not a dense one"
     shape = tuple(value.shape)
     if value.ndim not in (2, 3, 4):
         return f"returns shape {shape} for one image: neither a map, nor tokens, nor a vector"

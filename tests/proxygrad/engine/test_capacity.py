@@ -50,7 +50,7 @@ class Tight(Small):
         self.memory.seen.append(len(x))
         made = self.conv(x)
         self.memory.made.append(weakref.ref(made))
-        if self.memory.broken and self.memory.seen[-2:] == [2, 2]:
+        if self.memory.broken and self.memory.seen[-2:] in ([2, 2], [2, 1]):  # not the first slice of a step
             raise RuntimeError("a cable")
         if len(x) > self.memory.most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has less.")
@@ -156,7 +156,7 @@ def test_a_step_that_fails_for_another_reason_advances_nobody() -> None:
     while group.lanes:
         group.step()
     for lane, expected in zip(members, run(tight(2)[0], lanes(4)), strict=True):
-        assert lane.curve == expected.curve  # the views that were drawn for the failed step were not lost
+        assert_close(lane, expected)  # the views that were drawn for the failed step were not lost
 
 
 def test_a_lane_that_does_not_fit_alone_fails_and_says_so() -> None:

@@ -211,3 +211,16 @@ def test_weights_never_get_gradients() -> None:
     assert all(
         parameter.grad is None and not parameter.requires_grad for parameter in network.module.parameters()
     )
+
+
+def test_a_network_that_takes_fewer_images_than_there_are_lanes_gets_so_many() -> None:
+    class AtMostFour(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + torch.zeros(4, 3, 16, 16)[: len(x)])
+
+    network = Network(AtMostFour(), (3, 16, 16))
+    settings: dict[str, object] = {"layer": "conv2", "steps": 3}
+    together = run(network, [lane(network, unit=unit, **settings) for unit in range(6)])
+    for unit, found in enumerate(together):
+        (alone,) = run(network, [lane(network, unit=unit, **settings)])
+        assert found.curve == pytest.approx(alone.curve, rel=1e-4, abs=1e-6)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import DiversityGroup, Lane, MethodOverrides
 from proxygrad.engine.step import AscentStep
-from proxygrad.errors import InvalidRequest, NetworkError
+from proxygrad.errors import InvalidRequest, LaneError, NetworkError
 from proxygrad.maximization.ascent import maximize
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel
@@ -181,6 +181,13 @@ def test_the_slope_makes_no_finite_problem_infinite(module: type[Roots], proxy: 
     assert math.isfinite(found.activation)
 
 
+def test_numbers_that_only_the_proxy_network_makes_infinite_name_the_proxy() -> None:
+    network = Network(Roots(), (3, 12, 12))
+    with pytest.raises(LaneError, match="gradient nan at step 0; proxy 'network' passes values below 0 on"):
+        maximize(network, "conv2:1", slope=0.1, proxy="network", steps=2)
+    assert maximize(network, "conv2:1", slope=0.0, proxy="network", steps=2).activation
+
+
 def test_a_network_without_backward_pass_says_so() -> None:
     class Forward(torch.autograd.Function):
         @staticmethod
@@ -194,3 +201,12 @@ def test_a_network_without_backward_pass_says_so() -> None:
 
     with pytest.raises(NetworkError, match="the network has no backward pass: "):
         maximize(Network(Wall(), (3, 12, 12)), "output:1", steps=2)
+
+
+def test_a_network_that_cuts_the_image_off_and_has_gradients_of_its_own_says_so() -> None:
+    class Apart(Roots):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.detach().clone().requires_grad_())
+
+    with pytest.raises(NetworkError, match="layer 'conv2' does not depend on the image"):
+        maximize(Network(Apart(), (3, 12, 12)), "conv2:1", steps=2)

@@ -23,10 +23,16 @@ from tests.support.networks import Small
     ("name", "reason"),
     [
         ("minibatch deviation", "at layer 'fc' the images of a batch influence each other"),
-        ("one image", r"it takes one image at a time \(RuntimeError: .*\)"),
-        ("first image", "layer '.*' returns 1 entries for two images"),
+        ("one image", r"it fails on 4 images at a time \(RuntimeError: .*\)"),
+        ("first image", "layer '.*' returns 1 entries for 4 images"),
         ("by the brightest", "layer '.*' returns something else for an image alone"),
+        (
+            "noise of the place",
+            "layer 'conv' returns something else for an image in another place of the batch",
+        ),
         ("dropping", "it draws random numbers"),
+        ("shuffled batch", "it draws random numbers"),
+        ("noisy where bright", "it draws random numbers"),
     ],
 )
 def test_the_reason_is_given(name: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -95,6 +95,22 @@ def test_activations_that_a_tool_stored_on_the_module_do_not_stop_the_copy() -> 
     assert all(recorder.features is was for recorder, was in zip(recorders, kept, strict=True))
 
 
+@pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_backward_hooks_are_left_out(register: str) -> None:
+    """They wrap values, so that no rectifier is seen behind them, nor may one work in place."""
+    ran = list[str]()
+    module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for each in module:
+        getattr(each, register)(lambda *given: ran.append(register))
+    network = Network(module, (3, 16, 16))
+    maximize(network, "output:1", steps=2)
+    assert network.unreached == {}
+    assert network.layer("1").activation == "relu"
+    assert ran == []
+    module[0](IMAGES[:1].clone().requires_grad_()).sum().backward()
+    assert ran == [register], "the owner's own was taken away"
+
+
 @pytest.mark.parametrize("normed", [parametrizations.weight_norm, parametrizations.spectral_norm])
 def test_reparameterized_weights_are_copied(normed: Any) -> None:
     module = Small()

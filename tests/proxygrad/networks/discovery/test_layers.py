@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from proxygrad import maximize
 from proxygrad.errors import NetworkError, UnknownLayer
 from proxygrad.networks.network import Network
 from tests.support.networks import Small, Unrolled, small
@@ -196,6 +197,19 @@ def test_a_forward_pass_without_gradients_has_nothing_to_ask_about() -> None:
 
     with pytest.raises(NetworkError, match="'network' has no layers: layer 'conv' does not depend on"):
         Network(Frozen(), (3, 16, 16))
+
+
+def test_sparse_tensors_have_no_units() -> None:
+    class Sparse(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).to_sparse()
+
+    network = Network(Sparse(), (3, 16, 16))
+    with pytest.raises(
+        NetworkError, match=r"layer 'output' returns a tensor of layout torch\.sparse_coo, not a"
+    ):
+        maximize(network, "output:1", steps=2)
+    assert maximize(network, "fc:1", steps=2).activation
 
 
 def test_a_layer_that_ignores_how_many_images_there_are_is_read_one_by_one() -> None:
