@@ -5,7 +5,7 @@ the image: ``clamp(x, 0, 6)``, ``maximum(x, zeros)``, ``threshold(x, 0, 0)``, ``
 ``x * (x > 0)``, ``x.masked_fill(x < 0, 0)``, ``x[x < 0] = 0``. Where the gate is shut, the proxy has the
 slope.
 
-To find the last four, the result of a comparison is given a note of what was compared (`note_comparison`). A
+To find the last four, the result of a comparison is given a note of what was compared (`note`). A
 mask that was made of other values is none of these: it weighs or switches, as in attention.
 """
 
@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from proxygrad.backward.activations import Slope, finite_or, per_sample
+from proxygrad.backward.held_values import IN_ORDER, NEGATED, REARRANGED, note_values, same_values
 from proxygrad.torch_function import function_name
 
 #: The attribute under which a mask keeps the values that it compares.
@@ -109,7 +110,15 @@ def recognize_gate(
     return gate if gate is not None and gate.x.is_floating_point() else None
 
 
-def note_comparison(function: Callable[..., Any], args: tuple[Any, ...], result: Any) -> None:
+def note(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+    """Note on what a call of `NOTED` returned what the calls behind it need to know."""
+    if function in _MASKING:
+        _note_comparison(function, args, result)
+    if function in _HANDING_ON:
+        note_values(function, args, kwargs, result)
+
+
+def _note_comparison(function: Callable[..., Any], args: tuple[Any, ...], result: Any) -> None:
     """Note on a mask what it compares: on what a comparison, a combination or a cast of masks returned."""
     if function in COMPARISONS:
         sources = [each for each in args if isinstance(each, Tensor) and each.is_floating_point()]
@@ -125,15 +134,7 @@ def note_comparison(function: Callable[..., Any], args: tuple[Any, ...], result:
 def _compares(mask: Tensor, x: Tensor) -> bool:
     """Whether ``mask`` compares ``x`` itself, one place for each."""
     sources = getattr(mask, _COMPARED, ())
-    return mask.shape == x.shape and any(_same(each, x) for each in sources)
-
-
-def _same(first: Tensor, second: Tensor) -> bool:
-    """The same values in memory, as of a tensor and its `detach`."""
-    if first is second:
-        return True
-    layout = (first.data_ptr(), first.shape, first.stride())
-    return layout == (second.data_ptr(), second.shape, second.stride())
+    return mask.shape == x.shape and any(same_values(each, x) for each in sources)
 
 
 def _is_constant(value: Any) -> bool:
@@ -256,5 +257,7 @@ _COMPARING = "gt ge lt le greater greater_equal less less_equal __gt__ __ge__ __
 _OF_MASKS = "logical_not logical_and bitwise_not bitwise_and __and__ __rand__ __invert__"
 _CASTS = "to type type_as int long bool short float double half bfloat16 _to_copy detach contiguous"
 COMPARISONS = _named(_COMPARING.split())
-#: The calls of which `note_comparison` takes note: the comparisons, and what is made of their masks.
-NOTED = COMPARISONS | _named(f"{_OF_MASKS} {_CASTS}".split())
+_MASKING = COMPARISONS | _named(f"{_OF_MASKS} {_CASTS}".split())
+_HANDING_ON = _named(f"{IN_ORDER} {REARRANGED} {NEGATED}".split())
+#: The calls of which `note` takes note: comparisons, what is made of their masks, and copies.
+NOTED = _MASKING | _HANDING_ON

@@ -37,7 +37,7 @@ from proxygrad.backward.activations import (
     recognize,
 )
 from proxygrad.backward.aten import as_called
-from proxygrad.backward.gates import NOTED, note_comparison, recognize_gate
+from proxygrad.backward.gates import NOTED, note, recognize_gate
 from proxygrad.backward.pooling import MAX_POOLING, spread_max_pool2d, windows_of
 from proxygrad.backward.rectifiers import proxy_relu, surrogate_relu
 from proxygrad.errors import NetworkError
@@ -196,7 +196,7 @@ class surrogate(TorchFunctionInterceptor):
         if proxied is None:
             result = func(*args, **kwargs)
             if func in NOTED:
-                note_comparison(func, args, result)
+                note(func, args, kwargs, result)
             return result
         with without_interception():  # of nested blocks the innermost applies
             return proxied()

@@ -43,6 +43,10 @@ def product_in_place(x: Tensor) -> Tensor:
     return y
 
 
+def tokens(x: Tensor) -> Tensor:
+    return x.unsqueeze(1).flatten(2).transpose(1, 2)
+
+
 SPELLINGS: dict[str, Act] = {
     "clamp": lambda x: x.clamp(min=0),
     "clamp of a tensor": lambda x: torch.clamp(x, min=torch.zeros(())),
@@ -62,6 +66,10 @@ SPELLINGS: dict[str, Act] = {
     "product in place": product_in_place,
     "masked_fill": lambda x: x.masked_fill(x < 0, 0.0),
     "by index": by_index,
+    "by the index of another": by_index_of_another,
+    "mask of a copy": lambda x: x * (x.clone() > 0),
+    "mask of a flat copy": lambda x: (x.flatten(1) * (x.flatten(1) > 0)).view_as(x),
+    "mask of tokens": lambda x: (tokens(x) * (tokens(x) > 0)).transpose(1, 2).reshape(x.shape),
     "aten relu": ATEN.relu.default,
     "aten clamp": lambda x: ATEN.clamp.default(x, 0),
     "aten where": lambda x: ATEN.where.self(ATEN.gt.Scalar(x, 0), x, ATEN.zeros_like.default(x)),
@@ -84,7 +92,6 @@ UNREACHED: dict[str, Act] = {
     "half of x and |x|": lambda x: (x + x.abs()) / 2,
     "without what is below 0": lambda x: x - x.clamp_max(0),
     "product with a sign": lambda x: x * x.sign().clamp(min=0),
-    "by the index of another": by_index_of_another,
     "product with a step": lambda x: x * torch.heaviside(x.detach(), torch.zeros(())),
 }
 RECTIFIERS: dict[str, Case] = {

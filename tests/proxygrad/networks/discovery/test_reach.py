@@ -26,7 +26,6 @@ def unreached(act: Act) -> dict[str, str]:
         ("half of x and |x|", "add"),
         ("without what is below 0", "sub"),
         ("product with a sign", "mul"),
-        ("by the index of another", "setitem"),
         ("product with a step", "mul"),
     ],
 )
