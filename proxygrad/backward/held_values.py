@@ -24,8 +24,8 @@ REARRANGED = "permute transpose t swapaxes swapdims movedim moveaxis"
 NEGATED = "neg negative __neg__"
 
 _REARRANGED, _NEGATED = set(REARRANGED.split()), set(NEGATED.split())
-#: The attribute under which a tensor keeps its token, and the version that it had.
-_HELD = "_proxygrad_held"
+#: The attributes of a tensor: its token, and that of the values of which it is one side of a rectifier.
+_HELD, _SIDE = "_proxygrad_held", "_proxygrad_side"
 
 
 def held(x: Tensor) -> object:
@@ -63,6 +63,23 @@ def note_values(
     elif name in _NEGATED:
         token = _negated(token)
     setattr(result, _HELD, (token, result._version))
+
+
+def note_side(y: Tensor, x: Tensor, zero: bool) -> None:
+    """Note that ``y`` is ``x`` where a gate is open, and a constant elsewhere; ``zero``: that is 0."""
+    if _can_hold(y) and _can_hold(x):
+        setattr(y, _SIDE, (held(x), y._version, zero))
+
+
+def side(y: Any, x: Any, negated: bool = False) -> bool | None:
+    """Whether the constant is 0 where ``y`` is one side of ``x``, or of ``-x``; None where it is not."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape == y.shape and _can_hold(x)):
+        return None
+    token, version, zero = getattr(y, _SIDE, (None, -1, False))
+    if token is None or version != y._version:
+        return None
+    of = _negated(held(x)) if negated else held(x)
+    return bool(zero) if token == of else None
 
 
 def _negated(token: object) -> object:

@@ -43,6 +43,12 @@ def product_in_place(x: Tensor) -> Tensor:
     return y
 
 
+def without_below_in_place(x: Tensor) -> Tensor:
+    y = x * 1
+    y -= y * (y < 0)
+    return y
+
+
 def tokens(x: Tensor) -> Tensor:
     return x.unsqueeze(1).flatten(2).transpose(1, 2)
 
@@ -70,6 +76,12 @@ SPELLINGS: dict[str, Act] = {
     "mask of a copy": lambda x: x * (x.clone() > 0),
     "mask of a flat copy": lambda x: (x.flatten(1) * (x.flatten(1) > 0)).view_as(x),
     "mask of tokens": lambda x: (tokens(x) * (tokens(x) > 0)).transpose(1, 2).reshape(x.shape),
+    "without what is below 0": lambda x: x - x.clamp_max(0),
+    "without what a mask lets through": lambda x: x - x * (x < 0),
+    "without what is chosen below 0": lambda x: x - torch.where(x < 0, x, 0),
+    "with the rectified negative": lambda x: x + torch.relu(-x),
+    "the clamped negative and it": lambda x: (-x).clamp(min=0) + x,
+    "without what is below 0, in place": without_below_in_place,
     "aten relu": ATEN.relu.default,
     "aten clamp": lambda x: ATEN.clamp.default(x, 0),
     "aten where": lambda x: ATEN.where.self(ATEN.gt.Scalar(x, 0), x, ATEN.zeros_like.default(x)),
@@ -90,7 +102,7 @@ UNREACHED: dict[str, Act] = {
     "function of its own gradient": OwnGradient.apply,
     "TorchScript": scripted(),
     "half of x and |x|": lambda x: (x + x.abs()) / 2,
-    "without what is below 0": lambda x: x - x.clamp_max(0),
+    "without a minimum": lambda x: x - torch.minimum(x, torch.zeros(())),
     "product with a sign": lambda x: x * x.sign().clamp(min=0),
     "product with a step": lambda x: x * torch.heaviside(x.detach(), torch.zeros(())),
 }

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from proxygrad.backward.held_values import side
 from proxygrad.networks.capture import tensors_in
 from proxygrad.torch_function import TorchFunctionInterceptor, function_name
 
@@ -37,7 +38,6 @@ _WEIGHING = {
 }
 #: Calls whose gradient is 0.
 _FLAT = {"sign", "sgn", "heaviside", "round", "floor", "ceil", "trunc"}
-_FOLDING = {"abs", "clamp_max", "minimum"}
 _ADDING = {"add", "add_", "sub", "sub_", "__add__", "__radd__", "__iadd__", "__sub__", "__isub__"}
 
 
@@ -71,10 +71,10 @@ class Reach(TorchFunctionInterceptor):
         result = func(*args, **kwargs)
         made = list(tensors_in(args[:1] if name == "__setitem__" else result))
         self._look(made, but=set() if name in _BOUND_CALLS else _BOUNDS)  # F.normalize has bounds of its own
-        if name in _FOLDING and made:
+        if name == "abs" and made:
             self._folded[id(made[0])] = (made[0], taken[0])
-        elif name in _ADDING and any(self._is_folded(*pair) for pair in (taken[:2], taken[1::-1])):
-            self._miss(name.strip("_"))
+        elif name in _ADDING and made and _kind(made[0].grad_fn) != "_Gated":
+            self._add(name, *taken[:2])
         self._weigh(name, taken, made)
         return result
 
@@ -108,9 +108,12 @@ class Reach(TorchFunctionInterceptor):
                 if _kind(node) not in but:
                     self._miss(_missed_at(node))
 
-    def _is_folded(self, *pair: Tensor) -> bool:
-        """Whether the first is |x| or the part of x below 0, and the second is x: both make a rectifier."""
-        return len(pair) == 2 and self._folded.get(id(pair[0]), (None, None))[1] is pair[1]
+    def _add(self, name: str, *taken: Tensor) -> None:
+        """Note where x is added to |x|, or one side of it taken off: both make a rectifier."""
+        for y, x in (taken, taken[::-1]) if len(taken) == 2 else ():
+            is_folded = self._folded.get(id(y), (None, None))[1] is x
+            if is_folded or side(y, x, negated="sub" not in name) is not None:
+                self._miss(name.strip("_"))
 
 
 def _kind(node: Any) -> str:
