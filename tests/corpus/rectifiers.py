@@ -49,6 +49,17 @@ def without_below_in_place(x: Tensor) -> Tensor:
     return y
 
 
+def put_at_places(x: Tensor) -> Tensor:
+    places = torch.where(x > 0)
+    return torch.zeros_like(x).index_put(places, x[places])
+
+
+def added_at_places(x: Tensor) -> Tensor:
+    flat = x.flatten()
+    places = (flat > 0).nonzero()[:, 0]
+    return torch.zeros_like(flat).index_add(0, places, flat[places]).view_as(x)
+
+
 def tokens(x: Tensor) -> Tensor:
     return x.unsqueeze(1).flatten(2).transpose(1, 2)
 
@@ -104,6 +115,22 @@ UNREACHED: dict[str, Act] = {
     "half of x and |x|": lambda x: (x + x.abs()) / 2,
     "without a minimum": lambda x: x - torch.minimum(x, torch.zeros(())),
     "product with a sign": lambda x: x * x.sign().clamp(min=0),
+    "maximum with nothing of it": lambda x: torch.max(x, 0 * x),
+    "maximum with what is left of it": lambda x: torch.maximum(x, x - x),
+    "maximum with a parameter": lambda x: torch.maximum(x, torch.zeros(1).requires_grad_()),
+    "between two constants with a history": lambda x: torch.min(torch.max(x, 0 * x), 0 * x + 6),
+    "largest of a stack": lambda x: torch.stack([x, torch.zeros_like(x)]).amax(0),
+    "first of a sorted stack": lambda x: torch.stack([x, 0 * x]).topk(1, 0).values[0],
+    "smooth maximum": lambda x: torch.logsumexp(torch.stack([x, torch.zeros_like(x)]) * 1e3, 0) / 1e3,
+    "maxout": lambda x: torch.cat([x, 0 * x], 1).unflatten(1, (2, -1)).amax(1),
+    "einsum with a mask": lambda x: torch.einsum("...,...->...", x, (x > 0).float()),
+    "addcmul": lambda x: torch.addcmul(torch.zeros_like(x), x, (x > 0).float()),
+    "lerp": lambda x: torch.lerp(torch.zeros_like(x), x, (x > 0).float()),
+    "diagonal": lambda x: (torch.diag_embed((x > 0).float()) @ x.unsqueeze(-1)).squeeze(-1),
+    "put at places": put_at_places,
+    "added at places": added_at_places,
+    "foreach clamp": lambda x: torch._foreach_clamp_min([x], 0.0)[0],
+    "foreach maximum": lambda x: torch._foreach_maximum([x], 0.0)[0],
     "product with a step": lambda x: x * torch.heaviside(x.detach(), torch.zeros(())),
 }
 RECTIFIERS: dict[str, Case] = {
