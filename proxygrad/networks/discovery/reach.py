@@ -198,7 +198,7 @@ class Reach(TorchFunctionInterceptor):
         if not value.requires_grad:
             return True
         weights = torch.linspace(1, 2, value.numel(), dtype=value.dtype, device=value.device)
-        with suppress(RuntimeError):  # of a network that writes over what its gradient needs
+        with suppress(Exception):  # as of a network that writes over what its gradient needs
             given: Sequence[Tensor | None] = torch.autograd.grad(
                 value, self._image, weights.view(value.shape), retain_graph=True, allow_unused=True
             )
