@@ -100,7 +100,7 @@ class Reach(TorchFunctionInterceptor):
         self._diagonal = set[int]()  # of the shadows: diagonal matrices
         self._places = set[int]()  # of the shadows: where others are above something
         self._joined: dict[int, tuple[Tensor, bool]] = {}  # with a constant, and whether side by side
-        self._scaled: dict[int, tuple[Tensor, object]] = {}  # with a token of what they are a multiple of
+        self._scaled: dict[int, tuple[Tensor, Any, object]] = {}  # by a factor, with a token of what it was
         self._folded: dict[int, tuple[Tensor, Tensor]] = {}
         self._seen: set[Any] = set()  # nodes of the graph
 
@@ -176,7 +176,7 @@ class Reach(TorchFunctionInterceptor):
         if name in _CHOOSING and first is not None and first[1]:
             self._miss(name)
         if name in _MAXIMA and len(taken) == 2:
-            shares = any(self._is_multiple(*pair) for pair in (taken, taken[::-1]))
+            shares = any(self._is_share(*pair) for pair in (taken, taken[::-1]))
             if shares or any(self._is_constant(each) for each in taken):
                 self._miss(name)
         if name in _JOINING and len(taken) > 1 and len({each.shape for each in taken}) == 1:
@@ -185,11 +185,14 @@ class Reach(TorchFunctionInterceptor):
                 self._joined[id(made[0])] = made[0], name == "stack"
         elif name in _ARRANGING and first is not None:
             self._joined[id(made[0])] = made[0], first[1] or name in ("view", "reshape", "unflatten")
-        if name in _SCALING and all(_is_not_negative(each) for each in args[:2] if each is not taken[0]):
-            self._scaled[id(made[0])] = made[0], held(taken[0])
+        if name in _SCALING and len(args) == 2:
+            factor = args[1] if args[0] is taken[0] else args[0]
+            self._scaled[id(made[0])] = made[0], factor, held(taken[0])
 
-    def _is_multiple(self, part: Tensor, whole: Tensor) -> bool:
-        return id(part) in self._scaled and self._scaled[id(part)][1] == held(whole)
+    def _is_share(self, part: Tensor, whole: Tensor) -> bool:
+        """Whether the first is the second times a factor that is not negative."""
+        _, factor, scaled = self._scaled.get(id(part), (None, None, None))
+        return scaled is not None and scaled == held(whole) and _is_not_negative(factor)
 
     def _is_constant(self, value: Tensor) -> bool:
         """Whether it does not depend on the image, as ``0 * x``, whatever its history."""
@@ -226,7 +229,7 @@ class Reach(TorchFunctionInterceptor):
 
 def _is_even(value: Tensor) -> bool:
     """Whether all of its numbers are one."""
-    return value.numel() > 1 and bool((value == value.flatten()[0]).all())
+    return value.is_floating_point() and value.numel() > 1 and bool((value == value.flatten()[0]).all())
 
 
 def _is_not_negative(factor: Any) -> bool:

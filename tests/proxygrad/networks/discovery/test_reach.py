@@ -78,6 +78,7 @@ def test_what_is_reached_is_not_named(name: str) -> None:
         lambda x: torch.maximum(x, -x),
         lambda x: torch.maximum(x, -1 * x),
         lambda x: torch.maximum(x, 2 * x - 1),
+        lambda x: torch.fft.irfft2(torch.fft.rfft2(x) * torch.ones((6, 1, 1), dtype=torch.complex64)),
         lambda x: torch.maximum(x, x.roll(1, 1)),
         lambda x: torch.stack([x, x.roll(1, 1)]).amax(0),
         lambda x: functional.max_pool2d(torch.cat([x, torch.zeros_like(x)], 1), 2)[:, :6],
