@@ -9,12 +9,16 @@ from __future__ import annotations
 import contextvars
 import copy
 import functools
+import threading
 import types
 import weakref
 from collections import OrderedDict, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 #: Containers that change.
 _STATE = (dict, list, set, OrderedDict, defaultdict)
@@ -234,6 +238,25 @@ class Rebinding:
             elif with_state and type(value) in _STATE:
                 found[name] = self._state(value)
         return {name: value for name, value in found.items() if value is not scope[name]}
+
+
+@contextmanager
+def originals_called(module: nn.Module, duplicate: nn.Module) -> Iterator[dict[str, nn.Module]]:
+    """Context manager: inside, collects those modules of ``module`` with weights or buffers of their own that
+    this thread calls and that are none of ``duplicate``'s, by name. Nothing is left behind."""
+    own, thread = set(duplicate.modules()), threading.get_ident()
+    originals = {each: name for name, each in module.named_modules() if each not in own}
+    called = dict[str, nn.Module]()
+
+    def note(each: nn.Module, inputs: Any) -> None:
+        if each in originals and threading.get_ident() == thread and (each._parameters or each._buffers):
+            called[originals[each]] = each
+
+    hook = register_module_forward_pre_hook(note)
+    try:
+        yield called
+    finally:
+        hook.remove()
 
 
 def _holds_modules(content: Any) -> bool:
