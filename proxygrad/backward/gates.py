@@ -5,7 +5,9 @@ the image: ``clamp(x, 0, 6)``, ``maximum(x, zeros)``, ``threshold(x, 0, 0)``, ``
 ``x * (x > 0)``, ``x.masked_fill(x < 0, 0)``, ``x[x < 0] = 0``. Where the gate is shut, the proxy has the
 slope.
 
-To find the last four, the result of a comparison is given a note of what was compared (`note_comparison`). A
+What is left of a value without one side of it is a rectifier, too: ``x - x * (x < 0)``, ``x + relu(-x)``.
+
+To find the four with a mask, the result of a comparison is given a note of what was compared (`note`). A
 mask that was made of other values is none of these: it weighs or switches, as in attention.
 """
 
@@ -24,6 +26,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from proxygrad.backward.activations import Slope, finite_or, per_sample
+from proxygrad.backward.held_values import (
+    IN_ORDER,
+    NEGATED,
+    REARRANGED,
+    note_side,
+    note_values,
+    same_values,
+    side,
+)
 from proxygrad.torch_function import function_name
 
 #: The attribute under which a mask keeps the values that it compares.
@@ -36,7 +47,7 @@ class Gate:
 
     ``joint``: where the proxy's line begins; None where that is the constant itself, as of a clamp.
     ``inplace``: the call writes over ``x``. ``name``: ``relu`` and ``relu6`` where it is one of these, else
-    the call's.
+    the call's. ``zero``: it returns 0 where it is shut.
     """
 
     x: Tensor
@@ -44,6 +55,7 @@ class Gate:
     joint: float | Tensor | None
     name: str
     inplace: bool
+    zero: bool = False
 
     def proxied(self, call: Callable[[], Any], slope: Slope, forward: bool, guarded: bool) -> Any:
         """The result of ``call``, with ``dx = dy`` where the gate is open and ``slope * dy`` elsewhere.
@@ -53,7 +65,10 @@ class Gate:
         is_open = self.is_open()
         each = per_sample(slope, self.x) if isinstance(slope, Tensor) else slope
         line = _line(self, is_open, each) if forward else None
-        return _Gated.apply(self.x, call, is_open, (each, line, guarded), self.inplace)  # type: ignore[no-untyped-call]
+        y: Tensor = _Gated.apply(self.x, call, is_open, (each, line, guarded), self.inplace)  # type: ignore[no-untyped-call]
+        if not self.inplace:
+            note_side(y, self.x, self.zero)
+        return y
 
 
 def _line(gate: Gate, is_open: Tensor, slope: Slope) -> Callable[[Tensor], Tensor]:
@@ -62,8 +77,8 @@ def _line(gate: Gate, is_open: Tensor, slope: Slope) -> Callable[[Tensor], Tenso
 
     def raised(y: Tensor) -> Tensor:
         moved: Tensor = y + slope * (before - (y if gate.joint is None else gate.joint))
-        kept: Tensor = torch.where(is_open | ~moved.isfinite(), y, moved)
-        return kept
+        shut = torch.where(moved.isfinite(), moved, y)
+        return torch.where(is_open, before, shut)
 
     return raised
 
@@ -109,7 +124,15 @@ def recognize_gate(
     return gate if gate is not None and gate.x.is_floating_point() else None
 
 
-def note_comparison(function: Callable[..., Any], args: tuple[Any, ...], result: Any) -> None:
+def note(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+    """Note on what a call of `NOTED` returned what the calls behind it need to know."""
+    if function in _MASKING:
+        _note_comparison(function, args, result)
+    if function in _HANDING_ON:
+        note_values(function, args, kwargs, result)
+
+
+def _note_comparison(function: Callable[..., Any], args: tuple[Any, ...], result: Any) -> None:
     """Note on a mask what it compares: on what a comparison, a combination or a cast of masks returned."""
     if function in COMPARISONS:
         sources = [each for each in args if isinstance(each, Tensor) and each.is_floating_point()]
@@ -125,15 +148,7 @@ def note_comparison(function: Callable[..., Any], args: tuple[Any, ...], result:
 def _compares(mask: Tensor, x: Tensor) -> bool:
     """Whether ``mask`` compares ``x`` itself, one place for each."""
     sources = getattr(mask, _COMPARED, ())
-    return mask.shape == x.shape and any(_same(each, x) for each in sources)
-
-
-def _same(first: Tensor, second: Tensor) -> bool:
-    """The same values in memory, as of a tensor and its `detach`."""
-    if first is second:
-        return True
-    layout = (first.data_ptr(), first.shape, first.stride())
-    return layout == (second.data_ptr(), second.shape, second.stride())
+    return mask.shape == x.shape and any(same_values(each, x) for each in sources)
 
 
 def _is_constant(value: Any) -> bool:
@@ -154,7 +169,8 @@ def _clamp(name: str, input: Tensor, min: Any = None, max: Any = None) -> Gate |
     plain = {(0.0, math.inf): "relu", (0.0, 6.0): "relu6"}
     numbers = not isinstance(low, Tensor) and not isinstance(high, Tensor)
     shown = plain.get((low, high), "clamp") if numbers else "clamp"
-    return Gate(input, lambda: (input > low) & (input < high), None, shown, name.endswith("_"))
+    zero = numbers and (low, high) in ((0.0, math.inf), (-math.inf, 0.0))
+    return Gate(input, lambda: (input > low) & (input < high), None, shown, name.endswith("_"), zero)
 
 
 def _clamp_min(name: str, input: Tensor, min: Any) -> Gate | None:  # noqa: A002
@@ -180,7 +196,8 @@ def _threshold(
     name: str, input: Tensor, threshold: float, value: float, inplace: bool = False
 ) -> Gate | None:
     shown = "relu" if threshold == value == 0 else "threshold"
-    return Gate(input, lambda: input > threshold, threshold, shown, inplace or name.endswith("_"))
+    inplace = inplace or name.endswith("_")
+    return Gate(input, lambda: input > threshold, threshold, shown, inplace, shown == "relu")
 
 
 def _where(name: str, condition: Tensor, input: Any = None, other: Any = None) -> Gate | None:
@@ -190,7 +207,7 @@ def _where(name: str, condition: Tensor, input: Any = None, other: Any = None) -
                 return None
             zero = not isinstance(constant, Tensor) and constant == 0
             is_open = (lambda: ~condition) if shut else (lambda: condition)
-            return Gate(x, is_open, 0.0, "relu" if zero else "where", False)
+            return Gate(x, is_open, 0.0, "relu" if zero else "where", False, zero)
     return None
 
 
@@ -203,20 +220,37 @@ def _mul(name: str, input: Any, other: Any) -> Gate | None:
     inplace = name.endswith("_") and name not in ("__mul__", "__rmul__")
     for x, mask in ((input, other),) if inplace else ((input, other), (other, input)):
         if isinstance(x, Tensor) and x.requires_grad and isinstance(mask, Tensor) and _compares(mask, x):
-            return Gate(x, partial(torch.ne, mask, 0), 0.0, "relu", inplace)
+            return Gate(x, partial(torch.ne, mask, 0), 0.0, "relu", inplace, zero=True)
     return None
 
 
 def _masked_fill(name: str, input: Tensor, mask: Tensor, value: Any) -> Gate | None:
     if not (input.requires_grad and _is_constant(value) and _compares(mask, input)):
         return None
-    return Gate(input, lambda: ~mask, 0.0, "relu" if _is_zero(value) else "masked_fill", name.endswith("_"))
+    zero = _is_zero(value)
+    return Gate(input, lambda: ~mask, 0.0, "relu" if zero else "masked_fill", name.endswith("_"), zero)
 
 
 def _setitem(name: str, input: Tensor, index: Any, value: Any) -> Gate | None:
     if not (isinstance(index, Tensor) and index.dtype == torch.bool and _is_zero(value)):
         return None
     return Gate(input, lambda: ~index, 0.0, "relu", True) if _compares(index, input) else None
+
+
+def _add(name: str, input: Any, other: Any) -> Gate | None:
+    """``x`` without the side of it that a gate lets through: ``x - gate(x)``, ``x + gate(-x)``."""
+    inplace = name in ("add_", "sub_", "subtract_", "__iadd__", "__isub__")
+    less = "sub" in name
+    left = torch.sub if less else torch.add
+    for x, y in ((input, other),) if inplace or less else ((input, other), (other, input)):
+        if side(y, x, negated=not less):
+            is_open = partial(_differs_from_0, left, x, y)
+            return Gate(x, is_open, 0.0, "relu", inplace, zero=True)
+    return None
+
+
+def _differs_from_0(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
+    return function(*args) != 0
 
 
 def _is_zero(value: Any) -> bool:
@@ -247,6 +281,7 @@ _NAMES: tuple[tuple[_Parser, str], ...] = (
     (_mul, "mul mul_ multiply multiply_ __mul__ __rmul__ __imul__"),
     (_masked_fill, "masked_fill masked_fill_"),
     (_setitem, "__setitem__"),
+    (_add, "add add_ __add__ __radd__ __iadd__ sub sub_ subtract subtract_ __sub__ __isub__"),
 )
 _PARSERS: dict[Callable[..., Any], _Parser] = {
     function: parse for parse, names in _NAMES for function in _named(names.split())
@@ -256,5 +291,7 @@ _COMPARING = "gt ge lt le greater greater_equal less less_equal __gt__ __ge__ __
 _OF_MASKS = "logical_not logical_and bitwise_not bitwise_and __and__ __rand__ __invert__"
 _CASTS = "to type type_as int long bool short float double half bfloat16 _to_copy detach contiguous"
 COMPARISONS = _named(_COMPARING.split())
-#: The calls of which `note_comparison` takes note: the comparisons, and what is made of their masks.
-NOTED = COMPARISONS | _named(f"{_OF_MASKS} {_CASTS}".split())
+_MASKING = COMPARISONS | _named(f"{_OF_MASKS} {_CASTS}".split())
+_HANDING_ON = _named(f"{IN_ORDER} {REARRANGED} {NEGATED}".split())
+#: The calls of which `note` takes note: comparisons, what is made of their masks, and copies.
+NOTED = _MASKING | _HANDING_ON

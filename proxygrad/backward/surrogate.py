@@ -37,7 +37,8 @@ from proxygrad.backward.activations import (
     recognize,
 )
 from proxygrad.backward.aten import as_called
-from proxygrad.backward.gates import NOTED, note_comparison, recognize_gate
+from proxygrad.backward.gates import NOTED, note, recognize_gate
+from proxygrad.backward.held_values import note_side
 from proxygrad.backward.pooling import MAX_POOLING, spread_max_pool2d, windows_of
 from proxygrad.backward.rectifiers import proxy_relu, surrogate_relu
 from proxygrad.errors import NetworkError
@@ -50,7 +51,10 @@ def _leaky(how: surrogate, x: Tensor, forward_slope: float, inplace: bool) -> Te
         parameters = (("negative_slope", forward_slope), ("inplace", inplace))
         return _other(how, x, Activation(functional.leaky_relu, parameters, inplace))
     rule = proxy_relu if how.proxy == "network" else surrogate_relu
-    return rule(x, forward_slope, how.slope, inplace, how.guarded)
+    y = rule(x, forward_slope, how.slope, inplace, how.guarded)
+    if forward_slope == 0 and not inplace:
+        note_side(y, x, zero=True)
+    return y
 
 
 def _relu(how: surrogate, input: Tensor, inplace: bool = False) -> Tensor:
@@ -196,7 +200,7 @@ class surrogate(TorchFunctionInterceptor):
         if proxied is None:
             result = func(*args, **kwargs)
             if func in NOTED:
-                note_comparison(func, args, result)
+                note(func, args, kwargs, result)
             return result
         with without_interception():  # of nested blocks the innermost applies
             return proxied()

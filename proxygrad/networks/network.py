@@ -20,6 +20,7 @@ from proxygrad.networks.layer_reader import LayerReader, prepare
 from proxygrad.networks.layer_table import LayerTable
 from proxygrad.networks.module_copy import private_copy
 from proxygrad.networks.preprocessing import PerChannel, Preprocessing, preprocessing_of
+from proxygrad.networks.rebinding import originals_called
 from proxygrad.networks.variants import Variant, VariantFactory
 from proxygrad.precision import Precision, arithmetic
 from proxygrad.spec.models import OUTPUT, LayerInfo, ModelInfo
@@ -50,8 +51,8 @@ class Network:
     ``(B, units, rows, columns)``, tokens ``(B, tokens, units)``, vectors ``(B, units)``;
     `proxygrad.networks.discovery.layers` says how it is known which dimension holds the units.
 
-    Raises `NetworkError` when the module cannot be copied, is not floating-point, holds non-finite weights,
-    or fails on an image of ``input_shape``.
+    Raises `NetworkError` when the module cannot be copied, or its copy calls the original, when it is not
+    floating-point, holds non-finite weights, or fails on an image of ``input_shape``.
 
     Not for use by several threads at once.
     """
@@ -84,7 +85,10 @@ class Network:
                 raise NetworkError(f"std {self._std.flatten().tolist()} must be positive")
             self.module = private_copy(module, self.device)
             self._modules = {each: child for each, child in self.module.named_modules() if each}
-            self._exact, self._discovery = self._discover()
+            with originals_called(module, self.module) as called:
+                self._exact, self._discovery = self._discover()
+            if called:
+                raise NetworkError(_not_copied(name, called))
         self._variants = VariantFactory(self._exact, self._sample)
         self._readers: dict[tuple[tuple[str, ...], Precision], LayerReader] = {}
         self._shapes: dict[tuple[str, tuple[int, int]], tuple[int, ...]] = {}
@@ -332,6 +336,14 @@ class Network:
             plain = torch.view_as_real(value) if value.is_complex() else value
             digest.update(plain.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def _not_copied(model: str, called: dict[str, nn.Module]) -> str:
+    names = ", ".join(f"{name or 'itself'!r} ({type(each).__name__})" for name, each in called.items())
+    return (
+        f"model {model!r} cannot be copied: its copy still calls the original's {names}, as from an "
+        "attribute of a class or a global table; let the network hold it as an attribute of its own"
+    )
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -114,8 +114,8 @@ class _Log:
     """What the hooks record. Tensors are held until the end, so that their ids stay unique."""
 
     names: dict[nn.Module, str]
+    reach: Reach
     tracer: ActivationTracer = field(default_factory=ActivationTracer)
-    reach: Reach = field(default_factory=Reach)
     calls: Counter[str] = field(default_factory=Counter)
     returned: dict[str, _Return] = field(default_factory=dict)
     marks: defaultdict[torch.Size, list[_Mark]] = field(default_factory=lambda: defaultdict(list))
@@ -218,7 +218,7 @@ def discover_layers(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Mo
 
 
 def _pass(module: nn.Module, inputs: Tensor, names: Mapping[str, nn.Module]) -> LayerDiscovery:
-    log = _Log({each: name for name, each in names.items()})
+    log = _Log({each: name for name, each in names.items()}, Reach(inputs))
     with ExitStack() as hooks:
         for each in log.names:
             hooks.callback(each.register_forward_pre_hook(log.before).remove)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad import Network, maximize
+from proxygrad.errors import NetworkError
 from proxygrad.networks.module_copy import private_copy
 from tests.support.networks import Small
 
@@ -87,3 +88,35 @@ def test_a_function_that_calls_itself_can_be_copied() -> None:
     torch.testing.assert_close(duplicate(torch.ones(1, 2)), module(torch.ones(1, 2)))
     duplicate.get_parameter("0.weight").zero_()
     torch.testing.assert_close(duplicate(torch.ones(1, 2))[0], module.get_parameter("0.bias"))
+
+
+TABLE: dict[str, nn.Module] = {}
+
+
+class FromATable(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), TABLE[name]
+        self.name = name
+
+    def forward(self, x: Tensor) -> Any:
+        return TABLE[self.name](self.first(x))
+
+
+def test_a_copy_that_still_calls_a_module_of_its_owner_is_refused() -> None:
+    TABLE["conv"] = nn.Conv2d(4, 4, 3)
+    with pytest.raises(NetworkError, match=r"copy still calls the original's 'last' \(Conv2d\), as from"):
+        Network(FromATable("conv"), (3, 8, 8))
+
+
+def test_one_that_calls_what_holds_no_values_is_not() -> None:
+    TABLE["act"] = nn.ReLU()
+    assert Network(FromATable("act"), (3, 8, 8)).layer("output").units == 4
+
+
+def test_neither_is_one_whose_module_is_its_own_copy() -> None:
+    class Shared(nn.Conv2d):
+        def __deepcopy__(self, memo: Any) -> Shared:
+            return self
+
+    assert Network(nn.Sequential(Shared(3, 4, 3), nn.ReLU()), (3, 8, 8)).layer("0").units == 4
