@@ -65,6 +65,7 @@ def test_what_is_wrong_is_one_line(
     environ: dict[str, str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(program, "drain_on_signals", lambda drain: None)  # this process keeps its own
+    monkeypatch.setattr(program.logs, "configure", lambda form: None)
     assert program.main([], environ) == 1
     output = capsys.readouterr().err
     assert output.startswith(said)
