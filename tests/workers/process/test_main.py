@@ -20,6 +20,7 @@ from tests.support.eventually import ended, until
 from tests.support.model_on_paper import MODEL, question
 from tests.support.slot_steps import waiting
 from tests.support.worker_processes import as_it_stands, is_running, worker
+from workers import logs
 from workers.broker import rq_names
 from workers.fleet import catalog
 from workers.jobs.repository import Jobs
@@ -65,7 +66,7 @@ def test_what_is_wrong_is_one_line(
     environ: dict[str, str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(program, "drain_on_signals", lambda drain: None)  # this process keeps its own
-    monkeypatch.setattr(program.logs, "configure", lambda form: None)
+    monkeypatch.setattr(logs, "configure", lambda form: None)
     assert program.main([], environ) == 1
     output = capsys.readouterr().err
     assert output.startswith(said)
