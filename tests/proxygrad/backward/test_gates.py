@@ -68,6 +68,16 @@ def test_a_mask_of_other_values_is_no_rectifier() -> None:
         assert torch.equal(found, torch.autograd.grad(act(x).sum(), x)[0])
 
 
+def test_what_was_written_to_since_holds_other_values() -> None:
+    def copied(x: Tensor) -> Tensor:
+        return x.clone().neg_() * (x > 0)
+
+    _, found = gradient(copied, slope=0.5)
+    assert torch.equal(found, -(VALUES > 0).double())
+    _, found = gradient(lambda x: x - x.clamp(max=0).mul_(2), slope=0.5)
+    assert torch.equal(found, torch.where(VALUES > 0, 0.0, -1.0).double()), "1 - 2 * 0.5, and 1 - 2"
+
+
 def test_what_is_taken_for_a_rectifier_has_its_name() -> None:
     x = torch.rand(2, 3, requires_grad=True)
     named: dict[str, tuple[Any, Any]] = {
