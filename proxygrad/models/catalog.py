@@ -71,7 +71,7 @@ class ModelEntry(BaseModel):
         )
         if preprocessing_of(module) is None:
             notes += self._missing_normalization(weights)
-        notes += _missing_names(network)
+        notes += [*_missing_names(network), *_oddities(network)]
         network.info = network.info.model_copy(update={"notes": tuple(notes)})
         return network
 
@@ -121,6 +121,14 @@ class ModelEntry(BaseModel):
             return tuple(path.read_text(encoding="utf-8").splitlines())
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"class names {path} cannot be read: {error}") from error
+
+
+def _oddities(network: Network) -> Iterator[str]:
+    """Notes where results are not what the method gives elsewhere, or slow. Raises `NetworkError`."""
+    for layer, call in network.unreached.items():
+        yield f"the slope does not reach {call} in {f'layer {layer!r}' if layer else 'its forward'}"
+    if network.batching.alone:
+        yield f"images are run one by one: {network.batching.alone}"
 
 
 def _path(folder: Path, name: str) -> Path:

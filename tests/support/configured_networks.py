@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 BUILT: Counter[str] = Counter()
 #: Whether `slow` may go on; it waits no longer than this for it.
@@ -44,6 +44,18 @@ def constant() -> nn.Module:
         for number, parameter in enumerate(network.parameters()):
             parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter) / (number + 1))
     return network
+
+
+class Odd(nn.Module):
+    """One image influences the others, and one rectifier is none that is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.conv(x)
+        return self.fc(((maps + maps.abs()) / 2 - maps.mean(0)).mean((2, 3)))
 
 
 def save_weights(file: Path, seed: int) -> None:

@@ -15,6 +15,7 @@ from proxygrad.models import Catalog
 from proxygrad.models.builders import build
 from proxygrad.models.torchvision_compat import import_torchvision
 from proxygrad.models.weights import load_into, read_state_dict
+from tests.support import configured_networks
 from tests.support.networks import Small
 
 BUILDER = "tests.support.networks:Small"
@@ -54,6 +55,17 @@ def test_a_model_of_ones_own_from_each_kind_of_file(suffix: str, tmp_path: Path)
     assert network.info.classes == ("a", "b", "c", "d")
     assert network.info.layer("conv2").units == 6
     assert torch.equal(network.module.get_parameter("fc.weight"), state()["fc.weight"])
+
+
+def test_what_is_odd_about_a_network_is_noted(tmp_path: Path) -> None:
+    table = (
+        configured_networks.table("odd", "Odd") + "mean = [0]\nstd = [1]\nclasses = ['a', 'b', 'c', 'd']\n"
+    )
+    unreached, mixed = catalog(tmp_path, table).load("odd").info.notes
+    assert unreached.startswith("the slope does not reach ")
+    assert mixed.startswith("images are run one by one: at layer ")
+    ordinary = table.replace("Odd", "small")
+    assert catalog(tmp_path, ordinary).load("odd").info.notes == ()
 
 
 def test_the_bundled_model_needs_no_file() -> None:
