@@ -55,7 +55,8 @@ class Odd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.conv(x)
-        return self.fc(((maps + maps.abs()) / 2 - maps.mean(0)).mean((2, 3)))
+        logits: Tensor = self.fc(((maps + maps.abs()) / 2 - maps.mean(0)).mean((2, 3)))
+        return logits
 
 
 def save_weights(file: Path, seed: int) -> None:
