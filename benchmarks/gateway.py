@@ -19,8 +19,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -37,6 +39,8 @@ from service.server.sockets import address, listen
 from service.stack.valkey import EmbeddedValkey
 from workers.broker.connection import connect
 from workers.fleet import catalog
+from workers.fleet.catalog import ServedModel
+from workers.process.periodic import PeriodicThread
 
 QUESTION = {"model": "digits", "layer": "layer3", "unit": 7}
 
@@ -95,8 +99,8 @@ def compare(hello: Server, asked: list[Kind], options: argparse.Namespace) -> No
         )
 
 
-def answer(url: str, redis_url: str, worker: subprocess.Popen[bytes]) -> None:
-    """Let the worker answer the question and end; what it serves stays published."""
+def answer(url: str, redis_url: str, worker: subprocess.Popen[bytes]) -> list[ServedModel]:
+    """Let the worker answer the question and end; what it served."""
     with httpx.Client(base_url=url, timeout=90) as http, connect(redis_url) as redis:
         for _ in range(600):
             if http.get("/v1/models").is_success:
@@ -107,7 +111,21 @@ def answer(url: str, redis_url: str, worker: subprocess.Popen[bytes]) -> None:
         models = list(catalog.served(redis).values())
         worker.terminate()
         worker.wait(60)
-        catalog.publish(redis, "benchmark", models, ttl_s=3600)
+        return models
+
+
+@contextmanager
+def published(redis_url: str, models: list[ServedModel]) -> Iterator[None]:
+    """Say again and again that a worker serves them: such a word is believed for a minute at most."""
+    over = threading.Event()
+    with connect(redis_url) as redis:
+        thread = PeriodicThread(
+            "catalog", lambda: catalog.publish(redis, "benchmark", models, ttl_s=60), 15.0, over
+        )
+        thread.start()
+        yield
+        over.set()
+        thread.join()
 
 
 def keyed(url: str, redis_url: str) -> dict[str, str]:
@@ -160,14 +178,15 @@ def measure(folder: Path, redis_url: str, options: argparse.Namespace) -> None:
             Server(running[name].pid, printed(folder / f"{name}.log", r"listening on (http://\S+)"))
             for name in ("gateway", "hello")
         )
-        answer(gateway.url, redis_url, running["worker"])
+        models = answer(gateway.url, redis_url, running["worker"])
         seeds = count(1)
-        print(f"load {os.getloadavg()[0]:.1f}, {options.connections} connections; without keys:")
-        compare(hello, kinds(gateway, {}, seeds), options)
-        if options.keys:
-            headers = keyed(gateway.url, redis_url)
-            print("with a key:")
-            compare(hello, kinds(gateway, headers, seeds), options)
+        with published(redis_url, models):
+            print(f"load {os.getloadavg()[0]:.1f}, {options.connections} connections; without keys:")
+            compare(hello, kinds(gateway, {}, seeds), options)
+            if options.keys:
+                headers = keyed(gateway.url, redis_url)
+                print("with a key:")
+                compare(hello, kinds(gateway, headers, seeds), options)
     finally:
         for process in running.values():
             process.terminate()
