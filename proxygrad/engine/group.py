@@ -6,9 +6,9 @@ long one. Each lane's state is one row of the group's tensors.
 
 Where memory is too short for all lanes at once (`Capacity`), the network fails on so many images, takes no
 batches, or only such as have one slope (`proxygrad.networks.batching`), a step evaluates them slice by slice
-and then moves all.
-Nothing of a lane advances before all slices are through. A diversity group stays in one slice: its images are
-compared with each other. Between two slices other groups may have their turn (`Group.turn`).
+and then moves all. Nothing of a lane advances before all slices are through. A diversity group stays in one
+slice: its images are compared with each other. Between two slices other groups may have their turn
+(`Group.turn`).
 """
 
 from __future__ import annotations

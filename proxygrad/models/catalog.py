@@ -31,6 +31,7 @@ from proxygrad.models.builders import build
 from proxygrad.models.fingerprint import fingerprint
 from proxygrad.models.published import PublishedWeights, has_published, of_file, published
 from proxygrad.models.weights import load_into, read_checkpoint
+from proxygrad.networks.discovery.reach import unreached_notes
 from proxygrad.networks.network import Network
 from proxygrad.networks.preprocessing import preprocessing_of
 
@@ -125,8 +126,7 @@ class ModelEntry(BaseModel):
 
 def _oddities(network: Network) -> Iterator[str]:
     """Notes where results are not what the method gives elsewhere, or slow. Raises `NetworkError`."""
-    for layer, call in network.unreached.items():
-        yield f"the slope does not reach {call} in {f'layer {layer!r}' if layer else 'its forward'}"
+    yield from unreached_notes(network.unreached)
     if network.batching.alone:
         yield f"images are run one by one: {network.batching.alone}"
 

@@ -16,6 +16,7 @@ from proxygrad.networks.ambient import Draws, differentiable
 from proxygrad.networks.batching import Batching, find_batching
 from proxygrad.networks.capture import ModuleCall
 from proxygrad.networks.discovery.layers import LayerDiscovery, discover_layers
+from proxygrad.networks.discovery.reach import unreached_notes
 from proxygrad.networks.layer_reader import LayerReader, prepare
 from proxygrad.networks.layer_table import LayerTable
 from proxygrad.networks.module_copy import private_copy
@@ -234,9 +235,8 @@ class Network:
         if not found.layers:
             reasons = "; ".join(f"layer {name!r} {reason}" for name, reason in found.unlisted.items())
             raise NetworkError(f"model {self.name!r} has no layers: {reasons or 'no modules'}")
-        for name, missed in found.unreached.items():
-            where = f"layer {name!r}" if name else "its forward"
-            log.warning("%s: the slope does not reach %s in %s", self.name, missed, where)
+        for note in unreached_notes(found.unreached):
+            log.warning("%s: %s", self.name, note)
         return exact, replace(found, unlisted={**found.unlisted, **self._aliases(found)})
 
     def _tried_batching(self) -> Batching:

@@ -12,7 +12,7 @@ larger of two values of which one does not depend on the image, or is a share of
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -225,6 +225,12 @@ class Reach(TorchFunctionInterceptor):
             is_folded = self._folded.get(id(y), (None, None))[1] is x
             if is_folded or side(y, x, negated="sub" not in name) is not None:
                 self._miss(name.strip("_"))
+
+
+def unreached_notes(unreached: Mapping[str, str]) -> list[str]:
+    """A sentence for each entry of `Network.unreached`."""
+    places = {layer: f"layer {layer!r}" if layer else "its forward" for layer in unreached}
+    return [f"the slope does not reach {call} in {places[layer]}" for layer, call in unreached.items()]
 
 
 def _is_even(value: Tensor) -> bool:
