@@ -70,7 +70,7 @@ def differentiated(step: Step, multipliers: Multipliers, at: Callable[[Operand],
         if not ends:
             return []
         wanted = list(leaves.values())
-        found = torch.autograd.grad(
+        found: Sequence[Tensor | None] = torch.autograd.grad(
             [out for out, _ in ends], wanted, [each.to(out) for out, each in ends], allow_unused=True
         )
     return [(operand, each) for operand, each in zip(leaves, found, strict=True) if each is not None]
