@@ -212,7 +212,7 @@ def _averaged(slices: list[tuple[Tensor, Found]], pairs: Tensor, method: str) ->
         each_multipliers.mean(1),
         value[:, 0],
         before.mean(1),
-        Delta(absolute, (absolute / difference).abs().nan_to_num(nan=0.0), operations),
+        Delta(absolute, (absolute / difference).abs().nan_to_num(nan=0.0, posinf=torch.inf), operations),
         unruled,
         references=pairs,
         each_multipliers=each_multipliers,

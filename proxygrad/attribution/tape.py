@@ -197,6 +197,11 @@ class Recorder(TorchDispatchMode):
                 result = decomposed(*args, **kwargs)
             if result is not NotImplemented:
                 return result
+        if varies and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+            with self:  # made of others; seen whole only below another mode, or in a decomposition
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         written = [] if func.__name__.partition(".")[0] in _VIEWS_IN_PLACE else _written(func, args, kwargs)
         if not varies:
             for each in written:
