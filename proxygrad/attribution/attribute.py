@@ -92,7 +92,9 @@ def attribute(  # noqa: PLR0913, each of them named
             return found.multipliers * found.difference, found
         contributions, multipliers = METHODS[method](own, own_x, own_x0)
         with torch.no_grad():
-            return contributions, Found(multipliers, own_x - own_x0, own(own_x), own(own_x0), Account())
+            return contributions, Found(
+                multipliers, own_x - own_x0, own(own_x), own(own_x0), Account(len(own_x))
+            )
 
     found = _sliced(run, len(x) * count, max_rows, x.device)
     return _averaged(found, pairs, method)

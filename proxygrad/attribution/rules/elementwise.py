@@ -9,9 +9,9 @@ and one for the negative part ``n``, each the mean of what the part does first a
 The quotient of two differences is rounding where they are small beside the numbers themselves. There Rescale
 takes the derivative: of functions with corners, whose lines are exact, at the reference, and only below
 `ULPS` units in the last place; of smooth ones halfway between, where both differences are shares below
-``epsilon ** (1/3)``, and where halfway is as exact. Square roots and their like have the slope in closed form.
-The scale is that of each number and not of the whole layer, so that no image of a batch changes the result of
-another.
+``epsilon ** (1/3)``, and where halfway is as exact. Square roots and their like have the slope in closed
+form. The scale is that of each number and not of the whole layer, so that no image of a batch changes the
+result of another.
 """
 
 from __future__ import annotations
@@ -103,10 +103,8 @@ def evaluated(step: Step, operand: Operand, at: Tensor) -> Tensor:
     return result
 
 
-def reveal(
-    step: Step, positive: Tensor, negative: Tensor
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """RevealCancel: ``(f+, f-)`` and ``(m+, m-)`` of the parts of the difference, all in its shape."""
+def reveal(step: Step, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+    """RevealCancel: ``(m+, m-)`` for the parts of the difference, all in its shape."""
     operand, out = step.varying[0], step.outs[0]
     assert out is not None
     x0, y, y0 = operand.x0, out.x, out.x0
@@ -114,8 +112,7 @@ def reveal(
     of_positive = ((first - y0) + (y - second)) / 2
     of_negative = ((second - y0) + (y - first)) / 2
     scale = torch.stack([x0.abs(), positive.abs(), negative.abs(), y.abs(), y0.abs()]).amax(0)
-    slopes = of_positive / _away_from_0(positive, scale), of_negative / _away_from_0(negative, scale)
-    return (of_positive, of_negative), slopes
+    return of_positive / _away_from_0(positive, scale), of_negative / _away_from_0(negative, scale)
 
 
 def _away_from_0(part: Tensor, scale: Tensor) -> Tensor:
