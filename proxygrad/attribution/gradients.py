@@ -1,78 +1,88 @@
-"""Attributions by gradients alone: saliency, gradient × input, guided backpropagation, integrated gradients.
+"""Methods that go by gradients: saliency, gradient × input, guided backpropagation, integrated gradients.
 
-They stand beside DeepLIFT for comparison. Each takes the objective as a function of the inputs,
-``value(inputs (N, *S)) → (N,)``, whose entries depend on their own input only.
+They stand beside DeepLIFT for comparison. Each takes the objective ``(R, *S) → (R,)``, whose entries depend
+on their own input only, and pairs of inputs and references ``(R, *S)``, and returns contributions and
+multipliers ``(R, *S)``. Summation to delta holds for integrated gradients alone, if their points are enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from proxygrad.backward.gates import NOTED, note
 from proxygrad.backward.surrogate import rectifier_name
-from proxygrad.errors import InvalidRequest, near
+from proxygrad.errors import InvalidRequest
 from proxygrad.torch_function import TorchFunctionInterceptor
 
 Value = Callable[[Tensor], Tensor]
-GradientMethod = Literal["saliency", "gradient_input", "guided_backprop", "integrated_gradients"]
+#: From the objective, inputs, references and the points on the way to contributions and multipliers.
+Method = Callable[[Value, Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 #: On the path of integrated gradients, unless said otherwise; the default of captum's.
 POINTS = 50
 
 
-class GradientAttribution(NamedTuple):
-    """``contributions`` and ``multipliers``, each ``(N, *S)``, averaged over the references."""
+def saliency(value: Value, inputs: Tensor, references: Tensor, points: int) -> tuple[Tensor, Tensor]:
+    """The gradient's magnitude (Simonyan, Vedaldi and Zisserman, arXiv 1312.6034): no reference."""
+    found = gradient(value, inputs)
+    return found.abs(), found
 
-    contributions: Tensor
-    multipliers: Tensor
 
+def guided_backprop(value: Value, inputs: Tensor, references: Tensor, points: int) -> tuple[Tensor, Tensor]:
+    """The gradient of guided backpropagation (Springenberg et al., arXiv 1412.6806): no reference.
 
-def gradient_attribution(
-    method: GradientMethod, value: Value, inputs: Tensor, references: Tensor, points: int = POINTS
-) -> GradientAttribution:
-    """The attribution of ``value`` to ``inputs`` ``(N, *S)`` by one of the methods of this module.
-
-    ``references``: ``(N, k, *S)``, as of `proxygrad.attribution.references`. Multipliers are the gradients.
-    Contributions are ``multiplier × (input − reference)`` for ``gradient_input`` and
-    ``integrated_gradients``. ``saliency`` and ``guided_backprop`` have no reference: contributions are
-    ``|gradient|`` of the one, and the guided gradient of the other. ``points``: of the path of
-    ``integrated_gradients``.
-
-    Summation to delta holds for ``integrated_gradients`` alone, as far as ``points`` are enough. Raises
-    `InvalidRequest` for an unknown method, or less than one point.
+    At each ReLU it passes where the input was positive and so is the gradient. Calls are intercepted
+    (`GuidedBackprop`), so functions, reused modules and in-place calls count like modules.
     """
-    _check_method(method)
-    if method == "saliency":
-        found = gradient(value, inputs)
-        return GradientAttribution(found.abs(), found)
-    if method == "guided_backprop":
-        found = guided_gradient(value, inputs)
-        return GradientAttribution(found, found)
-    if method == "gradient_input":
-        found = gradient(value, inputs)
-        return GradientAttribution(found * (inputs - references.mean(dim=1)), found)
-    each = [
-        (path := path_gradient(value, inputs, reference, points), path * (inputs - reference))
-        for reference in references.unbind(dim=1)
-    ]
-    multipliers, contributions = (torch.stack(parts).mean(dim=0) for parts in zip(*each, strict=True))
-    return GradientAttribution(contributions, multipliers)
+
+    def guided(x: Tensor) -> Tensor:
+        with GuidedBackprop():
+            return value(x)
+
+    found = gradient(guided, inputs)
+    return found, found
 
 
-def _check_method(method: str) -> None:
-    valid = get_args(GradientMethod)
-    if method not in valid:
-        raise InvalidRequest(f"unknown method {method!r}; valid: {', '.join(near(method, valid) or valid)}")
+def gradient_times_input(
+    value: Value, inputs: Tensor, references: Tensor, points: int
+) -> tuple[Tensor, Tensor]:
+    """The gradient at the input, times the difference from the reference."""
+    found = gradient(value, inputs)
+    return found * (inputs - references), found
+
+
+def integrated_gradients(
+    value: Value, inputs: Tensor, references: Tensor, points: int = POINTS
+) -> tuple[Tensor, Tensor]:
+    """The mean gradient on the line from the reference to the input, times their difference (Sundararajan,
+    Taly and Yan, arXiv 1703.01365, equation 3).
+
+    Taken at the midpoints ``(i + ½) / points``, i = 0 … points − 1, as in the DeepLIFT authors' comparison.
+    Raises `InvalidRequest` for less than one point.
+    """
+    if points < 1:
+        raise InvalidRequest(f"points={points}: integrated gradients need at least one")
+    difference = inputs - references
+    mean = torch.zeros_like(inputs)
+    for i in range(points):
+        mean += gradient(value, references + difference * ((i + 0.5) / points)) / points
+    return mean * difference, mean
+
+
+METHODS: dict[str, Method] = {
+    "gradient_times_input": gradient_times_input,
+    "guided_backprop": guided_backprop,
+    "integrated_gradients": integrated_gradients,
+    "saliency": saliency,
+}
 
 
 def gradient(value: Value, inputs: Tensor) -> Tensor:
-    """``∂ value / ∂ inputs``, ``(N, *S)``; its magnitude is saliency (Simonyan, Vedaldi and Zisserman, arXiv
-    1312.6034, section 3). Raises `InvalidRequest` where the value does not depend on the inputs.
-    """
+    """``∂ value / ∂ inputs``, ``(R, *S)``. Raises `InvalidRequest` where there is none."""
     with torch.enable_grad():
         leaf = inputs.detach().requires_grad_()
         values = value(leaf.clone())  # a network may write over its input
@@ -80,35 +90,6 @@ def gradient(value: Value, inputs: Tensor) -> Tensor:
             raise InvalidRequest("the objective does not depend on the inputs through any gradient")
         (found,) = torch.autograd.grad(values.sum(), leaf, materialize_grads=True)
     return found
-
-
-def guided_gradient(value: Value, inputs: Tensor) -> Tensor:
-    """The gradient of guided backpropagation, ``(N, *S)`` (Springenberg et al., arXiv 1412.6806).
-
-    At each ReLU it passes where the input was positive and so is the gradient. Calls are intercepted
-    (`GuidedBackprop`), so functions, reused modules and in-place calls count like modules.
-    """
-
-    def guided(leaf: Tensor) -> Tensor:
-        with GuidedBackprop():
-            return value(leaf)
-
-    return gradient(guided, inputs)
-
-
-def path_gradient(value: Value, inputs: Tensor, reference: Tensor, points: int = POINTS) -> Tensor:
-    """The mean gradient on the line from ``reference`` to ``inputs``, both ``(N, *S)``: the multipliers of
-    integrated gradients (Sundararajan, Taly and Yan, arXiv 1703.01365, equation 3).
-
-    Taken at the midpoints ``(i + ½) / points``, i = 0 … points − 1, as in the DeepLIFT authors' comparison.
-    Raises `InvalidRequest` for less than one point.
-    """
-    if points < 1:
-        raise InvalidRequest(f"points={points}: integrated gradients need at least one")
-    total = torch.zeros_like(inputs)
-    for i in range(points):
-        total += gradient(value, reference + (inputs - reference) * ((i + 0.5) / points))
-    return total / points
 
 
 class GuidedBackprop(TorchFunctionInterceptor):

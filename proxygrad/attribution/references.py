@@ -6,19 +6,19 @@ a blurred copy for photographs, the letters' frequencies or shuffled sequences f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from proxygrad.attribution.one_hot import dinucleotide_shuffles
 from proxygrad.errors import InvalidRequest, near
 from proxygrad.optim.regularizers import blur
 
 ReferenceName = Literal["zeros", "mean", "blurred", "shuffled", "dinucleotide_shuffled"]
-#: A name, a constant, or the reference itself: ``S`` for all inputs, ``(N, *S)`` or ``(N, k, *S)``.
-Reference = ReferenceName | float | Tensor
+#: A name, a constant, the reference itself, or a function from inputs to it.
+Reference = ReferenceName | float | Tensor | Callable[[Tensor], Tensor]
 
 #: Several of each input, unless said otherwise: tangermeme's default.
 SHUFFLES = 20
@@ -35,8 +35,9 @@ def references(reference: Reference, inputs: Tensor, count: int | None = None, s
     - ``"mean"``: each input's own mean over its positions, per channel (the first dimension of ``S``).
     - ``"blurred"``: each input under a Gaussian blur (`BLUR`); inputs are ``(C, H, W)`` or ``(C, L)``.
     - ``"shuffled"``: random permutations of each input's positions; channels stay together.
-    - ``"dinucleotide_shuffled"``: of one-hot sequences, see `proxygrad.attribution.one_hot`.
+    - ``"dinucleotide_shuffled"``: of one-hot sequences ``(N, letters, L)``, see `dinucleotide_shuffles`.
     - a tensor of shape ``S`` or ``(1, *S)`` for all inputs, ``(N, *S)`` with one for each, or ``(N, k, *S)``.
+    - a function from the inputs to such a tensor.
 
     ``count``: how many of each input the shuffles make; `SHUFFLES` where it is None. Every other reference is
     one, or as many as its tensor holds. ``seed``: of the shuffles, which depend on it and the input alone.
@@ -46,6 +47,8 @@ def references(reference: Reference, inputs: Tensor, count: int | None = None, s
     """
     if inputs.ndim < 2:
         raise InvalidRequest(f"inputs of shape {tuple(inputs.shape)} have no batch; valid: (N, …)")
+    if callable(reference) and not isinstance(reference, Tensor):
+        reference = reference(inputs)
     if isinstance(reference, Tensor):
         found = _given(reference, inputs)
     elif isinstance(reference, str):
@@ -54,8 +57,8 @@ def references(reference: Reference, inputs: Tensor, count: int | None = None, s
         found = torch.full_like(inputs, reference).unsqueeze(1)
     else:
         raise InvalidRequest(
-            f"reference of type {type(reference).__name__}; valid: a number, a tensor, or "
-            f"one of {', '.join(get_args(ReferenceName))}"
+            f"reference of type {type(reference).__name__}; valid: a number, a tensor, a "
+            f"function of the inputs, or one of {', '.join(get_args(ReferenceName))}"
         )
     if count is not None and found.shape[1] != count:
         raise InvalidRequest(
@@ -147,3 +150,76 @@ def _permutations(inputs: Tensor, count: int, seed: int) -> Tensor:
     orders = torch.stack([torch.randperm(rows.shape[2], generator=generator) for _ in range(count)])
     shuffled = rows[:, :, orders.to(inputs.device)].movedim(2, 1)  # (N, count, C, positions)
     return shuffled.reshape(len(inputs), count, *inputs.shape[1:])
+
+
+def check_one_hot(inputs: Tensor) -> None:
+    """Raises `InvalidRequest` unless ``inputs`` is ``(N, letters, L)``, one 1 at each position and else 0."""
+    if inputs.ndim != 3:
+        raise InvalidRequest(
+            f"inputs of shape {tuple(inputs.shape)} are no one-hot sequences, whose shape is (N, letters, L)"
+        )
+    wrong = ((inputs != 0) & (inputs != 1)).any(dim=1) | (inputs.sum(dim=1) != 1)  # (N, L)
+    if bool(wrong.any()):
+        sequence, position = wrong.nonzero()[0].tolist()
+        column = inputs[sequence, :, position].tolist()
+        raise InvalidRequest(
+            f"inputs are not one-hot: sequence {sequence} has {column} at position {position}; "
+            "valid: one 1 at each position, and 0 elsewhere"
+        )
+
+
+def dinucleotide_shuffles(inputs: Tensor, count: int, seed: int) -> Tensor:
+    """``count`` shuffles of each one-hot sequence ``(N, letters, L)`` → ``(N, count, letters, L)``.
+
+    Each has exactly as many of every pair of neighboring letters, and the same first and last letter. All of
+    these sequences are equally likely: a shuffle is a random Eulerian path through the pairs (Altschul and
+    Erickson, "Significance of nucleotide sequence alignments", Mol. Biol. Evol. 2(6), 1985). The shuffles of
+    a sequence depend on it and ``seed`` alone, not on the rest of the batch. Raises `InvalidRequest` for
+    inputs that are not one-hot.
+    """
+    check_one_hot(inputs)
+    letters = inputs.argmax(dim=1).cpu().numpy()  # (N, L)
+    shuffled = np.stack([_shuffles_of(each, count, seed) for each in letters])  # (N, count, L)
+    one_hot = torch.nn.functional.one_hot(torch.from_numpy(shuffled), inputs.shape[1])
+    return one_hot.movedim(-1, 2).to(inputs)
+
+
+def _shuffles_of(sequence: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """``(L,)`` → ``(count, L)``, letters as numbers."""
+    generator = np.random.default_rng(seed)
+    followers = {int(each): sequence[1:][sequence[:-1] == each] for each in np.unique(sequence[:-1])}
+    return np.stack([_eulerian_path(sequence, followers, generator) for _ in range(count)])
+
+
+def _eulerian_path(
+    sequence: np.ndarray, followers: dict[int, np.ndarray], generator: np.random.Generator
+) -> np.ndarray:
+    last = _last_followers(followers, int(sequence[-1]), generator)
+    order = dict[int, list[int]]()
+    for letter, after in followers.items():
+        left = np.delete(after, last[letter]) if letter in last else after
+        # popped from the end: the last follower comes first
+        order[letter] = [*after[[last[letter]] if letter in last else []], *generator.permutation(left)]
+    path = [int(sequence[0])]
+    for _ in range(len(sequence) - 1):
+        path.append(int(order[path[-1]].pop()))
+    return np.array(path)
+
+
+def _last_followers(
+    followers: dict[int, np.ndarray], end: int, generator: np.random.Generator
+) -> dict[int, int]:
+    """By letter, which of its followers is taken last: a random tree of pairs that leads to ``end``, all
+    equally likely (Wilson, "Generating random spanning trees more quickly than the cover time", STOC 1996).
+    """
+    tree = dict[int, int]()
+    for start in followers:
+        trial, letter = dict[int, int](), start
+        while letter != end and letter not in tree:
+            trial[letter] = int(generator.integers(len(followers[letter])))
+            letter = int(followers[letter][trial[letter]])
+        letter = start
+        while letter != end and letter not in tree:  # the walk without its loops
+            tree[letter] = trial[letter]
+            letter = int(followers[letter][trial[letter]])
+    return tree

@@ -80,6 +80,10 @@ def test_a_tensor_is_for_all_inputs_or_has_its_own_for_each(shape: tuple[int, ..
     assert torch.equal(found[1], last if len(shape) == 5 else last.unsqueeze(0))
 
 
+def test_a_function_makes_references_of_the_inputs() -> None:
+    assert torch.equal(references(lambda x: x / 2, images())[:, 0], images() / 2)
+
+
 def test_the_mean_of_a_data_set_is_one_input() -> None:
     given = images(5)
     found = dataset_mean(given.split(2))
@@ -111,7 +115,11 @@ def test_the_mean_of_a_data_set_is_one_input() -> None:
         ("zeros", {"count": 4}, "references=4 does not fit: the reference gives 1 for each input"),
         ("shuffled", {"count": 0}, "references=0: at least one is needed"),
         (float("nan"), {}, "not finite"),
-        (None, {}, "reference of type NoneType; valid: a number, a tensor, or one of zeros"),
+        (
+            None,
+            {},
+            "reference of type NoneType; valid: a number, a tensor, a function of the inputs, or one of",
+        ),
         (True, {}, "reference of type bool"),
     ],
 )

@@ -1,4 +1,4 @@
-"""One-hot sequences: shuffles that keep pairs of letters, and contributions of letters that are not there."""
+"""Shuffles of one-hot sequences that keep the number of every pair of letters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad.attribution.one_hot import dinucleotide_shuffles, hypothetical_contributions
+from proxygrad.attribution.references import dinucleotide_shuffles
 from proxygrad.errors import InvalidRequest
 
 
@@ -79,30 +79,3 @@ def test_shuffles_depend_on_the_sequence_and_the_seed_alone() -> None:
 def test_what_is_not_one_hot_is_refused(inputs: Tensor, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         dinucleotide_shuffles(inputs, 1, seed=0)
-
-
-def test_hypothetical_contributions_are_those_of_each_letter_in_place_of_the_reference() -> None:
-    """Restated slowly, for two references with multipliers of their own, averaged."""
-    inputs = random_sequences(2, 5).double()
-    generator = torch.Generator().manual_seed(0)
-    references = torch.rand((2, 2, 4, 5), generator=generator, dtype=torch.float64)
-    multipliers = torch.randn((2, 2, 4, 5), generator=generator, dtype=torch.float64)
-    expected = torch.zeros_like(inputs)
-    for n in range(2):
-        for letter in range(4):
-            for position in range(5):
-                for k in range(2):
-                    for c in range(4):
-                        there = 1.0 if c == letter else 0.0
-                        difference = there - references[n, k, c, position]
-                        expected[n, letter, position] += multipliers[n, k, c, position] * difference / 2
-    contributions = (multipliers * (inputs.unsqueeze(1) - references)).mean(dim=1)
-    found = hypothetical_contributions(inputs, multipliers.mean(dim=1), contributions)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close((found * inputs).sum(dim=1), contributions.sum(dim=1), rtol=1e-12, atol=1e-12)
-
-
-def test_hypothetical_contributions_of_another_shape_are_refused() -> None:
-    inputs = random_sequences(1, 5)
-    with pytest.raises(InvalidRequest, match=r"multipliers of shape \(1, 4, 6\)"):
-        hypothetical_contributions(inputs, torch.zeros(1, 4, 6), torch.zeros(1, 4, 5))
