@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from proxygrad.attribution.attribute import attribute
 from proxygrad.attribution.references import SHUFFLES, dataset_mean, references
 from proxygrad.errors import InvalidRequest
 
@@ -131,3 +132,11 @@ def test_what_is_no_reference_is_refused(reference: Any, arguments: dict[str, in
 def test_a_blur_needs_rows_and_columns_or_a_length() -> None:
     with pytest.raises(InvalidRequest, match="'blurred' does not apply to inputs of shape"):
         references("blurred", torch.zeros(2, 5))
+
+
+def test_a_reference_may_lie_in_memory_in_another_order_than_the_input() -> None:
+    network = nn.Sequential(nn.Conv1d(4, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 1))
+    drawn = torch.rand((2, 6, 4), generator=torch.Generator().manual_seed(0)).movedim(2, 1)
+    found = attribute(network, drawn, "output:0", reference=torch.zeros(2, 4, 6))
+    same = attribute(network, drawn.contiguous(), "output:0", reference="zeros")
+    assert torch.equal(found.contributions, same.contributions)
