@@ -94,7 +94,9 @@ def attribute(  # noqa: PLR0913, each of them named
             return found.multipliers * found.difference, found
         contributions, multipliers = METHODS[method](own, own_x, own_x0, points)
         with torch.no_grad():
-            return contributions, Found(multipliers, own_x - own_x0, own(own_x), own(own_x0), Account())
+            return contributions, Found(
+                multipliers, own_x - own_x0, own(own_x), own(own_x0), Account(len(own_x))
+            )
 
     found = _sliced(run, len(x) * count, max_rows, x.device)
     return _averaged(found, pairs, method)
@@ -214,7 +216,7 @@ def _averaged(slices: list[tuple[Tensor, Found]], pairs: Tensor, method: str) ->
         each_multipliers.mean(1),
         value[:, 0],
         before.mean(1),
-        Delta(absolute, (absolute / difference).abs().nan_to_num(nan=0.0), operations),
+        Delta(absolute, (absolute / difference).abs().nan_to_num(nan=0.0, posinf=torch.inf), operations),
         unruled,
         references=pairs,
         each_multipliers=each_multipliers,

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from proxygrad.attribution.adjoints import Adjoints, gathered, spread
-from proxygrad.attribution.rules.midpoint import differentiated
+from proxygrad.attribution.rules.midpoint import convolution_transposed, differentiated
 from proxygrad.attribution.steps import Operand, Step
 
 Pair = tuple[Tensor, Tensor]
+#: Differences, each with its multipliers: what these stand for is the sum of the products.
+Products = list[tuple[Tensor, Tensor]]
 Kind = Literal["convolution", "dense", ""]
 
 #: Operations with weights that split by sign: the operands that hold input and weights, in either order.
@@ -99,24 +101,23 @@ class Parts:
         """The multipliers that wait for the parts of what ``step`` wrote."""
         return self._waiting.pop(step.index, None)
 
-    def hand_on(self, step: Step, pair: Pair) -> tuple[Tensor, Tensor]:
+    def hand_on(self, step: Step, pair: Pair) -> tuple[Products, Products]:
         """Send multipliers for the parts of what ``step`` wrote on to what it read.
 
-        Returns the sums that they stand for, before and after, which are equal but for rounding.
+        Returns differences with their multipliers, of what it wrote and of what it read.
         """
-        positive, negative = self._of_step(step)
-        before = total(positive, pair[0]) + total(negative, pair[1])
+        before = list(zip(self._of_step(step), pair, strict=True))
         self._known.pop(step.index, None)
-        after = torch.zeros_like(before)
         if (linear := _linear(step)) is not None:
             sent = _transposed(step, linear, pair)
             self._adjoints.add(linear.input.place, sent)
-            return before, total(linear.input.delta, sent)
+            return before, [(linear.input.delta, sent)]
+        after: Products = []
         for operand, slope in _slopes(step):
             rising = slope > 0
             turned = (torch.where(rising, *pair) * slope, torch.where(rising, *pair[::-1]) * slope)
             inner = self.of(operand, step.index)
-            after = after + total(inner[0], turned[0]) + total(inner[1], turned[1])
+            after += zip(inner, turned, strict=True)
             self.send(operand, step.index, turned)
         return before, after
 
@@ -147,11 +148,6 @@ class Parts:
             positive = positive + torch.where(slope > 0, up, down) * slope
             negative = negative + torch.where(slope > 0, down, up) * slope
         return positive, negative
-
-
-def total(delta: Tensor, multipliers: Tensor) -> Tensor:
-    """The sum of products, in float64."""
-    return (delta * multipliers).sum(dtype=torch.float64)
 
 
 def _linear(step: Step) -> _Linear | None:
@@ -207,20 +203,22 @@ def _split(step: Step, linear: _Linear) -> Pair:
 
 def _transposed(step: Step, linear: _Linear, pair: Pair) -> Tensor:
     """Multipliers of the input: by the sign of its difference; both halves where there is none."""
-    run, delta, weight = _runner(step, linear), linear.input.delta, linear.weight.x
+    weight = linear.weight.x
     more, less = weight.clamp(min=0), weight.clamp(max=0)
-    with torch.enable_grad():
-        x = torch.zeros_like(delta).requires_grad_()
-        through_more, through_less = run(x, more), run(x, less)
 
-        def back(of_more: Tensor, of_less: Tensor) -> Tensor:
-            ends, given = [through_more, through_less], [of_more, of_less]
-            (found,) = torch.autograd.grad(ends, x, given, retain_graph=True)
-            return found
+    def back(of_more: Tensor, of_less: Tensor) -> Tensor:
+        return _back(step, linear, of_more, more) + _back(step, linear, of_less, less)
 
-        rising, falling = back(pair[0], pair[1]), back(pair[1], pair[0])
-    found = torch.where(delta > 0, rising, falling)
-    return torch.where(delta == 0, (rising + falling) / 2, found)
+    return _by_sign(linear.input.delta, (back(*pair), back(*pair[::-1])))
+
+
+def _back(step: Step, linear: _Linear, given: Tensor, weight: Tensor) -> Tensor:
+    """The layer with these weights, transposed."""
+    if step.name == "convolution":
+        return convolution_transposed(step, given, weight)
+    if step.arguments[_LINEAR[step.name][0]] is linear.input:
+        return given @ weight.mT if weight.ndim > 1 else given.unsqueeze(-1) * weight
+    return weight.mT @ given
 
 
 def _runner(step: Step, linear: _Linear) -> Callable[[Tensor, Tensor], Tensor]:

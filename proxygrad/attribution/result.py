@@ -17,8 +17,8 @@ _SHOWN = 3
 class Missed:
     """What one operation of one layer misses: the sum that its multipliers stand for, before it less behind.
 
-    ``missed``: summed over the batch, in units of the objective. ``share``: of the sum of all differences of
-    the objective, absolute.
+    ``missed``: in units of the objective, summed over the rows of the batch without signs. ``share``: of the
+    sum of all differences of the objective.
     """
 
     operation: str
@@ -28,7 +28,7 @@ class Missed:
 
     def __str__(self) -> str:
         where = f" in {self.layer!r}" if self.layer else ""
-        return f"{self.operation}{where}: {self.missed:+.2g} (share {self.share:.2g})"
+        return f"{self.operation}{where}: {self.missed:.2g} (share {self.share:.2g})"
 
 
 @dataclass(frozen=True, repr=False, eq=False)

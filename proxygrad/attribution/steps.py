@@ -47,7 +47,7 @@ class Operand:
     def middle(self) -> Tensor:
         """Halfway between reference and input, in floating point."""
         x, x0 = _as_numbers(self.x), _as_numbers(self.x0)
-        return torch.where(x == x0, x, (x + x0) / 2)
+        return torch.where(x == x0, x, (x + x0) / 2) if self.varies else x
 
     @property
     def has_multipliers(self) -> bool:

@@ -192,11 +192,8 @@ class Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
         varies = any(self._varies(each) for each in tensors)
-        if varies and (decomposed := self._decompositions.get(operation_name(func))) is not None:
-            with self:
-                result = decomposed(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+        if varies and (result := self._in_pieces(func, args, kwargs)) is not NotImplemented:
+            return result
         written = [] if func.__name__.partition(".")[0] in _VIEWS_IN_PLACE else _written(func, args, kwargs)
         if not varies:
             for each in written:
@@ -212,6 +209,16 @@ class Recorder(TorchDispatchMode):
             return result  # a view
         self._record(func, read, outs)
         return result
+
+    def _in_pieces(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result where others run in place of an operation, which are recorded; else NotImplemented."""
+        if (pieces := self._decompositions.get(operation_name(func))) is not None:
+            with self:
+                return pieces(*args, **kwargs)
+        if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+            with self:  # aten's own; they arrive whole where a decomposition calls them
+                return func.decompose(*args, **kwargs)
+        return NotImplemented
 
     def _record(self, func: Any, read: tuple[Any, Any], outs: Sequence[Tensor]) -> None:
         index = len(self.tape.calls)

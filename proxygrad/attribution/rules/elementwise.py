@@ -7,10 +7,11 @@ and one for the negative part ``n``, each the mean of what the part does first a
 ``f+ = ((f(x0 + p) - f(x0)) + (f(x0 + n + p) - f(x0 + n))) / 2``, ``m+ = f+ / p``.
 
 The quotient of two differences is rounding where they are small beside the numbers themselves. There Rescale
-takes the derivative: of functions made of straight lines, which are exact, at the reference and below `ULPS`
-units in the last place; of smooth ones halfway, below ``epsilon ** (1/3)``, where the error of either is the
-same. The scale is that of each number, and not of the whole layer, so that no image of a batch changes
-another's result.
+takes the derivative: of functions with corners, whose lines are exact, at the reference, and only below
+`ULPS` units in the last place; of smooth ones halfway between, where both differences are shares below
+``epsilon ** (1/3)``, and where halfway is as exact. Square roots and their like have the slope in closed
+form. The scale is that of each number and not of the whole layer, so that no image of a batch changes the
+result of another.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ _SMOOTH_TEXT = (
     "log_sigmoid_forward"
 )
 SMOOTH = frozenset(_SMOOTH_TEXT.split())
+#: Smooth functions that curve over a length of the size of ``x``; all others over one of about 1.
+_SCALE_FREE = {"log", "log2", "log10", "pow", "float_power"}
 #: No difference: fewer units in the last place than this, where a quotient would be good to a tenth.
 ULPS = 8
-#: Positive and negative parts below it are no parts (Shrikumar et al.'s code, `pseudocount_near_zero`).
-PSEUDO_COUNT = 1e-7
 
 
 def rescale(step: Step, multipliers: Multipliers) -> Sent:
@@ -55,15 +56,35 @@ def slopes(step: Step, operand: Operand) -> Tensor:
     assert out is not None
     x, x0, y, y0 = operand.x, operand.x0, out.x, out.x0
     difference = operand.delta
-    smooth = step.name in SMOOTH
+    if (closed := _closed(step, x, x0, y, y0)) is not None:
+        return closed
     epsilon = torch.finfo(difference.dtype).eps
-    share = epsilon ** (1 / 3) if smooth else ULPS * epsilon
-    scale = torch.maximum(torch.maximum(x.abs(), x0.abs()), torch.maximum(y.abs(), y0.abs()))
-    same = difference.abs() <= share * scale
+    size, size_y = torch.maximum(x.abs(), x0.abs()), torch.maximum(y.abs(), y0.abs())
+    if step.name in SMOOTH:
+        share, at = epsilon ** (1 / 3), operand.middle
+        length = size if step.name in _SCALE_FREE else torch.ones_like(size)
+        same = (difference.abs() <= share * length) & (out.delta.abs() <= share * size_y)
+    else:
+        same, at = difference.abs() <= ULPS * epsilon * torch.maximum(size, size_y), x0
     quotient = out.delta / torch.where(difference == 0, 1.0, difference)
-    if not bool(same.any()):
-        return quotient
-    return torch.where(same, derivative(step, operand, operand.middle if smooth else x0), quotient)
+    return quotient if not bool(same.any()) else torch.where(same, derivative(step, operand, at), quotient)
+
+
+def _closed(step: Step, x: Tensor, x0: Tensor, y: Tensor, y0: Tensor) -> Tensor | None:
+    """``(y - y0) / (x - x0)`` without a difference, for square roots and their like."""
+    power = {"square": 2, "sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1}.get(step.name)
+    if step.name == "pow" and not isinstance(step.arguments["self"], float | int):
+        power = step.arguments["exponent"]
+    match power:
+        case 2:
+            return x + x0
+        case 0.5:
+            return torch.where(y + y0 == 0, 0.0, 1 / (y + y0))
+        case -0.5:
+            return -((y * y0) ** 2) / (y + y0)
+        case -1:
+            return -y * y0
+    return None
 
 
 def derivative(step: Step, operand: Operand, at: Tensor) -> Tensor:
@@ -82,20 +103,19 @@ def evaluated(step: Step, operand: Operand, at: Tensor) -> Tensor:
     return result
 
 
-def reveal(
-    step: Step, positive: Tensor, negative: Tensor
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """RevealCancel: ``(f+, f-)`` and ``(m+, m-)`` of the parts of the difference, all in its shape."""
+def reveal(step: Step, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+    """RevealCancel: ``(m+, m-)`` for the parts of the difference, all in its shape."""
     operand, out = step.varying[0], step.outs[0]
     assert out is not None
     x0, y, y0 = operand.x0, out.x, out.x0
     first, second = evaluated(step, operand, x0 + positive), evaluated(step, operand, x0 + negative)
     of_positive = ((first - y0) + (y - second)) / 2
     of_negative = ((second - y0) + (y - first)) / 2
-    slopes = of_positive / _away_from_0(positive), of_negative / _away_from_0(negative)
-    return (of_positive, of_negative), slopes
+    scale = torch.stack([x0.abs(), positive.abs(), negative.abs(), y.abs(), y0.abs()]).amax(0)
+    return of_positive / _away_from_0(positive, scale), of_negative / _away_from_0(negative, scale)
 
 
-def _away_from_0(part: Tensor) -> Tensor:
-    near = part.abs() < PSEUDO_COUNT
-    return torch.where(near, part + torch.where(part < 0, -PSEUDO_COUNT, PSEUDO_COUNT), part)
+def _away_from_0(part: Tensor, scale: Tensor) -> Tensor:
+    """The authors' pseudo-count, `pseudocount_near_zero` in their code, which has 1e-7 whatever the scale."""
+    count = torch.finfo(part.dtype).eps * torch.where(scale == 0, 1.0, scale)
+    return torch.where(part.abs() < count, part + torch.where(part < 0, -count, count), part)

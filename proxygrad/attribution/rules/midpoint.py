@@ -44,8 +44,12 @@ NAMES = frozenset(_NAMES_TEXT.split())
 
 def midpoint(step: Step, multipliers: Multipliers) -> Sent:
     """Exact where the operation is of degree two at most in what varies."""
-    if step.name == "convolution" and not step.arguments["weight"].varies:
-        return _convolution(step, multipliers)
+    given = multipliers[0]
+    if step.name == "convolution" and given is not None and step.varying == [step.arguments["input"]]:
+        weight = step.arguments["weight"].x
+        return [(step.varying[0], convolution_transposed(step, given, weight))]
+    if step.name in _PRODUCTS and given is not None:
+        return _product(step, given)
     return differentiated(step, multipliers, lambda operand: operand.middle)
 
 
@@ -76,15 +80,32 @@ def differentiated(step: Step, multipliers: Multipliers, at: Callable[[Operand],
     return [(operand, each) for operand, each in zip(leaves, found, strict=True) if each is not None]
 
 
-def _convolution(step: Step, multipliers: Multipliers) -> Sent:
-    """Without running the convolution again."""
-    (given,), arguments = multipliers, step.arguments
-    source: Any = arguments["input"]
-    assert given is not None
+def convolution_transposed(step: Step, given: Tensor, weight: Tensor) -> Tensor:
+    """A convolution's multipliers for its input, with these weights, without running it again."""
     names = ("stride", "padding", "dilation", "transposed", "output_padding", "groups")
-    how = [arguments[name] for name in names]
-    x = given.new_empty(()).expand(source.place.shape)
-    found, _, _ = torch.ops.aten.convolution_backward(
-        given, x, arguments["weight"].x, None, *how, [True, False, False]
-    )
-    return [(source, found)]
+    how = [step.arguments[name] for name in names]
+    x = given.new_empty(()).expand(step.arguments["input"].place.shape)
+    return torch.ops.aten.convolution_backward(given, x, weight, None, *how, [True, False, False])[0]  # type: ignore[no-any-return]
+
+
+#: Matrix products: the names of their factors in aten, and of what is added.
+_PRODUCTS = {
+    "mm": ("self", "mat2", ""),
+    "bmm": ("self", "mat2", ""),
+    "addmm": ("mat1", "mat2", "self"),
+    "baddbmm": ("batch1", "batch2", "self"),
+}
+
+
+def _product(step: Step, given: Tensor) -> Sent:
+    """Of a matrix product, without running it again."""
+    arguments: dict[str, Any] = step.arguments
+    first, second, third = _PRODUCTS[step.name]
+    a, b, added = arguments[first], arguments[second], arguments.get(third)
+    scaled = given * arguments.get("alpha", 1)
+    if a.varies:
+        yield a, scaled @ b.middle.mT
+    if b.varies:
+        yield b, a.middle.mT @ scaled
+    if isinstance(added, Operand) and added.varies:
+        yield added, (given * arguments["beta"]).sum_to_size(added.place.shape)
