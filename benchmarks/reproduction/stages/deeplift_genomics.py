@@ -29,6 +29,13 @@ AUROC_TOLERANCE = 0.001
 #: The sequence whose scores are drawn, counted among those with both motifs.
 SHOWN = 0
 
+_NOTE = (
+    "The network, the sequences and the published figures are the authors' own. The reference has the "
+    "letters' frequencies at every position. Scores of the 236 test sequences with both motifs are "
+    "compared with the positions of the motifs. As published, guided backpropagation × input scores "
+    "highest; its values sum to nothing in particular."
+)
+
 
 class DeepLiftGenomics:
     """The six columns of the authors' experiment, for the task that needs both motifs."""
@@ -63,10 +70,7 @@ class DeepLiftGenomics:
                     lambda canvas: _draw_sequence(canvas, found, both),
                 ),
             ),
-            note="The network, the sequences and the published figures are the authors' own. The reference "
-            "has the letters' frequencies at every position. Scores of the 236 test sequences with both motifs are "
-            "compared with the positions of the motifs. As published, guided backpropagation × input scores "
-            "highest; its values sum to nothing in particular.",
+            note=_NOTE,
         )
 
 

@@ -79,14 +79,17 @@ class DeepLiftMnist:
                 Figure("deeplift_mnist_maps", _CAPTION, lambda canvas: _draw_maps(canvas, image, maps)),
                 Figure("deeplift_mnist_falls", _FALLS_CAPTION, lambda canvas: _draw_falls(canvas, found)),
             ),
-            note="The network, the experiment and the published figures are the authors' own. Pixels run from 0 "
-            "to 255, the reference is black, and targets are logits.",
+            note=_NOTE,
         )
 
 
+_NOTE = (
+    "The network, the experiment and the published figures are the authors' own. Pixels run from 0 to "
+    "255, the reference is black, and targets are logits."
+)
 _CAPTION = (
-    f"Test image {SHOWN}, an 8. Above: what each pixel adds to the logit of 8 and takes from that of 3 (red), "
-    "or the other way round (blue). Below: the image without its reddest pixels, 157 at most."
+    f"Test image {SHOWN}, an 8. Above: what each pixel adds to the logit of 8 and takes from that of 3 "
+    "(red), or the other way round (blue). Below: the image without its reddest pixels, 157 at most."
 )
 _FALLS_CAPTION = (
     "How far logit 8 minus logit 3 falls over all 8s when the pixels that a method names are erased."
@@ -157,7 +160,7 @@ def _delta(network: nn.Module, digits: Digits, rule: RuleName) -> Claim:
     ulp = float(np.spacing(np.float32(largest)))
     return Claim(
         "DeepLIFT",
-        f"Contributions ({rule}) of the first 100 test images sum to the logit's difference within {DELTA:g}.",
+        f"Contributions ({rule}) of 100 test images sum to the logit's difference, within {DELTA:g}.",
         f"differences up to {largest:.0f}: {exactly:.1e} in float64; {missed:.1e} in float32, "
         f"where numbers of that size are {ulp:.1e} apart",
         _verdict(exactly < DELTA and missed < 5 * ulp),
