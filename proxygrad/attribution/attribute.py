@@ -78,6 +78,10 @@ def attribute(  # noqa: PLR0913, each of them named
     rules = checked(rule, [*target.modules])
     if at is not None:
         target.check_layer(at)
+    elif not x.is_floating_point():
+        raise InvalidRequest(f"inputs of {x.dtype} have no contributions; valid: at=, an embedding layer")
+    if max_rows is not None and max_rows < 1:
+        raise InvalidRequest(f"max_rows {max_rows} must be at least 1")
     if method != "deeplift" and (method not in METHODS or at is not None):
         raise InvalidRequest(
             f"method {method!r}; valid: deeplift, {', '.join(METHODS)}; at is for deeplift alone"

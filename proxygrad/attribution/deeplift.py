@@ -72,7 +72,7 @@ def _recorded(target: Target, inputs: Tensor, at: str | None) -> Tape:
             raise NetworkError(f"layer {at!r} returns no floating-point tensor")
         tape.inner, tape.inner_from = recorder.place(value), len(tape.calls)
 
-    inputs = inputs.detach().clone()
+    inputs = inputs.detach().clone(memory_format=torch.contiguous_format)
     with torch.no_grad(), SlowPaths(), watch_modules(recorder, target.modules, returned):
         tape.input = recorder.follow(inputs)
         with recorder:

@@ -54,7 +54,7 @@ def backward(
     Raises `InvalidRequest` where ``strict`` and an operation has no rule.
     """
     adjoints, account = Adjoints(), Account(len(output.x))
-    parts = Parts(steps, adjoints)
+    parts = Parts(steps, since, adjoints)
     adjoints.add(output.place, torch.ones_like(output.x))
     for step in reversed(steps[since:]):
         if (pair := parts.take(step)) is not None:

@@ -54,9 +54,10 @@ class _Linear:
 
 
 class Parts:
-    """The parts of what the steps of one tape wrote, and the multipliers that wait for them."""
+    """The parts of what the steps of one tape wrote, from index ``since`` on, and what waits for them."""
 
-    def __init__(self, steps: list[Step], adjoints: Adjoints) -> None:
+    def __init__(self, steps: list[Step], since: int, adjoints: Adjoints) -> None:
+        self._since = since
         self._steps = steps
         self._adjoints = adjoints
         self._known: dict[int, Pair] = {}
@@ -124,7 +125,7 @@ class Parts:
     def _maker(self, operand: Operand, before: int) -> Step | None:
         """The step that wrote all of ``operand``'s memory, as parts; None where there is none."""
         writes = [each for each in operand.place.memory.writes if each[0] < before]
-        if not writes or not operand.varies:
+        if not writes or not operand.varies or writes[-1][0] < self._since:
             return None
         step = self._steps[writes[-1][0]]
         out = step.outs[0]

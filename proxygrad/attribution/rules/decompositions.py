@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -182,6 +183,22 @@ def product(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
     return first.unsqueeze(dim) if keepdim else first
 
 
+def trilinear(
+    first: Tensor,
+    second: Tensor,
+    third: Tensor,
+    expand: Sequence[int],
+    expand_second: Sequence[int],
+    expand_third: Sequence[int],
+    over: list[int],
+    unroll_dim: int = 1,
+) -> Tensor:
+    """``_trilinear``, of which a bilinear layer is made."""
+    spread = ((first, expand), (second, expand_second), (third, expand_third))
+    factors = [reduce(torch.unsqueeze, dims, factor) for factor, dims in spread]
+    return (factors[0] * factors[1] * factors[2]).sum(over)
+
+
 def lstm_layer(  # noqa: PLR0913, PLR0917, as aten has them
     x: Tensor,
     of_input: Tensor,
@@ -233,5 +250,6 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "glu": glu,
     "addcdiv": divided,
     "prod": product,
+    "_trilinear": trilinear,
     "mkldnn_rnn_layer": lstm_layer,
 }

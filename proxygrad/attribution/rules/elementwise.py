@@ -112,10 +112,14 @@ def reveal(step: Step, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tens
     of_positive = ((first - y0) + (y - second)) / 2
     of_negative = ((second - y0) + (y - first)) / 2
     scale = torch.stack([x0.abs(), positive.abs(), negative.abs(), y.abs(), y0.abs()]).amax(0)
-    return of_positive / _away_from_0(positive, scale), of_negative / _away_from_0(negative, scale)
+    return _quotient(of_positive, positive, scale), _quotient(of_negative, negative, scale)
 
 
-def _away_from_0(part: Tensor, scale: Tensor) -> Tensor:
-    """The authors' pseudo-count, `pseudocount_near_zero` in their code, which has 1e-7 whatever the scale."""
-    count = torch.finfo(part.dtype).eps * torch.where(scale == 0, 1.0, scale)
-    return torch.where(part.abs() < count, part + torch.where(part < 0, -count, count), part)
+def _quotient(moved: Tensor, part: Tensor, scale: Tensor) -> Tensor:
+    """``moved / part``, and 0 where there is no part but for rounding.
+
+    The authors' code adds 1e-7 to such parts (`pseudocount_near_zero`), whatever their scale, which comes to
+    the same for numbers of their size.
+    """
+    none = part.abs() <= torch.finfo(part.dtype).eps * scale
+    return torch.where(none, 0.0, moved / torch.where(none, 1.0, part))
