@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad.errors import InvalidRequest, NetworkError, ProxyGradError, SizeUnsupported, UnknownLayer
+from proxygrad.langevin.discriminator import Discriminator
 from proxygrad.networks.ambient import Draws, differentiable
 from proxygrad.networks.batching import Batching, find_batching
 from proxygrad.networks.capture import ModuleCall
@@ -20,7 +21,7 @@ from proxygrad.networks.discovery.reach import unreached_notes
 from proxygrad.networks.layer_reader import LayerReader, prepare
 from proxygrad.networks.layer_table import LayerTable
 from proxygrad.networks.module_copy import private_copy
-from proxygrad.networks.preprocessing import PerChannel, Preprocessing, preprocessing_of
+from proxygrad.networks.preprocessing import PerChannel, with_own_preprocessing
 from proxygrad.networks.rebinding import originals_called
 from proxygrad.networks.variants import Variant, VariantFactory
 from proxygrad.precision import Precision, arithmetic
@@ -70,7 +71,7 @@ class Network:
         origin: str = "",
         device: str | torch.device = "cpu",
     ) -> None:
-        input_shape, mean, std = _with_own_preprocessing(module, input_shape, mean, std)
+        input_shape, mean, std = with_own_preprocessing(module, input_shape, mean, std)
         channels = input_shape[0]
         if channels < 1:
             raise NetworkError(f"input_shape {input_shape} has {channels} channels; images have 1 or more")
@@ -93,6 +94,7 @@ class Network:
         self._variants = VariantFactory(self._exact, self._sample)
         self._readers: dict[tuple[tuple[str, ...], Precision], LayerReader] = {}
         self._shapes: dict[tuple[str, tuple[int, int]], tuple[int, ...]] = {}
+        self._discriminator: Discriminator | None = None
 
     def read(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """What each of ``layers`` returns for ``images`` ``(B, C, H, W)`` in [0, 1], batch first, in one
@@ -215,6 +217,24 @@ class Network:
             engine_version=ENGINE_VERSION,
             layers=self._discovery.layers,
         )
+
+    @property
+    def discriminator(self) -> Discriminator | None:
+        """What tells real images from generated ones, for `sampler: "langevin"`; may be set, and None.
+
+        The network keeps a frozen copy. Raises `NetworkError` for one of another input shape.
+        """
+        return self._discriminator
+
+    @discriminator.setter
+    def discriminator(self, given: Discriminator | None) -> None:
+        if given is not None and given.input_shape != self.input_shape:
+            raise NetworkError(
+                f"the discriminator takes images of {given.input_shape}, model {self.name!r} of "
+                f"{self.input_shape}"
+            )
+        self._discriminator = given and given.frozen(self.device)
+        self.info = self.info.model_copy(update={"discriminator": given and given.digest})
 
     def _discover(self) -> tuple[Variant, LayerDiscovery]:
         """The network as it is, and its layers."""
@@ -354,25 +374,6 @@ def _device(device: str | torch.device) -> torch.device:
         reason = str(error).partition("\n")[0]
         raise NetworkError(f"device {str(device)!r} cannot be used: {reason}") from error
     return found
-
-
-def _with_own_preprocessing(
-    module: nn.Module,
-    input_shape: tuple[int, int, int] | None,
-    mean: PerChannel | None,
-    std: PerChannel | None,
-) -> tuple[tuple[int, int, int], PerChannel, PerChannel]:
-    """What is not given is the module's own where it is known, else 3 x 224 x 224 px, mean 0 and std 1."""
-    own = preprocessing_of(module)
-    if own is None or (input_shape is not None and input_shape[0] != own.input_shape[0]):
-        own = Preprocessing((3, 224, 224), 0.0, 1.0, "")
-    elif mean is None or std is None:
-        log.info("%s: input %s, mean %s and std %s of %s", type(module).__name__, *own)
-    return (
-        input_shape if input_shape is not None else own.input_shape,
-        mean if mean is not None else own.mean,
-        std if std is not None else own.std,
-    )
 
 
 def _per_channel(what: str, given: PerChannel, channels: int) -> Tensor:
