@@ -2,7 +2,7 @@
 
 Langevin dynamics activation maximization (Jiang, Chan, Zhang, Canny 2018, arXiv 1812.04604) adds the gradient
 of its log-probability of "real" to the gradient of the unit, as a GAN's generator gets it (Goodfellow et al.
-2014, arXiv 1406.2661). ``proxygrad train-discriminator`` trains one on the operator's images.
+2014, arXiv 1406.2661). `proxygrad.training.discriminator` trains one on the operator's images.
 
 The authors' for MNIST: convolution 5×5 of 32 channels, pooling by 2, ReLU, convolution 5×5 of 64, pooling by
 2, ReLU, dense of 1024, dropout 0.5, dense of 2. Here the last is one logit: the softmax of two depends on
