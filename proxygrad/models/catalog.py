@@ -170,6 +170,7 @@ class Catalog:
             mean=digits.MEAN,
             std=digits.STD,
             classes=digits.CLASSES,
+            discriminator=str(digits.DISCRIMINATOR),
         )
         self._entries = {BUNDLED: bundled, **entries}
         self._folder = folder

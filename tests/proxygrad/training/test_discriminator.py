@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 
 from proxygrad.errors import InvalidRequest, UnknownLayer
 from proxygrad.langevin.discriminator import Discriminator, DiscriminatorArchitecture
+from proxygrad.models import Catalog
+from proxygrad.models import digits as bundled
 from proxygrad.networks.network import Network
 from proxygrad.training.discriminator import (
     Chains,
@@ -170,3 +174,27 @@ def test_what_cannot_be_trained_on(network: Network) -> None:
         train_discriminator(network, real(), 0, RECIPE, layer="nowhere")
     with pytest.raises(InvalidRequest, match="batch 7"):
         DiscriminatorRecipe(batch=7)
+
+
+def test_the_bundled_one_is_what_its_card_says() -> None:
+    pytest.importorskip("sklearn", reason="the images come with scikit-learn")
+    from proxygrad.training.digits import load_split
+
+    card = bundled.WEIGHTS.with_suffix(".md").read_text(encoding="utf-8")
+    data = bundled.DISCRIMINATOR.read_bytes()
+    assert hashlib.sha256(data).hexdigest() in card
+    assert len(data) <= 100_000
+    network = Catalog.from_file(None).load("digits")
+    discriminator = network.discriminator
+    assert discriminator is not None
+    assert discriminator.trained_with["model_digest"] == network.info.digest
+    claimed = re.search(r"taken for real \| (\d+) of (\d+)", card)
+    assert claimed is not None
+    images = load_split().held_out_images
+    assert len(images) == int(claimed[2])
+    recipe = DiscriminatorRecipe(chains=10, batch=20, weight=0, restarts=0, chain_steps=20)
+    generated, _ = Chains(network, "fc", recipe, torch.Generator().manual_seed(1)).draw(10, discriminator)
+    with torch.no_grad():
+        # One image may tip over on a processor that adds up in another order.
+        assert int((discriminator(images) > 0).sum()) == pytest.approx(int(claimed[1]), abs=1.01)
+        assert (discriminator(generated) < 0).all()
