@@ -1,4 +1,5 @@
-"""Training of the bundled digits network.
+"""Training of the bundled digits network, and of discriminators.
 
-May import everything in `proxygrad` but `cli`; scikit-learn for the data set. Read `digits` first.
+May import everything in `proxygrad` but `cli`; scikit-learn for the data set, matplotlib for curves. Read
+`digits` first, or `discriminator`.
 """
