@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from proxygrad.version import __version__
 
 if TYPE_CHECKING:
+    from proxygrad.backward.sugar import sugar
     from proxygrad.backward.surrogate import surrogate
     from proxygrad.client import AsyncClient, Client
     from proxygrad.engine.checkpoint import Checkpoint
@@ -44,10 +45,12 @@ if TYPE_CHECKING:
     from proxygrad.spec import Result, Spec
     from proxygrad.spec.robustness import Robustness
     from proxygrad.spec.settings import AscentSettings
+    from proxygrad.training.gaf import GAF
     from proxygrad.transforms import Transform
 
 #: Where each public name is defined.
 _HOMES = {
+    "GAF": "training.gaf",
     "AscentSettings": "spec.settings",
     "AsyncClient": "client",
     "Catalog": "models.catalog",
@@ -77,10 +80,12 @@ _HOMES = {
     "load": "models.loading",
     "maximize": "maximization.ascent",
     "spectrum": "parameterizations",
+    "sugar": "backward.sugar",
     "surrogate": "backward.surrogate",
 }
 
 __all__ = [
+    "GAF",
     "AscentSettings",
     "AsyncClient",
     "Catalog",
@@ -111,6 +116,7 @@ __all__ = [
     "load",
     "maximize",
     "spectrum",
+    "sugar",
     "surrogate",
 ]
 
