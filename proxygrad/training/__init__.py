@@ -1,4 +1,5 @@
-"""Training of the bundled digits network.
+"""Training: gradient activations for any optimizer, a comparison of ways to train, the bundled network.
 
-May import everything in `proxygrad` but `cli`; scikit-learn for the data set. Read `digits` first.
+May import everything in `proxygrad` but `cli`; scikit-learn and SciPy for data and statistics. Read `gaf` for
+a loop of your own, `methods` and `runs` for the comparison, and `digits` for the bundled network.
 """
