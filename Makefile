@@ -14,7 +14,7 @@ YAML := docker-compose.yml deploy/gpu.yml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-gateway soak chaos fuzz openapi typescript client check format lock zoo clean
+.PHONY: help demo serve test test-gateway soak reproduce chaos fuzz openapi typescript client check format lock zoo clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ test-gateway: $(GATEWAY)/.installed ## the tests of gateway and queue where torc
 
 soak: $(VENV)/.dev ## the long versions of tests: more faults, generated requests and interleavings
 	$(BIN)/python -m pytest -m soak $(ARGS)
+
+reproduce: $(VENV)/.dev ## measure the claims of the papers again: writes docs/reproduction.md (ARGS="--quick --check")
+	$(BIN)/python -m benchmarks.reproduction $(ARGS)
 
 chaos: $(VENV)/.dev ## kill, pause, upgrade, fill and damage what runs for under 10 minutes: nothing may be lost (SEED=3)
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(ARGS)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from proxygrad.attribution.choice import RuleLike, checked
 from proxygrad.attribution.deeplift import Found, deeplift
-from proxygrad.attribution.gradients import METHODS
+from proxygrad.attribution.gradients import METHODS, POINTS
 from proxygrad.attribution.multipliers import Account
 from proxygrad.attribution.references import references as references_of
 from proxygrad.attribution.result import Attribution, Delta, Missed
@@ -37,7 +37,8 @@ def attribute(  # noqa: PLR0913, each of them named
     strict: bool = False,
     dtype: torch.dtype | None = None,
     seed: int = 0,
-    references: int = 1,
+    references: int | None = None,
+    points: int = POINTS,
     max_rows: int | None = None,
     normalize_logits: bool = False,
 ) -> Attribution:
@@ -47,15 +48,16 @@ def attribute(  # noqa: PLR0913, each of them named
         network: a `Network`, whose inputs are pixels in [0, 1], or a module, which takes what it takes.
         inputs: ``(N, *S)``, or one image ``(C, H, W)`` of a `Network`: a tensor, an array or a PIL image.
         objective: as of `maximize`, one for all inputs or one for each; logits, not probabilities.
-        reference: what inputs are compared with: "zeros", a number, a tensor or a function
-            (`proxygrad.attribution.references`).
+        reference: what inputs are compared with: "zeros", "mean", "blurred", "shuffled",
+            "dinucleotide_shuffled", a number, a tensor or a function (`proxygrad.attribution.references`).
         rule: "auto", "rescale", "revealcancel" or "gradient", or these by layer, with "default".
         at: a layer whose activation is attributed to in place of the input.
         method: "deeplift", or one of `proxygrad.attribution.gradients`.
         strict: refuse operations that have no rule.
         dtype: `torch.float64` computes in it.
         seed: of random references.
-        references: how many random references each input has.
+        references: how many shuffles each input has, 20 unless said otherwise.
+        points: on the path of "integrated_gradients".
         max_rows: how many pairs of input and reference run at once; by memory where it is not given.
         normalize_logits: take off the mean over all units of the objective's layer.
 
@@ -91,7 +93,7 @@ def attribute(  # noqa: PLR0913, each of them named
         if method == "deeplift":
             found = deeplift(own, own_x, own_x0, rules, at, strict)
             return found.multipliers * found.difference, found
-        contributions, multipliers = METHODS[method](own, own_x, own_x0)
+        contributions, multipliers = METHODS[method](own, own_x, own_x0, points)
         with torch.no_grad():
             return contributions, Found(
                 multipliers, own_x - own_x0, own(own_x), own(own_x0), Account(len(own_x))

@@ -41,7 +41,8 @@ def deeplift(
     strict: bool,
 ) -> Found:
     """Multipliers of the network's input ``(R, *S)``, or of the layer ``at``."""
-    tape, other = (_recorded(target, each, at) for each in (inputs, references))
+    # of the same strides, whatever the caller's are
+    tape, other = (_recorded(target, each.contiguous(), at) for each in (inputs, references))
     steps = aligned(tape, other)
     for each in (tape, other):
         each.calls.clear()  # so that numbers are freed as the steps go by

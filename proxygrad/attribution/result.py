@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from proxygrad.attribution.references import check_one_hot
+from proxygrad.errors import InvalidRequest
+
 #: A representation lists so many operations.
 _SHOWN = 3
 
@@ -71,6 +74,24 @@ class Attribution:
     references: Tensor = field(kw_only=True)
     each_multipliers: Tensor = field(kw_only=True)
     method: str = "deeplift"
+
+    def hypothetical(self, inputs: Tensor) -> Tensor:
+        """What each letter of one-hot ``inputs`` ``(N, letters, L)`` would contribute if it stood there.
+
+        A letter in place of the reference changes every entry of its column, so it contributes
+        ``Σ_c m_c (letter_c − reference_c)``, which is what the DeepLIFT authors compute for one-hot inputs
+        and TF-MoDISco takes. For the letter that stands there it is the sum of the column's contributions.
+        Of several references, the mean. Raises `InvalidRequest` for inputs that are not one-hot, or of
+        another shape than the contributions.
+        """
+        check_one_hot(inputs)
+        if inputs.shape != self.contributions.shape:
+            raise InvalidRequest(
+                f"inputs of shape {tuple(inputs.shape)} for contributions of "
+                f"shape {tuple(self.contributions.shape)}"
+            )
+        there = self.contributions.sum(dim=1, keepdim=True)  # Σ m (x − reference)
+        return self.multipliers + there - (self.multipliers * inputs).sum(dim=1, keepdim=True)
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.contributions.shape))

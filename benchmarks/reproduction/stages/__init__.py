@@ -1,0 +1,1 @@
+"""One module for each stage, with a module-level ``STAGE`` (`benchmarks.reproduction.stage`)."""
