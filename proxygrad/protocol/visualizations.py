@@ -72,9 +72,9 @@ class Visualization(BaseModel):
     result: Result | None = Field(description="Measurements of the images; `null` unless succeeded.")
     curve_stride: int = Field(
         default=1,
-        description="Steps from one value of a `curve` in `result` to the next. Above 1 where the curves have "
-        f"more than {MAX_CURVE_VALUES} values together; the last value is of the last step all the same. The "
-        "text `result` in each PNG has every value.",
+        description="Steps from one value of a `curve` in `result` to the next. Above 1 where the curves "
+        f"have more than {MAX_CURVE_VALUES} values together; the last value is of the last step all the "
+        "same. The text `result` in each PNG has every value.",
     )
     images: list[Image] = Field(
         description="The delivered images, by number: those requested, then the baseline images. Empty "

@@ -129,7 +129,12 @@ def served(http: Http, redis: redis_client.Redis, info: ModelInfo) -> Http:
 
 
 class Player:
-    """Plays the worker: moves a job through its states as the gateway sees them."""
+    """Plays the worker: moves a job through its states as the gateway sees them.
+
+    ``curve``: of every picture that it delivers.
+    """
+
+    curve: tuple[float, ...] = (0.1, 3.5)
 
     def __init__(self, redis: redis_client.Redis, store: Store, info: ModelInfo) -> None:
         self._redis = redis
@@ -149,10 +154,10 @@ class Player:
         problem = Problem(code="lane_failed", detail="the activation became infinite at step 3")
         self._write(job_id, {"state": "failed", "problem": problem.model_dump_json()})
 
-    def succeed(self, job_id: str, curve: tuple[float, ...] = (0.1, 3.5)) -> None:
+    def succeed(self, job_id: str) -> None:
         """The job ran for two and a half seconds and has its picture and its result."""
         self.begin(job_id, self._job(job_id).steps)
-        done = self._done(self._job(job_id), curve)
+        done = self._done(self._job(job_id))
         for number in range(done.spec.lanes):
             self._store.put(image_path(job_id, number), drawn(number))
         self._store.put(result_path(job_id), done.model_dump_json().encode())
@@ -175,14 +180,14 @@ class Player:
         if "state" in fields:
             self._publish(args=[job_id])
 
-    def _done(self, job: VisualizationJob, curve: tuple[float, ...]) -> VisualizationJob:
+    def _done(self, job: VisualizationJob) -> VisualizationJob:
         assert job.started_at is not None
         result = Result(
             spec=job.spec,
             achieved_activation=3.5,
             start_activation=0.1,
             stuck=False,
-            curve=curve,
+            curve=self.curve,
             steps_done=job.steps,
             width_px=32,
             height_px=32,

@@ -125,7 +125,8 @@ def test_long_curves_are_thinned_but_for_their_ends(
     served: Http, player: Player, images: int, values: int, stride: int, kept: int
 ) -> None:
     job_id = asked(served, steps=values - 1, images=images, compare=images > 1)
-    player.succeed(job_id, curve=tuple(0.1 + number / 7 for number in range(values)))
+    player.curve = tuple(0.1 + number / 7 for number in range(values))
+    player.succeed(job_id)
     answer = served.get(f"/v1/visualizations/{job_id}")
     result = answer.json()["result"]
     assert answer.json()["curve_stride"] == stride
