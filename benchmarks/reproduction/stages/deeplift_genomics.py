@@ -60,12 +60,12 @@ class DeepLiftGenomics:
             (_table(precision),),
             (
                 Figure(
-                    "deeplift_genomics_curves",
+                    "curves",
                     "Precision over recall of each method's scores, with the average precision.",
                     lambda canvas: _draw_curves(canvas, found, precision, both),
                 ),
                 Figure(
-                    "deeplift_genomics_sequence",
+                    "sequence",
                     "One sequence: scores by position. Shaded: where motifs were put in.",
                     lambda canvas: _draw_sequence(canvas, found, both),
                 ),

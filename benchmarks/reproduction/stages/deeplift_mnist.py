@@ -76,8 +76,8 @@ class DeepLiftMnist:
             claims,
             (_table(found),),
             (
-                Figure("deeplift_mnist_maps", _CAPTION, lambda canvas: _draw_maps(canvas, image, maps)),
-                Figure("deeplift_mnist_falls", _FALLS_CAPTION, lambda canvas: _draw_falls(canvas, found)),
+                Figure("maps", _CAPTION, lambda canvas: _draw_maps(canvas, image, maps)),
+                Figure("falls", _FALLS_CAPTION, lambda canvas: _draw_falls(canvas, found)),
             ),
             note=_NOTE,
         )
