@@ -330,7 +330,7 @@ def test_images_of_other_kinds(small: pg.Network) -> None:
         (
             {"reference": torch.zeros(3, 4, 4)},
             InvalidRequest,
-            r"reference has shape \(3, 4, 4\); valid for inputs",
+            r"reference of shape \(3, 4, 4\) for inputs",
         ),
         (
             {"dtype": torch.float16},
