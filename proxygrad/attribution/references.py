@@ -52,7 +52,8 @@ def references(reference: Reference, inputs: Tensor, count: int | None = None, s
     if not inputs.is_floating_point() and not _whole(reference):
         named = repr(reference) if isinstance(reference, str | float) else "with fractions"
         raise InvalidRequest(
-            f"reference {named} does not apply to inputs of whole numbers ({inputs.dtype}); valid: whole numbers, 'zeros' or 'shuffled'"
+            f"reference {named} does not apply to inputs of whole numbers ({inputs.dtype}); "
+            "valid: whole numbers, 'zeros' or 'shuffled'"
         )
     if isinstance(reference, Tensor):
         found = _given(reference, inputs)
