@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad.errors import InvalidRequest, NetworkError, ProxyGradError, SizeUnsupported, UnknownLayer
+from proxygrad.langevin.discriminator import Discriminator
 from proxygrad.networks.ambient import Draws, differentiable
 from proxygrad.networks.batching import Batching, find_batching
 from proxygrad.networks.capture import ModuleCall
@@ -94,6 +95,7 @@ class Network:
         self._variants = VariantFactory(self._exact, self._sample)
         self._readers: dict[tuple[tuple[str, ...], Precision], LayerReader] = {}
         self._shapes: dict[tuple[str, tuple[int, int]], tuple[int, ...]] = {}
+        self._discriminator: Discriminator | None = None
 
     def read(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """What each of ``layers`` returns for ``images`` ``(B, C, H, W)`` in [0, 1], batch first, in one
@@ -232,6 +234,24 @@ class Network:
             engine_version=ENGINE_VERSION,
             layers=self._discovery.layers,
         )
+
+    @property
+    def discriminator(self) -> Discriminator | None:
+        """What tells real images from generated ones, for `sampler: "langevin"`; may be set, and None.
+
+        The network keeps a frozen copy. Raises `NetworkError` for one of another input shape.
+        """
+        return self._discriminator
+
+    @discriminator.setter
+    def discriminator(self, given: Discriminator | None) -> None:
+        if given is not None and given.input_shape != self.input_shape:
+            raise NetworkError(
+                f"the discriminator takes images of {given.input_shape}, model {self.name!r} of "
+                f"{self.input_shape}"
+            )
+        self._discriminator = given and given.frozen(self.device)
+        self.info = self.info.model_copy(update={"discriminator": given and given.digest})
 
     def _discover(self) -> tuple[Variant, LayerDiscovery]:
         """The network as it is, and its layers."""

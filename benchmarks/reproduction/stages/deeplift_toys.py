@@ -127,7 +127,7 @@ def _draw(canvas: Canvas, x: Tensor, curves: dict[str, Tensor], minimum: dict[st
     canvas.set_size_inches(7.5, 2.8)
     left, right = canvas.subplots(1, 2)
     for name, curve in curves.items():
-        left.plot(x, curve, label=name, linestyle="--" if name == "Rescale" else "-")
+        left.plot(x.numpy(), curve.numpy(), label=name, linestyle="--" if name == "Rescale" else "-")
     left.set(xlabel="x", ylabel="contribution")
     left.legend(fontsize=8)
     for offset, label in ((-0.2, "i1"), (0.2, "i2")):
