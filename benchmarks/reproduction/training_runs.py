@@ -11,7 +11,7 @@ from benchmarks.reproduction.stage import Claim, Context, Table, Verdict
 from proxygrad.training.comparison import Comparison, Summary, compare, table
 from proxygrad.training.datasets import Dataset
 from proxygrad.training.methods import Method
-from proxygrad.training.runs import Recipe
+from proxygrad.training.runs import TrainingRecipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Benchmark:
     """One network on one data set. ``methods``: the first is what the others are compared with."""
 
-    recipe: Recipe
+    recipe: TrainingRecipe
     methods: tuple[Method, ...]
     seeds: int
 

@@ -12,7 +12,7 @@ from proxygrad.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from proxygrad.training.methods import Method
-    from proxygrad.training.runs import Recipe, Run
+    from proxygrad.training.runs import TrainingRecipe, TrainingRun
 
 HELP = "compare ways of training: ReLU, Leaky ReLU, ProxyGrad, SUGAR, gradient activations"
 EXTRA = "training"
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     dataset = load_dataset(recipe.data, arguments.images)
     with tqdm(total=seeds * len(methods), unit="run", leave=False) as bar:
 
-        def on_run(done: int, total: int, run: Run | None) -> None:
+        def on_run(done: int, total: int, run: TrainingRun | None) -> None:
             bar.update(done - bar.n)
             if run is not None:
                 bar.set_postfix_str(f"{run.method} {run.accuracy:.2%}")
@@ -84,12 +84,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _recipe(arguments: argparse.Namespace) -> Recipe:
-    from proxygrad.training.runs import Recipe
+def _recipe(arguments: argparse.Namespace) -> TrainingRecipe:
+    from proxygrad.training.runs import TrainingRecipe
 
-    given = {name: getattr(arguments, name) for name in Recipe.model_fields if hasattr(arguments, name)}
+    given = {
+        name: getattr(arguments, name) for name in TrainingRecipe.model_fields if hasattr(arguments, name)
+    }
     try:
-        return Recipe.model_validate({name: value for name, value in given.items() if value is not None})
+        return TrainingRecipe.model_validate(
+            {name: value for name, value in given.items() if value is not None}
+        )
     except ValidationError as error:
         flaws = (
             f"{'.'.join(map(str, each['loc']))} {each['input']!r}: {each['msg']}" for each in error.errors()

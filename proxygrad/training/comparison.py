@@ -18,7 +18,7 @@ from proxygrad.errors import InvalidRequest, ModelError
 from proxygrad.spec.base import Frozen
 from proxygrad.training.datasets import Dataset
 from proxygrad.training.methods import Method
-from proxygrad.training.runs import Recipe, Run, train
+from proxygrad.training.runs import TrainingRecipe, TrainingRun, train
 
 CONFIDENCE = 0.95
 
@@ -71,10 +71,10 @@ class Summary(Frozen):
 class Comparison(Frozen):
     """The recipe and its runs, in the order in which they ended."""
 
-    recipe: Recipe
-    runs: list[Run]
+    recipe: TrainingRecipe
+    runs: list[TrainingRun]
 
-    def of(self, method: Method) -> list[Run]:
+    def of(self, method: Method) -> list[TrainingRun]:
         """The runs of a method, by seed."""
         return sorted((run for run in self.runs if run.method == method.name), key=lambda run: run.seed)
 
@@ -106,11 +106,11 @@ class Comparison(Frozen):
 
 def compare(
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     methods: Sequence[Method],
     seeds: Sequence[int],
     path: Path | None = None,
-    on_run: Callable[[int, int, Run | None], None] = lambda done, total, run: None,
+    on_run: Callable[[int, int, TrainingRun | None], None] = lambda done, total, run: None,
 ) -> Comparison:
     """Train every method from every seed, seed by seed; runs that ``path`` holds are not repeated.
 
@@ -153,7 +153,7 @@ def table(rows: Sequence[Summary]) -> list[tuple[str, ...]]:
     return lines
 
 
-def _read(path: Path, recipe: Recipe) -> Comparison:
+def _read(path: Path, recipe: TrainingRecipe) -> Comparison:
     try:
         found = Comparison.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:

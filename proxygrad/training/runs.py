@@ -29,7 +29,7 @@ SGD_RATE, ADAM_RATE = 0.05, 1e-3
 PROBE = 512
 
 
-class Recipe(Frozen):
+class TrainingRecipe(Frozen):
     """What all runs of a comparison have in common.
 
     ``batch``: images of a step. ``train_images``: of the data set's; None: all. Learning rates fall to 0 by
@@ -45,7 +45,7 @@ class Recipe(Frozen):
     train_images: int | None = Field(default=None, ge=1)
 
 
-class Run(Frozen):
+class TrainingRun(Frozen):
     """The result of one run. Lists by depth have the layer nearest to the input first.
 
     ``accuracy``: the share of held-out images that are right, after the last epoch; ``accuracies``: after
@@ -72,19 +72,19 @@ class Run(Frozen):
 
 def train(
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     method: Method,
     seed: int,
     on_epoch: Callable[[int], None] = lambda epoch: None,
-) -> Run:
+) -> TrainingRun:
     """One run; ``on_epoch`` is called with the number of each epoch that has ended, from 1."""
     with single_thread():
         return _train(dataset, recipe, method, seed, on_epoch)
 
 
 def _train(
-    dataset: Dataset, recipe: Recipe, method: Method, seed: int, on_epoch: Callable[[int], None]
-) -> Run:
+    dataset: Dataset, recipe: TrainingRecipe, method: Method, seed: int, on_epoch: Callable[[int], None]
+) -> TrainingRun:
     started = time.monotonic()
     images, labels = dataset.images[: recipe.train_images], dataset.labels[: recipe.train_images]
     shape = (images.shape[1], images.shape[2], images.shape[3])
@@ -116,7 +116,7 @@ def _train(
         on_epoch(epoch + 1)
     sparse = [] if diverged else activity(network, dataset.held_out_images)[0]
     alive = [] if diverged else activity(network, images)[1]
-    return Run(
+    return TrainingRun(
         method=method.name,
         seed=seed,
         accuracy=0.0 if diverged else accuracies[-1],

@@ -29,7 +29,7 @@ from proxygrad.training.architectures import build
 from proxygrad.training.comparison import Interval
 from proxygrad.training.datasets import Dataset, load_dataset
 from proxygrad.training.methods import Method
-from proxygrad.training.runs import Recipe
+from proxygrad.training.runs import TrainingRecipe
 
 #: Epochs are counted until the training loss is below these; between epochs its logarithm is a straight line.
 REACHED = (0.2, 0.05)
@@ -49,7 +49,7 @@ class _Stage:
         dataset = load_dataset("digits")
         ways = methods("relu", "gaf:atan", "relu*2", "gaf:tanh", "gaf:log", "relu@adam", "gaf:atan@adam")
         chosen = ways[:3] if context.quick else ways
-        recipe = Recipe(data="digits", epochs=EPOCHS, sgd_rate=RATE)
+        recipe = TrainingRecipe(data="digits", epochs=EPOCHS, sgd_rate=RATE)
         (mlp,) = measure(context, dataset, [Benchmark(recipe, chosen, SEEDS)])
         claims = (
             *_shape_of_gradients(dataset),

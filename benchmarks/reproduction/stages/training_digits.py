@@ -20,7 +20,7 @@ from benchmarks.reproduction.training_runs import (
 from proxygrad.training.architectures import build
 from proxygrad.training.datasets import Dataset, load_dataset
 from proxygrad.training.methods import Method
-from proxygrad.training.runs import Recipe, gradient_norms
+from proxygrad.training.runs import TrainingRecipe, gradient_norms
 
 SEEDS = 5
 #: A quarter of `proxygrad train`'s rate for the network of ten layers: at 0.05 slopes of 0.2 diverge.
@@ -92,9 +92,9 @@ def _benchmarks() -> list[Benchmark]:
         *("relu@adam", "proxygrad:0.05@adam", "gaf:atan@adam"),
     )
     return [
-        Benchmark(Recipe(data="digits", network="mlp", epochs=12, sgd_rate=DEEP_RATE), many, SEEDS),
-        Benchmark(Recipe(data="digits", network="mlp_bn", epochs=12), few, SEEDS),
-        Benchmark(Recipe(data="digits", network="conv", epochs=10), few, SEEDS),
+        Benchmark(TrainingRecipe(data="digits", network="mlp", epochs=12, sgd_rate=DEEP_RATE), many, SEEDS),
+        Benchmark(TrainingRecipe(data="digits", network="mlp_bn", epochs=12), few, SEEDS),
+        Benchmark(TrainingRecipe(data="digits", network="conv", epochs=10), few, SEEDS),
     ]
 
 

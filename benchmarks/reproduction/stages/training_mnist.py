@@ -17,7 +17,7 @@ from benchmarks.reproduction.training_runs import (
     tables,
 )
 from proxygrad.training.datasets import load_dataset
-from proxygrad.training.runs import Recipe
+from proxygrad.training.runs import TrainingRecipe
 
 SEEDS = 5
 #: Without batch norm: at 0.05 slopes of 0.2 diverge.
@@ -60,9 +60,9 @@ def _benchmarks() -> list[Benchmark]:
     many = methods("relu", "leaky_relu", *slopes, "sugar:bsilu", "gaf:atan")
     few = methods("relu", *slopes[:2], "sugar:bsilu")
     return [
-        Benchmark(Recipe(data="mnist", network="mlp", epochs=4, sgd_rate=RATE), many, SEEDS),
-        Benchmark(Recipe(data="mnist", network="conv", epochs=3, sgd_rate=RATE), many, SEEDS),
-        Benchmark(Recipe(data="mnist", network="conv_bn", epochs=2), few, SEEDS),
+        Benchmark(TrainingRecipe(data="mnist", network="mlp", epochs=4, sgd_rate=RATE), many, SEEDS),
+        Benchmark(TrainingRecipe(data="mnist", network="conv", epochs=3, sgd_rate=RATE), many, SEEDS),
+        Benchmark(TrainingRecipe(data="mnist", network="conv_bn", epochs=2), few, SEEDS),
     ]
 
 

@@ -24,7 +24,7 @@ from benchmarks.reproduction.training_runs import (
 from proxygrad.training.comparison import Comparison
 from proxygrad.training.datasets import Dataset, load_dataset
 from proxygrad.training.methods import Method
-from proxygrad.training.runs import Recipe, Run
+from proxygrad.training.runs import TrainingRecipe, TrainingRun
 
 pytestmark = pytest.mark.engine
 
@@ -39,7 +39,7 @@ def measured(**accuracies: list[float]) -> Measured:
     """A comparison with these accuracies, ``relu`` first."""
     names = {"relu": "relu", "low": "proxygrad:0.05", "high": "proxygrad:0.2"}
     runs = [
-        Run(
+        TrainingRun(
             method=names[name],
             seed=seed,
             accuracy=share,
@@ -57,7 +57,7 @@ def measured(**accuracies: list[float]) -> Measured:
         for seed, share in enumerate(shares)
     ]
     chosen = methods(*(names[name] for name in accuracies))
-    recipe = Recipe(data="digits", epochs=1)
+    recipe = TrainingRecipe(data="digits", epochs=1)
     comparison = Comparison(recipe=recipe, runs=runs)
     return Measured(Benchmark(recipe, chosen, 3), comparison, tuple(comparison.summary(chosen)))
 

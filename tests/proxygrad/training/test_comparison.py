@@ -17,9 +17,9 @@ from proxygrad.training.architectures import CONV_PLAN, MLP_DEPTH, ArchitectureN
 from proxygrad.training.comparison import Comparison, Interval, compare, table
 from proxygrad.training.datasets import Dataset
 from proxygrad.training.methods import Method
-from proxygrad.training.runs import Recipe, Run, accuracy, activity, gradient_norms, train
+from proxygrad.training.runs import TrainingRecipe, TrainingRun, accuracy, activity, gradient_norms, train
 
-RECIPE = Recipe(data="digits", network="mlp", epochs=2, batch=16)
+RECIPE = TrainingRecipe(data="digits", network="mlp", epochs=2, batch=16)
 METHODS = [Method.parse(name) for name in ("relu", "proxygrad:0.05", "gaf:atan")]
 
 
@@ -33,7 +33,7 @@ def blobs() -> Dataset:
     return Dataset("digits", images[:90], labels[:90], images[90:], labels[90:], classes=3)
 
 
-def same(one: Run, other: Run) -> bool:
+def same(one: TrainingRun, other: TrainingRun) -> bool:
     return one.model_copy(update={"seconds": 0.0}) == other.model_copy(update={"seconds": 0.0})
 
 
@@ -109,8 +109,8 @@ def test_intervals_are_students() -> None:
     assert Interval(mean=0.01, half=0.002).percent(signed=True) == "+1.00 ± 0.20"
 
 
-def run_of(method: str, seed: int, share: float) -> Run:
-    return Run(
+def run_of(method: str, seed: int, share: float) -> TrainingRun:
+    return TrainingRun(
         method=method,
         seed=seed,
         accuracy=share,
@@ -144,7 +144,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
 ) -> None:
     path, trained = tmp_path / "results.json", list[tuple[str, int]]()
 
-    def counted(dataset: Dataset, recipe: Recipe, method: Method, seed: int) -> Run:
+    def counted(dataset: Dataset, recipe: TrainingRecipe, method: Method, seed: int) -> TrainingRun:
         if len(trained) == 2 and not path.with_suffix(".went-on").exists():
             path.with_suffix(".went-on").touch()
             raise KeyboardInterrupt
