@@ -15,7 +15,7 @@ from proxygrad.spec.robustness import Robustness, RobustnessName
 Preset = Literal["natural", "max", "fast"]
 Proxy = Literal["surrogate", "network"]
 ParameterizationName = Literal["pixels", "fourier", "maco"]
-UpdateName = Literal["normalized", "sgd", "adam"]
+UpdateName = Literal["normalized", "sgd", "adam", "whitened"]
 GafName = Literal["none", "atan", "tanh", "log"]
 
 #: Around mid-gray. Plain gray is a poor start: all positions are alike and many gradients vanish; 0.05 is
@@ -88,6 +88,18 @@ class AscentSettings(Frozen):
         le=1.0,
         description="The slope at the last step, reached linearly; default: the same throughout.",
     )
+    slope_hold: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the steps during which `slope` is held, before it moves to `slope_end`.",
+    )
+    slope_end_at: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="Share of the steps after which `slope_end` is reached; it is held from there on.",
+    )
     spread_max_pool: float = Field(
         default=0.0,
         ge=0.0,
@@ -101,7 +113,9 @@ class AscentSettings(Frozen):
         "1/f, in decorrelated colors; `maco`: phases only, under a natural spectrum.",
     )
     update: UpdateName = Field(
-        default="normalized", description="`normalized` gradient ascent, `sgd` with momentum, or `adam`."
+        default="normalized",
+        description="`normalized` gradient ascent, `sgd` with momentum, `adam`, or `whitened`: along the "
+        "gradient with all its spatial frequencies at one magnitude, for `pixels` only.",
     )
     gaf: GafName = Field(
         default="log", description="Gradient activation function, which enlarges small values."
@@ -170,6 +184,28 @@ class AscentSettings(Frozen):
             raise ValueError(
                 f"blur_px {self.blur_px:g} applies to parameterization 'pixels', not {kind!r}; valid with "
                 "preset 'max' or parameterization 'pixels'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whitened_are_pixels(self) -> Self:
+        kind = self._chosen().get("parameterization", self.parameterization)
+        if self.update == "whitened" and kind != "pixels":
+            raise ValueError(
+                f"update 'whitened' applies to parameterization 'pixels', not {kind!r}; valid with preset "
+                "'max' or parameterization 'pixels'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _slope_has_a_ramp(self) -> Self:
+        begin, end = self.slope_hold, self.slope_end_at
+        if begin >= end:
+            raise ValueError(f"slope_hold {begin:g} must be below slope_end_at {end:g}")
+        if self.slope_end is None and (begin, end) != (0.0, 1.0):
+            raise ValueError(
+                f"slope_hold {begin:g} and slope_end_at {end:g} say when the slope moves to slope_end, which "
+                "is not given; valid: a slope_end from 0 to 1"
             )
         return self
 
