@@ -17,7 +17,7 @@ from benchmarks.reproduction.stage import Claim, Report, Table
 
 ROOT = Path(__file__).parents[2]
 #: Packages whose code decides what a stage reports.
-_OWN = ("proxygrad", "benchmarks")
+_OWN = ("proxygrad", "benchmarks", "examples")
 _DEPENDENCIES = ("torch", "torchvision", "numpy")
 #: The pictures of the page: dots per inch at matplotlib's size in inches.
 _DPI = 110
