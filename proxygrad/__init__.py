@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 from proxygrad.version import __version__
 
 if TYPE_CHECKING:
+    from proxygrad.attribution.attribute import attribute
+    from proxygrad.attribution.result import Attribution
     from proxygrad.backward.surrogate import surrogate
     from proxygrad.client import AsyncClient, Client
     from proxygrad.engine.checkpoint import Checkpoint
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AscentSettings": "spec.settings",
     "AsyncClient": "client",
+    "Attribution": "attribution.result",
     "Catalog": "models.catalog",
     "Channel": "objectives.units",
     "Checkpoint": "engine.checkpoint",
@@ -73,6 +76,7 @@ _HOMES = {
     "UpdateRule": "optim.update_rules",
     "Visualization": "maximization.visualization",
     "VisualizationList": "maximization.visualization",
+    "attribute": "attribution.attribute",
     "grid": "images",
     "load": "models.loading",
     "maximize": "maximization.ascent",
@@ -83,6 +87,7 @@ _HOMES = {
 __all__ = [
     "AscentSettings",
     "AsyncClient",
+    "Attribution",
     "Catalog",
     "Channel",
     "Checkpoint",
@@ -107,6 +112,7 @@ __all__ = [
     "Visualization",
     "VisualizationList",
     "__version__",
+    "attribute",
     "grid",
     "load",
     "maximize",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from proxygrad.networks.discovery.reach import unreached_notes
 from proxygrad.networks.layer_reader import LayerReader, prepare
 from proxygrad.networks.layer_table import LayerTable
 from proxygrad.networks.module_copy import private_copy
-from proxygrad.networks.preprocessing import PerChannel, with_own_preprocessing
+from proxygrad.networks.preprocessing import PerChannel, per_channel, with_own_preprocessing
 from proxygrad.networks.rebinding import originals_called
 from proxygrad.networks.variants import Variant, VariantFactory
 from proxygrad.precision import Precision, arithmetic
@@ -81,8 +82,8 @@ class Network:
         self.origin = origin
         self.device = _device(device)
         with differentiable():
-            self._mean = _per_channel("mean", mean, channels).to(self.device)
-            self._std = _per_channel("std", std, channels).to(self.device)
+            self._mean = per_channel("mean", mean, channels).to(self.device)
+            self._std = per_channel("std", std, channels).to(self.device)
             if not bool((self._std > 0).all()):
                 raise NetworkError(f"std {self._std.flatten().tolist()} must be positive")
             self.module = private_copy(module, self.device)
@@ -151,6 +152,22 @@ class Network:
                 ) from error
             self._shapes[layer, size] = tuple(activation.shape[1:])
         return self._shapes[layer, size]
+
+    def in_float64(self) -> Network:
+        """The same network, layers and weights, computing in float64."""
+        twin = copy.copy(self)
+        twin.module = private_copy(self.module, self.device, torch.float64)
+        twin._mean, twin._std = self._mean.double(), self._std.double()
+        twin._modules = {each: child for each, child in twin.module.named_modules() if each}
+        twin._exact = Variant(twin.module, twin._modules, draws=self._exact.draws)
+        twin._variants = VariantFactory(twin._exact, twin._sample)
+        twin._readers, twin._shapes = {}, {}
+        return twin
+
+    def arranged(self, layer: str, value: Tensor) -> Tensor:
+        """What ``layer`` returns, with the batch first and the units where objectives expect them."""
+        layout = self._discovery.layouts.get(self._plain(layer))
+        return layout.arrange(value) if layout else value
 
     @property
     def layers(self) -> LayerTable:
@@ -332,8 +349,7 @@ class Network:
 
     def _arranged(self, layer: str, value: Tensor, images: Tensor) -> Tensor:
         """``value`` with the batch first and the units where objectives expect them."""
-        layout = self._discovery.layouts.get(self._plain(layer))
-        value = layout.arrange(value) if layout else value
+        value = self.arranged(layer, value)
         if value.ndim and value.shape[0] == len(images):
             return value
         if images.requires_grad and not value.requires_grad:
@@ -374,16 +390,3 @@ def _device(device: str | torch.device) -> torch.device:
         reason = str(error).partition("\n")[0]
         raise NetworkError(f"device {str(device)!r} cannot be used: {reason}") from error
     return found
-
-
-def _per_channel(what: str, given: PerChannel, channels: int) -> Tensor:
-    """A number, or one for each channel, as ``(1, C, 1, 1)`` float32."""
-    values = torch.as_tensor(given, dtype=torch.float32, device="cpu").detach()
-    values = values.flatten() if values.ndim else values.expand(channels)
-    if len(values) != channels:
-        raise NetworkError(
-            f"{what} {values.tolist()} has {len(values)} values; the input has {channels} channels"
-        )
-    if not bool(values.isfinite().all()):
-        raise NetworkError(f"{what} {values.tolist()} must be finite")
-    return values.reshape(1, channels, 1, 1).clone()
