@@ -96,25 +96,6 @@ def _is_efficientnet_v2_l(module: Any) -> bool:
     return type(first).__name__ == "FusedMBConv" and stem.out_channels == 32
 
 
-def with_own_preprocessing(
-    module: nn.Module,
-    input_shape: tuple[int, int, int] | None,
-    mean: PerChannel | None,
-    std: PerChannel | None,
-) -> tuple[tuple[int, int, int], PerChannel, PerChannel]:
-    """What is not given is the module's own where it is known, else 3 x 224 x 224 px, mean 0 and std 1."""
-    own = preprocessing_of(module)
-    if own is None or (input_shape is not None and input_shape[0] != own.input_shape[0]):
-        own = Preprocessing((3, 224, 224), 0.0, 1.0, "")
-    elif mean is None or std is None:
-        log.info("%s: input %s, mean %s and std %s of %s", type(module).__name__, *own)
-    return (
-        input_shape if input_shape is not None else own.input_shape,
-        mean if mean is not None else own.mean,
-        std if std is not None else own.std,
-    )
-
-
 def per_channel(what: str, given: PerChannel, channels: int) -> Tensor:
     """A number, or one for each channel, as ``(1, C, 1, 1)`` float32."""
     values = torch.as_tensor(given, dtype=torch.float32, device="cpu").detach()
