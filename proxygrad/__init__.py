@@ -26,6 +26,7 @@ from proxygrad.version import __version__
 if TYPE_CHECKING:
     from proxygrad.attribution.attribute import attribute
     from proxygrad.attribution.result import Attribution
+    from proxygrad.backward.sugar import sugar
     from proxygrad.backward.surrogate import surrogate
     from proxygrad.client import AsyncClient, Client
     from proxygrad.engine.checkpoint import Checkpoint
@@ -47,10 +48,12 @@ if TYPE_CHECKING:
     from proxygrad.spec import Result, Spec
     from proxygrad.spec.robustness import Robustness
     from proxygrad.spec.settings import AscentSettings
+    from proxygrad.training.gaf import GAF
     from proxygrad.transforms import Transform
 
 #: Where each public name is defined.
 _HOMES = {
+    "GAF": "training.gaf",
     "AscentSettings": "spec.settings",
     "AsyncClient": "client",
     "Attribution": "attribution.result",
@@ -83,10 +86,12 @@ _HOMES = {
     "load": "models.loading",
     "maximize": "maximization.ascent",
     "spectrum": "parameterizations",
+    "sugar": "backward.sugar",
     "surrogate": "backward.surrogate",
 }
 
 __all__ = [
+    "GAF",
     "AscentSettings",
     "AsyncClient",
     "Attribution",
@@ -120,6 +125,7 @@ __all__ = [
     "load",
     "maximize",
     "spectrum",
+    "sugar",
     "surrogate",
 ]
 

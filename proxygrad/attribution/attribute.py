@@ -88,11 +88,8 @@ def attribute(  # noqa: PLR0913, each of them named
         )
 
     def run(rows: slice) -> tuple[Tensor, Found]:
-        own, own_x, own_x0 = (
-            target.of_rows(rows),
-            x.repeat_interleave(count, 0)[rows],
-            pairs.flatten(0, 1)[rows],
-        )
+        numbers = torch.arange(rows.start, rows.stop, device=x.device)
+        own, own_x, own_x0 = target.of_rows(rows), x[numbers // count], pairs.flatten(0, 1)[rows]
         if method == "deeplift":
             found = deeplift(own, own_x, own_x0, rules, at, strict)
             return found.multipliers * found.difference, found
@@ -123,7 +120,8 @@ def _subject(network: Any, dtype: torch.dtype | None) -> Network | ModuleReader:
 def _inputs(given: Any, subject: Network | ModuleReader, dtype: torch.dtype | None) -> Tensor:
     """``(N, *S)`` on the network's device."""
     if not isinstance(given, Tensor | np.ndarray) and hasattr(given, "getdata"):  # an image of PIL
-        pixels = np.asarray(given, dtype=np.float32) / 255
+        mode = {1: "L", 3: "RGB"}.get(subject.input_shape[0]) if isinstance(subject, Network) else None
+        pixels = np.asarray(given.convert(mode) if mode else given, dtype=np.float32) / 255
         given = torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
     x = torch.as_tensor(given).detach().to(subject.device)
     if x.is_floating_point() or isinstance(subject, Network):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from proxygrad.attribution.choice import RuleName
 from proxygrad.attribution.multipliers import Account, backward
-from proxygrad.attribution.rules.decompositions import DECOMPOSITIONS
+from proxygrad.attribution.rules.decompositions import DECOMPOSITIONS, attention
 from proxygrad.attribution.steps import Operand, aligned
 from proxygrad.attribution.tape import Recorder, SlowPaths, Tape, watch_modules
 from proxygrad.attribution.target import Target
@@ -44,6 +44,8 @@ def deeplift(
     # of the same strides, whatever the caller's are
     tape, other = (_recorded(target, each.contiguous(), at) for each in (inputs, references))
     steps = aligned(tape, other)
+    for each in (tape, other):
+        each.calls.clear()  # so that numbers are freed as the steps go by
     output = _both(tape.output, other.output)
     adjoints, account = backward(steps, output, tape.inner_from, rules, strict)
     begin = _both(tape.inner or tape.input, other.inner or other.input)
@@ -73,7 +75,7 @@ def _recorded(target: Target, inputs: Tensor, at: str | None) -> Tape:
         tape.inner, tape.inner_from = recorder.place(value), len(tape.calls)
 
     inputs = inputs.detach().clone(memory_format=torch.contiguous_format)
-    with torch.no_grad(), SlowPaths(), watch_modules(recorder, target.modules, returned):
+    with torch.no_grad(), SlowPaths(attention), watch_modules(recorder, target.modules, returned):
         tape.input = recorder.follow(inputs)
         with recorder:
             output = target(inputs)

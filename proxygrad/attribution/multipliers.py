@@ -49,14 +49,15 @@ def _summed(products: Products, rows: int) -> Tensor:
 def backward(
     steps: list[Step], output: Operand, since: int, rules: Mapping[str, RuleName], strict: bool
 ) -> tuple[Adjoints, Account]:
-    """From multipliers of 1 for ``output`` ``(R,)`` back through the steps from index ``since`` on.
+    """From multipliers of 1 for ``output`` ``(R,)`` back through ``steps``, which are taken off.
 
     Raises `InvalidRequest` where ``strict`` and an operation has no rule.
     """
     adjoints, account = Adjoints(), Account(len(output.x))
     parts = Parts(steps, since, adjoints)
     adjoints.add(output.place, torch.ones_like(output.x))
-    for step in reversed(steps[since:]):
+    while len(steps) > since:
+        step = steps.pop()  # and its numbers, where no step before it needs them
         if (pair := parts.take(step)) is not None:
             account.note(step, *parts.hand_on(step, pair))
         given = [None if each is None else adjoints.take(each.place) for each in step.outs]

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
@@ -142,8 +143,8 @@ class Call:
 
 
 def operation_name(func: Any) -> str:
-    """``relu`` of ``aten.relu_.default``."""
-    return str(func._schema.name).partition("::")[2].rstrip("_")
+    """``relu`` of ``aten.relu_.default``, ``torchvision::nms`` of another library's."""
+    return str(func._schema.name).removeprefix("aten::").rstrip("_")
 
 
 @dataclass(eq=False)
@@ -258,11 +259,20 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
 class SlowPaths(TorchFunctionInterceptor):
     """Context manager: torch's attention and transformer layers run operation by operation.
 
-    Their fast paths are one operation each, and are not taken where somebody intercepts calls.
+    Their fast paths are one operation each, and are not taken where somebody intercepts calls. ``attention``
+    runs in place of scaled dot product attention, which has another kernel on every device.
     """
 
+    def __init__(self, attention: Callable[..., Any]) -> None:
+        super().__init__()
+        self._attention = attention
+
     def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The call as it is."""
+        """The call as it is, or the one that takes its place."""
+        if func is functional.scaled_dot_product_attention:
+            result = self._attention(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         return func(*args, **kwargs)
 
 

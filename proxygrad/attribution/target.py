@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad.errors import InvalidRequest, NetworkError, UnknownLayer
+from proxygrad.networks.ambient import seeded
 from proxygrad.networks.capture import ModuleCall, capture_activations
 from proxygrad.networks.module_copy import private_copy
 from proxygrad.networks.network import Network
@@ -33,8 +34,10 @@ class ModuleReader:
         self.device = _device_of(module)
 
     def read(self, inputs: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """What each of ``layers`` returns, as it returns it."""
-        return capture_activations(self.module, inputs, {layer: self._call(layer) for layer in layers})
+        """What each of ``layers`` returns, as it returns it; random numbers are the same each time."""
+        calls = {layer: self._call(layer) for layer in layers}
+        with seeded(self.device):
+            return capture_activations(self.module, inputs, calls)
 
     def _call(self, layer: str) -> ModuleCall | None:
         if layer == OUTPUT:

@@ -60,12 +60,12 @@ class DeepLiftGenomics:
             (_table(precision),),
             (
                 Figure(
-                    "deeplift_genomics_curves",
+                    "curves",
                     "Precision over recall of each method's scores, with the average precision.",
                     lambda canvas: _draw_curves(canvas, found, precision, both),
                 ),
                 Figure(
-                    "deeplift_genomics_sequence",
+                    "sequence",
                     "One sequence: scores by position. Shaded: where motifs were put in.",
                     lambda canvas: _draw_sequence(canvas, found, both),
                 ),
@@ -121,7 +121,7 @@ def _draw_curves(
     canvas.set_size_inches(7.5, 4.2)
     axis = canvas.subplots()
     for column, each in found.items():
-        curve = precision_recall_curve(sequences.embedded.flatten(), each.flatten())
+        curve = precision_recall_curve(sequences.embedded.flatten().numpy(), each.flatten().numpy())
         axis.plot(curve[1], curve[0], linewidth=1.2, label=f"{precision[column]:.3f}  {column}")
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axis.legend(fontsize=8, loc="lower left")

@@ -90,22 +90,39 @@ def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """`torch.nn.functional.scaled_dot_product_attention`, ``softmax(q k^T scale + mask) v``."""
+    if dropout_p or enable_gqa:
+        return NotImplemented
+    scores = (query @ key.transpose(-2, -1)) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, -math.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return safe_softmax(scores, -1) @ value
+
+
+def flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     *,
     attn_mask: Tensor | None = None,
     scale: float | None = None,
 ) -> Any:
-    """``_scaled_dot_product_flash_attention_for_cpu``."""
-    if dropout_p:
-        return NotImplemented
-    scores = (query @ key.transpose(-2, -1)) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    if is_causal:
-        ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
-        scores = scores.masked_fill(~ones.tril(), -math.inf)
-    if attn_mask is not None:
-        scores = scores + attn_mask
-    return scores.softmax(-1) @ value, scores.logsumexp(-1)
+    """``_scaled_dot_product_flash_attention_for_cpu``, where it is called by another name."""
+    out = attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
+    return out if out is NotImplemented else (out, query.new_zeros(query.shape[:-1]))
 
 
 def safe_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -241,7 +258,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "_fused_rms_norm": rms_norm,
     "native_group_norm": group_norm,
     "native_batch_norm": batch_norm,
-    "_scaled_dot_product_flash_attention_for_cpu": attention,
+    "_scaled_dot_product_flash_attention_for_cpu": flash_attention,
     "_safe_softmax": safe_softmax,
     "linalg_vector_norm": vector_norm,
     "var": variance,

@@ -32,7 +32,7 @@ def pooled(step: Step, multipliers: Multipliers) -> Sent:
 
 
 def over_dimensions(step: Step, multipliers: Multipliers) -> Sent:
-    """``amax``, ``max``, ``amin``, ``min`` over some dimensions or all."""
+    """``amax``, ``max``, ``amin``, ``min`` over some dimensions or all; of masks ``any``, ``all``."""
     operand, out, given = step.varying[0], step.outs[0], multipliers[0]
     assert out is not None
     assert given is not None
@@ -41,8 +41,9 @@ def over_dimensions(step: Step, multipliers: Multipliers) -> Sent:
     named = [named] if isinstance(named, int) else named
     over = sorted({each % ndim for each in (named or range(ndim))}) if ndim else []
     kept = [each for each in range(ndim) if each not in over]
-    sign = -1 if "min" in step.name else 1
-    rows = tuple(_rows(each, kept, over) for each in (operand.x, operand.x0))  # (kept, over)
+    sign = -1 if "min" in step.name or step.name == "all" else 1
+    states = (each if each.is_floating_point() else each.double() for each in (operand.x, operand.x0))
+    rows = tuple(_rows(each, kept, over) for each in states)  # (kept, over)
     best, best0 = ((sign * each).max(dim=-1, keepdim=True) for each in rows)
     winners = torch.where(best.values >= best0.values, best.indices, best0.indices)
     delta = _rows(operand.delta, kept, over)

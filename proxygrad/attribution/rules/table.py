@@ -31,7 +31,7 @@ _BY_NAME: dict[str, Rule] = {
         ),
         maxima.pooled,
     ),
-    **dict.fromkeys(("amax", "amin"), maxima.over_dimensions),
+    **dict.fromkeys(("amax", "amin", "any", "all"), maxima.over_dimensions),
 }
 #: Operations that are functions of one number each where one operand varies, and two of them maxima.
 _OF_TWO = {"maximum", "minimum", "fmax", "fmin", "max", "min"}

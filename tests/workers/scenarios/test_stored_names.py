@@ -51,6 +51,8 @@ spec
   parameterization
   update
   gaf
+  gaf_alpha
+  gaf_beta
   robustness
   total_variation
   l2
@@ -97,6 +99,8 @@ result
     parameterization
     update
     gaf
+    gaf_alpha
+    gaf_beta
     robustness
     total_variation
     l2

@@ -201,6 +201,10 @@ OPERATIONS: dict[str, Case] = {
     "norm": (lambda x: x.norm(dim=1), LINE),
     "norm of order 1": (lambda x: x.norm(p=1, dim=1), LINE),
     "compared with each other": (lambda x: torch.where(x[:, :2] > x[:, 2:], x[:, :2].sin(), x[:, 2:]), LINE),
+    "any and all": (
+        lambda x: x.mean(2) * ((x > 1).any(2) | (x < 1).all(2)) + (x > -1.5).all(2).any(1, keepdim=True),
+        LINE,
+    ),
     "dropout": (lambda x: functional.dropout(x, training=False).tanh(), LINE),
     "cast": (lambda x: x.to(torch.float32).to(torch.float64).tanh(), LINE),
 }
