@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from proxygrad.engine.future import RenderFuture
     from proxygrad.engine.rendering import Rendering
     from proxygrad.images import grid
+    from proxygrad.langevin.discriminator import Discriminator
     from proxygrad.maximization.ascent import maximize
     from proxygrad.maximization.visualization import Visualization, VisualizationList
     from proxygrad.models.catalog import Catalog
@@ -61,6 +62,7 @@ _HOMES = {
     "Checkpoint": "engine.checkpoint",
     "Client": "client",
     "Direction": "objectives.directions",
+    "Discriminator": "langevin.discriminator",
     "Energy": "objectives.directions",
     "Engine": "engine.engine",
     "Logit": "objectives.units",
@@ -99,6 +101,7 @@ __all__ = [
     "Checkpoint",
     "Client",
     "Direction",
+    "Discriminator",
     "Energy",
     "Engine",
     "Logit",
