@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING, Any
 from proxygrad.version import __version__
 
 if TYPE_CHECKING:
+    from proxygrad.attribution.attribute import attribute
+    from proxygrad.attribution.result import Attribution
+    from proxygrad.backward.sugar import sugar
     from proxygrad.backward.surrogate import surrogate
     from proxygrad.client import AsyncClient, Client
     from proxygrad.engine.checkpoint import Checkpoint
@@ -44,12 +47,15 @@ if TYPE_CHECKING:
     from proxygrad.spec import Result, Spec
     from proxygrad.spec.robustness import Robustness
     from proxygrad.spec.settings import AscentSettings
+    from proxygrad.training.gaf import GAF
     from proxygrad.transforms import Transform
 
 #: Where each public name is defined.
 _HOMES = {
+    "GAF": "training.gaf",
     "AscentSettings": "spec.settings",
     "AsyncClient": "client",
+    "Attribution": "attribution.result",
     "Catalog": "models.catalog",
     "Channel": "objectives.units",
     "Checkpoint": "engine.checkpoint",
@@ -74,16 +80,20 @@ _HOMES = {
     "UpdateRule": "optim.update_rules",
     "Visualization": "maximization.visualization",
     "VisualizationList": "maximization.visualization",
+    "attribute": "attribution.attribute",
     "grid": "images",
     "load": "models.loading",
     "maximize": "maximization.ascent",
     "spectrum": "parameterizations",
+    "sugar": "backward.sugar",
     "surrogate": "backward.surrogate",
 }
 
 __all__ = [
+    "GAF",
     "AscentSettings",
     "AsyncClient",
+    "Attribution",
     "Catalog",
     "Channel",
     "Checkpoint",
@@ -109,10 +119,12 @@ __all__ = [
     "Visualization",
     "VisualizationList",
     "__version__",
+    "attribute",
     "grid",
     "load",
     "maximize",
     "spectrum",
+    "sugar",
     "surrogate",
 ]
 

@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 
@@ -32,6 +34,35 @@ class TorchFunctionInterceptor(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         return self.intercept(func, args, kwargs or {})
+
+
+class BackwardInterceptor(TorchFunctionInterceptor):
+    """The same, also of calls within ``loss.backward()`` on the CPU, as reentrant checkpointing makes them.
+
+    torch runs ``Tensor.backward`` as one call, without the interceptor that sees it.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.autograd.backward and (kwargs or {}).get("inputs") is None:
+            # Of edges, since torch reports the call again for tensors.
+            edges = tuple(get_gradient_edge(each) if isinstance(each, Tensor) else each for each in args[0])
+            with self:
+                return func(edges, *args[1:], **(kwargs or {}))
+        if func is Tensor.backward:  # which calls the other
+            with self:
+                return torch.autograd.backward(*args, **_of_autograd(kwargs or {}))
+        return self.intercept(func, args, kwargs or {})
+
+
+def _of_autograd(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of `Tensor.backward` as those of `torch.autograd.backward`."""
+    return {"grad_tensors" if name == "gradient" else name: value for name, value in kwargs.items()}
 
 
 def without_interception() -> AbstractContextManager[None]:

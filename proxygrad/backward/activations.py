@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 
@@ -76,8 +75,8 @@ def proxy_backward(
 
     ``x``: any shape, the batch first. ``slope``: a number, or ``(lanes,)``. ``weight``: of a PReLU; what it
     gets is autograd's. Where ``f'`` is at least ``slope``, so is ``dx``, to the bit. ``guarded``: where
-    ``slope dy`` is infinite, ``dx`` is autograd's. Gradients cannot be differentiated again. Raises
-    `NetworkError` when the batch cannot be divided among the lanes.
+    ``slope dy`` is infinite, ``dx`` is autograd's. Gradients of ReLU6 and Hardtanh can be differentiated
+    again, others not. Raises `NetworkError` for those, and when the batch cannot be divided among the lanes.
     """
     each = per_sample(slope, x) if isinstance(slope, Tensor) else slope
     inputs = (x, activation, each, guarded, *(() if activation.limits else (weight,)))
@@ -98,7 +97,6 @@ class _Clamp(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (y,), (low, high) = ctx.saved_tensors, ctx.limits
         inside = (y > low).logical_and_(y < high)
@@ -126,8 +124,12 @@ class _Bend(torch.autograd.Function):
         return y.detach()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # the derivative would miss that of the activation's own
+            raise NetworkError(
+                "the gradient of a smooth activation inside of surrogate() cannot be differentiated again; "
+                "valid: create_graph=False, rectifiers, or slope 0"
+            )
         (grad,) = grads
         own, *of_weight = torch.autograd.grad(ctx.output, ctx.inputs, grad, retain_graph=True)
         ones = grad.new_ones(()).expand_as(grad)

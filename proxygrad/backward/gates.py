@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverloadPacket
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from proxygrad.backward.activations import Slope, finite_or, per_sample
@@ -102,7 +101,6 @@ class _Gated(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         ((is_open,), (grad,)) = ctx.saved_tensors, grads
         shut = grad * ctx.slope

@@ -43,7 +43,7 @@ from proxygrad.backward.pooling import MAX_POOLING, spread_max_pool2d, windows_o
 from proxygrad.backward.rectifiers import proxy_relu, surrogate_relu
 from proxygrad.errors import NetworkError
 from proxygrad.spec.settings import Proxy
-from proxygrad.torch_function import TorchFunctionInterceptor, without_interception
+from proxygrad.torch_function import BackwardInterceptor, without_interception
 
 
 def _leaky(how: surrogate, x: Tensor, forward_slope: float, inplace: bool) -> Tensor:
@@ -154,7 +154,7 @@ def _is_share(value: Slope) -> bool:
     return 0 <= value <= 1
 
 
-class surrogate(TorchFunctionInterceptor):
+class surrogate(BackwardInterceptor):
     """Context manager: the activations of this thread use ``slope`` in the backward pass.
 
     ``slope``: a number in [0, 1] for the whole batch, or a tensor ``(lanes,)`` with one for each lane; 0

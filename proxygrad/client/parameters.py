@@ -49,6 +49,8 @@ class TemplateParameters(TypedDict, total=False):
     parameterization: ParameterizationName
     update: UpdateName
     gaf: GafName
+    gaf_alpha: float
+    gaf_beta: float
     robustness: Literal["none", "standard"]
     total_variation: float
     l2: float

@@ -28,7 +28,7 @@ from proxygrad.networks.network import Network
 from proxygrad.optim.update_rules import new_state, update_rule
 from proxygrad.parameterizations import parameterization
 from proxygrad.precision import Precision
-from proxygrad.spec.settings import GafName, ParameterizationName, Proxy, UpdateName
+from proxygrad.spec.settings import GAF_ALPHA, GAF_BETA, GafName, ParameterizationName, Proxy, UpdateName
 from proxygrad.transforms import Draw
 
 
@@ -47,6 +47,8 @@ class GroupKey:
     parameterization: ParameterizationName = "pixels"
     update: UpdateName = "normalized"
     gaf: GafName = "none"
+    gaf_alpha: float = GAF_ALPHA
+    gaf_beta: float = GAF_BETA
     proxy: Proxy = "surrogate"
     spread_max_pool: float = 0.0
     alone: int | None = None
@@ -66,6 +68,8 @@ class GroupKey:
             settings.parameterization,
             settings.update,
             settings.gaf,
+            settings.gaf_alpha,
+            settings.gaf_beta,
             settings.proxy,
             settings.spread_max_pool,
             id(lane.batch_token or lane) if settings.solo else None,
@@ -102,7 +106,7 @@ class Group:
             read or key.network.prepared(key.layers, key.precision),
             key.overrides.parameterization
             or parameterization(key.parameterization, (self._channels, *key.size), device),
-            key.overrides.update_rule or update_rule(key.update, key.gaf),
+            key.overrides.update_rule or update_rule(key.update, key.gaf, key.gaf_alpha, key.gaf_beta),
             key.proxy,
             key.spread_max_pool,
         )

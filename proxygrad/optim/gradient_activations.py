@@ -10,10 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from proxygrad.spec.settings import GafName
+from proxygrad.spec.settings import GAF_ALPHA, GAF_BETA, GafName
 
-#: α and β of every gradient activation, as in Liu et al.'s runs (arXiv 2107.04228): (0.1, 20).
-GAF_ALPHA, GAF_BETA = 0.1, 20.0
 #: Rounding of a float32 transform of 1024 x 1024 values is about 1e-6 of the strongest frequency.
 WHITENING_FLOOR = 1e-5
 
@@ -43,23 +41,23 @@ def whiten(gradient: Tensor) -> Tensor:
     return normalize(torch.fft.irfft2(phases, s=gradient.shape[-2:]))
 
 
-def _identity(gradient: Tensor) -> Tensor:
+def _identity(gradient: Tensor, alpha: float, beta: float) -> Tensor:
     return gradient
 
 
-def _atan(gradient: Tensor) -> Tensor:
-    return GAF_ALPHA * torch.atan(GAF_BETA * gradient)
+def _atan(gradient: Tensor, alpha: float, beta: float) -> Tensor:
+    return alpha * torch.atan(beta * gradient)
 
 
-def _tanh(gradient: Tensor) -> Tensor:
-    return GAF_ALPHA * torch.tanh(GAF_BETA * gradient)
+def _tanh(gradient: Tensor, alpha: float, beta: float) -> Tensor:
+    return alpha * torch.tanh(beta * gradient)
 
 
-def _log(gradient: Tensor) -> Tensor:
-    return GAF_ALPHA * gradient.sign() * torch.log1p(GAF_BETA * gradient.abs())
+def _log(gradient: Tensor, alpha: float, beta: float) -> Tensor:
+    return alpha * gradient.sign() * torch.log1p(beta * gradient.abs())
 
 
-GAFS: dict[GafName, Callable[[Tensor], Tensor]] = {
+GAFS: dict[GafName, Callable[[Tensor, float, float], Tensor]] = {
     "none": _identity,
     "atan": _atan,
     "tanh": _tanh,
@@ -67,12 +65,14 @@ GAFS: dict[GafName, Callable[[Tensor], Tensor]] = {
 }
 
 
-def gaf(name: GafName) -> Callable[[Tensor], Tensor]:
+def gaf(name: GafName, alpha: float = GAF_ALPHA, beta: float = GAF_BETA) -> Callable[[Tensor], Tensor]:
     """A gradient activation function: element-wise, odd, monotone, zero at zero (arXiv 2107.04228).
 
     ``atan``: ``α atan(βg)``; ``tanh``: ``α tanh(βg)``; ``log``: ``α sign(g) log(1 + β|g|)``; ``none``: g.
-    Small entries grow against large ones; a gradient of zero stays zero, so no dead unit is revived.
+    ``alpha``, ``beta``: above 0. Small entries grow by ``αβ``; ``atan`` and ``tanh`` keep all below
+    ``απ / 2`` and ``α``. A gradient of zero stays zero, so no dead unit is revived.
     """
     if name not in GAFS:
         raise ValueError(f"gradient activation {name!r}; there are {', '.join(map(repr, GAFS))}")
-    return GAFS[name]
+    function = GAFS[name]
+    return lambda gradient: function(gradient, alpha, beta)

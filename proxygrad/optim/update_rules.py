@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from proxygrad.optim.gradient_activations import GAFS, gaf, normalize, whiten
-from proxygrad.spec.settings import GafName, UpdateName
+from proxygrad.spec.settings import GAF_ALPHA, GAF_BETA, GafName, UpdateName
 
 
 def rate(step_size: float, step: int, steps: int) -> float:
@@ -94,10 +94,13 @@ class Normalized:
     """Along the gradient, by ``rate`` in root mean square. Without memory.
 
     The gradient activation bends the direction: it acts on the normalized gradient, which is then normalized
-    again, so α has no effect and the step keeps its length.
+    again, so α has no effect and the step keeps its length. Penalties are in the gradient already, so
+    that holds with them, too.
     """
 
     gaf: GafName = "none"
+    gaf_alpha: float = GAF_ALPHA
+    gaf_beta: float = GAF_BETA
     state_names: ClassVar[tuple[str, ...]] = ()
 
     def step(
@@ -106,27 +109,24 @@ class Normalized:
         """``params + rate · g``, g of root mean square 1, or 0 where there is no gradient."""
         direction = normalize(gradient)
         if self.gaf != "none":
-            direction = normalize(gaf(self.gaf)(direction))
+            direction = normalize(gaf(self.gaf, self.gaf_alpha, self.gaf_beta)(direction))
         return params + context.rates_of(params) * direction
 
 
 @dataclass(frozen=True)
-class Whitened:
-    """Along the whitened gradient, by ``rate`` in root mean square. Without memory. For pixels.
+class Whitened(Normalized):
+    """`Normalized` along the whitened gradient, for pixels.
 
     Whitening gives all spatial frequencies the same magnitude, so that none of them outweighs the others. It
-    is the rule of the ProxyGrad authors' earlier public code (Linse 2023). The gradient activation acts as in
-    `Normalized`.
+    is the rule of the ProxyGrad authors' earlier public code (Linse 2023). The gradient activation comes
+    after it.
     """
-
-    gaf: GafName = "none"
-    state_names: ClassVar[tuple[str, ...]] = ()
 
     def step(
         self, params: Tensor, gradient: Tensor, state: dict[str, Tensor], context: StepContext
     ) -> Tensor:
         """``params + rate · whiten(g)``, of root mean square 1 under any gradient activation."""
-        return Normalized(self.gaf).step(params, whiten(gradient), state, context)
+        return super().step(params, whiten(gradient), state, context)
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,13 @@ class Sgd:
     """Gradient ascent with momentum, as `torch.optim.SGD` of the normalized gradient (dampening 0).
 
     The gradient activation acts after the momentum, on what is added; the stored momentum stays as it is
-    (Liu et al., algorithm for SGD). ``momentum`` 0.9 is theirs and the usual one.
+    (Liu et al., algorithm for SGD), so α is a factor of the rate. ``momentum`` 0.9 is theirs and the usual
+    one.
     """
 
     gaf: GafName = "none"
+    gaf_alpha: float = GAF_ALPHA
+    gaf_beta: float = GAF_BETA
     momentum: float = 0.9
     state_names: ClassVar[tuple[str, ...]] = ("momentum",)
 
@@ -146,18 +149,21 @@ class Sgd:
     ) -> Tensor:
         """``m ← momentum · m + g; params + rate · gaf(m)``."""
         state["momentum"] = self.momentum * state["momentum"] + normalize(gradient)
-        return params + context.rates_of(params) * gaf(self.gaf)(state["momentum"])
+        bent = gaf(self.gaf, self.gaf_alpha, self.gaf_beta)(state["momentum"])
+        return params + context.rates_of(params) * bent
 
 
 @dataclass(frozen=True)
 class Adam:
     """Adam (Kingma and Ba 2015, arXiv 1412.6980) of the normalized gradient, as `torch.optim.Adam`.
 
-    The gradient activation acts on the gradient before both averages (Liu et al., algorithm for Adam).
-    ``beta1``, ``beta2`` and ``epsilon`` are the paper's.
+    The gradient activation acts on the gradient before both averages (Liu et al., algorithm for Adam); the
+    quotient of the two cancels α, but for ``epsilon``. ``beta1``, ``beta2`` and ``epsilon`` are the paper's.
     """
 
     gaf: GafName = "none"
+    gaf_alpha: float = GAF_ALPHA
+    gaf_beta: float = GAF_BETA
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
@@ -167,7 +173,7 @@ class Adam:
         self, params: Tensor, gradient: Tensor, state: dict[str, Tensor], context: StepContext
     ) -> Tensor:
         """``params + rate · m̂ / (√v̂ + ε)``, both averages corrected for their start at 0."""
-        bent = gaf(self.gaf)(normalize(gradient))
+        bent = gaf(self.gaf, self.gaf_alpha, self.gaf_beta)(normalize(gradient))
         state["mean"] = torch.lerp(bent, state["mean"], self.beta1)
         state["square"] = torch.lerp(bent.square(), state["square"], self.beta2)
         count = (context.steps_done + 1).to(params.dtype)
@@ -176,7 +182,7 @@ class Adam:
         return params + context.rates_of(params) * mean / (square.sqrt() + self.epsilon)
 
 
-_RULES: dict[UpdateName, type[Normalized | Sgd | Adam | Whitened]] = {
+_RULES: dict[UpdateName, type[Normalized | Sgd | Adam]] = {
     "normalized": Normalized,
     "sgd": Sgd,
     "adam": Adam,
@@ -185,13 +191,15 @@ _RULES: dict[UpdateName, type[Normalized | Sgd | Adam | Whitened]] = {
 UPDATES: tuple[UpdateName, ...] = tuple(_RULES)
 
 
-def update_rule(name: UpdateName, gaf: GafName = "none") -> UpdateRule:
+def update_rule(
+    name: UpdateName, gaf: GafName = "none", gaf_alpha: float = GAF_ALPHA, gaf_beta: float = GAF_BETA
+) -> UpdateRule:
     """The rule of that name with that gradient activation; raises `ValueError` for an unknown one."""
     if name not in _RULES:
         raise ValueError(f"update {name!r}; there are {', '.join(map(repr, _RULES))}")
     if gaf not in GAFS:
         raise ValueError(f"gradient activation {gaf!r}; there are {', '.join(map(repr, GAFS))}")
-    return _RULES[name](gaf=gaf)
+    return _RULES[name](gaf, gaf_alpha, gaf_beta)
 
 
 def new_state(rule: UpdateRule, params: Tensor) -> dict[str, Tensor]:

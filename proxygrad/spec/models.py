@@ -91,6 +91,10 @@ class ModelInfo(Frozen):
     digest: str = Field(description="SHA-256 over weights, builder and normalization.")
     engine_version: str = Field(description="Version of the method; results of different versions differ.")
     layers: tuple[LayerInfo, ...]
+    discriminator: str | None = Field(
+        default=None,
+        description="SHA-256 of the discriminator that regularizes Langevin sampling; `null` without one.",
+    )
     notes: tuple[str, ...] = Field(
         default=(),
         description="What its operator should know: class names or a normalization that are missing, what "

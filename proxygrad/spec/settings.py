@@ -22,6 +22,8 @@ GafName = Literal["none", "atan", "tanh", "log"]
 #: what the measurements in docs/measurements/images.md used.
 START_NOISE = 0.05
 MAX_STEPS = 4096
+#: α and β of a gradient activation, as in the first of Liu et al.'s runs (arXiv 2107.04228).
+GAF_ALPHA, GAF_BETA = 0.1, 20.0
 MAX_SEED = 2**63 - 1
 MIN_SIZE_PX = 8
 MAX_SIZE_PX = 1024
@@ -120,6 +122,20 @@ class AscentSettings(Frozen):
     gaf: GafName = Field(
         default="log", description="Gradient activation function, which enlarges small values."
     )
+    gaf_alpha: float = Field(
+        default=GAF_ALPHA,
+        gt=0.0,
+        le=100.0,
+        description="α of the gradient activation, a factor of what it returns. `sgd` only: there it is one "
+        "of the step size; `normalized` divides by it again, and in `adam` it cancels but for ε.",
+    )
+    gaf_beta: float = Field(
+        default=GAF_BETA,
+        gt=0.0,
+        le=1e6,
+        description="β of the gradient activation, a factor of the gradient at a root mean square of 1: the "
+        "higher, the more equal large and small values become.",
+    )
     robustness: RobustnessName | Robustness = Field(
         default="standard",
         description="`standard`: each step sees the image a little shifted, scaled and turned; or a "
@@ -216,6 +232,24 @@ class AscentSettings(Frozen):
             raise ValueError(
                 f"start_noise {self.start_noise:g} applies to parameterization 'pixels' or 'fourier', "
                 "not 'maco', whose phases start at random"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gaf_has_parameters(self) -> Self:
+        gaf = self._chosen().get("gaf", self.gaf)
+        for name, value, default in (
+            ("gaf_alpha", self.gaf_alpha, GAF_ALPHA),
+            ("gaf_beta", self.gaf_beta, GAF_BETA),
+        ):
+            if gaf == "none" and value != default:
+                raise ValueError(
+                    f"{name} {value:g} has no effect with gaf 'none'; valid with gaf 'atan', 'tanh' or 'log'"
+                )
+        if self.update in ("normalized", "whitened") and self.gaf_alpha != GAF_ALPHA:
+            raise ValueError(
+                f"gaf_alpha {self.gaf_alpha:g} has no effect with update {self.update!r}, which brings every "
+                "step to its length; valid with update 'sgd' or 'adam'; the length is step_size"
             )
         return self
 

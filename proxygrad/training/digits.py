@@ -30,7 +30,6 @@ from proxygrad.models.digits import CLASSES, INPUT_SHAPE, DigitsNet, digits, nor
 from proxygrad.optim.update_rules import normalized_ascent, rate
 
 HELD_OUT_EVERY = 5  # of each class every fifth image in file order is held out: 355 of 1797
-THREADS = 1  # each number of threads adds up in another order; one gives the same file on any number of cores
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def train(split: Split, seed: int, recipe: Recipe, progress: Callable[[int, floa
 
     Leaves torch's global random state and number of threads as they were.
     """
-    with _threads(THREADS):
+    with single_thread():
         return _train(split, seed, recipe, progress)
 
 
@@ -274,9 +273,10 @@ def save(network: nn.Module, path: Path) -> None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def single_thread() -> Iterator[None]:
+    """Context manager: torch computes in one thread, so that sums are those of any number of cores."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(1)
     try:
         yield
     finally:

@@ -94,6 +94,7 @@ def info() -> ModelInfo:
         digest="d" * 64,
         engine_version="1",
         layers=layers,
+        discriminator="c" * 64,
         notes=("weights file digits.pt: the prefix 'module.' of its keys is left out",),
     )
 

@@ -23,6 +23,7 @@ TYPED = {
     "parameterization": "fourier",
     "update": "adam",
     "gaf": "atan",
+    "gaf_beta": 10.0,
     "robustness": "standard",
     "total_variation": 0.5,
     "l2": 0.75,
@@ -46,12 +47,13 @@ def test_nothing_typed_is_the_defaults() -> None:
 
 
 def test_every_setting_can_be_typed() -> None:
-    assert {*TYPED, "blur_px"} == set(AscentSettings.model_fields)
-    for name, value in {**TYPED, "blur_px": 1.5}.items():
+    assert {*TYPED, "blur_px", "gaf_alpha"} == set(AscentSettings.model_fields)
+    for name, value in {**TYPED, "blur_px": 1.5, "gaf_alpha": 0.2}.items():
         option = f"--{name.replace('_', '-')}"
         words = [option] if value is True else [option, str(value)]
         words += ["--preset", "max"] if name == "blur_px" else []  # it is of pixels
         words += ["--slope-end", "0"] if name in ("slope_hold", "slope_end_at") else []
+        words += ["--update", "sgd"] if name == "gaf_alpha" else []  # normalized ascent has none
         assert getattr(parse(*words), name) == value
 
 

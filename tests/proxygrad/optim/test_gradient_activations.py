@@ -34,3 +34,18 @@ def test_a_normalized_gradient_has_a_root_mean_square_of_1_in_each_row(scale: fl
     gradient[1] = 0
     lengths = normalize(gradient).double().square().mean(dim=(1, 2, 3)).sqrt()
     torch.testing.assert_close(lengths, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.2, 10.0), (3.0, 0.5)])
+def test_alpha_and_beta_are_the_formulas(alpha: float, beta: float) -> None:
+    gradient = torch.tensor([-2.0, 0.0, 1e-3, 7.0], dtype=torch.float64)
+    values = gradient.tolist()
+    assert gaf("atan", alpha, beta)(gradient).tolist() == pytest.approx(
+        [alpha * math.atan(beta * v) for v in values]
+    )
+    assert gaf("tanh", alpha, beta)(gradient).tolist() == pytest.approx(
+        [alpha * math.tanh(beta * v) for v in values]
+    )
+    assert gaf("log", alpha, beta)(gradient).tolist() == pytest.approx(
+        [math.copysign(alpha * math.log(1 + beta * abs(v)), v) for v in values]
+    )

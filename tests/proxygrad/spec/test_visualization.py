@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -113,6 +115,8 @@ def test_what_the_model_cannot_answer_names_value_and_choices(
         {"blur_px": 1, "parameterization": "fourier"},
         {"blur_px": 1},
         {"spread_max_pool": 1.1},
+        {"gaf_alpha": 0.0, "update": "sgd"},
+        {"gaf_beta": float("inf")},
         {"start_noise": 0.51},
         {"start_noise": 0.0, "parameterization": "maco"},
         {"position": (-1, 0), "objective": "neuron"},
@@ -123,6 +127,32 @@ def test_what_the_model_cannot_answer_names_value_and_choices(
 def test_values_outside_their_limits_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ask(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gaf_alpha": 0.2}, "gaf_alpha 0.2 has no effect with update 'normalized'"),
+        ({"gaf_alpha": 0.2, "total_variation": 1.0}, "no effect with update 'normalized'"),
+        ({"gaf_beta": 10, "gaf": "none"}, "gaf_beta 10 has no effect with gaf 'none'; valid with gaf 'atan'"),
+        ({"gaf_beta": 10, "preset": "max"}, "gaf_beta 10 has no effect with gaf 'none'"),
+        ({"gaf_alpha": 0.2, "gaf": "none", "update": "sgd"}, "gaf_alpha 0.2 has no effect with gaf 'none'"),
+    ],
+)
+def test_parameters_of_a_gradient_activation_without_effect_are_refused(
+    settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        ask(**settings)
+
+
+def test_a_gradient_activation_has_parameters_and_an_id_of_its_own() -> None:
+    changed = ask(gaf="atan", gaf_alpha=0.2, gaf_beta=10, update="sgd")
+    plain = ask(gaf="atan", update="sgd")
+    assert (changed.gaf_alpha, changed.gaf_beta) == (0.2, 10)
+    assert changed.resolve(MODEL).identity(MODEL) != plain.resolve(MODEL).identity(MODEL)
+    default = ask(gaf="atan", gaf_alpha=0.1, gaf_beta=20, update="sgd")
+    assert default.resolve(MODEL).identity(MODEL) == plain.resolve(MODEL).identity(MODEL)
 
 
 def test_a_preset_fills_in_what_is_not_given() -> None:

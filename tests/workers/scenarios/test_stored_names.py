@@ -53,6 +53,8 @@ spec
   parameterization
   update
   gaf
+  gaf_alpha
+  gaf_beta
   robustness
   total_variation
   l2
@@ -101,6 +103,8 @@ result
     parameterization
     update
     gaf
+    gaf_alpha
+    gaf_beta
     robustness
     total_variation
     l2
