@@ -85,7 +85,7 @@ class Runner:
         return reports, reasons
 
     def _key(self, name: str) -> str:
-        return cache.key_of(f"{stages.__name__}.{name}", self.quick)
+        return cache.key_of(f"{stages.__name__}.{name}", self.quick, self.shared is not None)
 
 
 def run_stage(

@@ -114,26 +114,19 @@ class Normalized:
 
 
 @dataclass(frozen=True)
-class Whitened:
-    """Along the whitened gradient, by ``rate`` in root mean square. Without memory. For pixels.
+class Whitened(Normalized):
+    """`Normalized` along the whitened gradient, for pixels.
 
     Whitening gives all spatial frequencies the same magnitude, so that none of them outweighs the others. It
-    is the rule of the ProxyGrad authors' earlier public code (Linse 2023). The gradient activation acts as in
-    `Normalized`.
+    is the rule of the ProxyGrad authors' earlier public code (Linse 2023). The gradient activation comes
+    after it.
     """
-
-    gaf: GafName = "none"
-    gaf_alpha: float = GAF_ALPHA
-    gaf_beta: float = GAF_BETA
-    state_names: ClassVar[tuple[str, ...]] = ()
 
     def step(
         self, params: Tensor, gradient: Tensor, state: dict[str, Tensor], context: StepContext
     ) -> Tensor:
         """``params + rate · whiten(g)``, of root mean square 1 under any gradient activation."""
-        return Normalized(self.gaf, self.gaf_alpha, self.gaf_beta).step(
-            params, whiten(gradient), state, context
-        )
+        return super().step(params, whiten(gradient), state, context)
 
 
 @dataclass(frozen=True)
@@ -189,7 +182,7 @@ class Adam:
         return params + context.rates_of(params) * mean / (square.sqrt() + self.epsilon)
 
 
-_RULES: dict[UpdateName, type[Normalized | Sgd | Adam | Whitened]] = {
+_RULES: dict[UpdateName, type[Normalized | Sgd | Adam]] = {
     "normalized": Normalized,
     "sgd": Sgd,
     "adam": Adam,
