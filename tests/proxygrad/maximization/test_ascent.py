@@ -71,6 +71,20 @@ def test_gradient_activations_rise_too(gaf: str) -> None:
     assert outcome.activation > outcome.start_activation
 
 
+def test_alpha_is_a_factor_of_the_step_and_beta_bends_it() -> None:
+    """In SGD; `normalized`, where α has no effect, refuses it."""
+
+    def image(**settings: Any) -> torch.Tensor:
+        return maximize(small(), Channel("conv2", 1), gaf="atan", steps=6, **settings).image
+
+    doubled = image(update="sgd", gaf_alpha=0.2, step_size=0.05)
+    assert torch.allclose(doubled, image(update="sgd", gaf_alpha=0.1, step_size=0.1), atol=1e-5)
+    assert not torch.allclose(doubled, image(update="sgd", gaf_alpha=0.1, step_size=0.05), atol=1e-3)
+    assert not torch.allclose(image(gaf_beta=0.1), image(gaf_beta=1000), atol=1e-3)
+    with pytest.raises(InvalidRequest, match="gaf_alpha 0.2 has no effect with update 'normalized'"):
+        image(gaf_alpha=0.2)
+
+
 def test_what_is_measured_is_the_image_itself_not_a_view() -> None:
     network = small()
     exact: dict[str, Any] = {"precision": "float32"}
