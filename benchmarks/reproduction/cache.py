@@ -33,7 +33,10 @@ class DrawnFigure:
 
 @dataclass(frozen=True)
 class CachedReport:
-    """A report with its pictures drawn, and how it came about. ``key``: of `key_of`."""
+    """A report with its pictures drawn, and how it came about.
+
+    ``key``: of `key_of`; ``minutes``: of processor time.
+    """
 
     key: str
     claims: tuple[Claim, ...]

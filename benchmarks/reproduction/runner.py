@@ -103,7 +103,7 @@ def run_stage(
     import torch
 
     torch.set_num_threads(1)
-    started = time.monotonic()
+    started = time.process_time()
     found = load_stage(name).run(Context(quick, shared, partial(_tell, told, name)))
     drawn = cache.draw(found, folder / name)
     report = CachedReport(
@@ -114,7 +114,7 @@ def run_stage(
         note=found.note,
         date=datetime.now(UTC).date().isoformat(),
         machine=cache.machine(),
-        minutes=(time.monotonic() - started) / 60,
+        minutes=(time.process_time() - started) / 60,
     )
     cache.store(folder / name, report)
     return report

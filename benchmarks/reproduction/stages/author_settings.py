@@ -148,9 +148,9 @@ class AuthorSettings:
         return Report(
             tuple(claims),
             (table,),
-            note="Ours is preset `max`: slope 0.05 throughout, reading `surrogate`, first step 0.2. The step "
-            "falls linearly to 0 on either side, and no view is moved; the authors' own step length is "
-            "constant, in 200 steps.",
+            note="These are comparisons with the authors' code, not claims of the paper. Ours is preset "
+            "`max`: slope 0.05 throughout, reading `surrogate`, first step 0.2. The step falls linearly to 0 "
+            "on either side, and no view is moved; the authors' own step length is constant, in 200 steps.",
         )
 
     @staticmethod

@@ -87,7 +87,7 @@ def test_a_margin_needs_another_unit(objective: Margin, message: str) -> None:
 @pytest.mark.parametrize(
     ("objective", "layer"),
     [
-        *((Channel, layer) for layer in ("map", "tokens")),
+        *((each, layer) for each in (Channel, TopQuarter) for layer in ("map", "tokens")),
         *((Neuron, layer) for layer in ("map", "tokens", "vector")),
         (partial(Neuron, position=(3, 4)), "map"),
         (partial(Neuron, position=2), "tokens"),
