@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from proxygrad.engine.future import RenderFuture
     from proxygrad.engine.rendering import Rendering
     from proxygrad.images import grid
+    from proxygrad.langevin.discriminator import Discriminator
     from proxygrad.maximization.ascent import maximize
     from proxygrad.maximization.visualization import Visualization, VisualizationList
     from proxygrad.models.catalog import Catalog
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from proxygrad.networks.network import Network
     from proxygrad.objectives.base import Objective
     from proxygrad.objectives.directions import Direction, Energy
-    from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
+    from proxygrad.objectives.units import Channel, Logit, Margin, Neuron, TopQuarter
     from proxygrad.optim.update_rules import StepContext, UpdateRule
     from proxygrad.parameterizations import Parameterization, spectrum
     from proxygrad.spec import Result, Spec
@@ -61,6 +62,7 @@ _HOMES = {
     "Checkpoint": "engine.checkpoint",
     "Client": "client",
     "Direction": "objectives.directions",
+    "Discriminator": "langevin.discriminator",
     "Energy": "objectives.directions",
     "Engine": "engine.engine",
     "Logit": "objectives.units",
@@ -75,6 +77,7 @@ _HOMES = {
     "Robustness": "spec.robustness",
     "Spec": "spec",
     "StepContext": "optim.update_rules",
+    "TopQuarter": "objectives.units",
     "Transform": "transforms",
     "UpdateRule": "optim.update_rules",
     "Visualization": "maximization.visualization",
@@ -98,6 +101,7 @@ __all__ = [
     "Checkpoint",
     "Client",
     "Direction",
+    "Discriminator",
     "Energy",
     "Engine",
     "Logit",
@@ -112,6 +116,7 @@ __all__ = [
     "Robustness",
     "Spec",
     "StepContext",
+    "TopQuarter",
     "Transform",
     "UpdateRule",
     "Visualization",

@@ -67,9 +67,10 @@ def integrated_gradients(
     if points < 1:
         raise InvalidRequest(f"points={points}: integrated gradients need at least one")
     difference = inputs - references
-    mean = torch.zeros_like(inputs)
+    total = torch.zeros_like(inputs)
     for i in range(points):
-        mean += gradient(value, references + difference * ((i + 0.5) / points)) / points
+        total += gradient(value, references + difference * ((i + 0.5) / points))
+    mean = total / points
     return mean * difference, mean
 
 

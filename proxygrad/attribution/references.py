@@ -49,6 +49,12 @@ def references(reference: Reference, inputs: Tensor, count: int | None = None, s
         raise InvalidRequest(f"inputs of shape {tuple(inputs.shape)} have no batch; valid: (N, …)")
     if callable(reference) and not isinstance(reference, Tensor):
         reference = reference(inputs)
+    if not inputs.is_floating_point() and not _whole(reference):
+        named = repr(reference) if isinstance(reference, str | float) else "with fractions"
+        raise InvalidRequest(
+            f"reference {named} does not apply to inputs of whole numbers ({inputs.dtype}); "
+            "valid: whole numbers, 'zeros' or 'shuffled'"
+        )
     if isinstance(reference, Tensor):
         found = _given(reference, inputs)
     elif isinstance(reference, str):
@@ -92,6 +98,15 @@ def dataset_mean(batches: Iterable[Tensor]) -> Tensor:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(reference: object) -> bool:
+    """Whether the reference of inputs of whole numbers is of such numbers."""
+    if isinstance(reference, Tensor):
+        return not reference.is_floating_point() or bool((reference == reference.round()).all())
+    if isinstance(reference, str):
+        return reference not in ("mean", "blurred")
+    return not isinstance(reference, float) or reference.is_integer()
 
 
 def _given(reference: Tensor, inputs: Tensor) -> Tensor:
@@ -198,11 +213,13 @@ def _eulerian_path(
     order = dict[int, list[int]]()
     for letter, after in followers.items():
         left = np.delete(after, last[letter]) if letter in last else after
-        # popped from the end: the last follower comes first
-        order[letter] = [*after[[last[letter]] if letter in last else []], *generator.permutation(left)]
+        kept = [int(after[last[letter]])] if letter in last else []
+        order[letter] = (
+            kept + generator.permutation(left).tolist()
+        )  # popped from the end: the kept comes last
     path = [int(sequence[0])]
     for _ in range(len(sequence) - 1):
-        path.append(int(order[path[-1]].pop()))
+        path.append(order[path[-1]].pop())
     return np.array(path)
 
 

@@ -134,7 +134,7 @@ class Discriminator(nn.Module):
         copy.load_state_dict(self.state_dict())
         return copy.to(device).eval().requires_grad_(False)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write it as safetensors, with architecture and training as metadata.
 
         The same weights give the same bytes. Raises `WeightsError` when ``path`` cannot be written.
@@ -149,9 +149,9 @@ class Discriminator(nn.Module):
             raise WeightsError(f"discriminator cannot be written to {path}: {error}") from error
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote, in evaluation mode. Raises `WeightsError` naming the file."""
-        about, state = _read(path)
+        about, state = _read(Path(path))
         try:
             architecture = DiscriminatorArchitecture.model_validate(about["architecture"])
             discriminator = cls(architecture, about["training"])

@@ -11,6 +11,7 @@ Everything random comes from the seed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from proxygrad.backward.surrogate import surrogate
-from proxygrad.errors import InvalidRequest
+from proxygrad.errors import InvalidRequest, ModelError
 from proxygrad.langevin.discriminator import Discriminator, DiscriminatorArchitecture
 from proxygrad.networks.network import Network
 from proxygrad.objectives.units import Channel, Logit, Neuron, UnitObjective
@@ -191,7 +192,8 @@ def train_discriminator(
     ``layer``: whose units the chains ascend, each chain a random one. ``progress(step, measured)`` is called
     after each step, from 1. Torch's global random state is left as it was.
 
-    Raises `InvalidRequest` for images that are not of the network's input shape.
+    Raises `InvalidRequest` for images of another shape than the network's input or out of range, and
+    `ModelError` when the loss is no finite number.
     """
     _check(network, images)
     generator = torch.Generator().manual_seed(seed)
@@ -210,6 +212,11 @@ def train_discriminator(
             discriminator.train()
             logits = discriminator(torch.cat([_pixels(images[chosen]), generated]).to(network.device))
             measured = _update(discriminator, optimizer, logits, activation)
+            if not math.isfinite(measured.loss):
+                raise ModelError(
+                    f"step {step} of {recipe.steps}: the loss is {measured.loss}, since the gradient of "
+                    f"layer {layer!r} or of the discriminator left finite numbers"
+                )
             history.append(measured)
             progress(step, measured)
     discriminator.trained_with = {
@@ -243,6 +250,9 @@ def _check(network: Network, images: Tensor) -> None:
             f"images of shape {tuple(images.shape)}; model {network.name!r} needs "
             f"(N, {', '.join(map(str, network.input_shape))}), N at least 1"
         )
+    if images.is_floating_point() and not 0 <= float(images.min()) <= float(images.max()) <= 1:
+        low, high = float(images.min()), float(images.max())
+        raise InvalidRequest(f"images have values from {low:g} to {high:g}; valid: 0 to 1, or uint8")
 
 
 def _pixels(images: Tensor) -> Tensor:

@@ -76,8 +76,8 @@ class DeepLiftMnist:
             claims,
             (_table(found),),
             (
-                Figure("deeplift_mnist_maps", _CAPTION, lambda canvas: _draw_maps(canvas, image, maps)),
-                Figure("deeplift_mnist_falls", _FALLS_CAPTION, lambda canvas: _draw_falls(canvas, found)),
+                Figure("maps", _CAPTION, lambda canvas: _draw_maps(canvas, image, maps)),
+                Figure("falls", _FALLS_CAPTION, lambda canvas: _draw_falls(canvas, found)),
             ),
             note=_NOTE,
         )
@@ -187,13 +187,14 @@ def _draw_maps(canvas: Canvas, image: Tensor, maps: dict[str, Tensor]) -> None:
     axes = canvas.subplots(2, len(maps) + 1)
     for axis in axes.flat:
         axis.set_axis_off()
-    axes[0, 0].imshow(image, cmap="gray")
+    axes[0, 0].imshow(image.numpy(), cmap="gray")
     axes[0, 0].set_title("image", fontsize=8)
     for column, (name, difference) in enumerate(maps.items(), 1):
         reach = float(difference.abs().max())
-        axes[0, column].imshow(difference, cmap="RdBu_r", vmin=-reach, vmax=reach)
+        axes[0, column].imshow(difference.numpy(), cmap="RdBu_r", vmin=-reach, vmax=reach)
         axes[0, column].set_title(name.replace(" × ", "\n× ").replace(", ", ",\n"), fontsize=8)
-        axes[1, column].imshow(kept(image[None, None], difference[None, None])[0, 0], cmap="gray")
+        left = kept(image[None, None], difference[None, None])[0, 0]
+        axes[1, column].imshow(left.numpy(), cmap="gray")
 
 
 def _draw_falls(canvas: Canvas, found: Falls) -> None:

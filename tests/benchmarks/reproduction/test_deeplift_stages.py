@@ -13,6 +13,12 @@ from benchmarks.reproduction.stage import Context, load_stage
 pytestmark = pytest.mark.engine
 
 
+def test_the_arguments_of_the_paper_hold(tmp_path: Path) -> None:
+    report = load_stage("deeplift_toys").run(Context(True, None, lambda done, total, text: None))
+    assert [claim.verdict for claim in report.claims] == ["holds"] * 3
+    assert draw(report, tmp_path)[0].file == "toys.png"
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["deeplift_families", "deeplift_genomics", "deeplift_mnist"])
 def test_every_claim_holds(name: str, shared_truth: Path, tmp_path: Path) -> None:

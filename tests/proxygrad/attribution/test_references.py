@@ -129,6 +129,17 @@ def test_what_is_no_reference_is_refused(reference: Any, arguments: dict[str, in
         references(reference, images(2), **arguments)
 
 
+def test_references_of_whole_numbers_are_whole() -> None:
+    tokens = torch.tensor([[4, 7, 1, 7]])
+    assert torch.equal(references("zeros", tokens), torch.zeros(1, 1, 4, dtype=torch.int64))
+    assert torch.equal(references(2, tokens), torch.full((1, 1, 4), 2))
+    assert torch.equal(references("shuffled", tokens, 3).sort(dim=2).values[0, 2], torch.tensor([1, 4, 7, 7]))
+    assert torch.equal(references(torch.tensor([1.0, 2, 3, 4]), tokens)[0, 0], torch.tensor([1, 2, 3, 4]))
+    for wrong in ("mean", 0.5, torch.tensor([0.5, 1, 1, 1])):
+        with pytest.raises(InvalidRequest, match="does not apply to inputs of whole numbers"):
+            references(wrong, tokens)
+
+
 def test_a_blur_needs_rows_and_columns_or_a_length() -> None:
     with pytest.raises(InvalidRequest, match="'blurred' does not apply to inputs of shape"):
         references("blurred", torch.zeros(2, 5))

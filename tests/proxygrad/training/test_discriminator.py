@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from proxygrad.errors import InvalidRequest, UnknownLayer
+from proxygrad.errors import InvalidRequest, ModelError, UnknownLayer
 from proxygrad.langevin.discriminator import Discriminator, DiscriminatorArchitecture
 from proxygrad.models import Catalog
 from proxygrad.models import digits as bundled
@@ -126,6 +126,19 @@ def test_some_chains_start_anew(network: Network) -> None:
         assert ((pool._images != before).flatten(1).any(dim=1) == anew).all()
 
 
+class Root(nn.Module):
+    """Its gradient is infinite or no number at most images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1)[:, :3] - 0.5).sqrt()
+
+
+def test_a_model_without_finite_gradients_is_named() -> None:
+    network = Network(nn.Sequential(Root()), (1, 8, 8), 0, 1)
+    with pytest.raises(ModelError, match="step 1 of 2: the loss is nan"):
+        train_discriminator(network, real(), 0, replace(RECIPE, steps=2))
+
+
 @pytest.mark.parametrize("layer", ["0", "1", "output"])
 def test_units_of_any_kind_of_layer(layer: str) -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(72, 3)))
@@ -170,6 +183,10 @@ def test_what_cannot_be_trained_on(network: Network) -> None:
         train_discriminator(network, torch.zeros(5, 3, 8, 8), 0, RECIPE)
     with pytest.raises(InvalidRequest, match="at least 1"):
         train_discriminator(network, torch.zeros(0, 1, 8, 8), 0, RECIPE)
+    with pytest.raises(InvalidRequest, match="values from 0 to 255; valid: 0 to 1, or uint8"):
+        train_discriminator(network, torch.tensor([0.0, 255.0] * 32).view(1, 1, 8, 8), 0, RECIPE)
+    with pytest.raises(InvalidRequest, match="values from nan"):
+        train_discriminator(network, torch.full((1, 1, 8, 8), torch.nan), 0, RECIPE)
     with pytest.raises(UnknownLayer):
         train_discriminator(network, real(), 0, RECIPE, layer="nowhere")
     with pytest.raises(InvalidRequest, match="batch 7"):
@@ -192,8 +209,8 @@ def test_the_bundled_one_is_what_its_card_says() -> None:
     assert claimed is not None
     images = load_split().held_out_images
     assert len(images) == int(claimed[2])
-    recipe = DiscriminatorRecipe(chains=10, batch=20, weight=0, restarts=0, chain_steps=20)
-    generated, _ = Chains(network, "fc", recipe, torch.Generator().manual_seed(1)).draw(10, discriminator)
+    recipe = DiscriminatorRecipe(chains=8, batch=16, weight=0, restarts=0, chain_steps=8)
+    generated, _ = Chains(network, "fc", recipe, torch.Generator().manual_seed(1)).draw(8, discriminator)
     with torch.no_grad():
         # One image may tip over on a processor that adds up in another order.
         assert int((discriminator(images) > 0).sum()) == pytest.approx(int(claimed[1]), abs=1.01)
