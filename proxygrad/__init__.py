@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 from proxygrad.version import __version__
 
 if TYPE_CHECKING:
+    from proxygrad.attribution.attribute import attribute
+    from proxygrad.attribution.result import Attribution
     from proxygrad.backward.sugar import sugar
     from proxygrad.backward.surrogate import surrogate
     from proxygrad.client import AsyncClient, Client
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from proxygrad.engine.future import RenderFuture
     from proxygrad.engine.rendering import Rendering
     from proxygrad.images import grid
+    from proxygrad.langevin.discriminator import Discriminator
     from proxygrad.maximization.ascent import maximize
     from proxygrad.maximization.visualization import Visualization, VisualizationList
     from proxygrad.models.catalog import Catalog
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from proxygrad.networks.network import Network
     from proxygrad.objectives.base import Objective
     from proxygrad.objectives.directions import Direction, Energy
-    from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
+    from proxygrad.objectives.units import Channel, Logit, Margin, Neuron, TopQuarter
     from proxygrad.optim.update_rules import StepContext, UpdateRule
     from proxygrad.parameterizations import Parameterization, spectrum
     from proxygrad.spec import Result, Spec
@@ -53,11 +56,13 @@ _HOMES = {
     "GAF": "training.gaf",
     "AscentSettings": "spec.settings",
     "AsyncClient": "client",
+    "Attribution": "attribution.result",
     "Catalog": "models.catalog",
     "Channel": "objectives.units",
     "Checkpoint": "engine.checkpoint",
     "Client": "client",
     "Direction": "objectives.directions",
+    "Discriminator": "langevin.discriminator",
     "Energy": "objectives.directions",
     "Engine": "engine.engine",
     "Logit": "objectives.units",
@@ -72,10 +77,12 @@ _HOMES = {
     "Robustness": "spec.robustness",
     "Spec": "spec",
     "StepContext": "optim.update_rules",
+    "TopQuarter": "objectives.units",
     "Transform": "transforms",
     "UpdateRule": "optim.update_rules",
     "Visualization": "maximization.visualization",
     "VisualizationList": "maximization.visualization",
+    "attribute": "attribution.attribute",
     "grid": "images",
     "load": "models.loading",
     "maximize": "maximization.ascent",
@@ -88,11 +95,13 @@ __all__ = [
     "GAF",
     "AscentSettings",
     "AsyncClient",
+    "Attribution",
     "Catalog",
     "Channel",
     "Checkpoint",
     "Client",
     "Direction",
+    "Discriminator",
     "Energy",
     "Engine",
     "Logit",
@@ -107,11 +116,13 @@ __all__ = [
     "Robustness",
     "Spec",
     "StepContext",
+    "TopQuarter",
     "Transform",
     "UpdateRule",
     "Visualization",
     "VisualizationList",
     "__version__",
+    "attribute",
     "grid",
     "load",
     "maximize",

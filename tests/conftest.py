@@ -69,10 +69,20 @@ def served_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def shared_models() -> Path:
     """The directory of shared weights; the test is skipped where it is not there."""
+    return _shared("models") / "models"
+
+
+@pytest.fixture(scope="session")
+def shared_truth() -> Path:
+    """The directory with published networks and data; the test is skipped where it is not there."""
+    return _shared("truth", "data")
+
+
+def _shared(*needed: str) -> Path:
     shared = Path(os.environ.get("PROXYGRAD_SHARED") or REPOSITORY.parent / "shared")
-    models = shared / "models"
-    if not models.is_dir():
-        pytest.skip(
-            f"shared weights are not at {models}; set PROXYGRAD_SHARED to the directory that holds models/"
-        )
-    return models
+    for name in needed:
+        if not (shared / name).is_dir():
+            pytest.skip(
+                f"{shared / name} is not there; set PROXYGRAD_SHARED to the directory that holds {name}/"
+            )
+    return shared

@@ -22,7 +22,9 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["library", "quickstart", "migration", "training"])
+@pytest.mark.parametrize(
+    "name", ["library", "quickstart", "migration", "discriminators", "attribution", "training"]
+)
 def test_every_block_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,7 +62,10 @@ class Runner:
             spawn.Manager() as manager,
             ProcessPoolExecutor(self.jobs, spawn, max_tasks_per_child=1) as pool,
             tqdm(
-                total=len(names), unit="stage", bar_format="{l_bar}{bar}| {n:.1f}/{total} {elapsed}{postfix}"
+                total=len(names),
+                disable=None,
+                unit="stage",
+                bar_format="{l_bar}{bar}| {n:.1f}/{total} {elapsed}{postfix}",
             ) as bar,
         ):
             told: queue.Queue[tuple[str, float, str]] = manager.Queue()
@@ -82,7 +85,7 @@ class Runner:
         return reports, reasons
 
     def _key(self, name: str) -> str:
-        return cache.key_of(f"{stages.__name__}.{name}", self.quick)
+        return cache.key_of(f"{stages.__name__}.{name}", self.quick, self.shared is not None)
 
 
 def run_stage(

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from proxygrad.errors import ModelError
+from proxygrad.cli.training_options import SEED, check_place, whole
 
 HELP = "retrain the bundled network and report its held-out accuracy"
 EXTRA = "training"
@@ -18,9 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to, from which seed, for how long."""
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="write the weights here (safetensors)")
     parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="default 0, that of the bundled file"
+        "--seed", type=SEED, default=0, metavar="N", help="default 0, that of the bundled file"
     )
-    parser.add_argument("--epochs", type=_epochs, metavar="N", help="default: those of the bundled file")
+    parser.add_argument(
+        "--epochs",
+        type=whole(1, "a number of epochs"),
+        metavar="N",
+        help="default: those of the bundled file",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     out: Path | None = arguments.out
     if out is not None:
-        _check_place(out)
+        check_place(out)
     recipe = train_digits.Recipe()
     if arguments.epochs is not None:
         recipe = replace(recipe, epochs=arguments.epochs)
@@ -49,28 +54,3 @@ def run(arguments: argparse.Namespace) -> int:
         train_digits.save(trained.network, out)
         print(f"{out}  sha256 {hashlib.sha256(out.read_bytes()).hexdigest()}")
     return 0
-
-
-def _check_place(out: Path) -> None:
-    """Minutes of training should not end in a path that could never be written."""
-    if out.is_dir() or not out.parent.is_dir():
-        reason = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
-        raise ModelError(f"weights cannot be written to {out}: {reason}")
-
-
-def _seed(text: str) -> int:
-    return _whole(text, 0, "a seed")
-
-
-def _epochs(text: str) -> int:
-    return _whole(text, 1, "a number of epochs")
-
-
-def _whole(text: str, least: int, what: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = least - 1
-    if not least <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}: a whole number from {least}")
-    return number

@@ -13,6 +13,7 @@
     mean = [0.485, 0.456, 0.406]
     std = [0.229, 0.224, 0.225]
     classes = ["tench", "goldfish"]               # names of the logits, or a text file with one a line
+    discriminator = "mine-discriminator.safetensors"   # of `proxygrad train-discriminator`
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pydantic_core import ErrorDetails
 from torch import nn
 
 from proxygrad.errors import ModelError, UnknownModel, near
+from proxygrad.langevin.discriminator import Discriminator
 from proxygrad.models.builders import build
 from proxygrad.models.fingerprint import fingerprint
 from proxygrad.models.published import PublishedWeights, has_published, of_file, published
@@ -51,6 +53,7 @@ class ModelEntry(BaseModel):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     classes: tuple[str, ...] | str | None = None
+    discriminator: str | None = None
 
     def load(self, name: str, folder: Path, device: str) -> Network:
         """Build the module, fill it, and make it a `Network`. Relative paths start at ``folder``.
@@ -74,6 +77,8 @@ class ModelEntry(BaseModel):
             notes += self._missing_normalization(weights)
         notes += [*_missing_names(network), *_oddities(network)]
         network.info = network.info.model_copy(update={"notes": tuple(notes)})
+        if self.discriminator is not None:
+            network.discriminator = Discriminator.load(_path(folder, self.discriminator))
         return network
 
     def _missing_normalization(self, weights: PublishedWeights) -> Iterator[str]:
@@ -109,6 +114,7 @@ class ModelEntry(BaseModel):
         files = {
             "weights": None if self.weights is None else _path(folder, self.weights),
             "classes": _path(folder, self.classes) if isinstance(self.classes, str) else None,
+            "discriminator": None if self.discriminator is None else _path(folder, self.discriminator),
         }
         return fingerprint(name, self.builder, files, self.model_dump(mode="json"))
 
@@ -164,6 +170,7 @@ class Catalog:
             mean=digits.MEAN,
             std=digits.STD,
             classes=digits.CLASSES,
+            discriminator=str(digits.DISCRIMINATOR),
         )
         self._entries = {BUNDLED: bundled, **entries}
         self._folder = folder

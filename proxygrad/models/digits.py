@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 WEIGHTS = Path(__file__).with_name("digits.safetensors")
+#: Tells its images from those that chains of it make; see the model card.
+DISCRIMINATOR = Path(__file__).with_name("digits-discriminator.safetensors")
 INPUT_SHAPE = (1, 32, 32)
 #: Of all training pixels in [0, 1], ink = 1: 0.305 and 0.324 on the training split.
 MEAN = (0.305,)

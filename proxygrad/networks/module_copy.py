@@ -17,12 +17,14 @@ from proxygrad.networks.rebinding import Rebinding
 from proxygrad.torch_function import TorchFunctionInterceptor
 
 
-def private_copy(module: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
-    """A copy of ``module`` on ``device`` to run and hook freely: evaluation mode, float32, no gradients of
-    parameters.
+def private_copy(
+    module: nn.Module, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """A copy of ``module`` on ``device`` to run and hook freely: evaluation mode, no gradients of parameters,
+    in ``dtype``, float32 or float64.
 
     Taken out of `nn.DataParallel` and `torch.compile`, also inside, as those would not let hooks be seen.
-    Half and double precision become float32. Its own forward hooks come along (weight norm lives in them),
+    Other precisions become ``dtype``. Its own forward hooks come along (weight norm lives in them),
     backward hooks do not; activations that somebody's hooks have stored on it are copied without their
     history. Functions that hold on to the module, or to others that are not registered as its children, hold
     on to the copy (`proxygrad.networks.rebinding`): nothing ever runs the caller's own.
@@ -46,7 +48,7 @@ def private_copy(module: nn.Module, device: torch.device | str = "cpu") -> nn.Mo
     for each in (duplicate, *unregistered):
         _unwrap_children(each)
         _drop_backward_hooks(each)
-        _freeze(each)
+        _freeze(each, dtype)
         each.to(device)
         if torch.device(device).type == "cuda":
             let_recurrent_layers_run_backward(each)
@@ -92,15 +94,15 @@ def _drop_backward_hooks(module: nn.Module) -> None:
         each._is_full_backward_hook = None
 
 
-def _freeze(module: nn.Module) -> None:
-    """Evaluation mode, float32 or complex64, no gradients of parameters."""
+def _freeze(module: nn.Module, dtype: torch.dtype) -> None:
+    """Evaluation mode, ``dtype`` or the complex numbers of it, no gradients of parameters."""
     try:
         module.eval()  # whatever a `train` of its own returns
     except Exception:  # or whatever it takes
         for each in module.modules():
             each.training = False
-    module.requires_grad_(False).float()
-    module._apply(lambda value: value.to(torch.complex64) if value.is_complex() else value)
+    module.requires_grad_(False).to(dtype)
+    module._apply(lambda value: value.to(dtype.to_complex()) if value.is_complex() else value)
 
 
 class _DetachedCopies(TorchFunctionInterceptor):

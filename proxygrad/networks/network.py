@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from proxygrad.errors import InvalidRequest, NetworkError, ProxyGradError, SizeUnsupported, UnknownLayer
+from proxygrad.langevin.discriminator import Discriminator
 from proxygrad.networks.ambient import Draws, differentiable
 from proxygrad.networks.batching import Batching, find_batching
 from proxygrad.networks.capture import ModuleCall
@@ -20,7 +22,7 @@ from proxygrad.networks.discovery.reach import unreached_notes
 from proxygrad.networks.layer_reader import LayerReader, prepare
 from proxygrad.networks.layer_table import LayerTable
 from proxygrad.networks.module_copy import private_copy
-from proxygrad.networks.preprocessing import PerChannel, Preprocessing, preprocessing_of
+from proxygrad.networks.preprocessing import PerChannel, per_channel, with_own_preprocessing
 from proxygrad.networks.rebinding import originals_called
 from proxygrad.networks.variants import Variant, VariantFactory
 from proxygrad.precision import Precision, arithmetic
@@ -70,7 +72,7 @@ class Network:
         origin: str = "",
         device: str | torch.device = "cpu",
     ) -> None:
-        input_shape, mean, std = _with_own_preprocessing(module, input_shape, mean, std)
+        input_shape, mean, std = with_own_preprocessing(module, input_shape, mean, std)
         channels = input_shape[0]
         if channels < 1:
             raise NetworkError(f"input_shape {input_shape} has {channels} channels; images have 1 or more")
@@ -80,8 +82,8 @@ class Network:
         self.origin = origin
         self.device = _device(device)
         with differentiable():
-            self._mean = _per_channel("mean", mean, channels).to(self.device)
-            self._std = _per_channel("std", std, channels).to(self.device)
+            self._mean = per_channel("mean", mean, channels).to(self.device)
+            self._std = per_channel("std", std, channels).to(self.device)
             if not bool((self._std > 0).all()):
                 raise NetworkError(f"std {self._std.flatten().tolist()} must be positive")
             self.module = private_copy(module, self.device)
@@ -93,6 +95,7 @@ class Network:
         self._variants = VariantFactory(self._exact, self._sample)
         self._readers: dict[tuple[tuple[str, ...], Precision], LayerReader] = {}
         self._shapes: dict[tuple[str, tuple[int, int]], tuple[int, ...]] = {}
+        self._discriminator: Discriminator | None = None
 
     def read(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """What each of ``layers`` returns for ``images`` ``(B, C, H, W)`` in [0, 1], batch first, in one
@@ -149,6 +152,22 @@ class Network:
                 ) from error
             self._shapes[layer, size] = tuple(activation.shape[1:])
         return self._shapes[layer, size]
+
+    def in_float64(self) -> Network:
+        """The same network, layers and weights, computing in float64."""
+        twin = copy.copy(self)
+        twin.module = private_copy(self.module, self.device, torch.float64)
+        twin._mean, twin._std = self._mean.double(), self._std.double()
+        twin._modules = {each: child for each, child in twin.module.named_modules() if each}
+        twin._exact = Variant(twin.module, twin._modules, draws=self._exact.draws)
+        twin._variants = VariantFactory(twin._exact, twin._sample)
+        twin._readers, twin._shapes = {}, {}
+        return twin
+
+    def arranged(self, layer: str, value: Tensor) -> Tensor:
+        """What ``layer`` returns, with the batch first and the units where objectives expect them."""
+        layout = self._discovery.layouts.get(self._plain(layer))
+        return layout.arrange(value) if layout else value
 
     @property
     def layers(self) -> LayerTable:
@@ -215,6 +234,24 @@ class Network:
             engine_version=ENGINE_VERSION,
             layers=self._discovery.layers,
         )
+
+    @property
+    def discriminator(self) -> Discriminator | None:
+        """What tells real images from generated ones, for `sampler: "langevin"`; may be set, and None.
+
+        The network keeps a frozen copy. Raises `NetworkError` for one of another input shape.
+        """
+        return self._discriminator
+
+    @discriminator.setter
+    def discriminator(self, given: Discriminator | None) -> None:
+        if given is not None and given.input_shape != self.input_shape:
+            raise NetworkError(
+                f"the discriminator takes images of {given.input_shape}, model {self.name!r} of "
+                f"{self.input_shape}"
+            )
+        self._discriminator = given and given.frozen(self.device)
+        self.info = self.info.model_copy(update={"discriminator": given and given.digest})
 
     def _discover(self) -> tuple[Variant, LayerDiscovery]:
         """The network as it is, and its layers."""
@@ -312,8 +349,7 @@ class Network:
 
     def _arranged(self, layer: str, value: Tensor, images: Tensor) -> Tensor:
         """``value`` with the batch first and the units where objectives expect them."""
-        layout = self._discovery.layouts.get(self._plain(layer))
-        value = layout.arrange(value) if layout else value
+        value = self.arranged(layer, value)
         if value.ndim and value.shape[0] == len(images):
             return value
         if images.requires_grad and not value.requires_grad:
@@ -354,35 +390,3 @@ def _device(device: str | torch.device) -> torch.device:
         reason = str(error).partition("\n")[0]
         raise NetworkError(f"device {str(device)!r} cannot be used: {reason}") from error
     return found
-
-
-def _with_own_preprocessing(
-    module: nn.Module,
-    input_shape: tuple[int, int, int] | None,
-    mean: PerChannel | None,
-    std: PerChannel | None,
-) -> tuple[tuple[int, int, int], PerChannel, PerChannel]:
-    """What is not given is the module's own where it is known, else 3 x 224 x 224 px, mean 0 and std 1."""
-    own = preprocessing_of(module)
-    if own is None or (input_shape is not None and input_shape[0] != own.input_shape[0]):
-        own = Preprocessing((3, 224, 224), 0.0, 1.0, "")
-    elif mean is None or std is None:
-        log.info("%s: input %s, mean %s and std %s of %s", type(module).__name__, *own)
-    return (
-        input_shape if input_shape is not None else own.input_shape,
-        mean if mean is not None else own.mean,
-        std if std is not None else own.std,
-    )
-
-
-def _per_channel(what: str, given: PerChannel, channels: int) -> Tensor:
-    """A number, or one for each channel, as ``(1, C, 1, 1)`` float32."""
-    values = torch.as_tensor(given, dtype=torch.float32, device="cpu").detach()
-    values = values.flatten() if values.ndim else values.expand(channels)
-    if len(values) != channels:
-        raise NetworkError(
-            f"{what} {values.tolist()} has {len(values)} values; the input has {channels} channels"
-        )
-    if not bool(values.isfinite().all()):
-        raise NetworkError(f"{what} {values.tolist()} must be finite")
-    return values.reshape(1, channels, 1, 1).clone()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
+
+from proxygrad.errors import NetworkError
+
+log = logging.getLogger(__name__)
 
 #: A number, or one for each channel.
 PerChannel = float | Sequence[float] | np.ndarray[Any, Any] | Tensor
@@ -41,6 +47,25 @@ def preprocessing_of(module: nn.Module) -> Preprocessing | None:
     return _torchvision(module)
 
 
+def with_own_preprocessing(
+    module: nn.Module,
+    input_shape: tuple[int, int, int] | None,
+    mean: PerChannel | None,
+    std: PerChannel | None,
+) -> tuple[tuple[int, int, int], PerChannel, PerChannel]:
+    """What is not given is the module's own where it is known, else 3 x 224 x 224 px, mean 0 and std 1."""
+    own = preprocessing_of(module)
+    if own is None or (input_shape is not None and input_shape[0] != own.input_shape[0]):
+        own = Preprocessing((3, 224, 224), 0.0, 1.0, "")
+    elif mean is None or std is None:
+        log.info("%s: input %s, mean %s and std %s of %s", type(module).__name__, *own)
+    return (
+        input_shape if input_shape is not None else own.input_shape,
+        mean if mean is not None else own.mean,
+        std if std is not None else own.std,
+    )
+
+
 def _timm(config: Any) -> Preprocessing | None:
     """Of a mapping, or an object, with ``input_size``, ``mean`` and ``std``."""
     names = ("input_size", "mean", "std")
@@ -69,3 +94,16 @@ def _is_efficientnet_v2_l(module: Any) -> bool:
         return False
     stem, first = module.features[0][0], module.features[1][0]
     return type(first).__name__ == "FusedMBConv" and stem.out_channels == 32
+
+
+def per_channel(what: str, given: PerChannel, channels: int) -> Tensor:
+    """A number, or one for each channel, as ``(1, C, 1, 1)`` float32."""
+    values = torch.as_tensor(given, dtype=torch.float32, device="cpu").detach()
+    values = values.flatten() if values.ndim else values.expand(channels)
+    if len(values) != channels:
+        raise NetworkError(
+            f"{what} {values.tolist()} has {len(values)} values; the input has {channels} channels"
+        )
+    if not bool(values.isfinite().all()):
+        raise NetworkError(f"{what} {values.tolist()} must be finite")
+    return values.reshape(1, channels, 1, 1).clone()

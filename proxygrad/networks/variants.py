@@ -67,9 +67,14 @@ class Variant:
     draws: bool = False
 
     def read(self, inputs: Tensor, calls: Mapping[str, ModuleCall | None]) -> dict[str, Tensor]:
-        """As `proxygrad.networks.capture.capture_activations`, in float32. Raises `FoldMismatch` too."""
+        """As `proxygrad.networks.capture.capture_activations`, in float32, or float64 where the network is.
+
+        Raises `FoldMismatch` too.
+        """
         found = self.run(lambda laid_out: capture.capture_activations(self.module, laid_out, calls), inputs)
-        return {name: value.float() for name, value in found.items()}
+        return {
+            name: value.to(torch.promote_types(value.dtype, torch.float32)) for name, value in found.items()
+        }
 
     def run(self, once: Callable[[Tensor], _T], inputs: Tensor) -> _T:
         """``once(inputs)``, which calls the module one time; ``inputs`` ``(B, C, H, W)``, float32."""

@@ -38,6 +38,10 @@ class Model(BaseModel):
     classes: tuple[str, ...] | None = Field(description="Names of its logits, if known.")
     digest: str | None = Field(description="SHA-256 over weights, builder and normalization.")
     engine_version: str | None = Field(description="Version of the method.")
+    discriminator: str | None = Field(
+        default=None,
+        description="SHA-256 of the discriminator that regularizes Langevin sampling; `null` without one.",
+    )
     notes: tuple[str, ...] = Field(
         default=(), description="What its operator should know, such as class names that are missing."
     )

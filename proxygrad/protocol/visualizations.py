@@ -41,6 +41,10 @@ class Image(ImageInfo):
     links: ImageLinks = Field(description="Related resources.")
 
 
+#: Most values of all curves of a document together, so that it stays below 64 KB.
+MAX_CURVE_VALUES = 1024
+
+
 class VisualizationLinks(BaseModel):
     """References relative to this server."""
 
@@ -66,6 +70,12 @@ class Visualization(BaseModel):
     )
     spec: Spec = Field(description="What is visualized, with every default that depends on the model.")
     result: Result | None = Field(description="Measurements of the images; `null` unless succeeded.")
+    curve_stride: int = Field(
+        default=1,
+        description="Steps from one value of a `curve` in `result` to the next. Above 1 where the curves "
+        f"have more than {MAX_CURVE_VALUES} values together; the last value is of the last step all the "
+        "same. The text `result` in each PNG has every value.",
+    )
     images: list[Image] = Field(
         description="The delivered images, by number: those requested, then the baseline images. Empty "
         "unless succeeded."

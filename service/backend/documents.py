@@ -80,6 +80,7 @@ def model(served: ServedModel) -> Model:
         classes=info.classes if info else None,
         digest=info.digest if info else None,
         engine_version=info.engine_version if info else None,
+        discriminator=info.discriminator if info else None,
         notes=info.notes if info else (),
         layer_count=len(info.layers) if info else 0,
         links=ModelLinks(self=path, layers=f"{path}/layers"),

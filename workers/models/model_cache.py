@@ -182,7 +182,8 @@ def _tell(info: ModelInfo) -> None:
 
 
 def _size_bytes(network: Network) -> int:
-    tensors = [*network.module.parameters(), *network.module.buffers()]
+    modules = [network.module, *([network.discriminator] if network.discriminator else [])]
+    tensors = [each for module in modules for each in (*module.parameters(), *module.buffers())]
     return int(_WORKING * sum(tensor.numel() * tensor.element_size() for tensor in tensors))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from proxygrad.protocol.addresses import VISUALIZATIONS
@@ -10,13 +11,14 @@ from proxygrad.protocol.jobs import Progress
 from proxygrad.protocol.problems import FieldError, Problem
 from proxygrad.protocol.requests import VisualizationRequest
 from proxygrad.protocol.visualizations import (
+    MAX_CURVE_VALUES,
     Image,
     ImageLinks,
     Visualization,
     VisualizationLinks,
     VisualizationSummary,
 )
-from proxygrad.spec import ModelInfo, Spec
+from proxygrad.spec import ModelInfo, Result, Spec
 from service.backend.admission import check_limit
 from service.backend.resources.base import JobResource
 from service.problems import ProblemError
@@ -32,6 +34,7 @@ def document(
     path = link(f"{VISUALIZATIONS}/{job.id}")
     images, eta_s = _images(job, path), job.eta_s(now_s)
     until_s = job.finished_at or now_s
+    result, curve_stride = _thinned(job.result)
     return Visualization(
         id=job.id,
         state=job.state,
@@ -39,7 +42,8 @@ def document(
         queue_position=queue_position if job.state == "queued" else None,
         eta_s=None if eta_s is None else round(eta_s, 3),
         spec=job.spec,
-        result=job.result,
+        result=result,
+        curve_stride=curve_stride,
         images=images,
         problem=job.problem,
         priority=None if job.ended else job.priority,
@@ -52,6 +56,22 @@ def document(
         ran_s=None if job.started_at is None else max(0.0, until_s - job.started_at),
         links=_links(path, images[job.best].links.self if images else None),
     )
+
+
+def _thinned(result: Result | None) -> tuple[Result | None, int]:
+    """The result with every so many values of its curves, the last one always; and how many."""
+    if result is None:
+        return None, 1
+    stride = math.ceil(len(result.curve) * (1 + len(result.images)) / MAX_CURVE_VALUES)
+    if stride <= 1:
+        return result, 1
+    images = tuple(image.model_copy(update={"curve": _every(stride, image.curve)}) for image in result.images)
+    return result.model_copy(update={"curve": _every(stride, result.curve), "images": images}), stride
+
+
+def _every(stride: int, curve: tuple[float, ...]) -> tuple[float, ...]:
+    last = len(curve) - 1
+    return (*curve[:last:stride], *curve[last:])
 
 
 def summary(job: VisualizationJob) -> VisualizationSummary:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from proxygrad.errors import BuilderError, ModelError, UnknownModel, WeightsError
+from proxygrad.langevin.discriminator import Discriminator, DiscriminatorArchitecture
 from proxygrad.models import Catalog
 from proxygrad.models.builders import build
 from proxygrad.models.torchvision_compat import import_torchvision
@@ -68,6 +69,21 @@ def test_what_is_odd_about_a_network_is_noted(tmp_path: Path) -> None:
     assert catalog(tmp_path, ordinary).load("odd").info.notes == ()
 
 
+def test_a_model_with_a_discriminator(tmp_path: Path) -> None:
+    table = configured_networks.table("mine") + 'discriminator = "d.safetensors"\n'
+    models = catalog(tmp_path, table)
+    with pytest.raises(ModelError, match=r"d\.safetensors does not exist"):
+        models.load("mine")
+    for shape, fits in (((1, 8, 8), True), ((1, 8, 12), False)):
+        discriminator = Discriminator(DiscriminatorArchitecture.suited_to(shape, width=2, hidden=4))
+        discriminator.save(tmp_path / "d.safetensors")
+        if fits:
+            assert models.load("mine").info.discriminator == discriminator.digest
+        else:
+            with pytest.raises(ModelError, match=r"takes images of \(1, 8, 12\), model 'mine' of"):
+                models.load("mine")
+
+
 def test_the_bundled_model_needs_no_file() -> None:
     network = Catalog.from_file(None).load("digits")
     assert network.input_shape == (1, 32, 32)
@@ -92,7 +108,7 @@ def test_class_names_from_a_file(tmp_path: Path) -> None:
         (
             f"[models.m]\nbuilder = '{BUILDER}'\nweigths = 'x'\nsize = 3\n",
             r"models.m.weigths: there is no such key; near key: weights; valid: builder, weights, "
-            r"input_shape, mean, std, classes; models.m.size: there is no such key; valid: builder",
+            r"input_shape, mean, std, classes, discriminator; models.m.size: there is no such key; valid: ",
         ),
         (
             f"[model.m]\nbuilder = '{BUILDER}'\n",

@@ -16,7 +16,9 @@ from tests.support.configured_networks import save_weights, table
 def folder(tmp_path: Path) -> Path:
     save_weights(tmp_path / "a.safetensors", 0)
     (tmp_path / "names.txt").write_text("one\ntwo\n")
-    (tmp_path / "models.toml").write_text(table("a", weights="a.safetensors") + 'classes = "names.txt"\n')
+    (tmp_path / "d.safetensors").write_bytes(b"")
+    more = 'classes = "names.txt"\ndiscriminator = "d.safetensors"\n'
+    (tmp_path / "models.toml").write_text(table("a", weights="a.safetensors") + more)
     return tmp_path
 
 
@@ -29,7 +31,7 @@ def test_it_is_the_same_as_long_as_nothing_changes(folder: Path) -> None:
     assert taken(folder) != taken(folder, "digits")
 
 
-@pytest.mark.parametrize("file", ["a.safetensors", "names.txt"])
+@pytest.mark.parametrize("file", ["a.safetensors", "names.txt", "d.safetensors"])
 def test_it_changes_with_a_file(folder: Path, file: str) -> None:
     before = taken(folder)
     os.utime(folder / file, ns=(0, 0))

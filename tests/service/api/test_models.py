@@ -16,6 +16,7 @@ def test_ready_and_broken_models_are_listed(served: Http) -> None:
     assert "truncated" in broken["problem"]["detail"]
     assert (digits["name"], digits["ready"], digits["problem"]) == ("digits", True, None)
     assert (digits["input_shape"], digits["layer_count"]) == ([1, 32, 32], 3)
+    assert digits["discriminator"] == "c" * 64
     assert digits["notes"] == ["weights file digits.pt: the prefix 'module.' of its keys is left out"]
     assert digits["classes"] == list("0123456789")
     assert served.get(digits["links"]["self"]).json() == digits

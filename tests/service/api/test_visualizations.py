@@ -117,6 +117,26 @@ def test_a_finished_job_is_answered_at_once_with_its_result(served: Http, player
     assert answer["created_at"].endswith("Z")
 
 
+@pytest.mark.parametrize(
+    ("images", "values", "stride", "kept"),
+    [(1, 129, 1, 129), (1, 1025, 2, 513), (1, 2049, 3, 684), (16, 2049, 67, 32)],
+)
+def test_long_curves_are_thinned_but_for_their_ends(
+    served: Http, player: Player, images: int, values: int, stride: int, kept: int
+) -> None:
+    job_id = asked(served, steps=values - 1, images=images, compare=images > 1)
+    player.curve = tuple(0.1 + number / 7 for number in range(values))
+    player.succeed(job_id)
+    answer = served.get(f"/v1/visualizations/{job_id}")
+    result = answer.json()["result"]
+    assert answer.json()["curve_stride"] == stride
+    for curve in [result["curve"], *(image["curve"] for image in result["images"])]:
+        assert curve[:2] == [0.1, 0.1 + stride / 7]
+        assert curve[-1] == 0.1 + (values - 1) / 7
+        assert len(curve) == kept
+    assert len(answer.content) < 64 * 1024
+
+
 def test_the_store_answers_for_what_redis_forgot(served: Http, player: Player) -> None:
     job_id = asked(served)
     player.succeed(job_id)

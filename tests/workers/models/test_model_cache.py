@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="networks are torch's")
 
 from proxygrad.errors import ModelError, UnknownModel
+from proxygrad.langevin.discriminator import Discriminator, DiscriminatorArchitecture
 from proxygrad.models import Catalog
 from proxygrad.spec import Spec
 from tests.support.configured_networks import BUILT, save_weights, table
@@ -121,6 +122,16 @@ def test_the_first_start_stays_within_the_budget(folder: Path) -> None:
     )
     shelf = ModelCache.open(Catalog.from_file(folder / "models.toml"), "cpu", 2 * ONE, None)
     assert loaded(shelf) == {"c", "d"}
+
+
+def test_a_discriminator_counts_too(folder: Path) -> None:
+    architecture = DiscriminatorArchitecture.suited_to((1, 8, 8), width=2, hidden=4)
+    Discriminator(architecture).save(folder / "d.safetensors")
+    tables = [table(name, weights=f"{name}.safetensors") for name in "ab"]
+    for more, both in (("", {"a", "b"}), ('discriminator = "d.safetensors"\n', {"b"})):
+        (folder / "models.toml").write_text("".join(each + more for each in tables))
+        shelf = ModelCache.open(Catalog.from_file(folder / "models.toml"), "cpu", 2 * ONE, None)
+        assert loaded(shelf) == both
 
 
 def test_weights_drawn_anew_each_time_stay_and_are_never_noted(folder: Path) -> None:

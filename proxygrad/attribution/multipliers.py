@@ -1,0 +1,109 @@
+"""Multipliers: one pass backward over the steps, with a rule for each, and what each of them misses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from proxygrad.attribution.adjoints import Adjoints
+from proxygrad.attribution.choice import RuleName, chosen
+from proxygrad.attribution.parts import Pair, Parts, Products
+from proxygrad.attribution.rules import elementwise
+from proxygrad.attribution.rules.midpoint import gradient
+from proxygrad.attribution.rules.table import is_elementwise, rule_of
+from proxygrad.attribution.steps import Operand, Step
+from proxygrad.errors import InvalidRequest
+
+
+@dataclass
+class Account:
+    """By operation and layer, what its multipliers stand for before it less that behind it.
+
+    ``rows``: of the batch. Rows count apart wherever a step has them first, so that what one misses does not
+    make up for another. ``unruled``: operations that have no rule, and went by their gradient.
+    """
+
+    rows: int
+    missed: dict[tuple[str, str], float] = field(default_factory=dict)
+    unruled: set[tuple[str, str]] = field(default_factory=set)
+
+    def note(self, step: Step, before: Products, after: Products) -> None:
+        """Add what a step misses: ``after`` has what it handed on, ``before`` what it was given."""
+        apart = all(delta.ndim and delta.shape[0] == self.rows for delta, _ in (*before, *after))
+        rows = self.rows if apart else 1
+        missed = _summed(after, rows) - _summed(before, rows)
+        key = step.name, step.layer[-1] if step.layer else ""
+        self.missed[key] = self.missed.get(key, 0.0) + float(missed.abs().sum())
+
+
+def _summed(products: Products, rows: int) -> Tensor:
+    sums = torch.zeros(rows, dtype=torch.float64)
+    for delta, multipliers in products:
+        sums = sums + (delta * multipliers).reshape(rows, -1).sum(1, dtype=torch.float64).cpu()
+    return sums
+
+
+def backward(
+    steps: list[Step], output: Operand, since: int, rules: Mapping[str, RuleName], strict: bool
+) -> tuple[Adjoints, Account]:
+    """From multipliers of 1 for ``output`` ``(R,)`` back through ``steps``, which are taken off.
+
+    Raises `InvalidRequest` where ``strict`` and an operation has no rule.
+    """
+    adjoints, account = Adjoints(), Account(len(output.x))
+    parts = Parts(steps, since, adjoints)
+    adjoints.add(output.place, torch.ones_like(output.x))
+    while len(steps) > since:
+        step = steps.pop()  # and its numbers, where no step before it needs them
+        if (pair := parts.take(step)) is not None:
+            account.note(step, *parts.hand_on(step, pair))
+        given = [None if each is None else adjoints.take(each.place) for each in step.outs]
+        if any(each is not None for each in given):
+            _through(step, given, (adjoints, parts, account), chosen(rules, step.layer), strict)
+    return adjoints, account
+
+
+def _through(
+    step: Step,
+    given: list[Tensor | None],
+    to: tuple[Adjoints, Parts, Account],
+    rule_name: RuleName,
+    strict: bool,
+) -> None:
+    adjoints, parts, account = to
+    pairs = zip(step.outs, given, strict=True)
+    before = [(out.delta, each) for out, each in pairs if out and each is not None]
+    if given[0] is not None and is_elementwise(step) and _reveals(step, parts, rule_name):
+        (operand,) = step.varying
+        split = parts.of(operand, step.index)
+        up, down = elementwise.reveal(step, *split)
+        pair: Pair = (given[0] * up, given[0] * down)
+        parts.send(operand, step.index, pair)
+        account.note(step, before, list(zip(split, pair, strict=True)))
+        return
+    rule = gradient if rule_name == "gradient" else rule_of(step)
+    if rule is None:
+        where = step.layer[-1] if step.layer else ""
+        if strict:
+            raise InvalidRequest(
+                f"operation {step.name!r} in layer {where!r} has no rule; valid: strict=False, which takes "
+                "its gradient and reports what that misses"
+            )
+        account.unruled.add((step.name, where))
+    sent = list((rule or gradient)(step, given))
+    for operand, each in sent:
+        adjoints.add(operand.place, each)
+    account.note(step, before, [(operand.delta, each) for operand, each in sent])
+
+
+def _reveals(step: Step, parts: Parts, rule_name: RuleName) -> bool:
+    """Whether RevealCancel applies: everywhere, or behind dense layers."""
+    (operand,), out = step.varying, step.outs[0]
+    if out is None or operand.place.shape != out.place.shape or not out.place.memory.dtype.is_floating_point:
+        return False
+    if rule_name == "auto":
+        return parts.kind(operand, step.index) == "dense"
+    return rule_name == "revealcancel"

@@ -1,0 +1,82 @@
+"""Division, softmax, log-softmax and log-sum-exp: products with Rescale of the function inside.
+
+``a / b`` is ``a`` times ``1 / b``. Softmax is ``exp(x - L)`` with ``L = log(sum(exp(x)))``, Rescale for each
+function and numbers that stay in range whatever the size of ``x``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proxygrad.attribution.rules.midpoint import Multipliers, Sent, midpoint
+from proxygrad.attribution.steps import Operand, Step
+
+
+def divided(step: Step, multipliers: Multipliers) -> Sent:
+    """``a / b``: ``m_a`` is the mean of ``1 / b``, ``m_b`` that of ``a`` times ``-1 / (b b0)``."""
+    a, b = step.arguments["self"], step.arguments["other"]
+    given = multipliers[0]
+    assert given is not None
+    if not isinstance(b, Operand) or not b.varies:
+        return midpoint(step, multipliers)
+    sent = [(b, (-given * a.middle / (b.x * b.x0)).sum_to_size(b.place.shape))]
+    if a.varies:
+        sent.append((a, (given * (1 / b.x + 1 / b.x0) / 2).sum_to_size(a.place.shape)))
+    return sent
+
+
+def softmax(step: Step, multipliers: Multipliers) -> Sent:
+    """``_softmax`` over one dimension."""
+    operand, given, dim = _parts(step, multipliers)
+    x, x0, total, total0 = *_both(operand), *(each.logsumexp(dim, keepdim=True) for each in _both(operand))
+    u, u0 = (torch.where(each.isinf(), each, each - of) for each, of in ((x, total), (x0, total0)))
+    inner = given * _exp_slope(u, u0)
+    return [(operand, inner - inner.sum(dim, keepdim=True) * _log_sum_exp_slopes(x, x0, total, total0, dim))]
+
+
+def log_softmax(step: Step, multipliers: Multipliers) -> Sent:
+    """``_log_softmax`` over one dimension."""
+    operand, given, dim = _parts(step, multipliers)
+    x, x0, total, total0 = *_both(operand), *(each.logsumexp(dim, keepdim=True) for each in _both(operand))
+    return [(operand, given - given.sum(dim, keepdim=True) * _log_sum_exp_slopes(x, x0, total, total0, dim))]
+
+
+def log_sum_exp(step: Step, multipliers: Multipliers) -> Sent:
+    """``logsumexp`` over one dimension or several."""
+    operand, given, dim = _parts(step, multipliers)
+    x, x0, total, total0 = *_both(operand), *(each.logsumexp(dim, keepdim=True) for each in _both(operand))
+    return [(operand, given.reshape(total.shape) * _log_sum_exp_slopes(x, x0, total, total0, dim))]
+
+
+def _parts(step: Step, multipliers: Multipliers) -> tuple[Operand, Tensor, Any]:
+    assert multipliers[0] is not None
+    return step.varying[0], multipliers[0], step.arguments["dim"]
+
+
+def _both(operand: Operand) -> tuple[Tensor, Tensor]:
+    return operand.x, operand.x0
+
+
+def _exp_slope(x: Tensor, x0: Tensor, shift: Tensor | float = 0.0) -> Tensor:
+    """``(exp(x) - exp(x0)) / (x - x0)``, both ``exp(-shift)`` times; 0 where both are minus infinity."""
+    difference = torch.where(x == x0, 0.0, x - x0)
+    close = difference.abs() < 1
+    half = torch.where(close, difference / 2, 1.0)
+    bulge = torch.where(half == 0, 1.0, half.sinh() / torch.where(half == 0, 1.0, half))
+    middle = torch.where(x == x0, x, (x + x0) / 2)
+    plain = ((x - shift).exp() - (x0 - shift).exp()) / torch.where(close, 1.0, difference)
+    return torch.where(close, (middle - shift).exp() * bulge, plain)
+
+
+def _log_sum_exp_slopes(x: Tensor, x0: Tensor, total: Tensor, total0: Tensor, dim: Any) -> Tensor:
+    """Of each ``x`` in ``log(sum(exp(x)))``: Rescale of the logarithm times Rescale of the exponential."""
+    shift = torch.maximum(total, total0)
+    each = _exp_slope(x, x0, shift)
+    sums, sums0 = (total - shift).exp(), (total0 - shift).exp()
+    moved = (each * torch.where(x == x0, 0.0, x - x0)).sum(dim, keepdim=True)
+    small = moved.abs() <= torch.finfo(x.dtype).eps ** (1 / 3) * shift.new_ones(())
+    quotient = (total - total0) / torch.where(small, 1.0, moved)
+    return each * torch.where(small, 2 / (sums + sums0), quotient)

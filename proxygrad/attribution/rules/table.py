@@ -1,0 +1,66 @@
+"""Which rule an operation has, by its name in aten and by what of it varies."""
+
+from __future__ import annotations
+
+from proxygrad.attribution.rules import elementwise, maxima, midpoint, quotients, switches
+from proxygrad.attribution.rules.midpoint import Multipliers, Rule, Sent
+from proxygrad.attribution.steps import Step
+
+_BY_NAME: dict[str, Rule] = {
+    **dict.fromkeys(midpoint.NAMES, midpoint.midpoint),
+    **dict.fromkeys(("div", "divide", "true_divide"), quotients.divided),
+    "_softmax": quotients.softmax,
+    "_log_softmax": quotients.log_softmax,
+    "logsumexp": quotients.log_sum_exp,
+    **dict.fromkeys(switches.COMPARISONS, switches.compared),
+    "where": switches.chosen,
+    "masked_fill": switches.filled,
+    **dict.fromkeys(("index_put", "_unsafe_index_put", "_index_put_impl"), switches.put),
+    **dict.fromkeys(
+        (f"{kind}_{name}" for kind in ("bitwise", "logical") for name in ("and", "or", "xor", "not")),
+        switches.combined,
+    ),
+    **dict.fromkeys(
+        (
+            "max_pool2d_with_indices",
+            "max_pool3d_with_indices",
+            "adaptive_max_pool2d",
+            "adaptive_max_pool3d",
+            "fractional_max_pool2d",
+            "fractional_max_pool3d",
+        ),
+        maxima.pooled,
+    ),
+    **dict.fromkeys(("amax", "amin", "any", "all"), maxima.over_dimensions),
+}
+#: Operations that are functions of one number each where one operand varies, and two of them maxima.
+_OF_TWO = {"maximum", "minimum", "fmax", "fmin", "max", "min"}
+#: Where numbers of the network begin that have no multipliers themselves: tokens.
+SOURCES = {"embedding"}
+
+
+def _nothing(step: Step, multipliers: Multipliers) -> Sent:
+    return []
+
+
+def rule_of(step: Step) -> Rule | None:
+    """The rule, or None for an operation that has none."""
+    name, varying = step.name, step.varying
+    if name in SOURCES and not step.arguments["weight"].varies:
+        return _nothing
+    if name in _OF_TWO and len(varying) == 2:
+        return maxima.of_two
+    if name in ("max", "min"):
+        return maxima.over_dimensions
+    rounds = name in ("div", "divide") and bool(step.arguments.get("rounding_mode"))
+    if is_elementwise(step) or (rounds and len(varying) == 1):
+        return elementwise.rescale
+    if name == "_to_copy" and any(out and not out.place.memory.dtype.is_floating_point for out in step.outs):
+        return switches.compared
+    return None if rounds else _BY_NAME.get(name)
+
+
+def is_elementwise(step: Step) -> bool:
+    """A function of one number each, one operand of which varies."""
+    known = step.name in elementwise.SMOOTH or step.name in elementwise.CORNERED
+    return known and len(step.varying) == 1
