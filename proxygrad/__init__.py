@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from proxygrad.networks.network import Network
     from proxygrad.objectives.base import Objective
     from proxygrad.objectives.directions import Direction, Energy
-    from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
+    from proxygrad.objectives.units import Channel, Logit, Margin, Neuron, TopQuarter
     from proxygrad.optim.update_rules import StepContext, UpdateRule
     from proxygrad.parameterizations import Parameterization, spectrum
     from proxygrad.spec import Result, Spec
@@ -77,6 +77,7 @@ _HOMES = {
     "Robustness": "spec.robustness",
     "Spec": "spec",
     "StepContext": "optim.update_rules",
+    "TopQuarter": "objectives.units",
     "Transform": "transforms",
     "UpdateRule": "optim.update_rules",
     "Visualization": "maximization.visualization",
@@ -115,6 +116,7 @@ __all__ = [
     "Robustness",
     "Spec",
     "StepContext",
+    "TopQuarter",
     "Transform",
     "UpdateRule",
     "Visualization",

@@ -21,6 +21,7 @@ PICTURES = {
     "direction": 1,
     "diversity": 1,
     "own_network": 3,
+    "toy_functions": 1,
     "vit": 5,
 }
 

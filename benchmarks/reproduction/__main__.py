@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _shown(report: CachedReport) -> str:
     claims = [f"\n  {claim.verdict}: {claim.statement} {claim.measured}" for claim in report.claims]
-    return f"{report.minutes:.1f} minutes on {report.date}" + "".join(claims)
+    return f"{report.minutes:.1f} minutes of one core on {report.date}" + "".join(claims)
 
 
 if __name__ == "__main__":

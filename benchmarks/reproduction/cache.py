@@ -17,7 +17,7 @@ from benchmarks.reproduction.stage import Claim, Report, Table
 
 ROOT = Path(__file__).parents[2]
 #: Packages whose code decides what a stage reports.
-_OWN = ("proxygrad", "benchmarks")
+_OWN = ("proxygrad", "benchmarks", "examples")
 _DEPENDENCIES = ("torch", "torchvision", "numpy")
 #: The pictures of the page: dots per inch at matplotlib's size in inches.
 _DPI = 110
@@ -33,7 +33,10 @@ class DrawnFigure:
 
 @dataclass(frozen=True)
 class CachedReport:
-    """A report with its pictures drawn, and how it came about. ``key``: of `key_of`."""
+    """A report with its pictures drawn, and how it came about.
+
+    ``key``: of `key_of`; ``minutes``: of processor time.
+    """
 
     key: str
     claims: tuple[Claim, ...]
@@ -98,13 +101,16 @@ def draw(report: Report, folder: Path) -> tuple[DrawnFigure, ...]:
     return tuple(DrawnFigure(f"{figure.name}.png", figure.caption) for figure in report.figures)
 
 
-def key_of(module: str, quick: bool) -> str:
-    """A hash of a stage's module and of all of this repository that it imports, directly or not."""
+def key_of(module: str, *given: bool) -> str:
+    """A hash of a stage's module and of all of this repository that it imports, directly or not.
+
+    ``given``: what else decides about the report.
+    """
     digest = hashlib.sha256()
     for path in sorted(_sources(module)):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     versions = [f"{name} {version(name)}" for name in _DEPENDENCIES]
-    digest.update(json.dumps([quick, *versions]).encode())
+    digest.update(json.dumps([*given, *versions]).encode())
     return digest.hexdigest()
 
 

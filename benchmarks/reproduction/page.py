@@ -64,10 +64,9 @@ def section(stage: Stage, report: CachedReport) -> str:
         parts += [f"**{table.title}**", _table(table.columns, table.rows)]
     for figure in report.figures:
         parts.append(f"![{figure.caption}](images/reproduction/{stage.name}/{figure.file})")
-    parts.append(
-        f'`make reproduce ARGS="--stage {stage.name}"`: {report.minutes:.1f} minutes on {report.date}, '
-        f"{report.machine}."
-    )
+    command = f'`make reproduce ARGS="--stage {stage.name}"`'
+    took = f"{report.minutes:.1f} minutes of one core on {report.date}, {report.machine}"
+    parts.append(_filled(f"{command}: {took}."))
     return "\n\n".join(parts) + "\n\n<!-- end -->\n"
 
 

@@ -62,7 +62,10 @@ class Runner:
             spawn.Manager() as manager,
             ProcessPoolExecutor(self.jobs, spawn, max_tasks_per_child=1) as pool,
             tqdm(
-                total=len(names), unit="stage", bar_format="{l_bar}{bar}| {n:.1f}/{total} {elapsed}{postfix}"
+                total=len(names),
+                disable=None,
+                unit="stage",
+                bar_format="{l_bar}{bar}| {n:.1f}/{total} {elapsed}{postfix}",
             ) as bar,
         ):
             told: queue.Queue[tuple[str, float, str]] = manager.Queue()
@@ -82,7 +85,7 @@ class Runner:
         return reports, reasons
 
     def _key(self, name: str) -> str:
-        return cache.key_of(f"{stages.__name__}.{name}", self.quick)
+        return cache.key_of(f"{stages.__name__}.{name}", self.quick, self.shared is not None)
 
 
 def run_stage(
@@ -100,7 +103,7 @@ def run_stage(
     import torch
 
     torch.set_num_threads(1)
-    started = time.monotonic()
+    started = time.process_time()
     found = load_stage(name).run(Context(quick, shared, partial(_tell, told, name)))
     drawn = cache.draw(found, folder / name)
     report = CachedReport(
@@ -111,7 +114,7 @@ def run_stage(
         note=found.note,
         date=datetime.now(UTC).date().isoformat(),
         machine=cache.machine(),
-        minutes=(time.monotonic() - started) / 60,
+        minutes=(time.process_time() - started) / 60,
     )
     cache.store(folder / name, report)
     return report

@@ -43,6 +43,8 @@ class TemplateParameters(TypedDict, total=False):
     proxy: Proxy
     slope: float
     slope_end: float | None
+    slope_hold: float
+    slope_end_at: float
     spread_max_pool: float
     parameterization: ParameterizationName
     update: UpdateName

@@ -120,12 +120,17 @@ class Lane:
 
     @property
     def slope(self) -> float:
-        """Of the rectifiers in the evaluation to come: from ``slope`` to ``slope_end`` over the steps."""
-        begin, end = self.settings.slope, self.settings.slope_end
-        if end is None or self.settings.steps == 1:
-            return begin
-        passed = min(1.0, len(self.curve) / (self.settings.steps - 1))
-        return begin + passed * (end - begin)
+        """Of the rectifiers in the evaluation to come.
+
+        From ``slope`` to ``slope_end`` over the steps, linearly between the shares ``slope_hold`` and
+        ``slope_end_at`` of them.
+        """
+        settings = self.settings
+        if settings.slope_end is None or settings.steps == 1:
+            return settings.slope
+        done = min(1.0, len(self.curve) / (settings.steps - 1))
+        passed = (done - settings.slope_hold) / (settings.slope_end_at - settings.slope_hold)
+        return settings.slope + min(1.0, max(0.0, passed)) * (settings.slope_end - settings.slope)
 
     @property
     def finished_image(self) -> Tensor:

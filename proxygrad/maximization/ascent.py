@@ -120,7 +120,7 @@ def maximize(  # noqa: PLR0913, each of them named
             for each objective. Its size is kept: leave ``size_px`` out.
         parameterization: ``"fourier"``, ``"pixels"``, ``"maco"``, or one of your own: a `Parameterization`
             for images of this shape, or a class or function that makes one of ``(shape, device)``.
-        update: ``"normalized"``, ``"sgd"``, ``"adam"``, or an `UpdateRule` of your own.
+        update: ``"normalized"``, ``"sgd"``, ``"adam"``, ``"whitened"``, or an `UpdateRule` of your own.
         transform: what each step sees in place of the image, a `Transform` of your own; it replaces
             ``robustness``.
         magnitude: for ``parameterization="maco"``, the Fourier magnitude ``(C, H, W // 2 + 1)`` of all images

@@ -101,7 +101,8 @@ def _freeze(module: nn.Module, dtype: torch.dtype) -> None:
     except Exception:  # or whatever it takes
         for each in module.modules():
             each.training = False
-    module.requires_grad_(False).to(dtype)
+    module.requires_grad_(False)
+    module.double() if dtype == torch.float64 else module.float()
     module._apply(lambda value: value.to(dtype.to_complex()) if value.is_complex() else value)
 
 

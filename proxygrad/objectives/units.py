@@ -1,4 +1,4 @@
-"""Objectives of one unit of a layer: `Channel`, `Neuron`, `Logit` and `Margin`.
+"""Objectives of one unit of a layer: `Channel`, `Neuron`, `TopQuarter`, `Logit` and `Margin`.
 
 A new one is a class here, listed in `UNIT_OBJECTIVES`, and its name in `proxygrad.spec.models`. Then the
 library, the command line and HTTP all have it, with its rank and its checks.
@@ -114,6 +114,31 @@ class Neuron(UnitObjective):
 
 
 @dataclass(frozen=True)
+class TopQuarter(UnitObjective):
+    """The mean of a unit over the highest quarter of its positions, of a feature map or a sequence.
+
+    The quarter is rounded up: of 169 positions, the highest 43. From the ProxyGrad authors' earlier public
+    code (Linse 2023): the unit need not respond everywhere, and the image decides where it does.
+    """
+
+    name: ClassVar[ObjectiveKind] = "top_quarter"
+
+    def value(self, activation: Tensor) -> Tensor:
+        """``(B, C, H, W)`` or ``(B, T, D)`` → ``(B,)``."""
+        own = activation[:, :, self.unit] if activation.ndim == 3 else activation[:, self.unit].flatten(1)
+        return _top_quarter(own)
+
+    def values(self, activation: Tensor) -> Tensor:
+        """``(B, C, H, W)`` → ``(B, C)``, ``(B, T, D)`` → ``(B, D)``."""
+        return _top_quarter(activation.mT if activation.ndim == 3 else activation.flatten(2))
+
+
+def _top_quarter(activation: Tensor) -> Tensor:
+    """The mean over the highest quarter of the last dimension: ``(…, N)`` → ``(…)``."""
+    return activation.topk(-(-activation.shape[-1] // 4), dim=-1).values.mean(dim=-1)
+
+
+@dataclass(frozen=True)
 class Logit(UnitObjective):
     """One output of a classifier, before softmax; ``Logit("output", 3)`` reads the network's own output."""
 
@@ -172,5 +197,5 @@ class Margin(UnitObjective):
 #: The objective of each name in a request: called with ``layer``, ``unit`` and, where it takes one,
 #: ``position``.
 UNIT_OBJECTIVES: dict[ObjectiveKind, Callable[..., Objective]] = {
-    each.name: each for each in (Channel, Neuron, Logit, Margin)
+    each.name: each for each in (Channel, Neuron, TopQuarter, Logit, Margin)
 }

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from proxygrad.spec.settings import GAF_ALPHA, GAF_BETA, GafName
 
+#: Rounding of a float32 transform of 1024 x 1024 values is about 1e-6 of the strongest frequency.
+WHITENING_FLOOR = 1e-5
+
 
 def normalize(gradient: Tensor) -> Tensor:
     """Each image's gradient at a root mean square of 1; zero stays zero. ``(B, *P)`` → the same.
@@ -23,6 +26,19 @@ def normalize(gradient: Tensor) -> Tensor:
     scaled = gradient / torch.where(largest > 0, largest, 1)
     length = scaled.square().mean(dim=dims, keepdim=True).sqrt()
     return scaled / torch.where(length > 0, length, 1)
+
+
+def whiten(gradient: Tensor) -> Tensor:
+    """Each image's gradient with its Fourier transform divided by its magnitude, at a root mean square of 1.
+
+    ``(B, …, H, W)`` → the same, each channel by itself. A frequency below `WHITENING_FLOOR` of its channel's
+    strongest is rounding noise and stays 0, as does a channel without a gradient.
+    """
+    spectrum = torch.fft.rfft2(normalize(gradient))  # (B, …, H, W // 2 + 1)
+    magnitude = spectrum.abs()
+    present = magnitude > WHITENING_FLOOR * magnitude.amax(dim=(-2, -1), keepdim=True)
+    phases = torch.where(present, spectrum / torch.where(present, magnitude, 1), 0)
+    return normalize(torch.fft.irfft2(phases, s=gradient.shape[-2:]))
 
 
 def _identity(gradient: Tensor, alpha: float, beta: float) -> Tensor:

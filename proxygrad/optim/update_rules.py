@@ -3,8 +3,9 @@
 Every rule first brings each lane's gradient to a root mean square of 1. Activations and their gradients
 differ by many orders of magnitude between units, layers and networks; so one step size suits all of them,
 and the gradient activations of Liu et al. meet the values for which they were made. `Normalized` steps along
-it: a step of ``rate`` changes a parameter by ``rate`` in root mean square. `Sgd` and `Adam` are torch's, of
-that gradient. `rate` is the schedule, from the step size linearly down to 0.
+it: a step of ``rate`` changes a parameter by ``rate`` in root mean square; `Whitened` does so after
+whitening. `Sgd` and `Adam` are torch's, of that gradient. `rate` is the schedule, from the step size linearly
+down to 0.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from proxygrad.optim.gradient_activations import GAFS, gaf, normalize
+from proxygrad.optim.gradient_activations import GAFS, gaf, normalize, whiten
 from proxygrad.spec.settings import GAF_ALPHA, GAF_BETA, GafName, UpdateName
 
 
@@ -113,6 +114,22 @@ class Normalized:
 
 
 @dataclass(frozen=True)
+class Whitened(Normalized):
+    """`Normalized` along the whitened gradient, for pixels.
+
+    Whitening gives all spatial frequencies the same magnitude, so that none of them outweighs the others. It
+    is the rule of the ProxyGrad authors' earlier public code (Linse 2023). The gradient activation comes
+    after it.
+    """
+
+    def step(
+        self, params: Tensor, gradient: Tensor, state: dict[str, Tensor], context: StepContext
+    ) -> Tensor:
+        """``params + rate · whiten(g)``, of root mean square 1 under any gradient activation."""
+        return super().step(params, whiten(gradient), state, context)
+
+
+@dataclass(frozen=True)
 class Sgd:
     """Gradient ascent with momentum, as `torch.optim.SGD` of the normalized gradient (dampening 0).
 
@@ -169,6 +186,7 @@ _RULES: dict[UpdateName, type[Normalized | Sgd | Adam]] = {
     "normalized": Normalized,
     "sgd": Sgd,
     "adam": Adam,
+    "whitened": Whitened,
 }
 UPDATES: tuple[UpdateName, ...] = tuple(_RULES)
 

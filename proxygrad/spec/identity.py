@@ -16,7 +16,7 @@ from proxygrad.spec.models import ModelInfo
 
 #: Fields that requests did not always have. At their default they are no part of the id, so that requests
 #: from before keep theirs.
-LATER_FIELDS = ("images", "diversity", "compare", "gaf_alpha", "gaf_beta")
+LATER_FIELDS = ("images", "diversity", "compare", "gaf_alpha", "gaf_beta", "slope_hold", "slope_end_at")
 #: Fields that the others spell out.
 DERIVED_FIELDS = ("preset",)
 

@@ -20,20 +20,21 @@ LayerKind = Literal["feature_map", "tokens", "vector", "logits"]
 Stage = Literal["pre_activation", "post_activation"]
 
 #: Every objective that a request can name. `proxygrad.objectives.units.UNIT_OBJECTIVES` has a class for each.
-ObjectiveKind = Literal["channel", "neuron", "logit", "margin"]
+ObjectiveKind = Literal["channel", "neuron", "top_quarter", "logit", "margin"]
 
 #: What each objective maximizes, for the API reference.
 OBJECTIVE_DESCRIPTIONS: dict[ObjectiveKind, str] = {
     "channel": "mean over all positions",
     "neuron": "one position (default the center)",
+    "top_quarter": "mean over the highest quarter of all positions",
     "logit": "one output before softmax",
     "margin": "one output before softmax minus the highest of the others",
 }
 
 #: The objectives of each kind of layer; the first is the default.
 OBJECTIVES: dict[LayerKind, tuple[ObjectiveKind, ...]] = {
-    "feature_map": ("channel", "neuron"),
-    "tokens": ("channel", "neuron"),
+    "feature_map": ("channel", "neuron", "top_quarter"),
+    "tokens": ("channel", "neuron", "top_quarter"),
     "vector": ("neuron",),
     "logits": ("logit", "neuron", "margin"),
 }

@@ -15,7 +15,7 @@ from proxygrad.spec.robustness import Robustness, RobustnessName
 Preset = Literal["natural", "max", "fast"]
 Proxy = Literal["surrogate", "network"]
 ParameterizationName = Literal["pixels", "fourier", "maco"]
-UpdateName = Literal["normalized", "sgd", "adam"]
+UpdateName = Literal["normalized", "sgd", "adam", "whitened"]
 GafName = Literal["none", "atan", "tanh", "log"]
 
 #: Around mid-gray. Plain gray is a poor start: all positions are alike and many gradients vanish; 0.05 is
@@ -90,6 +90,18 @@ class AscentSettings(Frozen):
         le=1.0,
         description="The slope at the last step, reached linearly; default: the same throughout.",
     )
+    slope_hold: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the steps during which `slope` is held, before it moves to `slope_end`.",
+    )
+    slope_end_at: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="Share of the steps after which `slope_end` is reached; it is held from there on.",
+    )
     spread_max_pool: float = Field(
         default=0.0,
         ge=0.0,
@@ -103,7 +115,9 @@ class AscentSettings(Frozen):
         "1/f, in decorrelated colors; `maco`: phases only, under a natural spectrum.",
     )
     update: UpdateName = Field(
-        default="normalized", description="`normalized` gradient ascent, `sgd` with momentum, or `adam`."
+        default="normalized",
+        description="`normalized` gradient ascent, `sgd` with momentum, `adam`, or `whitened`: along the "
+        "gradient with all its spatial frequencies at one magnitude, for `pixels` only.",
     )
     gaf: GafName = Field(
         default="log", description="Gradient activation function, which enlarges small values."
@@ -113,7 +127,7 @@ class AscentSettings(Frozen):
         gt=0.0,
         le=100.0,
         description="α of the gradient activation, a factor of what it returns. `sgd` only: there it is one "
-        "of the step size; `normalized` divides by it again, and in `adam` it cancels but for ε.",
+        "of the step size; `normalized` and `whitened` divide by it again; in `adam` it cancels but for ε.",
     )
     gaf_beta: float = Field(
         default=GAF_BETA,
@@ -190,6 +204,28 @@ class AscentSettings(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _whitened_are_pixels(self) -> Self:
+        kind = self._chosen().get("parameterization", self.parameterization)
+        if self.update == "whitened" and kind != "pixels":
+            raise ValueError(
+                f"update 'whitened' applies to parameterization 'pixels', not {kind!r}; valid with preset "
+                "'max' or parameterization 'pixels'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _slope_has_a_ramp(self) -> Self:
+        begin, end = self.slope_hold, self.slope_end_at
+        if begin >= end:
+            raise ValueError(f"slope_hold {begin:g} must be below slope_end_at {end:g}")
+        if self.slope_end is None and (begin, end) != (0.0, 1.0):
+            raise ValueError(
+                f"slope_hold {begin:g} and slope_end_at {end:g} say when the slope moves to slope_end, which "
+                "is not given; valid: a slope_end from 0 to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _phases_have_no_noise(self) -> Self:
         kind = self._chosen().get("parameterization", self.parameterization)
         if kind == "maco" and self.start_noise != START_NOISE:
@@ -210,9 +246,9 @@ class AscentSettings(Frozen):
                 raise ValueError(
                     f"{name} {value:g} has no effect with gaf 'none'; valid with gaf 'atan', 'tanh' or 'log'"
                 )
-        if self.update == "normalized" and self.gaf_alpha != GAF_ALPHA:
+        if self.update in ("normalized", "whitened") and self.gaf_alpha != GAF_ALPHA:
             raise ValueError(
-                f"gaf_alpha {self.gaf_alpha:g} has no effect with update 'normalized', which brings every "
+                f"gaf_alpha {self.gaf_alpha:g} has no effect with update {self.update!r}, which brings every "
                 "step to its length; valid with update 'sgd' or 'adam'; the length is step_size"
             )
         return self

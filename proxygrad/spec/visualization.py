@@ -102,7 +102,8 @@ class VisualizationTemplate(AscentSettings):
 
     def baseline(self) -> Self:
         """The same by plain activation maximization."""
-        return self.model_copy(update={"slope": 0.0, "slope_end": None})
+        plain = {"slope": 0.0, "slope_end": None, "slope_hold": 0.0, "slope_end_at": 1.0}
+        return self.model_copy(update=plain)
 
     def canonical(self) -> dict[str, Any]:
         """The canonical form of a completed request (`proxygrad.spec.identity.canonical`)."""

@@ -56,13 +56,18 @@ class _Stage:
 
 
 def _benchmarks() -> list[Benchmark]:
-    slopes = ("proxygrad:0.05", "proxygrad:0.2", "proxygrad:0.2-0")
-    many = methods("relu", "leaky_relu", *slopes, "sugar:bsilu", "gaf:atan")
-    few = methods("relu", *slopes[:2], "sugar:bsilu")
+    slopes = ("proxygrad:0.05", "proxygrad:0.2")
+    ways = ("relu", "leaky_relu", *slopes, "proxygrad:0.2-0", "sugar:bsilu", "gaf:atan")
     return [
-        Benchmark(TrainingRecipe(data="mnist", network="mlp", epochs=4, sgd_rate=RATE), many, SEEDS),
-        Benchmark(TrainingRecipe(data="mnist", network="conv", epochs=3, sgd_rate=RATE), many, SEEDS),
-        Benchmark(TrainingRecipe(data="mnist", network="conv_bn", epochs=2), few, SEEDS),
+        Benchmark(
+            TrainingRecipe(data="mnist", network="mlp", epochs=4, sgd_rate=RATE), methods(*ways), SEEDS
+        ),
+        Benchmark(
+            TrainingRecipe(data="mnist", network="conv", epochs=2, sgd_rate=RATE),
+            methods("relu", *slopes, *ways[5:]),
+            SEEDS,
+        ),
+        Benchmark(TrainingRecipe(data="mnist", network="conv_bn", epochs=2), methods("relu", *slopes), SEEDS),
     ]
 
 

@@ -82,7 +82,7 @@ def test_a_report_that_was_cut_off_is_none(tmp_path: Path) -> None:
 def test_only_a_stage_without_a_report_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Small()
     report = report_of(stage, tmp_path, monkeypatch)
-    monkeypatch.setattr(cache, "key_of", lambda module, quick: "key")
+    monkeypatch.setattr(cache, "key_of", lambda module, *given: "key")
     computed = list[str]()
 
     def compute(
@@ -102,7 +102,7 @@ def test_a_stage_that_needs_what_is_not_there_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "load_stage", lambda name: Small(needs_shared=True))
-    monkeypatch.setattr(cache, "key_of", lambda module, quick: "key")
+    monkeypatch.setattr(cache, "key_of", lambda module, *given: "key")
     reports, reasons = runner.Runner(tmp_path, None).run(["small"])
     assert reports == {}
     assert reasons["small"].startswith("cannot be tested here: ")

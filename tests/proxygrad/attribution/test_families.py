@@ -52,7 +52,7 @@ def check(module: nn.Module, side_px: int) -> None:
         found = attribute(network, images[:1], f"{output}:3", reference=0.5, dtype=dtype, strict=True)
         assert float(found.delta.relative.max()) <= most, found
         difference = (found.value - found.reference_value).abs()
-        assert float(difference / found.value.abs()) > 1e-2, "it is no rounding"
+        assert float(difference / found.value.abs()) > 1e-3, "it is no rounding"
 
 
 def _initialize(module: nn.Module) -> None:

@@ -17,6 +17,8 @@ TYPED = {
     "proxy": "network",
     "slope": 0.25,
     "slope_end": 0.5,
+    "slope_hold": 0.25,
+    "slope_end_at": 0.75,
     "spread_max_pool": 0.125,
     "parameterization": "fourier",
     "update": "adam",
@@ -51,6 +53,7 @@ def test_every_setting_can_be_typed() -> None:
         words = [option] if value is True else [option, str(value)]
         words += ["--preset", "max"] if name == "blur_px" else []  # it is of pixels
         words += ["--update", "sgd"] if name == "gaf_alpha" else []  # normalized ascent has none
+        words += ["--slope-end", "0"] if name in ("slope_hold", "slope_end_at") else []
         assert getattr(parse(*words), name) == value
 
 

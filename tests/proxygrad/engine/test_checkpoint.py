@@ -85,7 +85,15 @@ def test_a_resumed_lane_is_the_uninterrupted_one_to_the_bit(settings: dict[str, 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"slope": 0.3, "slope_end": 0.0, "gaf": "log", "total_variation": 0.1, "l2": 0.1},
+        {
+            "slope": 0.3,
+            "slope_end": 0.0,
+            "slope_hold": 0.2,
+            "slope_end_at": 0.7,
+            "gaf": "log",
+            "total_variation": 0.1,
+            "l2": 0.1,
+        },
         {"proxy": "network", "update": "adam"},
         {"preset": "natural", "steps": STEPS},
         {"size_px": 24},

@@ -65,6 +65,35 @@ def test_a_request_for_a_margin_lifts_its_logit_above_the_others(digits: Network
     assert (result.rank, result.rank_of, result.spec.objective) == (1, 10, "margin")
 
 
+def test_a_request_for_the_authors_settings_is_measured_by_its_highest_quarter(digits: Network) -> None:
+    """Slope schedule, whitened steps and the objective `top_quarter`, with a baseline of plain slope 0."""
+    spec = Spec(
+        model="digits",
+        layer="layer3",
+        unit=7,
+        objective="top_quarter",
+        preset="max",
+        update="whitened",
+        slope=1.0,
+        slope_end=0.01,
+        slope_hold=0.2,
+        slope_end_at=0.3,
+        steps=16,
+        compare=True,
+    )
+    with Engine() as engine:
+        rendering = engine.submit(digits, spec).result(60)
+    result = rendering.result
+    best = rendering.images[result.best or 0]
+    (read,) = digits.read(decode_png(best).unsqueeze(0), ["layer3"])["layer3"]
+    highest = read.flatten(1).sort(descending=True).values[:, : -(-read[0].numel() // 4)].mean(dim=1)
+    assert result.achieved_activation == pytest.approx(float(highest[7]), rel=1e-6)
+    assert result.rank == 1 + int((highest > highest[7]).sum())
+    assert result.baseline_activation is not None
+    plain = spec.completed().baseline().model_copy(update={"compare": False})
+    assert Spec.model_validate(plain.model_dump()) == plain
+
+
 def test_diversity_leads_images_away_from_each_other(digits: Network) -> None:
     def alike(diversity: float) -> float:
         spec = Spec(model="digits", layer="layer3", unit=7, steps=32, images=4, diversity=diversity)

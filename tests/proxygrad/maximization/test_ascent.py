@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from proxygrad.engine.lane import Lane
 from proxygrad.errors import InvalidRequest, LaneError, PositionOutOfRange, UnknownLayer
 from proxygrad.maximization.ascent import maximize
 from proxygrad.maximization.visualization import Visualization, VisualizationList
 from proxygrad.networks.network import Network
 from proxygrad.objectives.directions import Direction, Energy
-from proxygrad.objectives.units import Channel, Logit, Margin, Neuron
+from proxygrad.objectives.units import Channel, Logit, Margin, Neuron, TopQuarter
 from proxygrad.optim.regularizers import similarity
 from proxygrad.parameterizations import spectrum
-from proxygrad.spec.settings import ParameterizationName, UpdateName
+from proxygrad.spec.settings import AscentSettings, ParameterizationName, UpdateName
 from tests.support.networks import Small, small
 
 
@@ -65,10 +66,43 @@ def test_every_parameterization_rises_with_every_update(
     assert 0 <= float(outcome.image.min()) <= float(outcome.image.max()) <= 1
 
 
+def test_the_authors_settings_run_as_one_request() -> None:
+    outcome = maximize(
+        small(),
+        TopQuarter("conv2", 1),
+        preset="max",
+        update="whitened",
+        slope=1.0,
+        slope_end=0.01,
+        slope_hold=0.2,
+        slope_end_at=0.3,
+        blur_px=0.5,
+        steps=20,
+    )
+    assert outcome.activation > outcome.start_activation
+    conv2 = value(small(), "conv2", outcome.image)[0, 1].flatten().sort(descending=True).values
+    assert outcome.activation == pytest.approx(float(conv2[: -(-len(conv2) // 4)].mean()), rel=1e-5)
+
+
 @pytest.mark.parametrize("gaf", ["atan", "tanh", "log"])
 def test_gradient_activations_rise_too(gaf: str) -> None:
     outcome = maximize(small(), Channel("conv2", 1), gaf=gaf, update="sgd", steps=12)
     assert outcome.activation > outcome.start_activation
+
+
+def test_alpha_is_a_factor_of_the_step_and_beta_bends_it() -> None:
+    """In SGD; `normalized`, where α has no effect, refuses it."""
+
+    def image(**settings: Any) -> torch.Tensor:
+        found: Visualization = maximize(small(), Channel("conv2", 1), gaf="atan", steps=6, **settings)
+        return found.image
+
+    doubled = image(update="sgd", gaf_alpha=0.2, step_size=0.05)
+    assert torch.allclose(doubled, image(update="sgd", gaf_alpha=0.1, step_size=0.1), atol=1e-5)
+    assert not torch.allclose(doubled, image(update="sgd", gaf_alpha=0.1, step_size=0.05), atol=1e-3)
+    assert not torch.allclose(image(gaf_beta=0.1), image(gaf_beta=1000), atol=1e-3)
+    with pytest.raises(InvalidRequest, match=r"gaf_alpha 0\.2 has no effect with update 'normalized'"):
+        image(gaf_alpha=0.2)
 
 
 def test_what_is_measured_is_the_image_itself_not_a_view() -> None:
@@ -116,6 +150,19 @@ def test_the_slope_may_change_over_the_steps() -> None:
     assert not torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[1], ends[2])
     assert torch.equal(ends[2], ends[3])
+
+
+def test_the_slope_may_be_held_before_and_after_it_changes() -> None:
+    """The schedule of the authors' earlier public code: 1.0 for a fifth of the steps, 0.01 from 30 % on."""
+    settings = AscentSettings(slope=1.0, slope_end=0.01, slope_hold=0.2, slope_end_at=0.3, steps=101)
+    lane = Lane(settings, Neuron("conv2", 2))
+    slopes = []
+    for step in range(101):
+        lane.curve = [0.0] * step
+        slopes.append(lane.slope)
+    assert slopes[:21] == [1.0] * 21
+    assert slopes[20:31] == pytest.approx([1.0 - 0.099 * step for step in range(11)])
+    assert slopes[30:] == pytest.approx([0.01] * 71)
 
 
 def test_both_readings_of_the_method_agree_without_a_slope_and_differ_with_one() -> None:

@@ -111,7 +111,7 @@ def test_a_transform_of_ones_own_replaces_robustness() -> None:
         ({"parameterization": lambda shape: None}, "parameterization fails on the first image: TypeError"),
         ({"parameterization": lambda shape, device: None}, "parameterization NoneType has no method start"),
         ({"parameterization": lambda shape, device: Pixels((3, 8, 8))}, r"decodes to shape \(1, 3, 8, 8\)"),
-        ({"update": "lion"}, "update 'lion': Input should be 'normalized', 'sgd' or 'adam'"),
+        ({"update": "lion"}, "update 'lion': Input should be 'normalized', 'sgd', 'adam' or 'whitened'"),
         ({"update": Ascent}, "is no update rule; valid: 'normalized', 'sgd', 'adam', or an object"),
         ({"update": torch.optim.Adam}, "is no update rule"),
         ({"transform": "jitter"}, "transform 'jitter' is no function; valid: transform"),

@@ -238,3 +238,12 @@ def test_recurrent_layers_have_a_gradient_on_cuda(kind: Any) -> None:
         maximize(Network(Rows(), (3, 8, 8), device=device), "output:1", steps=3) for device in ("cuda", "cpu")
     )
     assert on_cuda.curve == pytest.approx(on_cpu.curve, rel=1e-2, abs=1e-3)
+
+
+def test_a_copy_in_float64_has_what_the_module_holds() -> None:
+    module = Small().double()
+    with torch.no_grad():
+        module.conv.weight.add_(1e-12)
+    copy = private_copy(module, dtype=torch.float64)
+    assert torch.equal(next(copy.parameters()), next(module.parameters()))
+    assert private_copy(module).get_parameter("conv.weight").dtype == torch.float32

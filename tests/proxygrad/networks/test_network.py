@@ -135,3 +135,17 @@ def test_weights_that_are_not_finite_are_named() -> None:
 def test_a_module_that_fails_on_its_own_size_says_so() -> None:
     with pytest.raises(NetworkError, match=r"model 'network' fails on an image of shape 1x16x16: .*channels"):
         _ = Network(Small(3), (1, 16, 16)).info
+
+
+def test_the_same_network_in_float64() -> None:
+    network = small()
+    exact, images = network.in_float64(), torch.rand((2, 3, 16, 16), dtype=torch.float64)
+    module = Small().eval().double()
+    found = exact.read(images, ["conv2", "output"])
+    assert found["output"].dtype == torch.float64
+    torch.testing.assert_close(found["output"], module(images), rtol=1e-13, atol=1e-13)
+    assert exact.layers == network.layers
+    rough = network.activations(images.float(), "output")
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(found["output"].float(), rough, rtol=1e-5, atol=1e-6)
+    assert all(each.dtype == torch.float32 for each in network.module.parameters())

@@ -14,7 +14,15 @@ import torch
 
 from proxygrad.errors import InvalidRequest, ObjectiveMismatch
 from proxygrad.objectives.base import unit_count
-from proxygrad.objectives.units import UNIT_OBJECTIVES, Channel, Logit, Margin, Neuron, UnitObjective
+from proxygrad.objectives.units import (
+    UNIT_OBJECTIVES,
+    Channel,
+    Logit,
+    Margin,
+    Neuron,
+    TopQuarter,
+    UnitObjective,
+)
 from proxygrad.spec.models import OBJECTIVE_DESCRIPTIONS, OBJECTIVES, POSITIONED, ObjectiveKind
 from tests.support.activation_arrays import MAP, READ, SHAPES, TOKENS
 
@@ -31,6 +39,15 @@ def test_a_neuron_is_one_value_and_the_center_unless_told() -> None:
     assert Neuron("map", 2).at(SHAPES) == Neuron("map", 2, (2, 2))
     assert Neuron("tokens", 1, (3,))(READ).tolist() == [TOKENS[0, 3, 1], TOKENS[1, 3, 1]]
     assert Neuron("tokens", 1).at(SHAPES) == Neuron("tokens", 1, (0,))
+
+
+def test_the_highest_quarter_is_of_all_positions_rounded_up() -> None:
+    for image in range(2):
+        highest = sorted(MAP[image, 1].flatten().tolist())[-5:]  # of 20
+        assert TopQuarter("map", 1)(READ).tolist()[image] == pytest.approx(sum(highest) / 5)
+        assert TopQuarter("tokens", 2)(READ).tolist()[image] == max(TOKENS[image, :, 2].tolist())  # of 4
+    five = torch.tensor([1.0, 5.0, 2.0, 4.0, 3.0], dtype=torch.float64).view(1, 1, 1, 5)
+    assert TopQuarter("x", 0)({"x": five}).tolist() == [4.5]
 
 
 def test_vectors_have_neurons_and_logits() -> None:
@@ -70,7 +87,7 @@ def test_a_margin_needs_another_unit(objective: Margin, message: str) -> None:
 @pytest.mark.parametrize(
     ("objective", "layer"),
     [
-        *((Channel, layer) for layer in ("map", "tokens")),
+        *((each, layer) for each in (Channel, TopQuarter) for layer in ("map", "tokens")),
         *((Neuron, layer) for layer in ("map", "tokens", "vector")),
         (partial(Neuron, position=(3, 4)), "map"),
         (partial(Neuron, position=2), "tokens"),

@@ -154,6 +154,34 @@ def test_a_normalized_step_has_its_length_under_every_gradient_activation(gaf: G
     assert torch.equal(moved.sign(), gradient.sign())
 
 
+def test_the_whitened_gradient_has_one_magnitude_at_every_frequency_and_the_gradients_phases() -> None:
+    """Against the discrete Fourier transform written out, of a gradient with most of it at one frequency."""
+    (gradient,) = gradients(1, lanes=1)
+    waves = torch.cos(2 * torch.pi * torch.arange(5) / 5)
+    gradient = gradient + 0.1 * waves  # (1, 2, 4, 5)
+    moved = run(update_rules.Whitened(), torch.zeros_like(gradient), [gradient], torch.tensor([1.0]))
+
+    def transform(image: Tensor) -> Tensor:
+        rows, columns = (
+            torch.exp(-2j * torch.pi * torch.outer(torch.arange(n), torch.arange(n)).double() / n)
+            for n in (4, 5)
+        )
+        return rows @ image.to(torch.complex128) @ columns
+
+    before, after = transform(gradient[0]), transform(moved[0])
+    torch.testing.assert_close(after.abs(), torch.full_like(after.abs(), 20**0.5), rtol=1e-6, atol=0)
+    torch.testing.assert_close(after / after.abs(), before / before.abs(), rtol=1e-6, atol=1e-6)
+    assert float(before.abs().max() / before.abs().min()) > 100
+
+
+def test_whitening_does_not_raise_rounding_noise() -> None:
+    """A constant gradient has one frequency; the others are 0 but for rounding."""
+    gradient = torch.stack([torch.full((3, 7, 9), 0.1), torch.zeros((3, 7, 9))])
+    moved = run(update_rules.Whitened(), torch.zeros_like(gradient), [gradient], torch.tensor([1.0, 1.0]))
+    torch.testing.assert_close(moved[0], torch.ones((3, 7, 9)))
+    assert not moved[1].any()
+
+
 def test_the_momentum_stays_raw_and_adam_averages_the_bent_gradient() -> None:
     (gradient,) = gradients(1)
     unit = normalize(gradient)
@@ -168,7 +196,7 @@ def test_the_momentum_stays_raw_and_adam_averages_the_bent_gradient() -> None:
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'normalized', 'sgd', 'adam'"):
+    with pytest.raises(ValueError, match="'normalized', 'sgd', 'adam', 'whitened'"):
         update_rules.update_rule("lbfgs")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'none', 'atan', 'tanh', 'log'"):
         update_rules.update_rule("sgd", "relu")  # type: ignore[arg-type]

@@ -148,7 +148,7 @@ def test_choices_and_near_field_names_are_given() -> None:
     with pytest.raises(ProblemError) as refused:
         parse(smallest(objective='"chanel"', sead="1"))
     choices = {field_error.location[1]: field_error.choices for field_error in refused.value.field_errors}
-    assert choices == {"objective": ["channel", "neuron", "logit", "margin"], "sead": ["seed"]}
+    assert choices == {"objective": ["channel", "neuron", "top_quarter", "logit", "margin"], "sead": ["seed"]}
 
 
 @pytest.mark.parametrize("example", examples.VISUALIZATIONS.values(), ids=examples.VISUALIZATIONS)

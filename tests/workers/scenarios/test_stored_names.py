@@ -47,6 +47,8 @@ spec
   proxy
   slope
   slope_end
+  slope_hold
+  slope_end_at
   spread_max_pool
   parameterization
   update
@@ -95,6 +97,8 @@ result
     proxy
     slope
     slope_end
+    slope_hold
+    slope_end_at
     spread_max_pool
     parameterization
     update
