@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from proxygrad.engine.rendering import Rendering
     from proxygrad.images import grid
     from proxygrad.maximization.ascent import maximize
+    from proxygrad.maximization.sampling import SampleSet, sample
     from proxygrad.maximization.visualization import Visualization, VisualizationList
     from proxygrad.models.catalog import Catalog
     from proxygrad.models.loading import load
@@ -67,6 +68,7 @@ _HOMES = {
     "Rendering": "engine.rendering",
     "Result": "spec",
     "Robustness": "spec.robustness",
+    "SampleSet": "maximization.sampling",
     "Spec": "spec",
     "StepContext": "optim.update_rules",
     "Transform": "transforms",
@@ -76,6 +78,7 @@ _HOMES = {
     "grid": "images",
     "load": "models.loading",
     "maximize": "maximization.ascent",
+    "sample": "maximization.sampling",
     "spectrum": "parameterizations",
     "surrogate": "backward.surrogate",
 }
@@ -100,6 +103,7 @@ __all__ = [
     "Rendering",
     "Result",
     "Robustness",
+    "SampleSet",
     "Spec",
     "StepContext",
     "Transform",
@@ -110,6 +114,7 @@ __all__ = [
     "grid",
     "load",
     "maximize",
+    "sample",
     "spectrum",
     "surrogate",
 ]

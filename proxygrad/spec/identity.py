@@ -16,7 +16,7 @@ from proxygrad.spec.models import ModelInfo
 
 #: Fields that requests did not always have. At their default they are no part of the id, so that requests
 #: from before keep theirs.
-LATER_FIELDS = ("images", "diversity", "compare")
+LATER_FIELDS = ("images", "diversity", "compare", "sampler", "langevin")
 #: Fields that the others spell out.
 DERIVED_FIELDS = ("preset",)
 
@@ -43,5 +43,8 @@ def identity(resolved: BaseModel, model: ModelInfo, kind: str | None = None) -> 
     }
     if kind is not None:
         content["kind"] = kind
+    langevin = getattr(resolved, "langevin", None)
+    if langevin is not None and langevin.discriminator_weight:
+        content["discriminator"] = model.discriminator
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
