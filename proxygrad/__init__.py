@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from proxygrad.images import grid
     from proxygrad.langevin.discriminator import Discriminator
     from proxygrad.maximization.ascent import maximize
+    from proxygrad.maximization.sampling import SampleSet, sample
     from proxygrad.maximization.visualization import Visualization, VisualizationList
     from proxygrad.models.catalog import Catalog
     from proxygrad.models.loading import load
@@ -75,6 +76,7 @@ _HOMES = {
     "Rendering": "engine.rendering",
     "Result": "spec",
     "Robustness": "spec.robustness",
+    "SampleSet": "maximization.sampling",
     "Spec": "spec",
     "StepContext": "optim.update_rules",
     "TopQuarter": "objectives.units",
@@ -86,6 +88,7 @@ _HOMES = {
     "grid": "images",
     "load": "models.loading",
     "maximize": "maximization.ascent",
+    "sample": "maximization.sampling",
     "spectrum": "parameterizations",
     "sugar": "backward.sugar",
     "surrogate": "backward.surrogate",
@@ -114,6 +117,7 @@ __all__ = [
     "Rendering",
     "Result",
     "Robustness",
+    "SampleSet",
     "Spec",
     "StepContext",
     "TopQuarter",
@@ -126,6 +130,7 @@ __all__ = [
     "grid",
     "load",
     "maximize",
+    "sample",
     "spectrum",
     "sugar",
     "surrogate",

@@ -16,7 +16,8 @@
     │   ├── WeightsError              its weights file is missing, damaged, unsafe or of another architecture
     │   └── NetworkError              the module itself cannot be visualized
     ├── LaneError                     one image could not be made; its batch-mates go on
-    │   └── OutOfMemory               it does not fit on the device, not even alone
+    │   ├── OutOfMemory               it does not fit on the device, not even alone
+    │   └── ChainDiverged             a Langevin chain left what it can sample
     ├── RenderCanceled                the caller stopped it
     ├── DeadlineExceeded              its time was up before it had ended
     └── CheckpointMismatch            the checkpoint cannot be resumed from
@@ -182,6 +183,16 @@ class OutOfMemory(LaneError):
     """One image, or a diversity group that must be stepped together, does not fit on the device."""
 
     code = "out_of_memory"
+
+
+class ChainDiverged(LaneError):
+    """A Langevin chain left what it can sample, at ``step``: its steps are too large for its gradient."""
+
+    code = "chain_diverged"
+
+    def __init__(self, step: int, reason: str, chain: str = "the chain") -> None:
+        self.step, self.reason = step, reason
+        super().__init__(f"{chain} diverged at step {step}: {reason}")
 
 
 class DeadlineExceeded(ProxyGradError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -88,3 +89,22 @@ def grid(images: Iterable[Tensor | HasImage], columns: int | None = None, gap_px
             at = (number % columns * (width + gap_px), number // columns * (height + gap_px))
             sheet.paste(picture.convert("RGB"), at)
     return sheet
+
+
+def save_animation(images: Iterable[Tensor], path: str | Path, frame_ms: int = 200, scale: int = 1) -> None:
+    """Write images ``(C, H, W)`` of one size as a lossless animated WebP that repeats.
+
+    ``frame_ms``: how long each is shown. ``scale``: each pixel becomes a square of so many pixels.
+    """
+    frames = []
+    for image in images:
+        with Image.open(io.BytesIO(encode_png(image))) as picture:
+            size = (picture.width * scale, picture.height * scale)
+            frames.append(picture.convert("RGB").resize(size, Image.Resampling.NEAREST))
+    if not frames or frame_ms < 1 or scale < 1:
+        raise InvalidRequest(
+            f"an animation of {len(frames)} images, frame_ms {frame_ms}, scale {scale}; valid: 1 or "
+            "more of each"
+        )
+    options = {"lossless": True, "duration": frame_ms, "loop": 0}
+    frames[0].save(Path(path), format="WEBP", save_all=True, append_images=frames[1:], **options)

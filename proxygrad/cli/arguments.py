@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from proxygrad.errors import InvalidRequest
 from proxygrad.paths import models_file
 from proxygrad.spec import ObjectiveKind, Result, Spec, VisualizationTemplate
+from proxygrad.spec.langevin import LangevinSettings
 
 Typed = TypeVar("Typed", bound=VisualizationTemplate)
 
 #: Options that are declared one by one.
-_OF_THEIR_OWN = ("model", "layer", "objective", "position")
+_OF_THEIR_OWN = ("model", "layer", "objective", "position", "langevin")
+#: Before the names of chains' settings.
+_LANGEVIN = "langevin_"
 
 _NUMBERS: dict[object, type] = {float: float, float | None: float, int: int, int | None: int}
 
@@ -35,21 +39,26 @@ def add_template(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objective", choices=get_args(ObjectiveKind), help="default by the layer's kind")
     parser.add_argument("--position", type=int, nargs="+", metavar="N", help="row and column, or token")
     for name, field in VisualizationTemplate.model_fields.items():
-        if name in _OF_THEIR_OWN:
-            continue
-        option = f"--{name.replace('_', '-')}"
-        told = (field.description or "").partition(". ")[0].replace("`", "")
-        if field.annotation is bool:
-            parser.add_argument(option, action="store_true", default=None, help=told)
-            continue
-        number = _NUMBERS.get(field.annotation)
-        parser.add_argument(
-            option,
-            type=number or str,
-            choices=None if number else get_args(field.annotation),
-            metavar="N" if number else None,
-            help=told,
-        )
+        if name not in _OF_THEIR_OWN:
+            _add_setting(parser, name, field)
+    for name, field in LangevinSettings.model_fields.items():
+        _add_setting(parser, _LANGEVIN + name, field)
+
+
+def _add_setting(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
+    option = f"--{name.replace('_', '-')}"
+    told = (field.description or "").partition(". ")[0].replace("`", "").replace("%", "%%")
+    if field.annotation is bool:
+        parser.add_argument(option, action="store_true", default=None, help=told)
+        return
+    number = _NUMBERS.get(field.annotation)
+    parser.add_argument(
+        option,
+        type=number or str,
+        choices=None if number else get_args(field.annotation),
+        metavar="N" if number else None,
+        help=told,
+    )
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +79,10 @@ def template_from(arguments: argparse.Namespace) -> VisualizationTemplate:
 
 
 def _typed(kind: type[Typed], arguments: argparse.Namespace) -> Typed:
-    given = {name: getattr(arguments, name) for name in kind.model_fields}
+    given = {name: getattr(arguments, name) for name in kind.model_fields if name != "langevin"}
+    chains = {name: getattr(arguments, _LANGEVIN + name) for name in LangevinSettings.model_fields}
+    chains = {name: value for name, value in chains.items() if value is not None}
+    given["langevin"] = chains or None
     try:
         return kind.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -109,6 +121,7 @@ def describe(result: Result) -> list[tuple[str, str]]:
         ("start activation", f"{result.start_activation:.6g}"),
         ("stuck", "yes: no gradient to follow" if result.stuck else "no"),
         *_several(result),
+        *_mixing(result),
         ("slope, steps, seed", f"{spec.slope:g}, {result.steps_done}, {result.image(result.best).seed}"),
         ("image", f"{shown}, the best of {spec.images}" if spec.images > 1 else shown),
         (
@@ -116,6 +129,18 @@ def describe(result: Result) -> list[tuple[str, str]]:
             f"{result.ran_s:.2f} s on {result.device}, {result.dtype}, {result.steps_per_s:.0f} steps/s",
         ),
     ]
+
+
+def _mixing(result: Result) -> list[tuple[str, str]]:
+    """How well the chains have mixed."""
+    found = result.sampling
+    if found is None:
+        return []
+    size, r_hat = (
+        "unknown" if value is None else f"{value:.4g}" for value in (found.effective_sample_size, found.r_hat)
+    )
+    chains = f"{len(found.chains)} of {found.draws} steps after the burn-in"
+    return [("chains", chains), ("effective samples", size), ("R-hat", r_hat)]
 
 
 def _several(result: Result) -> list[tuple[str, str]]:

@@ -10,6 +10,8 @@ from proxygrad.cli.arguments import add_models, add_question, describe, picture_
 from proxygrad.errors import ProxyGradError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from proxygrad.engine.future import RenderFuture
 
 HELP = "render a unit in this process, without a server"
@@ -30,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="PNG to write, default out.png; of several images out-0.png and so on, of plain ones to compare "
         "with out-baseline.png",
     )
+    parser.add_argument("--grid", type=Path, metavar="FILE", help="also write all images as one PNG")
+    parser.add_argument(
+        "--animation", type=Path, metavar="FILE", help="also write all images in turn as WebP"
+    )
     add_models(parser)
     parser.add_argument("--device", default="cpu", help="torch device, e.g. cpu or cuda:0; default cpu")
 
@@ -38,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Load the model, run the engine with a progress bar, write the PNGs and print what was achieved."""
     spec = spec_from(arguments)
     from proxygrad.engine.engine import Engine
+    from proxygrad.images import decode_png, save_animation
     from proxygrad.models import Catalog
 
     network = Catalog.from_file(arguments.models).load(spec.model, arguments.device)
@@ -46,6 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     paths = picture_paths(arguments.output, rendering.result)
     for path, png in zip(paths, rendering.images, strict=True):
         _write(path, png)
+    for extra, write in ((arguments.grid, _grid), (arguments.animation, save_animation)):
+        if extra is not None:
+            write([decode_png(png) for png in rendering.images], extra)
+            paths.append(extra)
     for label, value in describe(rendering.result):
         print(f"{label:>20}  {value}")
     print(f"{'saved as':>20}  {', '.join(map(str, paths))}")
@@ -61,6 +72,12 @@ def _follow(ticket: RenderFuture) -> RenderFuture:
         while not ticket.wait(REFRESH_S):
             bar.update(ticket.progress.step - bar.n)
     return ticket
+
+
+def _grid(images: list[Tensor], path: Path) -> None:
+    from proxygrad.images import grid
+
+    grid(images).save(path)
 
 
 def _write(path: Path, png: bytes) -> None:

@@ -18,6 +18,7 @@ from proxygrad.client.errors import InvalidArgument
 from proxygrad.protocol.pagination import MAX_LIMIT
 from proxygrad.protocol.requests import Priority
 from proxygrad.spec import ObjectiveKind
+from proxygrad.spec.langevin import Bounds, LangevinVariant, SamplerName
 from proxygrad.spec.settings import GafName, ParameterizationName, Preset, Proxy, UpdateName
 
 #: Items of one page of a list.
@@ -27,6 +28,23 @@ PAGE_SIZE = MAX_LIMIT
 Units = Literal["all"] | Iterable[int]
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+
+
+class LangevinParameters(TypedDict, total=False):
+    """The fields of `proxygrad.spec.langevin.LangevinSettings`."""
+
+    variant: LangevinVariant
+    chains: int | None
+    burn_in: int
+    thinning: int
+    step_size: float | None
+    step_size_start: float | None
+    temperature: float
+    temperature_start: float | None
+    beta: float
+    discriminator_weight: float | None
+    pull: float | None
+    bounds: Bounds
 
 
 class TemplateParameters(TypedDict, total=False):
@@ -39,6 +57,8 @@ class TemplateParameters(TypedDict, total=False):
     images: int
     diversity: float
     compare: bool
+    sampler: SamplerName
+    langevin: LangevinParameters | None
     preset: Preset
     proxy: Proxy
     slope: float
@@ -92,6 +112,8 @@ def json_value(name: str, value: Any) -> Any:
         if not math.isfinite(number):
             raise InvalidArgument(f"{name}={value!r} is not a finite number")
         return number
+    if isinstance(value, Mapping):
+        return {str(key): json_value(f"{name}.{key}", item) for key, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray | Mapping):
         return [json_value(name, item) for item in value]
     raise InvalidArgument(f"{name}={value!r} cannot be sent; valid: a number, a string, or a list of them")

@@ -130,13 +130,13 @@ class Checkpoint:
 
 
 def _tensors(state: LaneState) -> dict[str, Tensor]:
-    image = {} if state.image is None else {"image": state.image}
+    optional = {"image": state.image, "samples": state.samples}
     return {
         "params": state.params,
         "generator": state.generator,
         "curve": torch.tensor(state.curve, dtype=torch.float64),
         **{f"rule.{name}": value for name, value in state.rule.items()},
-        **image,
+        **{name: value for name, value in optional.items() if value is not None},
     }
 
 
@@ -150,6 +150,7 @@ def _state(tensors: Mapping[str, Tensor], steepest: float, steepest_ever: float)
         steepest=steepest,
         steepest_ever=steepest_ever,
         image=tensors.get("image"),
+        samples=tensors.get("samples"),
     )
 
 

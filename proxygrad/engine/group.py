@@ -23,11 +23,14 @@ from proxygrad.engine.capacity import Capacity, out_of_memory, release
 from proxygrad.engine.lane import NO_OVERRIDES, Lane, LaneState, MethodOverrides
 from proxygrad.engine.step import AscentStep, StepEvaluation
 from proxygrad.errors import OutOfMemory
+from proxygrad.langevin.discriminator import Discriminator
+from proxygrad.langevin.rules import langevin_pixels, langevin_rule
 from proxygrad.networks.layer_reader import LayerReader
 from proxygrad.networks.network import Network
-from proxygrad.optim.update_rules import new_state, update_rule
-from proxygrad.parameterizations import parameterization
+from proxygrad.optim.update_rules import UpdateRule, new_state, update_rule
+from proxygrad.parameterizations import Parameterization, parameterization
 from proxygrad.precision import Precision
+from proxygrad.spec.langevin import LangevinSettings, check_discriminator
 from proxygrad.spec.settings import GAF_ALPHA, GAF_BETA, GafName, ParameterizationName, Proxy, UpdateName
 from proxygrad.transforms import Draw
 
@@ -54,6 +57,7 @@ class GroupKey:
     alone: int | None = None
     precision: Precision = "float32"
     overrides: MethodOverrides = NO_OVERRIDES
+    langevin: LangevinSettings | None = None
 
     @classmethod
     def of(
@@ -75,7 +79,36 @@ class GroupKey:
             id(lane.batch_token or lane) if settings.solo else None,
             precision,
             lane.overrides,
+            lane.langevin and lane.langevin.model_copy(update={"chains": None}),
         )
+
+    @property
+    def parameters(self) -> Parameterization:
+        """What the steps of this group move."""
+        shape = (self.network.input_shape[0], *self.size)
+        if self.langevin is not None:
+            return langevin_pixels(self.langevin, shape)
+        return self.overrides.parameterization or parameterization(
+            self.parameterization, shape, self.network.device
+        )
+
+    @property
+    def rule(self) -> UpdateRule:
+        """How they move."""
+        if self.langevin is not None:
+            return langevin_rule(self.langevin)
+        own = self.overrides.update_rule
+        return own or update_rule(self.update, self.gaf, self.gaf_alpha, self.gaf_beta)
+
+    @property
+    def discriminator(self) -> Discriminator | None:
+        """What leads its chains beside the activation. Raises `InvalidRequest` where the network has none, or
+        one for images of another size.
+        """
+        if self.langevin is None or not self.langevin.discriminator_weight:
+            return None
+        check_discriminator(self.network.info, self.langevin.discriminator_weight, self.size)
+        return self.network.discriminator
 
 
 @dataclass
@@ -104,11 +137,11 @@ class Group:
         self._batching = key.network.batching
         self._step = AscentStep(
             read or key.network.prepared(key.layers, key.precision),
-            key.overrides.parameterization
-            or parameterization(key.parameterization, (self._channels, *key.size), device),
-            key.overrides.update_rule or update_rule(key.update, key.gaf, key.gaf_alpha, key.gaf_beta),
+            key.parameters,
+            key.rule,
             key.proxy,
             key.spread_max_pool,
+            discriminator=key.discriminator,
         )
         first = self._step.parameterization.start(torch.Generator().manual_seed(0))
         self._params = first.to(device, torch.float32).unsqueeze(0)[:0]  # (0, *P)
@@ -186,7 +219,7 @@ class Group:
         for lane, image, (activation, steepest) in zip(self.lanes, found.images, rows, strict=True):
             if lane.error is None:
                 lane.note(activation, steepest, image)
-        self._params = self._step.update(self.lanes, self._params, found.gradient, self._state, steps_done)
+        self._params = self._step.update(self.lanes, self._params, found, self._state, steps_done)
         ended = [lane for lane in self.lanes if lane.ended]
         if ended:
             self._keep([index for index, lane in enumerate(self.lanes) if not lane.ended])
@@ -274,10 +307,13 @@ class Group:
         images = self._params.new_zeros(len(self.lanes), self._channels, *self.key.size)
         activations, steepest = (self._params.new_zeros(len(self.lanes)) for _ in range(2))
         gradient = torch.zeros_like(self._params)
+        realism = None if self._step.discriminator is None else torch.zeros_like(self._params)
         for rows, part in parts:
+            if realism is not None and part.realism is not None:
+                realism[rows] = part.realism
             images[rows], gradient[rows] = part.images, part.gradient
             activations[rows], steepest[rows] = part.activations, part.steepest
-        return StepEvaluation(images, activations, steepest, gradient)
+        return StepEvaluation(images, activations, steepest, gradient, realism)
 
     def _keep(self, rows: Sequence[int]) -> None:
         self._under_way = None

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from proxygrad.errors import CheckpointMismatch, LaneError, ProxyGradError
+from proxygrad.errors import ChainDiverged, CheckpointMismatch, LaneError, ProxyGradError
 from proxygrad.objectives.base import Objective
 from proxygrad.optim.update_rules import UpdateRule, rate
 from proxygrad.parameterizations import Parameterization
 from proxygrad.precision import Arithmetic
+from proxygrad.spec.langevin import LangevinSettings
 from proxygrad.spec.robustness import resolved
 from proxygrad.spec.settings import AscentSettings
 from proxygrad.transforms import Draw, Transform, draw, draw_own
@@ -50,7 +51,8 @@ class LaneState:
     """Everything that a lane's next steps depend on, besides its settings; on the CPU, shared with nothing.
 
     ``params``: ``P``; ``rule``: what the update rule keeps, each ``P``; ``generator``: the state of the
-    lane's generator, uint8; ``image``: ``(C, H, W)``, or None before the first evaluation.
+    lane's generator, uint8; ``image``: ``(C, H, W)``, or None before the first evaluation; ``samples``: those
+    of a chain so far, ``(samples, C, H, W)``, or None.
     """
 
     params: Tensor
@@ -60,6 +62,7 @@ class LaneState:
     steepest: float
     steepest_ever: float
     image: Tensor | None
+    samples: Tensor | None = None
 
     def check(self, params: Sequence[int], rule: Collection[str], image: Sequence[int]) -> None:
         """Raises `CheckpointMismatch` unless parameters, names of the rule and image have these shapes."""
@@ -67,6 +70,8 @@ class LaneState:
         expected = {"params": tuple(params), **{f"rule.{name}": tuple(params) for name in rule}}
         if self.image is not None:
             tensors["image"], expected["image"] = self.image, tuple(image)
+        if self.samples is not None:
+            tensors["samples"], expected["samples"] = self.samples, (len(self.samples), *image)
         held = {name: tuple(value.shape) for name, value in tensors.items()}
         if held != expected:
             raise CheckpointMismatch(f"the checkpoint holds {held}; this request needs {expected}")
@@ -82,7 +87,8 @@ class Lane:
     ``(C, H, W)`` is the best that was seen, or the latest where steps see transformed images: their
     activations are of the view, so the highest is luck. The first and the last evaluation always see the
     image itself. ``steepest`` is the largest entry of the activation's gradient at the latest evaluation,
-    ``steepest_ever`` the largest at any. ``error`` is set when the lane failed.
+    ``steepest_ever`` the largest at any. ``samples``: of a Langevin chain the kept states, ``(C, H, W)``
+    each; its ``image`` is the latest state. ``error`` is set when the lane failed.
     """
 
     settings: AscentSettings
@@ -97,6 +103,7 @@ class Lane:
     steepest_ever: float = 0.0
     error: ProxyGradError | None = None
     dtype: Arithmetic = "float32"
+    samples: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.settings.seed)
@@ -171,18 +178,32 @@ class Lane:
         """
         self._view = None
         if not (math.isfinite(activation) and math.isfinite(steepest)):
-            self.error = LaneError(
-                f"{self.objective}: activation {activation} with largest gradient {steepest} "
-                f"at step {len(self.curve)}{self._cause}"
-            )
+            found = f"activation {activation} with largest gradient {steepest}"
+            if self.langevin is not None:
+                self.diverge(len(self.curve), f"{found}; valid: a smaller step_size or beta of langevin")
+                return
+            self.error = LaneError(f"{self.objective}: {found} at step {len(self.curve)}{self._cause}")
             return
         best = not self.curve or activation > max(self.curve)
         self.steepest, self.steepest_ever = steepest, max(steepest, self.steepest_ever)
         self.curve.append(activation)
-        if self._robustness is not None or self.overrides.transform is not None:
+        if (langevin := self.langevin) is not None:
+            self.image = image.clone() if self.ended else image
+            if langevin.keeps(self.step):
+                self.samples.append(image.clone())
+        elif self._robustness is not None or self.overrides.transform is not None:
             self.image = image.clone() if self.ended else image
         elif best:
             self.image = image.clone()
+
+    @property
+    def langevin(self) -> LangevinSettings | None:
+        """Of a chain; None of an ascent."""
+        return self.settings.langevin
+
+    def diverge(self, step: int, reason: str) -> None:
+        """End a chain that has left what it can sample."""
+        self.error = ChainDiverged(step, f"{self.objective}: {reason}")
 
     @property
     def _cause(self) -> str:
@@ -201,6 +222,7 @@ class Lane:
             steepest=self.steepest,
             steepest_ever=self.steepest_ever,
             image=None if self.image is None else _copied(self.image),
+            samples=_copied(torch.stack(self.samples)) if self.samples else None,
         )
 
     def resume(self, state: LaneState, device: torch.device) -> None:
@@ -209,6 +231,7 @@ class Lane:
         self.curve = list(state.curve)
         self.steepest, self.steepest_ever = state.steepest, state.steepest_ever
         self.image = None if state.image is None else state.image.to(device)
+        self.samples = [] if state.samples is None else list(state.samples.to(device))
 
 
 def _copied(values: Tensor) -> Tensor:

@@ -17,11 +17,13 @@ from proxygrad.engine.ceiling import ceiling
 from proxygrad.engine.evaluation import evaluate
 from proxygrad.engine.lane import Lane
 from proxygrad.images import decode_png, encode_png
+from proxygrad.langevin.diagnostics import autocorrelation_time, effective_sample_size, r_hat
 from proxygrad.networks.network import Network
 from proxygrad.objectives.base import Objective
 from proxygrad.objectives.units import Margin
 from proxygrad.parameterizations import parameterization
 from proxygrad.spec import ImageResult, Measured, Result, Role, Spec
+from proxygrad.spec.results import ChainDiagnostics, SamplingDiagnostics
 
 #: Two activations that differ by less than this part of the larger are equal but for float32 rounding.
 ROUNDING = 1e-5
@@ -144,15 +146,21 @@ def render(
     """
     images, seen = list[bytes](), list[ImageResult]()
     for number, lane in enumerate(lanes):
-        png, measured = _encoded(network, lane, "proxygrad" if number < spec.images else "baseline")
-        images.append(png)
-        seen.append(measured)
-        on_image()
+        lane.finished_image  # noqa: B018 - raises the error of a lane that has failed
+        if lane.langevin is not None:
+            pictures = [_sampled(network, lane, number, sample) for sample in range(len(lane.samples))]
+        else:
+            pictures = [_encoded(network, lane, "proxygrad" if number < spec.images else "baseline")]
+        for png, measured in pictures:
+            images.append(png)
+            seen.append(measured)
+            on_image()
     first, lane = seen[0], lanes[0]
     height, width = lane.finished_image.shape[1:]
     result = Result(
         **{name: getattr(first, name) for name in Measured.model_fields},
         spec=_as_used(spec, lane.objective),
+        sampling=sampling_diagnostics(lanes) if lane.langevin is not None else None,
         width_px=width,
         height_px=height,
         digest=network.info.digest,
@@ -168,24 +176,66 @@ def render(
 def _encoded(network: Network, lane: Lane, role: Role) -> tuple[bytes, ImageResult]:
     """The PNG of a lane that has ended, and the measurements of it decoded again."""
     image = lane.finished_image
+    png, measured = _measured(network, lane, image, role)
+    start, best = measured.start_activation, measure(network, lane.objective, image)
+    return png, measured.model_copy(update={"stuck": is_stuck(network, lane, start, best)})
+
+
+def _sampled(network: Network, lane: Lane, chain: int, sample: int) -> tuple[bytes, ImageResult]:
+    """The PNG of one sample of a chain that has ended, and the measurements of it decoded again."""
+    langevin = lane.langevin
+    if langevin is None:
+        raise ValueError("the lane is no chain")
+    png, measured = _measured(network, lane, lane.samples[sample], "proxygrad")
+    step = langevin.steps(sample + 1)
+    found = {"chain": chain, "curve": tuple(lane.curve[: step + 1]), "steps_done": step}
+    return png, measured.model_copy(update=found)
+
+
+def _measured(network: Network, lane: Lane, image: Tensor, role: Role) -> tuple[bytes, ImageResult]:
     png = encode_png(image)
     decoded = decode_png(png)
     seen = evaluate(network, lane.objective, decoded, lane.settings.seed)
-    start = measure(network, lane.objective, first_image(network, lane))
     measured = ImageResult(
         role=role,
         seed=lane.settings.seed,
         achieved_activation=measure(network, lane.objective, decoded),
-        start_activation=start,
+        start_activation=measure(network, lane.objective, first_image(network, lane)),
         robust_activation=seen.robust_activation,
         rank=seen.rank,
         rank_of=seen.rank_of,
         class_probabilities=seen.class_probabilities,
-        stuck=is_stuck(network, lane, start, measure(network, lane.objective, image)),
+        stuck=lane.steepest_ever == 0,
         curve=tuple(lane.curve),
         steps_done=lane.step,
     )
     return png, measured
+
+
+def sampling_diagnostics(lanes: Sequence[Lane]) -> SamplingDiagnostics:
+    """How well chains of one request have mixed, by their activations after the burn-in."""
+    burn_in = lanes[0].langevin.burn_in if lanes[0].langevin is not None else 0
+    draws = torch.tensor([lane.curve[burn_in + 1 :] for lane in lanes], dtype=torch.float64)
+    return SamplingDiagnostics(
+        draws=draws.shape[1],
+        effective_sample_size=effective_sample_size(draws),
+        r_hat=r_hat(draws),
+        chains=tuple(
+            _of_chain(number, lane.settings.seed, row)
+            for number, (lane, row) in enumerate(zip(lanes, draws, strict=True))
+        ),
+    )
+
+
+def _of_chain(number: int, seed: int, draws: Tensor) -> ChainDiagnostics:
+    time = autocorrelation_time(draws)
+    return ChainDiagnostics(
+        chain=number,
+        seed=seed,
+        mean_activation=float(draws.mean()),
+        autocorrelation_time=time,
+        effective_sample_size=None if time is None else len(draws) / time,
+    )
 
 
 def _as_used(spec: Spec, objective: Objective) -> Spec:

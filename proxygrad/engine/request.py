@@ -23,7 +23,7 @@ from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.group import GroupKey
 from proxygrad.engine.lane import DiversityGroup, Lane, LaneState
 from proxygrad.engine.rendering import Rendering
-from proxygrad.errors import DeadlineExceeded, ProxyGradError, RenderCanceled
+from proxygrad.errors import ChainDiverged, DeadlineExceeded, ProxyGradError, RenderCanceled
 from proxygrad.networks.network import Network
 from proxygrad.objectives.base import Objective
 from proxygrad.objectives.units import UNIT_OBJECTIVES
@@ -166,6 +166,9 @@ class RenderRequest:
         for number, lane in enumerate(self.lanes):
             if lane.error is None:
                 continue
+            if isinstance(lane.error, ChainDiverged):
+                which = f"chain {number} of {len(self.lanes)} (seed {lane.settings.seed})"
+                return ChainDiverged(lane.error.step, lane.error.reason, which)
             if len(self.lanes) == 1:
                 return lane.error
             which = f"image {number} of {len(self.lanes)} ({self.roles[number]}, seed {lane.settings.seed})"
@@ -226,6 +229,7 @@ def _lanes(network: Network, spec: Spec, size: tuple[int, int]) -> tuple[Lane, .
 
 def _of_one_kind(spec: Spec, objective: Objective, token: object) -> Iterator[Lane]:
     group = DiversityGroup(spec.diversity) if spec.diversity > 0 else None
-    for seed in range(spec.seed, spec.seed + spec.images):
+    count = spec.lanes if spec.sampler == "langevin" else spec.images
+    for seed in range(spec.seed, spec.seed + count):
         settings = spec.model_copy(update={"seed": seed})
         yield Lane(settings, objective, diversity_group=group, batch_token=token)

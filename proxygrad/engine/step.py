@@ -12,6 +12,8 @@ from proxygrad.backward.surrogate import surrogate
 from proxygrad.engine.capacity import out_of_memory
 from proxygrad.engine.lane import Lane
 from proxygrad.errors import NetworkError
+from proxygrad.langevin.discriminator import Discriminator
+from proxygrad.langevin.rules import divergence
 from proxygrad.networks.layer_reader import LayerReader
 from proxygrad.optim.gradient_activations import normalize
 from proxygrad.optim.regularizers import blur, penalize, push_apart
@@ -27,20 +29,21 @@ class StepEvaluation:
 
     ``images`` ``(lanes, C, H, W)``; their ``activations`` and the ``steepest`` entries of the activations'
     own gradients, both ``(lanes,)``; ``gradient`` ``(lanes, *P)``: where the parameters should go, penalties
-    included.
+    included. ``realism``: the discriminator's gradient of log D by the parameters, or None without one.
     """
 
     images: Tensor
     activations: Tensor
     steepest: Tensor
     gradient: Tensor
+    realism: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class AscentStep:
     """What all lanes of a batch have in common in a step: the network, the parameters and the update rule.
 
-    ``guarded``: of `proxygrad.backward.surrogate.surrogate`.
+    ``guarded``: of `proxygrad.backward.surrogate.surrogate`. ``discriminator``: of Langevin chains.
     """
 
     read: LayerReader
@@ -49,6 +52,7 @@ class AscentStep:
     proxy: Proxy = "surrogate"
     spread_max_pool: float = 0.0
     guarded: bool = False
+    discriminator: Discriminator | None = None
 
     def evaluate(self, lanes: Sequence[Lane], params: Tensor, draws: Sequence[Draw]) -> StepEvaluation:
         """One forward and one backward pass of ``params`` ``(lanes, *P)``, each as its draw sees it.
@@ -76,23 +80,43 @@ class AscentStep:
             with torch.no_grad():
                 values = _objectives(lanes, self.read(views))
         # Rules see one memory layout, whatever the network's: element-wise code rounds by it now and then.
-        return StepEvaluation(images.detach(), values.detach(), steepest, gradient.contiguous())
+        return StepEvaluation(
+            images.detach(), values.detach(), steepest, gradient.contiguous(), self._realism(images)
+        )
+
+    def _realism(self, images: Tensor) -> Tensor | None:
+        """∇ log D of all images in one pass, ``(lanes, C, H, W)``; chains move pixels, so images are "
+        "params."""
+        if self.discriminator is None:
+            return None
+        with torch.enable_grad():
+            free = images.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.discriminator.log_real(free).sum(), free)
+        return gradient.contiguous()
 
     def update(
         self,
         lanes: Sequence[Lane],
         params: Tensor,
-        gradient: Tensor,
+        found: StepEvaluation,
         state: dict[str, Tensor],
         steps_done: Tensor,
     ) -> Tensor:
         """The next parameters ``(lanes, *P)``; ``state`` is the rule's, ``steps_done`` ``(lanes,)``."""
+        gradient = found.gradient
         context = StepContext(
             rates=gradient.new_tensor([lane.rate for lane in lanes]),
             steps_done=steps_done,
             generators=[lane.generator for lane in lanes],
+            realism=found.realism,
         )
-        params = self.parameterization.project(self.rule.step(params, gradient, state, context))
+        proposal = self.rule.step(params, gradient, state, context)
+        for lane, row in zip(lanes, proposal, strict=True):
+            if lane.langevin is not None and not lane.ended:
+                reason = divergence(lane.langevin, row)
+                if reason is not None:
+                    lane.diverge(lane.step, reason)
+        params = self.parameterization.project(proposal)
         widths = [lane.settings.blur_px for lane in lanes]
         if any(widths):  # of pixels only, which `AscentSettings` sees to
             params = blur(params, gradient.new_tensor(widths))

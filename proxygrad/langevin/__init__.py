@@ -1,4 +1,5 @@
-"""Langevin dynamics activation maximization: the discriminator that regularizes its samples.
+"""Langevin dynamics activation maximization: how chains move, what tells how they mix, the discriminator.
 
-May import `errors`, `spec` and torch, never `networks` or `engine`. Read `discriminator` first.
+May import `errors`, `spec`, `optim` and `parameterizations`, never `networks` or `engine`. Read `rules`
+first.
 """

@@ -142,10 +142,12 @@ def maximize(  # noqa: PLR0913, each of them named
     >>> pg.maximize(network, "fc:3", steps=2, progress=False).image.shape
     torch.Size([1, 32, 32])
     """
-    network = _network(network)
+    network = as_network(network)
     asked = as_objectives(objectives, network)
     if max_lanes < 1:
         raise InvalidRequest(f"max_lanes {max_lanes} must be at least 1")
+    if settings.get("sampler", "ascent") != "ascent":
+        raise InvalidRequest(f"sampler {settings['sampler']!r}: proxygrad.sample runs chains")
     named, own = split_parts(parameterization, update)
     chosen = [_settings({**settings, **named}, each) for each in slopes_of(slope, len(asked))]
     starts, seeds = starts_of(start, len(asked)), seeds_of(seed, images)
@@ -160,13 +162,13 @@ def maximize(  # noqa: PLR0913, each of them named
         _give(own, network, lanes)
     total = sum(lane.settings.steps for lane in lanes)
     with progress_bar(progress, len(lanes), total, on_step) as moved:
-        _run(network, lanes, moved, max_lanes, precision)
+        run_lanes(network, lanes, moved, max_lanes, precision)
     results = VisualizationList(_visualization(network, lane) for lane in lanes)
     single = is_single(objectives) and len(results) == 1 and not isinstance(seed, Sequence)
     return results[0] if single else results
 
 
-def _network(given: Any) -> Network:
+def as_network(given: Any) -> Network:
     """A raw module as a network, where it says itself what input it expects."""
     if isinstance(given, Network):
         return given
@@ -199,7 +201,7 @@ def _lanes(
     """One lane for each seed."""
     if start is not None:
         check_start(start, network.input_shape, settings)
-    size = _size(network, settings, start)
+    size = image_size(network, settings, start)
     completed = objective.at({layer: network.layer_shape(layer, size) for layer in objective.layers})
     family = DiversityGroup(diversity) if diversity > 0 else None
     if family is not None and settings.solo:
@@ -207,7 +209,7 @@ def _lanes(
     return [Lane(settings.model_copy(update={"seed": seed}), completed, start, family) for seed in seeds]
 
 
-def _size(network: Network, settings: AscentSettings, start: Tensor | None) -> tuple[int, int]:
+def image_size(network: Network, settings: AscentSettings, start: Tensor | None = None) -> tuple[int, int]:
     """Height and width in pixels."""
     if start is not None:
         return start.shape[1], start.shape[2]
@@ -219,14 +221,14 @@ def _give(own: OwnParts, network: Network, lanes: Sequence[Lane]) -> None:
     """Give own parts to all lanes: one instance for each image size, since lanes of a batch share it."""
     made = dict[tuple[int, int], MethodOverrides]()
     for lane in lanes:
-        size = _size(network, lane.settings, lane.start)
+        size = image_size(network, lane.settings, lane.start)
         if size not in made:
             shape = (network.input_shape[0], *size)
             made[size] = own.overrides(shape, lane.settings.parameterization, network.device)
         lane.overrides = made[size]
 
 
-def _run(
+def run_lanes(
     network: Network,
     lanes: Sequence[Lane],
     on_step: OnStep,
@@ -242,7 +244,7 @@ def _run(
             _running(groups) < max_lanes or (kin is not None and waiting[0].diversity_group is kin)
         ):
             lane = waiting.pop(0)
-            key = GroupKey.of(network, lane, _size(network, lane.settings, lane.start), precision)
+            key = GroupKey.of(network, lane, image_size(network, lane.settings, lane.start), precision)
             groups.setdefault(key, Group(key)).join(lane)
             kin = lane.diversity_group
         for group in list(groups.values()):

@@ -39,12 +39,14 @@ class StepContext:
     """Where each lane of a batch of B is in its ascent.
 
     ``rates``: ``(B,)``, the length of each lane's step. ``steps_done``: ``(B,)``, how many each has made
-    before. ``generators``: one on the CPU for each lane, for a rule that draws noise.
+    before. ``generators``: one on the CPU for each lane, for a rule that draws noise. ``realism``: for
+    `proxygrad.langevin.rules`, the gradient of a discriminator's log-probability, ``(B, *P)``.
     """
 
     rates: Tensor
     steps_done: Tensor
     generators: Sequence[torch.Generator] = ()
+    realism: Tensor | None = None
 
     def rates_of(self, params: Tensor) -> Tensor:
         """The rates as ``(B, 1, …)``, to multiply the rows of ``params`` ``(B, *P)``."""

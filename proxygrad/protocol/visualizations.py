@@ -50,6 +50,12 @@ class VisualizationLinks(BaseModel):
 
     self: str = Field(description="This visualization.")
     image: str | None = Field(description="The best image; `null` unless succeeded.")
+    grid: str | None = Field(
+        default=None, description="All images as one; `null` unless succeeded with several."
+    )
+    animation: str | None = Field(
+        default=None, description="All images in turn; `null` unless succeeded with several."
+    )
     events: str = Field(description="Its server-sent events.")
     cancel: str = Field(description="POST there to cancel it.")
     retry: str = Field(description="POST there to try it again, after it has failed or was canceled.")

@@ -16,7 +16,11 @@ from proxygrad.spec.models import ModelInfo
 
 #: Fields that requests did not always have. At their default they are no part of the id, so that requests
 #: from before keep theirs.
-LATER_FIELDS = ("images", "diversity", "compare", "gaf_alpha", "gaf_beta", "slope_hold", "slope_end_at")
+LATER_FIELDS = (
+    *("images", "diversity", "compare"),
+    *("gaf_alpha", "gaf_beta", "slope_hold", "slope_end_at"),
+    *("sampler", "langevin"),
+)
 #: Fields that the others spell out.
 DERIVED_FIELDS = ("preset",)
 
@@ -43,5 +47,11 @@ def identity(resolved: BaseModel, model: ModelInfo, kind: str | None = None) -> 
     }
     if kind is not None:
         content["kind"] = kind
+    langevin = getattr(resolved, "langevin", None)
+    if langevin is not None and langevin.discriminator_weight:
+        content["discriminator"] = model.discriminator
+    langevin = getattr(resolved, "langevin", None)
+    if langevin is not None and langevin.discriminator_weight:
+        content["discriminator"] = model.discriminator
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

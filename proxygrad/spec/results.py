@@ -60,7 +60,8 @@ class Measured(Tolerant):
     stuck: bool = Field(
         description="True when ascent got nowhere: the image, before rounding to 8 bits, is above the start "
         "activation by no more than float32 rounding; or the unit, of a layer made by a GELU, SiLU, Mish or "
-        "Hardswish, has gone silent, at or below 0 with a gradient below 1 % of the largest that was met."
+        "Hardswish, has gone silent, at or below 0 with a gradient below 1 % of the largest that was "
+        "met. Of a chain: the activation never had a gradient."
     )
     curve: tuple[float, ...] = Field(
         description="The unit's activation before each step and after the last, as the steps saw it: in "
@@ -75,7 +76,45 @@ class ImageResult(Measured):
     role: Role = Field(
         description="`proxygrad`: as requested; `baseline`: by plain activation maximization, to compare."
     )
-    seed: int = Field(description="Its seed: that of the request, and one more for each further image.")
+    seed: int = Field(
+        description="Its seed: that of the request, and one more for each further image; of a sample, "
+        "that of its chain."
+    )
+    chain: int | None = Field(
+        default=None,
+        description="Of a sample, the number of its chain, from 0; its step is `steps_done`, and its curve "
+        "ends there. `null` unless `sampler` is `langevin`.",
+    )
+
+
+class ChainDiagnostics(Tolerant):
+    """How well one chain has mixed, by the activation at each of its steps after the burn-in."""
+
+    chain: int = Field(description="Its number, from 0.")
+    seed: int = Field(description="Its seed.")
+    mean_activation: float = Field(description="Mean of the activation.")
+    autocorrelation_time: float | None = Field(
+        description="Integrated autocorrelation time in steps (Geyer 1992, initial monotone sequence); "
+        "`null` where it cannot be told: a constant activation, or fewer than 4 steps."
+    )
+    effective_sample_size: float | None = Field(
+        description="How many independent samples tell as much of the mean: steps over autocorrelation time."
+    )
+
+
+class SamplingDiagnostics(Tolerant):
+    """How well all chains have mixed, by the activation at each step after the burn-in."""
+
+    draws: int = Field(description="Steps of each chain after the burn-in.")
+    effective_sample_size: float | None = Field(
+        description="Of all chains together (Vehtari et al. 2021, arXiv 1903.08008); `null` where it cannot "
+        "be told."
+    )
+    r_hat: float | None = Field(
+        description="Rank-normalized split R-hat (ibid.): 1 where the chains agree; above 1.01 they have not "
+        "run long enough. `null` where it cannot be told."
+    )
+    chains: tuple[ChainDiagnostics, ...] = Field(description="Each chain for itself.")
 
 
 class BaselineResult(Tolerant):
@@ -111,6 +150,9 @@ class Result(Measured):
         default=None,
         description="The highest activation that plain activation maximization achieved, if compared; else "
         "`null`.",
+    )
+    sampling: SamplingDiagnostics | None = Field(
+        default=None, description="How well the chains have mixed; `null` unless `sampler` is `langevin`."
     )
     width_px: int = Field(description="Width of each image in pixels.")
     height_px: int = Field(description="Height of each image in pixels.")

@@ -9,7 +9,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from proxygrad.spec import langevin as chains
 from proxygrad.spec.base import Frozen
+from proxygrad.spec.langevin import LangevinSettings, SamplerName
 from proxygrad.spec.robustness import Robustness, RobustnessName
 
 Preset = Literal["natural", "max", "fast"]
@@ -71,6 +73,14 @@ class AscentSettings(Frozen):
         default="natural",
         description="`natural`: robust and smooth, what one would print; `max`: the highest activation; "
         "`fast`: a preview in about a tenth of the time. Sets the defaults of what is not given.",
+    )
+    sampler: SamplerName = Field(
+        default="ascent",
+        description="`ascent`: each image climbs to a maximum; `langevin`: chains sample images by their "
+        "activation, with the settings under `langevin`.",
+    )
+    langevin: LangevinSettings | None = Field(
+        default=None, description="How chains move. Needs `sampler` `langevin`."
     )
     proxy: Proxy = Field(
         default="surrogate",
@@ -194,6 +204,18 @@ class AscentSettings(Frozen):
     )
 
     @model_validator(mode="after")
+    def _each_sampler_has_its_own(self) -> Self:
+        if self.sampler == "ascent":
+            if self.langevin is not None:
+                raise ValueError("langevin applies to sampler 'langevin', not 'ascent'")
+            return self
+        for name in self.model_fields_set & AscentSettings.model_fields.keys() - chains.SHARED:
+            value = getattr(self, name)
+            if value not in (chains.DEFAULTS.get(name), AscentSettings.model_fields[name].default):
+                raise ValueError(f"{name} {value!r} applies to sampler 'ascent', not 'langevin'")
+        return self
+
+    @model_validator(mode="after")
     def _blur_is_of_pixels(self) -> Self:
         kind = self._chosen().get("parameterization", self.parameterization)
         if self.blur_px > 0 and kind != "pixels":
@@ -259,5 +281,14 @@ class AscentSettings(Frozen):
         return self.model_copy(update=chosen) if chosen else self
 
     def _chosen(self) -> dict[str, Any]:
+        if self.sampler == "langevin":
+            return self._chosen_of_chains()
         given = self.model_fields_set
         return {name: value for name, value in PRESETS[self.preset].items() if name not in given}
+
+    def _chosen_of_chains(self) -> dict[str, Any]:
+        """What is not shared has no choice; ``steps`` are those of one sample where they are not given."""
+        langevin = (self.langevin or LangevinSettings()).completed()
+        open_fields = {"steps": langevin.steps(1), **chains.DEFAULTS, "langevin": langevin}
+        kept = (self.model_fields_set & chains.SHARED) - {"langevin"}
+        return {name: value for name, value in open_fields.items() if name not in kept}

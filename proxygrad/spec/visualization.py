@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
 from proxygrad.errors import ObjectiveMismatch, PositionMismatch, PositionOutOfRange, UnitOutOfRange
 from proxygrad.spec import identity
+from proxygrad.spec.langevin import LangevinSettings, check_discriminator
 from proxygrad.spec.models import (
     OBJECTIVE_DESCRIPTIONS,
     POSITIONED,
@@ -20,7 +21,7 @@ from proxygrad.spec.models import (
     ObjectiveKind,
 )
 from proxygrad.spec.robustness import RobustnessName
-from proxygrad.spec.settings import MAX_SEED, AscentSettings
+from proxygrad.spec.settings import MAX_SEED, MAX_STEPS, AscentSettings
 
 #: Most images of one request.
 MAX_IMAGES = 16
@@ -57,7 +58,8 @@ class VisualizationTemplate(AscentSettings):
         default=1,
         ge=1,
         le=MAX_IMAGES,
-        description="How many images of the unit, with seeds `seed`, `seed` + 1, …",
+        description="How many images of the unit, with seeds `seed`, `seed` + 1, …; of sampler "
+        "`langevin` all samples of all chains.",
     )
     diversity: float = Field(
         default=0.0,
@@ -86,6 +88,32 @@ class VisualizationTemplate(AscentSettings):
         return self
 
     @model_validator(mode="after")
+    def _chains_have_their_images(self) -> Self:
+        if self.sampler != "langevin":
+            return self
+        for name, value in (("diversity", self.diversity), ("compare", self.compare)):
+            if value:
+                raise ValueError(f"{name} {value} applies to sampler 'ascent', not 'langevin'")
+        chains = (self.langevin and self.langevin.chains) or self.images
+        if self.images % chains:
+            raise ValueError(
+                f"images {self.images} with langevin.chains {chains}: each chain gives as many samples; "
+                f"valid: images {chains}, {2 * chains}, …, up to {MAX_IMAGES}"
+            )
+        steps = (self.langevin or LangevinSettings()).steps(self.images // chains)
+        if steps > MAX_STEPS:
+            raise ValueError(
+                f"langevin.burn_in and {self.images // chains} x langevin.thinning make {steps} steps; "
+                f"valid: up to {MAX_STEPS}"
+            )
+        if "steps" in self.model_fields_set and self.steps != steps:
+            raise ValueError(
+                f"steps {self.steps} with sampler 'langevin': burn-in and thinning make {steps}; leave "
+                "steps out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_to_compare(self) -> Self:
         chosen = self.completed()
         if self.compare and chosen.slope == 0 and not chosen.slope_end:
@@ -96,9 +124,22 @@ class VisualizationTemplate(AscentSettings):
         return self
 
     @property
-    def lanes(self) -> int:
-        """How many images are optimized: `images`, and as many again where `compare` is set."""
+    def pictures(self) -> int:
+        """How many images are delivered: `images`, and as many again where `compare` is set."""
         return self.images * (2 if self.compare else 1)
+
+    @property
+    def lanes(self) -> int:
+        """How many images are optimized: `images`, twice where `compare` is set; of chains, how many."""
+        if self.sampler == "langevin":
+            return (self.langevin and self.langevin.chains) or self.images
+        return self.pictures
+
+    def _chosen_of_chains(self) -> dict[str, Any]:
+        """Of a request, which says how many samples a chain gives."""
+        chosen = super()._chosen_of_chains()
+        langevin = chosen["langevin"].model_copy(update={"chains": self.lanes})
+        return {**chosen, "langevin": langevin, "steps": langevin.steps(self.images // self.lanes)}
 
     def baseline(self) -> Self:
         """The same by plain activation maximization."""
@@ -138,7 +179,11 @@ class Spec(VisualizationTemplate):
             self._check_position(self.position, objective, layer, model)
         _, height, width = model.input_shape
         size_px = self.size_px or (height if height == width else None)
-        return self.completed().model_copy(update={"objective": objective, "size_px": size_px})
+        resolved = self.completed().model_copy(update={"objective": objective, "size_px": size_px})
+        if resolved.langevin is not None and resolved.langevin.discriminator_weight:
+            size = (size_px, size_px) if size_px else (height, width)
+            check_discriminator(model, resolved.langevin.discriminator_weight, size)
+        return resolved
 
     def _check_position(
         self, position: tuple[int, ...], objective: ObjectiveKind, layer: LayerInfo, model: ModelInfo

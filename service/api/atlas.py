@@ -1,25 +1,31 @@
-"""`GET /v1/batches/{id}/atlas`: the contact sheet of a batch, with the images so far."""
+"""Several images as one: the contact sheets of a batch and of a visualization, and its animation."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import hashlib
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from proxygrad.protocol.addresses import BATCHES
+from proxygrad.protocol.addresses import BATCHES, VISUALIZATIONS
 from proxygrad.protocol.batches import DEFAULT_CELL_PX, MAX_CELL_PX, MAX_COLUMNS, MIN_CELL_PX, most_columns
 from proxygrad.protocol.problems import FieldError
 from service.api.batches import BatchId
 from service.api.dependencies import SessionDep
-from service.api.images import MAX_AGE_S, cache_scope, not_available
+from service.api.images import MAX_AGE_S, cache_scope, no_image, not_available
+from service.api.visualizations import VisualizationId, VisualizationSession
+from service.images.animation import FRAME_MS, LONGEST_FRAME_MS
 from service.images.contact_sheet import SheetFormat, SheetLayout, entity_tag, layout_of
+from service.images.conversion import ENCODER
 from service.problems import ProblemError, problem_responses
 from service.web.conditional import matches
 from service.web.links import link
 from service.web.negotiation import MEDIA_TYPES, negotiated
+from workers.batches.batch import Unit
 from workers.batches.repository import BatchRecord
+from workers.jobs.kinds.visualization import VisualizationJob, image_name
 
-router = APIRouter(prefix=BATCHES, tags=["batches"])
+router = APIRouter()
 
 Columns = Annotated[
     int | None,
@@ -67,10 +73,38 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     ),
 }
 
+_OF_IMAGES = problem_responses(
+    *("unknown_visualization", "unreadable_record", "image_not_ready", "no_image"),
+    *("invalid_request", "redis_unavailable", "storage_unavailable"),
+)
+_CACHED = {
+    name: {"description": about, "schema": {"type": "string"}}
+    for name, about in {
+        "ETag": "Strong entity tag.",
+        "Cache-Control": "It may be kept for a year; `private` where keys are in force.",
+    }.items()
+}
+_GRID_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The images as one.",
+        "content": {MEDIA_TYPES[form]: _BINARY for form in _FORMS},
+        "headers": _CACHED,
+    },
+    304: {"description": "Unchanged (`If-None-Match`)."},
+    **_OF_IMAGES,
+    **problem_responses("not_acceptable"),
+}
+_ANIMATION_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The animation.", "content": {MEDIA_TYPES["webp"]: _BINARY}, "headers": _CACHED},
+    304: {"description": "Unchanged (`If-None-Match`)."},
+    **_OF_IMAGES,
+}
 
-@router.get("/{batch_id}/atlas.{suffix}", include_in_schema=False)
+
+@router.get(f"{BATCHES}/{{batch_id}}/atlas.{{suffix}}", include_in_schema=False)
 @router.get(
-    "/{batch_id}/atlas",
+    f"{BATCHES}/{{batch_id}}/atlas",
+    tags=["batches"],
     summary="Read the contact sheet of a batch",
     response_class=Response,
     responses=_RESPONSES,
@@ -95,7 +129,7 @@ async def read_batch_atlas(
     batch = await session.batch(batch_id)
     suffix = request.path_params.get("suffix")
     form = _form(suffix, accept)
-    layout = _layout(batch, columns, width)
+    layout = _layout(len(batch.units), columns, width)
     first = page * layout.most_cells
     numbers = batch.units[first : first + layout.most_cells]
     if not numbers:
@@ -118,6 +152,109 @@ async def read_batch_atlas(
     return Response(sheet.content, media_type=MEDIA_TYPES[form], headers=headers)
 
 
+@router.get(f"{VISUALIZATIONS}/{{visualization_id}}/grid.{{suffix}}", include_in_schema=False)
+@router.get(
+    f"{VISUALIZATIONS}/{{visualization_id}}/grid",
+    tags=["visualizations"],
+    summary="Read all images as one",
+    response_class=Response,
+    responses=_GRID_RESPONSES,
+)
+async def read_image_grid(
+    visualization_id: VisualizationId,
+    session: VisualizationSession,
+    request: Request,
+    columns: Columns = None,
+    width: Width = DEFAULT_CELL_PX,
+    accept: Annotated[str | None, Header(description="`image/png` or `image/webp`, with weights.")] = None,
+    if_none_match: Annotated[
+        str | None, Header(description="Entity tags that the caller has cached, or `*`; a match returns 304.")
+    ] = None,
+) -> Response:
+    """Every image above its number. Of sampler `langevin` each row is a chain."""
+    suffix = request.path_params.get("suffix")
+    form = _form(suffix, accept)
+    job = await _finished(session, visualization_id)
+    own = len(job.images) // job.spec.lanes if job.spec.sampler == "langevin" else None
+    layout = _layout(len(job.images), columns or own, width)
+    cells = [Unit(number, job.id, "succeeded", best=number) for number in range(len(job.images))]
+    tag = entity_tag(cells, layout, form)
+    headers = _kept(session, tag)
+    if suffix is None:
+        headers["Vary"] = "Accept"
+    if matches(if_none_match, tag):
+        return Response(status_code=304, headers=headers)
+    sheet = await session.backend.sheets(cells, layout, form, tag)
+    if not sheet.whole:
+        raise no_image(job, 0)
+    return Response(sheet.content, media_type=MEDIA_TYPES[form], headers=headers)
+
+
+@router.get(f"{VISUALIZATIONS}/{{visualization_id}}/animation.webp", include_in_schema=False)
+@router.get(
+    f"{VISUALIZATIONS}/{{visualization_id}}/animation",
+    tags=["visualizations"],
+    summary="Read all images as an animation",
+    response_class=Response,
+    responses=_ANIMATION_RESPONSES,
+)
+async def read_animation(
+    visualization_id: VisualizationId,
+    session: VisualizationSession,
+    chain: Annotated[
+        int | None,
+        Query(ge=0, lt=2**31, description="Of sampler `langevin`: the samples of this chain alone, from 0."),
+    ] = None,
+    frame_ms: Annotated[
+        int, Query(ge=1, le=LONGEST_FRAME_MS, description="How long each image is shown, in milliseconds.")
+    ] = FRAME_MS,
+    if_none_match: Annotated[
+        str | None, Header(description="Entity tags that the caller has cached, or `*`; a match returns 304.")
+    ] = None,
+) -> Response:
+    """The images in the order of their numbers, as a lossless animated WebP that repeats."""
+    job = await _finished(session, visualization_id)
+    numbers = _of_chain(job, chain)
+    name = f"{job.id} {','.join(map(str, numbers))} {frame_ms} {ENCODER}"
+    tag = f'"{hashlib.sha256(name.encode()).hexdigest()}"'
+    headers = _kept(session, tag)
+    if matches(if_none_match, tag):
+        return Response(status_code=304, headers=headers)
+    frames = [await session.artifact(job.id, image_name(number)) for number in numbers]
+    if None in frames:
+        raise no_image(job, numbers[frames.index(None)])
+    content = await session.backend.conversions.animation(tag, cast(list[bytes], frames), frame_ms)
+    return Response(content, media_type=MEDIA_TYPES["webp"], headers=headers)
+
+
+async def _finished(session: VisualizationSession, job_id: str) -> VisualizationJob:
+    """The job, which has images. Raises `image_not_ready` or `no_image`."""
+    job = cast(VisualizationJob, await session.job(job_id))
+    if job.state != "succeeded":
+        raise no_image(job, 0)
+    return job
+
+
+def _kept(session: VisualizationSession, tag: str) -> dict[str, str]:
+    scope = cache_scope(session.caller)
+    return {"ETag": tag, "Cache-Control": f"{scope}, max-age={MAX_AGE_S}, immutable"}
+
+
+def _of_chain(job: VisualizationJob, chain: int | None) -> list[int]:
+    """Numbers of the images of one chain; of all where ``chain`` is None. Raises `invalid_request`."""
+    every = range(len(job.images))
+    if chain is None or job.result is None:
+        return list(every)
+    chains = [job.result.image(number).chain for number in every]
+    if chain not in chains:
+        last = max((each for each in chains if each is not None), default=None)
+        valid = "it has no chains" if last is None else f"valid: 0 to {last}"
+        detail = f"there is no chain {chain}; {valid}"
+        field_error = FieldError(location=["query", "chain"], detail=detail, value=chain)
+        raise ProblemError("invalid_request", detail, [field_error])
+    return [number for number in every if chains[number] == chain]
+
+
 def _form(suffix: str | None, accept: str | None) -> SheetFormat:
     """The format of the sheet. Raises `not_acceptable`."""
     accepted = negotiated(accept, _FORMS) if suffix is None else suffix
@@ -127,7 +264,7 @@ def _form(suffix: str | None, accept: str | None) -> SheetFormat:
     raise not_available(_FORMS, accept, suffix, "sheet")
 
 
-def _layout(batch: BatchRecord, columns: int | None, cell_px: int) -> SheetLayout:
+def _layout(count: int, columns: int | None, cell_px: int) -> SheetLayout:
     """The layout of the sheet. Raises `invalid_request` for more columns than it has room for."""
     most = most_columns(cell_px)
     if columns is not None and columns > most:
@@ -136,7 +273,7 @@ def _layout(batch: BatchRecord, columns: int | None, cell_px: int) -> SheetLayou
             location=["query", "columns"], detail=detail, value=columns, minimum=1, maximum=most
         )
         raise ProblemError("invalid_request", detail, [field_error])
-    return layout_of(len(batch.units), columns, cell_px)
+    return layout_of(count, columns, cell_px)
 
 
 def _no_page(batch: BatchRecord, layout: SheetLayout, page: int) -> ProblemError:

@@ -114,7 +114,7 @@ async def read_image(
     index, form = _negotiated(number, width, scale, accept)
     png = await session.artifact(visualization_id, image_name(index))
     if png is None:
-        raise _no_image(cast(VisualizationJob, await session.job(visualization_id)), index)
+        raise no_image(cast(VisualizationJob, await session.job(visualization_id)), index)
     _check_scale(png, scale)
     digest = hashlib.sha256(png).hexdigest()
     etag = _etag(digest, form)
@@ -225,7 +225,8 @@ def _part(content: bytes, form: Form, headers: dict[str, str], request: Request)
     return Response(content[span.start : span.stop], 206, headers, media_type)
 
 
-def _no_image(job: VisualizationJob, number: int) -> ProblemError:
+def no_image(job: VisualizationJob, number: int) -> ProblemError:
+    """The problem of a request for an image that the job does not have, or not yet."""
     if not job.ended:
         return ProblemError(
             "image_not_ready", f"visualization {job.id} is {job.state}: {job.step} of {job.steps} steps"

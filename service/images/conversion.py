@@ -9,6 +9,7 @@ import asyncio
 import io
 import struct
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from anyio import to_thread
 from PIL import Image, UnidentifiedImageError, features
 from PIL import __version__ as pillow_version
 
+from service.images.animation import animate
 from service.web.negotiation import Format
 from workers.cache import LRUCache
 from workers.errors import StorageError
@@ -111,7 +113,7 @@ class Conversions:
     """`convert` with a cache of `CACHE_BYTES`, in a few threads. Safe to share between event loops."""
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
-        self._cache: LRUCache[tuple[str, Form], bytes] = LRUCache(cache_bytes, len)
+        self._cache: LRUCache[tuple[str, Form | None], bytes] = LRUCache(cache_bytes, len)
         self._slots = asyncio.Semaphore(CONVERTED_AT_ONCE)
 
     async def __call__(self, digest: str, png: bytes, form: Form) -> bytes:
@@ -120,6 +122,15 @@ class Conversions:
             return png
         async with self._slots:
             return await to_thread.run_sync(self.convert, digest, png, form)
+
+    async def animation(self, tag: str, pngs: Sequence[bytes], frame_ms: int) -> bytes:
+        """The images in turn; ``tag`` names the result. Raises `StorageError`."""
+        async with self._slots:
+            made = self._cache.get((tag, None))
+            if made is None:
+                made = await to_thread.run_sync(animate, pngs, frame_ms)
+                self._cache.put((tag, None), made)
+            return made
 
     def convert(self, digest: str, png: bytes, form: Form) -> bytes:
         """The same, in this thread."""

@@ -158,13 +158,17 @@ class Player:
         """The job ran for two and a half seconds and has its picture and its result."""
         self.begin(job_id, self._job(job_id).steps)
         done = self._done(self._job(job_id))
-        for number in range(done.spec.lanes):
+        for number in range(done.spec.pictures):
             self._store.put(image_path(job_id, number), drawn(number))
         self._store.put(result_path(job_id), done.model_dump_json().encode())
         record = json.loads(done.model_dump_json())
         texts = {name: json.dumps(record[name]) for name in ("result", "images", "best")}
         self._redis.hset(entry_key(job_id), "status", "finished")
         self._write(job_id, {"state": "succeeded", "finished_at": record["finished_at"], **texts})
+
+    def lose(self, job_id: str, number: int) -> None:
+        """Somebody removed an image from the store."""
+        self._store.delete(image_path(job_id, number))
 
     def forget(self, job_id: str) -> None:
         """Redis knows nothing of the job any more, as after a week."""
@@ -198,9 +202,9 @@ class Player:
             ran_s=2.5,
             steps_per_s=90.0,
         )
-        if job.spec.lanes > 1:
-            result = result.of(tuple(_told(result, number) for number in range(job.spec.lanes)))
-        images = tuple(_described(drawn(number)) for number in range(job.spec.lanes))
+        if job.spec.pictures > 1:
+            result = result.of(tuple(_told(result, number) for number in range(job.spec.pictures)))
+        images = tuple(_described(drawn(number)) for number in range(job.spec.pictures))
         ended = {"state": "succeeded", "finished_at": job.started_at + 2.5}
         return job.model_copy(update={**ended, "result": result, "images": images, "best": result.best})
 
@@ -213,6 +217,8 @@ def _told(result: Result, number: int) -> ImageResult:
         "seed": spec.seed + number % spec.images,
         "achieved_activation": result.achieved_activation + number / 2,
     }
+    if spec.sampler == "langevin":
+        told["chain"] = number // (spec.images // spec.lanes)
     return result.image(0).model_copy(update=told)
 
 

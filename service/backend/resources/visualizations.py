@@ -54,7 +54,7 @@ def document(
         finished_at=utc_time(job.finished_at),
         waited_s=max(0.0, (job.started_at or until_s) - job.created_at),
         ran_s=None if job.started_at is None else max(0.0, until_s - job.started_at),
-        links=_links(path, images[job.best].links.self if images else None),
+        links=_links(path, images[job.best].links.self if images else None, several=len(images) > 1),
     )
 
 
@@ -88,13 +88,19 @@ def summary(job: VisualizationJob) -> VisualizationSummary:
         created_at=utc_time(job.created_at),
         started_at=utc_time(job.started_at),
         finished_at=utc_time(job.finished_at),
-        links=_links(path, image),
+        links=_links(path, image, several=image is not None and job.spec.pictures > 1),
     )
 
 
-def _links(path: str, image: str | None) -> VisualizationLinks:
+def _links(path: str, image: str | None, *, several: bool) -> VisualizationLinks:
     return VisualizationLinks(
-        self=path, image=image, events=f"{path}/events", cancel=f"{path}/cancel", retry=f"{path}/retry"
+        self=path,
+        image=image,
+        grid=f"{path}/grid" if several else None,
+        animation=f"{path}/animation" if several else None,
+        events=f"{path}/events",
+        cancel=f"{path}/cancel",
+        retry=f"{path}/retry",
     )
 
 

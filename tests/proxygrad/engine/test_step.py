@@ -62,7 +62,7 @@ def test_a_step_is_the_gradient_of_each_lane_and_the_rule_applied_to_it() -> Non
     assert torch.equal(found.images, params)
 
     own[0].curve, own[1].curve = [0.0], [0.0, 0.0, 0.0, 0.0]  # before the first step, and before the fourth
-    moved = step.update(own, params, found.gradient, {}, torch.tensor([0, 3]))
+    moved = step.update(own, params, found, {}, torch.tensor([0, 3]))
     rates = torch.tensor([each.rate for each in own]).view(2, 1, 1, 1)
     lengths = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
     torch.testing.assert_close(moved, (params + rates * gradient / lengths).clamp(0, 1))
