@@ -23,8 +23,8 @@ from proxygrad.training.methods import Method
 from proxygrad.training.runs import TrainingRecipe, gradient_norms
 
 SEEDS = 5
-#: A quarter of `proxygrad train`'s rate for networks without batch norm: at 0.05 slopes of 0.05 and 0.2 diverge
-#: from some seeds.
+#: A quarter of `proxygrad train`'s rate for networks without batch norm: at 0.05 slopes diverge from some
+#: seeds.
 DEEP_RATE = 0.0125
 SLOPES = ("proxygrad:0.01", "proxygrad:0.05", "proxygrad:0.2", "proxygrad:0.2-0")
 #: With the learning rates of their optimizers.
