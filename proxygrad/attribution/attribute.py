@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from proxygrad.attribution.references import references as references_of
 from proxygrad.attribution.result import Attribution, Delta, Missed
 from proxygrad.attribution.target import MeanNormalized, ModuleReader, Target, objective_of
 from proxygrad.engine.capacity import DEFAULT_MAX_LANES, Capacity, out_of_memory, release
-from proxygrad.errors import InvalidRequest, OutOfMemory
+from proxygrad.errors import InvalidRequest, NetworkError, OutOfMemory
 from proxygrad.maximization.parsing import as_objective
 from proxygrad.networks.ambient import differentiable
 from proxygrad.networks.network import Network
@@ -208,6 +209,9 @@ def _averaged(slices: list[tuple[Tensor, Found]], pairs: Tensor, method: str) ->
     contributions = split([each for each, _ in slices])
     value = split([found.value for found in founds])
     before = split([found.reference_value for found in founds])
+    for row, each in enumerate(value[:, 0].tolist()):
+        if not math.isfinite(each):
+            raise NetworkError(f"the objective of input {row} is {each}")
     sums = contributions.flatten(2).sum(2, dtype=torch.float64).mean(1)
     difference = (value.double() - before.double()).mean(1)
     absolute = sums - difference

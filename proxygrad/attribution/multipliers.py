@@ -12,8 +12,9 @@ from proxygrad.attribution.adjoints import Adjoints
 from proxygrad.attribution.choice import RuleName, chosen
 from proxygrad.attribution.parts import Pair, Parts, Products
 from proxygrad.attribution.rules import elementwise
+from proxygrad.attribution.rules.functions import function_of
 from proxygrad.attribution.rules.midpoint import gradient
-from proxygrad.attribution.rules.table import is_elementwise, rule_of
+from proxygrad.attribution.rules.table import rule_of
 from proxygrad.attribution.steps import Operand, Step
 from proxygrad.errors import InvalidRequest
 
@@ -58,9 +59,9 @@ def backward(
     adjoints.add(output.place, torch.ones_like(output.x))
     while len(steps) > since:
         step = steps.pop()  # and its numbers, where no step before it needs them
-        if (pair := parts.take(step)) is not None:
-            account.note(step, *parts.hand_on(step, pair))
         given = [None if each is None else adjoints.take(each.place) for each in step.outs]
+        if (pair := parts.take(step)) is not None:  # after `take`: it may read where it wrote
+            account.note(step, *parts.hand_on(step, pair))
         if any(each is not None for each in given):
             _through(step, given, (adjoints, parts, account), chosen(rules, step.layer), strict)
     return adjoints, account
@@ -76,10 +77,11 @@ def _through(
     adjoints, parts, account = to
     pairs = zip(step.outs, given, strict=True)
     before = [(out.delta, each) for out, each in pairs if out and each is not None]
-    if given[0] is not None and is_elementwise(step) and _reveals(step, parts, rule_name):
-        (operand,) = step.varying
+    function, out = function_of(step, parts.writer), step.outs[0]
+    if given[0] is not None and out and function and _reveals(function.operand, step, parts, rule_name):
+        operand = function.operand
         split = parts.of(operand, step.index)
-        up, down = elementwise.reveal(step, *split)
+        up, down = elementwise.reveal(function.at, operand.x0, out, split)
         pair: Pair = (given[0] * up, given[0] * down)
         parts.send(operand, step.index, pair)
         account.note(step, before, list(zip(split, pair, strict=True)))
@@ -99,9 +101,11 @@ def _through(
     account.note(step, before, [(operand.delta, each) for operand, each in sent])
 
 
-def _reveals(step: Step, parts: Parts, rule_name: RuleName) -> bool:
-    """Whether RevealCancel applies: everywhere, or behind dense layers."""
-    (operand,), out = step.varying, step.outs[0]
+def _reveals(operand: Operand, step: Step, parts: Parts, rule_name: RuleName) -> bool:
+    """Whether RevealCancel applies to a function of ``operand``: everywhere, or behind dense layers."""
+    out = step.outs[0]
+    if not parts.is_there(operand, step.index):
+        return False
     if out is None or operand.place.shape != out.place.shape or not out.place.memory.dtype.is_floating_point:
         return False
     if rule_name == "auto":

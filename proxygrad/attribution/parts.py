@@ -21,6 +21,7 @@ from torch import Tensor
 from proxygrad.attribution.adjoints import Adjoints, gathered, spread
 from proxygrad.attribution.rules.midpoint import convolution_transposed, differentiated
 from proxygrad.attribution.steps import Operand, Step
+from proxygrad.attribution.tape import Place
 
 Pair = tuple[Tensor, Tensor]
 #: Differences, each with its multipliers: what these stand for is the sum of the products.
@@ -122,18 +123,25 @@ class Parts:
             self.send(operand, step.index, turned)
         return before, after
 
-    def _maker(self, operand: Operand, before: int) -> Step | None:
-        """The step that wrote all of ``operand``'s memory, as parts; None where there is none."""
-        writes = [each for each in operand.place.memory.writes if each[0] < before]
-        if not writes or not operand.varies or writes[-1][0] < self._since:
+    def writer(self, operand: Operand, before: int) -> Step | None:
+        """The last step before that of index ``before`` to write to ``operand``'s memory, if it wrote all."""
+        index, written_to = _last_write(operand, before)
+        if written_to is None or index < self._since or written_to.version != operand.place.version:
             return None
-        step = self._steps[writes[-1][0]]
+        step = self._steps[index]
         out = step.outs[0]
-        if out is None or out.place.memory is not operand.place.memory or not out.place.whole:
-            return None
-        if out.delta.dtype != operand.delta.dtype:
-            return None
-        return step if _linear(step) is not None or _scales(step) else None
+        written = out is not None and out.place.memory is operand.place.memory and out.place.whole
+        return step if written else None
+
+    def is_there(self, operand: Operand, before: int) -> bool:
+        """Whether the step of index ``before`` still finds what ``operand`` held."""
+        _, place = _last_write(operand, before)
+        return place is None or place.version == operand.place.version
+
+    def _maker(self, operand: Operand, before: int) -> Step | None:
+        """The writer of ``operand``, where what it wrote has parts."""
+        step = self.writer(operand, before)
+        return step if step is not None and (_linear(step) is not None or _scales(step)) else None
 
     def _of_step(self, step: Step) -> Pair:
         if step.index not in self._known:
@@ -149,6 +157,11 @@ class Parts:
             positive = positive + torch.where(slope > 0, up, down) * slope
             negative = negative + torch.where(slope > 0, down, up) * slope
         return positive, negative
+
+
+def _last_write(operand: Operand, before: int) -> tuple[int, Place | None]:
+    writes = [each for each in operand.place.memory.writes if each[0] < before]
+    return writes[-1] if writes else (-1, None)
 
 
 def _linear(step: Step) -> _Linear | None:

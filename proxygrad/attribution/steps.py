@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,8 +41,8 @@ class Operand:
     @property
     def delta(self) -> Tensor:
         """Input minus reference, in floating point; 0 where both are infinite."""
-        x, x0 = _as_numbers(self.x), _as_numbers(self.x0)
-        return torch.where(x == x0, 0.0, x - x0)
+        difference = _as_numbers(self.x) - _as_numbers(self.x0)
+        return difference.nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)
 
     @property
     def middle(self) -> Tensor:

@@ -30,13 +30,13 @@ class Interval(Frozen):
     half: float | None
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
+    def of(cls, values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
         """Of at least one value."""
         if len(values) < 2:
             return cls(mean=values[0], half=None)
         from scipy.stats import t
 
-        quantile = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+        quantile = float(t.ppf((1 + confidence) / 2, len(values) - 1))
         return cls(mean=fmean(values), half=quantile * stdev(values) / math.sqrt(len(values)))
 
     @property
@@ -78,17 +78,21 @@ class Comparison(Frozen):
         """The runs of a method, by seed."""
         return sorted((run for run in self.runs if run.method == method.name), key=lambda run: run.seed)
 
+    def differences(self, method: Method, base: Method) -> list[float]:
+        """Accuracy minus that of ``base``, for each seed that both have."""
+        others = {run.seed: run.accuracy for run in self.of(base)}
+        return [run.accuracy - others[run.seed] for run in self.of(method) if run.seed in others]
+
     def summary(self, methods: Sequence[Method]) -> list[Summary]:
         """One row for each method; the first is what the others are compared with.
 
         Each difference is over the seeds that both have. Raises `InvalidRequest` where there are none.
         """
-        base = {run.seed: run.accuracy for run in self.of(methods[0])}
-        return [self._row(method, base) for method in methods]
+        return [self._row(method, methods[0]) for method in methods]
 
-    def _row(self, method: Method, base: dict[int, float]) -> Summary:
+    def _row(self, method: Method, base: Method) -> Summary:
         runs = self.of(method)
-        differences = [run.accuracy - base[run.seed] for run in runs if run.seed in base]
+        differences = self.differences(method, base)
         if not differences:
             raise InvalidRequest(f"no run of {method.name!r} to compare")
         whole = [run for run in runs if not run.diverged]

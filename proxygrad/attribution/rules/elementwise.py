@@ -16,6 +16,8 @@ result of another.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -103,12 +105,15 @@ def evaluated(step: Step, operand: Operand, at: Tensor) -> Tensor:
     return result
 
 
-def reveal(step: Step, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-    """RevealCancel: ``(m+, m-)`` for the parts of the difference, all in its shape."""
-    operand, out = step.varying[0], step.outs[0]
-    assert out is not None
-    x0, y, y0 = operand.x0, out.x, out.x0
-    first, second = evaluated(step, operand, x0 + positive), evaluated(step, operand, x0 + negative)
+def reveal(
+    function: Callable[[Tensor], Tensor], x0: Tensor, out: Operand, parts: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """RevealCancel: ``(m+, m-)`` for the parts of the difference from ``x0``, all in its shape.
+
+    ``out``: what the function returned.
+    """
+    (positive, negative), y, y0 = parts, out.x, out.x0
+    first, second = function(x0 + positive), function(x0 + negative)
     of_positive = ((first - y0) + (y - second)) / 2
     of_negative = ((second - y0) + (y - first)) / 2
     scale = torch.stack([x0.abs(), positive.abs(), negative.abs(), y.abs(), y0.abs()]).amax(0)

@@ -52,13 +52,20 @@ def filled(step: Step, multipliers: Multipliers) -> Sent:
 def put(step: Step, multipliers: Multipliers) -> Sent:
     """``x[c] = value`` with one value for all; with indices that do not vary it is linear."""
     arguments = step.arguments
-    indices, value = arguments["indices"], arguments["values"]
-    masks = [each for each in indices if isinstance(each, Operand)]
-    if not any(each.varies for each in masks):
+    if not _indices_vary(step):
         return midpoint(step, multipliers)
-    if len(indices) != 1 or len(masks) != 1 or value.place.memory.numel != 1 or arguments["accumulate"]:
-        return []
-    return _switched(masks[0], value, arguments["self"], multipliers)
+    return _switched(arguments["indices"][0], arguments["values"], arguments["self"], multipliers)
+
+
+def can_put(step: Step) -> bool:
+    """Whether `put` is exact: not where a mask that varies is one of several, or chooses between values."""
+    arguments = step.arguments
+    alone = len(arguments["indices"]) == 1 and arguments["values"].place.memory.numel == 1
+    return not _indices_vary(step) or (alone and not arguments["accumulate"])
+
+
+def _indices_vary(step: Step) -> bool:
+    return any(isinstance(each, Operand) and each.varies for each in step.arguments["indices"])
 
 
 def combined(step: Step, multipliers: Multipliers) -> Sent:

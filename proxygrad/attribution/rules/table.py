@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from proxygrad.attribution.rules import elementwise, maxima, midpoint, quotients, switches
 from proxygrad.attribution.rules.midpoint import Multipliers, Rule, Sent
 from proxygrad.attribution.steps import Step
@@ -31,7 +33,7 @@ _BY_NAME: dict[str, Rule] = {
         ),
         maxima.pooled,
     ),
-    **dict.fromkeys(("amax", "amin", "any", "all"), maxima.over_dimensions),
+    **dict.fromkeys(("amax", "amin", "max", "min", "any", "all"), maxima.over_dimensions),
 }
 #: Operations that are functions of one number each where one operand varies, and two of them maxima.
 _OF_TWO = {"maximum", "minimum", "fmax", "fmin", "max", "min"}
@@ -48,16 +50,30 @@ def rule_of(step: Step) -> Rule | None:
     name, varying = step.name, step.varying
     if name in SOURCES and not step.arguments["weight"].varies:
         return _nothing
+    if _chooses_by_what_varies(step):
+        return None
     if name in _OF_TWO and len(varying) == 2:
         return maxima.of_two
-    if name in ("max", "min"):
-        return maxima.over_dimensions
     rounds = name in ("div", "divide") and bool(step.arguments.get("rounding_mode"))
     if is_elementwise(step) or (rounds and len(varying) == 1):
         return elementwise.rescale
-    if name == "_to_copy" and any(out and not out.place.memory.dtype.is_floating_point for out in step.outs):
+    return None if rounds else _by_name(step)
+
+
+def _by_name(step: Step) -> Rule | None:
+    to_numbers = all(out is None or out.place.memory.dtype.is_floating_point for out in step.outs)
+    if step.name == "_to_copy" and not to_numbers:
         return switches.compared
-    return None if rounds else _BY_NAME.get(name)
+    return _BY_NAME.get(step.name)
+
+
+def _chooses_by_what_varies(step: Step) -> bool:
+    """Whole numbers, as of an index, have no multipliers; nor have masks that pick or write several."""
+    if step.name in ("index_put", "_unsafe_index_put", "_index_put_impl"):
+        return not switches.can_put(step)
+    picks = step.name in ("index", "_unsafe_index", "masked_select", "masked_scatter")
+    masks = any(each.place.memory.dtype == torch.bool for each in step.varying)
+    return (picks and masks) or not all(each.has_multipliers for each in step.varying)
 
 
 def is_elementwise(step: Step) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.reproduction import cache
+from benchmarks.reproduction import cache, page
 from benchmarks.reproduction.dead_units import KILLED, revive
 from benchmarks.reproduction.stage import Context, Figure, Report
 from benchmarks.reproduction.stages import gaf, training_digits, training_mnist
@@ -27,6 +27,8 @@ from proxygrad.training.methods import Method
 from proxygrad.training.runs import TrainingRecipe, TrainingRun
 
 pytestmark = pytest.mark.engine
+
+PAGE = Path(__file__).parents[3] / "docs" / "reproduction.md"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,9 @@ def test_a_gain_is_one_that_chance_does_not_give() -> None:
     nothing = measured(relu=plain, low=none, high=loss)
     assert [claim.verdict for claim in gains([nothing], "x")] == ["does not hold", "holds"]
     assert gains([nothing], "x")[1].measured == "1 of 2 within their interval of ReLU, 1 below"
-    mixed = [measured(relu=plain, low=gain), *[nothing] * 4]  # one of nine: such a thing happens by chance
+    slight = measured(relu=plain, low=[0.51, 0.72, 0.912])
+    assert [claim.verdict for claim in gains([slight], "x")] == ["holds", "does not hold"]
+    mixed = [slight, *[nothing] * 4]  # one of nine: such a thing happens by chance
     assert [claim.verdict for claim in gains(mixed, "x")] == ["does not hold", "holds"]
     assert [claim.verdict for claim in gains([], "x")] == ["cannot be tested here"] * 2
 
@@ -120,8 +124,7 @@ def test_a_quick_run_leaves_trainings_of_mnist_out() -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("stage", [gaf.STAGE, training_digits.STAGE])
 def test_quick_runs_have_the_verdicts_of_the_page(stage: gaf._Stage | training_digits._Stage) -> None:
-    """What is left of the page's claims in a quick run."""
     report = stage.run(Context(True, None, lambda done, total, text: None))
-    verdicts = {claim.statement: claim.verdict for claim in report.claims}
-    assert set(list(verdicts.values())[:2]) == {"holds"}
-    assert report.tables
+    tested = [claim for claim in report.claims if claim.verdict != "cannot be tested here"]
+    assert len(tested) >= 2
+    assert page.differences(PAGE, tested) == []

@@ -237,6 +237,25 @@ def test_an_operation_without_a_rule_is_named_and_measured() -> None:
         attributed(Sorting(), x, x0, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("function", "operation"),
+    [
+        (lambda x: x.gather(1, x.argsort(1)[:, :2]), "gather"),
+        (lambda x: x.topk(2, 1).values, "topk"),
+        (lambda x: x.cummax(1).values, "cummax"),
+        (lambda x: torch.where(x.argsort(1) > 2, x.sin(), x), "gt"),
+    ],
+)
+def test_operations_without_a_rule(function: Any, operation: str) -> None:
+    x, x0 = numbers(1, 6), numbers(1, 6, seed=1)
+    found = attributed(function, x, x0, strict=False)
+    assert operation in {each.operation for each in found.unruled}
+    missed = sum(each.missed for each in found.unruled)
+    assert missed >= float(found.delta.absolute.abs()) - 1e-12
+    with pytest.raises(InvalidRequest, match="has no rule"):
+        attributed(function, x, x0, strict=True)
+
+
 def test_rule_gradient_is_measured_too(small: pg.Network) -> None:
     x = images(2)
     found = attribute(small, x, "fc:1", rule="gradient")
@@ -362,6 +381,8 @@ def test_errors_of_raw_modules() -> None:
         attribute(module, x, "conf:1")
     with pytest.raises(InvalidRequest, match="type str"):
         attribute("small", x, "fc:1")  # type: ignore[arg-type]
+    with pytest.raises(NetworkError, match="objective of input 1 is nan"):
+        attribute(Function(torch.log), torch.tensor([[1.0], [-1.0]]), "output:0", reference=1.0)
     with pytest.raises(NetworkError, match="does not depend on the input"):
         attribute(
             Function(lambda x: functional.one_hot(torch.zeros(len(x)).long(), 3).float()), x, "output:0"

@@ -42,6 +42,11 @@ def two_layers_slowly(
     return found
 
 
+def _assigned(z: Tensor) -> Tensor:
+    z[z < 0] = 0
+    return z
+
+
 class TwoLayers(nn.Module):
     def __init__(self, w: Tensor, b: Tensor, v: Tensor, f: object) -> None:
         super().__init__()
@@ -137,6 +142,57 @@ def test_auto_is_revealcancel_behind_dense_layers_and_rescale_behind_convolution
     assert torch.allclose(auto.contributions, named.contributions, atol=1e-14)
     assert not any(torch.allclose(auto.contributions, each.contributions, atol=1e-6) for each in rest)
     assert all(float(each.delta.relative.max()) < 1e-12 for each in (auto, named, *rest))
+
+
+@pytest.mark.parametrize(
+    "rectifier",
+    [
+        lambda z: torch.where(z > 0, z, 0.0),
+        lambda z: torch.where(z <= 0, torch.zeros_like(z), z),
+        lambda z: z * (z > 0),
+        lambda z: (z > 0).to(z.dtype) * z,
+        lambda z: z * ~(z < 0),
+        lambda z: z.masked_fill(z < 0, 0),
+        lambda z: torch.clamp(z, min=0),
+        lambda z: torch.maximum(z, torch.zeros_like(z)),
+        lambda z: functional.threshold(z, 0, 0),
+        _assigned,
+    ],
+)
+def test_rectifiers_by_another_name(rectifier: object) -> None:
+    weights = numbers(7, 5), numbers(7, seed=1), numbers(7, seed=2)
+    x, x0 = numbers(2, 5, seed=3), numbers(5, seed=4)
+    for rule in ("auto", "rescale", "revealcancel"):
+        found, plain = (
+            attribute(TwoLayers(*weights, each), x, "output:0", reference=x0, rule=rule, dtype=torch.float64)
+            for each in (rectifier, torch.relu)
+        )
+        assert torch.allclose(found.contributions, plain.contributions, atol=1e-12)
+        assert float(found.delta.relative.max()) < 1e-12
+
+
+def test_a_mask_of_what_was_overwritten_since() -> None:
+    def overwritten(z: Tensor) -> Tensor:
+        tenth, mask = 0.1 * z, z > 0
+        z.mul_(3)
+        return torch.where(mask, tenth, 0.0) + z
+
+    weights = numbers(7, 5), numbers(7, seed=1), numbers(7, seed=2)
+    net, x = TwoLayers(*weights, overwritten), numbers(2, 5, seed=3)
+    found = attribute(
+        net, x, "output:0", reference=numbers(5, seed=4), rule="revealcancel", dtype=torch.float64
+    )
+    assert float(found.delta.relative.max()) < 1e-12
+
+
+def test_leaky_rectifiers_by_their_masks() -> None:
+    weights = numbers(7, 5), numbers(7, seed=1), numbers(7, seed=2)
+    x, x0 = numbers(2, 5, seed=3), numbers(5, seed=4)
+    found, plain = (
+        attribute(TwoLayers(*weights, each), x, "output:0", reference=x0, dtype=torch.float64)
+        for each in (lambda z: torch.where(z > 0, z, 0.1 * z), lambda z: functional.leaky_relu(z, 0.1))
+    )
+    assert torch.allclose(found.contributions, plain.contributions, atol=1e-12)
 
 
 def test_max_pooling_gives_all_to_the_winner_of_the_larger_maximum() -> None:

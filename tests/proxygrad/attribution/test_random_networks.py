@@ -59,7 +59,17 @@ BLOCKS: list[Block] = [
     lambda net, conv, x: functional.interpolate(conv(x).clamp(-0.5, 1), scale_factor=1.5, mode="bilinear"),
     lambda net, conv, x: x * torch.softmax(conv(x).flatten(2), 2).view_as(x),
     lambda net, conv, x: torch.maximum(conv(x), x) - torch.relu(-x),
+    lambda net, conv, x: net.shared(conv(x).mul_(2).sub_(x)).add_(x).mul_(0.5),
+    lambda net, conv, x: _cut(conv(x).mul_(-1).add_(x)),
 ]
+
+
+def _cut(y: Tensor) -> Tensor:
+    y[y < 0] = 0.1
+    y[:, 1] -= y[:, 0].tanh_()
+    return y * (y > 0.2)
+
+
 DENSE: list[Callable[[Tensor, Tensor], Tensor]] = [
     lambda z, x: torch.relu(z),
     lambda z, x: torch.relu_(z),
