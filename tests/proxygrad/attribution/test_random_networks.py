@@ -86,7 +86,9 @@ networks = st.builds(
 )
 
 
-BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-5}
+#: Of the sum of all contributions without signs. Among random networks are some whose float32 cancels out, as
+#: behind a group norm of nearly constant maps: up to 4e-4 was seen, and below 1e-12 in float64 for the same.
+BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-3}
 
 
 def check(network: RandomNetwork, rule: str, seed: int, *dtypes: torch.dtype) -> None:
