@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxygrad.cli.arguments import add_models
 from proxygrad.cli.training_options import SEED, check_place, whole
+from proxygrad.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,22 @@ HELP = "train a discriminator of real and generated images for a model"
 EXTRA = "training"
 #: The images of scikit-learn on which the bundled model was trained, instead of a folder.
 DIGITS = "scikit-learn:digits"
-_WHOLE = ("steps", "batch", "width", "hidden", "chains", "chain_steps")
+#: The numbers of the recipe.
+_NUMBERS = {
+    "steps": "of the training; default 500",
+    "batch": "images of a step, half of them real; default 64",
+    "width": "channels of the first stage; default 32",
+    "hidden": "width of the dense layer; default 1024",
+    "learning_rate": "of AdaGrad; default 0.0001",
+    "weight": "of the discriminator's gradient in the chains, 0 to 1; default 0.5",
+    "chains": "chains that are kept; default 256",
+    "chain_steps": "what each moves when its turn comes; default 5",
+    "restarts": "share of those that start anew before; default 0.1",
+    "step_size": "root mean square change of a pixel by a step; default 0.1",
+    "noise": "standard deviation of a step's noise; default 0.02",
+    "slope": "of the model's rectifiers; default 0.05",
+}
+_FRACTIONS = ("learning_rate", "weight", "restarts", "step_size", "noise", "slope")
 
 _ADVICE: dict[Outcome, str] = {
     "balanced": "balanced: neither side has won",
@@ -54,10 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of the CPU; default 1, which gives the same file on any number of cores",
     )
-    for name in _WHOLE:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=whole(1, "a number"), metavar="N")
-    for name in ("learning_rate", "weight", "restarts", "step_size", "noise", "slope"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="X")
+    for name, told in _NUMBERS.items():
+        kind = float if name in _FRACTIONS else whole(1, "a number")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=told)
     add_models(parser)
 
 
@@ -71,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     out: Path = arguments.out
     check_place(out)
+    if out.suffix != ".safetensors":
+        raise InvalidRequest(f"--out {str(out)!r}; valid: a name that ends in .safetensors")
     given = {each.name: getattr(arguments, each.name) for each in fields(DiscriminatorRecipe)}
     recipe = DiscriminatorRecipe(**{name: value for name, value in given.items() if value is not None})
     torch.set_num_threads(arguments.threads)

@@ -8,10 +8,9 @@ and one for the negative part ``n``, each the mean of what the part does first a
 
 The quotient of two differences is rounding where they are small beside the numbers themselves. There Rescale
 takes the derivative: of functions with corners, whose lines are exact, at the reference, and only below
-`ULPS` units in the last place; of smooth ones halfway between, where both differences are shares below
-``epsilon ** (1/3)``, and where halfway is as exact. Square roots and their like have the slope in closed
-form. The scale is that of each number and not of the whole layer, so that no image of a batch changes the
-result of another.
+`ULPS` units in the last place; of smooth ones halfway between, where both differences are shares below the
+root of epsilon. For square roots and their like the slope there has a closed form. The scale is that of each
+number and not of the whole layer, so that no image of a batch changes the result of another.
 """
 
 from __future__ import annotations
@@ -58,17 +57,18 @@ def slopes(step: Step, operand: Operand) -> Tensor:
     assert out is not None
     x, x0, y, y0 = operand.x, operand.x0, out.x, out.x0
     difference = operand.delta
-    if (closed := _closed(step, x, x0, y, y0)) is not None:
-        return closed
+    quotient = out.delta / torch.where(difference == 0, 1.0, difference)
     epsilon = torch.finfo(difference.dtype).eps
     size, size_y = torch.maximum(x.abs(), x0.abs()), torch.maximum(y.abs(), y0.abs())
+    if (closed := _closed(step, x, x0, y, y0)) is not None:
+        small = out.delta.abs() <= epsilon**0.5 * size_y
+        return torch.where(small | (difference == 0), closed, quotient)
     if step.name in SMOOTH:
-        share, at = epsilon ** (1 / 3), operand.middle
+        share, at = epsilon**0.5, operand.middle
         length = size if step.name in _SCALE_FREE else torch.ones_like(size)
         same = (difference.abs() <= share * length) & (out.delta.abs() <= share * size_y)
     else:
         same, at = difference.abs() <= ULPS * epsilon * torch.maximum(size, size_y), x0
-    quotient = out.delta / torch.where(difference == 0, 1.0, difference)
     return quotient if not bool(same.any()) else torch.where(same, derivative(step, operand, at), quotient)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from proxygrad.cli import train_discriminator
 from proxygrad.cli.main import main
 from proxygrad.langevin.discriminator import Discriminator
 from proxygrad.models import Catalog
+from proxygrad.training.discriminator import DiscriminatorRecipe
 from tests.support.configured_networks import save_weights, table
 
 SMALL = [
@@ -75,6 +78,7 @@ def test_the_file_serves_its_model(models: Path, capsys: pytest.CaptureFixture[s
         ([], "nowhere", "nowhere is not there"),
         ([], "scikit-learn:digits", "images of shape"),
         (["-o", "nowhere/d.safetensors"], None, "there is no folder nowhere"),
+        (["-o", "d.png"], None, "--out 'd.png'; valid: a name that ends in .safetensors"),
         (["--model", "b"], None, "unknown model 'b'"),
         (["--learning-rate", "nan"], None, "learning_rate nan"),
         (["--weight", "1.5"], None, "weight 1.5"),
@@ -88,3 +92,10 @@ def test_one_line_for_what_is_wrong(
     assert error.count("\n") == 1
     assert message in error
     assert not (models.parent / "d.safetensors").exists()
+
+
+def test_every_number_of_the_recipe_is_an_option_that_names_its_default() -> None:
+    recipe = DiscriminatorRecipe()
+    assert set(train_discriminator._NUMBERS) == {each.name for each in fields(recipe)}
+    for name, told in train_discriminator._NUMBERS.items():
+        assert told.endswith(f"; default {getattr(recipe, name)}"), name
