@@ -10,7 +10,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from benchmarks.reproduction.chains import NOISE, SLOPE, chains, each_class
+from benchmarks.reproduction.chains import SLOPE, chains, each_class
 from benchmarks.reproduction.handwriting import (
     CLASSES,
     Handwriting,
@@ -41,8 +41,8 @@ NOTE = """
 Digits: the bundled network with its discriminator. MNIST: two convolutions, trained on one half of the
 10,000 test images, with the authors' discriminator (three million parameters, AdaGrad at 1e-4, 300 steps).
 The judge is another network with other layers and another seed; for MNIST it learned from the other half of
-the images. Samples are the last states of chains of 100 steps, ten a class, from uniform noise; the gradients
-of logit and log D have a root mean square of 1 for each image and are mixed 1 - w to w. *Distance* is that to
+the images. Samples are the last states of chains of 100 steps, ten a class, from uniform noise, by variant
+`authors` of the sampler with a step size of 0.2; a weight w mixes logit and log D, 1 - w to w. *Distance* is that to
 the nearest real image of the class among those the network learned from, in features of the judge, in units
 of the same distance of real images that it has not seen: 1 is as close as real ones. Clusters: k-means of the
 real images of a class into 10, in the same features; the last row has as many real images.
@@ -185,13 +185,6 @@ class Study:
             distance_to_real(self.data, samples, labels),
         )
 
-    def samples(self, weight: float, noise: float = NOISE) -> Tensor:
-        """``count`` of each class, in order."""
-        labels, steps = each_class(self.count), self.steps
-        return chains(
-            self.data.network, labels, self.discriminator, weight, seed=SEED, steps=steps, noise=noise
-        )
-
     @torch.no_grad()
     def logit(self, images: Tensor) -> float:
         """The mean logit of the images' own classes, ``count`` of each in order."""
@@ -210,7 +203,6 @@ class Study:
             f"chains, weight {USED:g}": used.samples,
             f"`images={self.count}`": self.optima(0),
             f"`images={self.count}, diversity={DIVERSITY:g}`": self.optima(DIVERSITY),
-            f"chains, weight {USED:g}, noise x 4": self.samples(USED, noise=4 * NOISE),
             "real": self.data.others[torch.cat(chosen)],
         }
         return [self.variety(name, images) for name, images in found.items()]

@@ -47,7 +47,7 @@ def test_nothing_typed_is_the_defaults() -> None:
 
 
 def test_every_setting_can_be_typed() -> None:
-    assert {*TYPED, "blur_px", "gaf_alpha"} == set(AscentSettings.model_fields)
+    assert {*TYPED, "blur_px", "gaf_alpha", "sampler", "langevin"} == set(AscentSettings.model_fields)
     for name, value in {**TYPED, "blur_px": 1.5, "gaf_alpha": 0.2}.items():
         option = f"--{name.replace('_', '-')}"
         words = [option] if value is True else [option, str(value)]
@@ -55,6 +55,15 @@ def test_every_setting_can_be_typed() -> None:
         words += ["--update", "sgd"] if name == "gaf_alpha" else []  # normalized ascent has none
         words += ["--slope-end", "0"] if name in ("slope_hold", "slope_end_at") else []
         assert getattr(parse(*words), name) == value
+
+
+def test_chains_can_be_typed() -> None:
+    spec = parse("--sampler", "langevin", "--images", "4", "--langevin-chains", "2", "--langevin-pull", "0.5")
+    assert (spec.sampler, spec.images, spec.lanes) == ("langevin", 4, 2)
+    assert spec.langevin is not None
+    assert (spec.langevin.chains, spec.langevin.pull) == (2, 0.5)
+    with pytest.raises(InvalidRequest, match="langevin applies to sampler 'langevin', not 'ascent'"):
+        parse("--langevin-pull", "0.5")
 
 
 def test_a_value_out_of_its_limits_is_named() -> None:
