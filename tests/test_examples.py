@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 PICTURES = {
     "direction": 1,
     "diversity": 1,
+    "langevin": 1,
     "own_network": 3,
     "toy_functions": 1,
     "vit": 5,

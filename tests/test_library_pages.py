@@ -23,7 +23,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["library", "quickstart", "migration", "discriminators", "attribution", "training"]
+    "name", ["library", "quickstart", "migration", "discriminators", "sampling", "attribution", "training"]
 )
 def test_every_block_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

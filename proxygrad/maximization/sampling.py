@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from PIL import Image
@@ -86,6 +86,16 @@ class SampleSet:
         pixels = torch.frombuffer(bytearray(self.grid().tobytes()), dtype=torch.uint8)
         width, height = self.grid().size
         return encode_png(pixels.view(height, width, 3).permute(2, 0, 1).float() / 255)
+
+
+@overload
+def sample(network: Network | nn.Module, objectives: ObjectiveLike, **settings: Any) -> SampleSet: ...
+
+
+@overload
+def sample(
+    network: Network | nn.Module, objectives: Sequence[ObjectiveLike], **settings: Any
+) -> list[SampleSet]: ...
 
 
 @differentiable()  # whatever the caller's modes are

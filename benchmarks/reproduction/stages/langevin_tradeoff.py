@@ -42,7 +42,7 @@ Digits: the bundled network with its discriminator. MNIST: two convolutions, tra
 10,000 test images, with the authors' discriminator (three million parameters, AdaGrad at 1e-4, 300 steps).
 The judge is another network with other layers and another seed; for MNIST it learned from the other half of
 the images. Samples are the last states of chains of 100 steps, ten a class, from uniform noise, by variant
-`authors` of the sampler with a step size of 0.2; a weight w mixes logit and log D, 1 - w to w. *Distance* is that to
+`authors` of the sampler, step size 0.2; a weight w mixes logit and log D, 1 - w to w. *Distance* is that to
 the nearest real image of the class among those the network learned from, in features of the judge, in units
 of the same distance of real images that it has not seen: 1 is as close as real ones. Clusters: k-means of the
 real images of a class into 10, in the same features; the last row has as many real images.
