@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from proxygrad.protocol.attributions import AttributionRequest
 from proxygrad.protocol.events import EVENTS
 from proxygrad.protocol.jobs import State
 from proxygrad.protocol.problems import ProblemCode, ProblemDetails
@@ -37,6 +38,7 @@ malformed HTTP `bad_request`, and a fault of the server `internal_error`."""
 
 TAGS = (
     ("visualizations", "One unit: request, state, result and images."),
+    ("attributions", "Which pixels of an image made a unit respond."),
     ("batches", "The same request for many units of a layer."),
     ("models", "The models of live workers, and their layers."),
     ("webhooks", "Deliveries of the events that are sent when a job or batch ends."),
@@ -49,7 +51,7 @@ SERVERS = (
 )
 
 #: Bodies that routes read themselves, so that what is not JSON, too large or too deep has its own problem.
-BODIES: tuple[type[BaseModel], ...] = (VisualizationRequest, BatchRequest)
+BODIES: tuple[type[BaseModel], ...] = (VisualizationRequest, BatchRequest, AttributionRequest)
 #: Schemas that only `problems.problem_responses` and the like name.
 ANSWERS: tuple[type[BaseModel], ...] = (ProblemDetails, *EVENTS.values())
 
