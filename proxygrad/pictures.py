@@ -40,7 +40,7 @@ _TYPES = {"|u1": "B", "<f4": "f", "<f8": "d"}
 
 
 @dataclass(frozen=True)
-class Pixels:
+class DecodedPicture:
     """A picture as a network sees it, ``(C, H, W)``: uint8 levels, or float32 in [0, 1], as an NPY file."""
 
     npy: bytes
@@ -56,7 +56,7 @@ class Pixels:
 
 def read_picture(
     data: bytes, channels: int, size: tuple[int, int] | None, *, exact: bool = False, max_pixels: int
-) -> Pixels:
+) -> DecodedPicture:
     """The picture in ``data`` for a network of so many channels.
 
     ``size``: (height, width) in pixels; None: as large as it is. ``exact``: an array has to have that size;
@@ -130,7 +130,7 @@ def _check_opened(opened: Image.Image, max_pixels: int) -> None:
         raise BadPicture(f"the {opened.format} is animated; valid: a single picture")
 
 
-def _pixels(opened: Image.Image, channels: int, size: tuple[int, int] | None) -> Pixels:
+def _pixels(opened: Image.Image, channels: int, size: tuple[int, int] | None) -> DecodedPicture:
     picture = _opaque(ImageOps.exif_transpose(opened))
     picture = picture.convert("L" if channels == 1 else "RGB")
     height, width = size or (picture.height, picture.width)
@@ -147,7 +147,7 @@ def _pixels(opened: Image.Image, channels: int, size: tuple[int, int] | None) ->
         picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
     planes = b"".join(band.tobytes() for band in picture.split())
     shape = (channels, height, width)
-    return Pixels(npy_file(shape, planes, "|u1"), shape)
+    return DecodedPicture(npy_file(shape, planes, "|u1"), shape)
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
@@ -161,7 +161,7 @@ def _opaque(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def _array(data: bytes, channels: int, size: tuple[int, int] | None) -> Pixels:
+def _array(data: bytes, channels: int, size: tuple[int, int] | None) -> DecodedPicture:
     header, begin = _npy_header(data)
     descr = str(header["descr"])
     if descr not in _TYPES:
@@ -181,11 +181,11 @@ def _array(data: bytes, channels: int, size: tuple[int, int] | None) -> Pixels:
             planes += values[channel::channels]
         values = planes
     if descr == "|u1":
-        return Pixels(npy_file(shape, values.tobytes(), descr), shape)
+        return DecodedPicture(npy_file(shape, values.tobytes(), descr), shape)
     _check_values(values)
     floats = array("f", values)
     _native(floats)
-    return Pixels(npy_file(shape, floats.tobytes(), "<f4"), shape)
+    return DecodedPicture(npy_file(shape, floats.tobytes(), "<f4"), shape)
 
 
 def _native(values: array[Any]) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from anyio import to_thread
 
 from proxygrad.errors import BadPicture, PictureTooLarge
-from proxygrad.pictures import Pixels, read_picture
+from proxygrad.pictures import DecodedPicture, read_picture
 from proxygrad.protocol.problems import FieldError
 from service.problems import ProblemError
 
@@ -25,7 +25,7 @@ class PictureReader:
 
     async def __call__(
         self, data: bytes, channels: int, size: tuple[int, int] | None, *, exact: bool = False
-    ) -> Pixels:
+    ) -> DecodedPicture:
         """As `read_picture`. Raises `ProblemError` with `invalid_image` or `limit_exceeded`."""
         read = partial(read_picture, data, channels, size, exact=exact, max_pixels=self._max_pixels)
         try:

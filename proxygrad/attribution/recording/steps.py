@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from proxygrad.attribution.tape import Call, Place, Tape
+from proxygrad.attribution.recording.tape import Call, Place, Tape
 from proxygrad.errors import InvalidRequest
 
 
