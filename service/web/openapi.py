@@ -21,6 +21,8 @@ from proxygrad.protocol.jobs import State
 from proxygrad.protocol.problems import ProblemCode, ProblemDetails
 from proxygrad.protocol.requests import BatchRequest, Priority, VisualizationRequest
 from proxygrad.spec import LayerKind, ObjectiveKind, Role, VisualizationTemplate, settings
+from proxygrad.spec.attribution import AttributionMethod, AttributionRule, ReferenceImage
+from proxygrad.spec.langevin import SamplerName
 from proxygrad.version import __version__
 from service.web.links import server
 from service.web.openapi_security import describe_keys
@@ -64,6 +66,10 @@ ENUMS: dict[str, Any] = {
     "Parameterization": settings.ParameterizationName,
     "Update": settings.UpdateName,
     "Gaf": settings.GafName,
+    "Sampler": SamplerName,
+    "AttributionMethod": AttributionMethod,
+    "AttributionRule": AttributionRule,
+    "ReferenceImage": ReferenceImage,
     "Robustness": VisualizationTemplate.model_fields["robustness"].annotation,
     "ObjectiveKind": ObjectiveKind,
     "LayerKind": LayerKind,
