@@ -20,7 +20,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from proxygrad.errors import BadPicture, PictureTooLarge
 from proxygrad.spec.attribution import InputImage
@@ -75,11 +75,14 @@ def read_picture(
                 return _pixels(opened, channels, size)
     except BadPicture:
         raise
+    except UnidentifiedImageError as error:
+        raise BadPicture(
+            f"the {len(data)} bytes of the picture are of no known format, or damaged; valid: PNG, JPEG, "
+            "WebP, NPY"
+        ) from error
     except Exception as error:  # Pillow raises whatever its decoders meet
         said = str(error).partition("\n")[0][:200]
-        known = data.startswith((_PNG, b"\xff\xd8")) or data[8:12] == b"WEBP"
-        what = f"cannot be decoded: {said}" if known else "is none; valid: PNG, JPEG, WebP, NPY"
-        raise BadPicture(f"the picture of {len(data)} bytes {what}") from error
+        raise BadPicture(f"the picture of {len(data)} bytes cannot be decoded: {said}") from error
 
 
 def npy_file(shape: tuple[int, int, int], values: bytes, descr: str) -> bytes:
@@ -153,7 +156,7 @@ def _pixels(opened: Image.Image, channels: int, size: tuple[int, int] | None) ->
 def _opaque(picture: Image.Image) -> Image.Image:
     """On white where it is transparent; 16 bits brought to 8."""
     if picture.mode.startswith("I"):
-        return picture.convert("F").point(lambda level: level * (1 / 257) + 0).convert("L")
+        return picture.convert("F").point(lambda level: level * (1 / 257) + 0.5).convert("L")
     if picture.has_transparency_data:
         own = picture.convert("RGBA")
         white = Image.new("RGBA", own.size, (255, 255, 255, 255))
