@@ -35,7 +35,8 @@ _PASSES: dict[AttributionMethod, float] = {
     "guided_backprop": 1,
     "saliency": 1,
 }
-MAX_POINTS = 500
+#: Points run one after another, and nothing else meanwhile: a worker that is still for 60 s counts as stuck.
+MAX_POINTS = 100
 DEFAULT_POINTS = 50
 
 
