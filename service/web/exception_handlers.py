@@ -74,7 +74,7 @@ def problem_of_error(
     error: InvalidRequest, part: Literal["body", "path"], values: Mapping[str, object]
 ) -> ProblemError:
     """The problem for an error of the library about ``values``, which came in that part of the request."""
-    code: ProblemCode = error.code if error.code in _CODES else "bad_request"  # type: ignore[assignment]
+    code: ProblemCode = error.code if error.code in _CODES else "invalid_request"  # type: ignore[assignment]
     name = _NAMES.get(type(error))
     if name is None:
         return ProblemError(code, str(error))

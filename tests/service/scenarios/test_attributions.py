@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from proxygrad.client import AsyncClient, Client, Invalid, InvalidArgument, NotFound
+
 pytestmark = pytest.mark.engine
 
-QUESTION = {"model": "digits", "layer": "fc", "unit": 3}
+QUESTION: Any = {"model": "digits", "layer": "fc", "unit": 3}
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +103,39 @@ def test_events_and_lists_know_attributions(http: httpx.Client) -> None:
     assert http.delete(f"/v1/attributions/{document['id']}").status_code == 204
     assert http.get(document["links"]["self"]).status_code == 404
     assert http.get(document["links"]["heatmap"]).status_code == 404
+
+
+def test_the_client_sends_pictures_and_reads_what_comes(served_url: str, tmp_path: Path) -> None:
+    (tmp_path / "bar.png").write_bytes(drawn())
+    with Client(served_url) as client:
+        found = client.attribute(tmp_path / "bar.png", **QUESTION, rule="revealcancel").wait(timeout_s=60)
+        again = client.attribute(drawn(), **QUESTION, rule="revealcancel")
+        assert (again.id, again.cached) == (found.id, True)
+        assert found.result.shape == (1, 32, 32)
+        with Image.open(io.BytesIO(found.image("overlay", scale=2))) as picture:
+            assert picture.size == (64, 64)
+        array = np.load(found.save(tmp_path / "out" / "contributions.npy"))
+        assert array.shape == found.result.shape
+        assert found.save(tmp_path / "heatmap.png").read_bytes() == found.image()
+        made = client.visualize(**QUESTION, steps=4).wait(timeout_s=60)
+        of_it = client.attribute(made, **QUESTION).wait(timeout_s=60)
+        assert of_it.result.value == pytest.approx(made.result.achieved_activation, rel=1e-4)
+        assert client.get_attribution(of_it.id).spec == of_it.spec
+        with pytest.raises(InvalidArgument, match="cannot be read"):
+            client.attribute(tmp_path / "none.png", **QUESTION)
+        with pytest.raises(Invalid, match="picture"):
+            client.attribute(b"no picture", **QUESTION)
+        of_it.delete()
+        with pytest.raises(NotFound):
+            of_it.refresh()
+
+
+def test_the_asynchronous_client_does_too(served_url: str) -> None:
+    async def attributed() -> tuple[str, bytes]:
+        async with AsyncClient(served_url) as client:
+            found = await (await client.attribute(drawn(), **QUESTION)).wait(timeout_s=60)
+            return found.state, await found.contributions()
+
+    state, contributions = asyncio.run(attributed())
+    assert state == "succeeded"
+    assert np.load(io.BytesIO(contributions)).shape == (1, 32, 32)
