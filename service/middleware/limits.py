@@ -38,11 +38,16 @@ _CLOSE = {"Connection": "close"}
 
 @dataclass(frozen=True)
 class BodyLimit:
-    """How large a body may be, the variable that says so, and how long it may take to arrive."""
+    """How large a body may be, and the variable that says so. ``uploads``: it holds a file."""
 
     max_bytes: int
     variable: str = "PROXYGRAD_MAX_BODY_BYTES"
-    arrives_s: float = BODY_S
+    uploads: bool = False
+
+    @property
+    def arrives_s(self) -> float:
+        """How long it may take to arrive."""
+        return UPLOAD_S if self.uploads else BODY_S
 
 
 class RequestLimits(HttpMiddleware):
@@ -55,7 +60,7 @@ class RequestLimits(HttpMiddleware):
         super().__init__(app)
         self._limit = BodyLimit(max_body_bytes)
         self._upload_limit = BodyLimit(
-            max(max_upload_bytes, max_body_bytes), "PROXYGRAD_MAX_UPLOAD_BYTES", UPLOAD_S
+            max(max_upload_bytes, max_body_bytes), "PROXYGRAD_MAX_UPLOAD_BYTES", uploads=True
         )
         self._upload_path = upload_path
 
@@ -72,7 +77,7 @@ class RequestLimits(HttpMiddleware):
         await self.app(scope, body, send)
 
     def _limit_of(self, scope: Scope, headers: Headers) -> BodyLimit:
-        uploads = scope["method"] == "POST" and scope["path"] == self._upload_path
+        uploads = scope.get("method") == "POST" and scope["path"] == self._upload_path
         return self._upload_limit if uploads and is_multipart(headers) else self._limit
 
 

@@ -40,7 +40,7 @@ _POST_RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     **problem_responses(
         *("invalid_json", "invalid_multipart", "unknown_model", "unknown_layer", "body_too_large"),
-        *("unsupported_media_type", "invalid_request", "invalid_image", "bad_request"),
+        *("unsupported_media_type", "invalid_request", "invalid_image"),
         *("unknown_visualization", "image_not_ready", "no_image"),
         *("unit_out_of_range", "position_out_of_range", "objective_mismatch"),
         *("limit_exceeded", "model_unavailable", "no_worker", "redis_unavailable"),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.service.api.test_visualizations import asked, problem_of
 from tests.service.conftest import Http, Player
+from workers.broker.keys import job_key
 
 QUESTION: dict[str, Any] = {"model": "digits", "layer": "fc", "unit": 3}
 
@@ -82,6 +83,24 @@ def test_an_image_of_a_visualization_is_named(served: Http, player: Player) -> N
     body["image"] = {"visualization": "0" * 32}
     problem_of(served("POST", "/v1/attributions", json=body), 404, "unknown_visualization")
     problem_of(served("POST", "/v1/attributions", json=QUESTION), 422, "invalid_request")
+
+
+def test_a_form_that_cannot_be_read(served: Http) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    for body in (b"", b"--x\r\nnonsense", b"no form"):
+        response = served("POST", "/v1/attributions", content=body, headers=headers)
+        assert response.json()["code"] in ("invalid_multipart", "invalid_request"), response.text
+    response = served(
+        "POST", "/v1/attributions", content=b"--x", headers={"content-type": "multipart/form-data"}
+    )
+    problem_of(response, 400, "invalid_multipart")
+
+
+def test_one_that_ended_stays_as_it_is(served: Http, redis: redis_client.Redis) -> None:
+    document = sent(served, drawn()).json()
+    redis.hset(job_key(document["id"]), mapping={"state": "succeeded", "finished_at": 2e9})
+    for action in ("cancel", "retry"):
+        problem_of(served("POST", f"{document['links']['self']}/{action}"), 409, "attribution_ended")
 
 
 def test_a_body_over_the_limit_is_refused(served: Http) -> None:
