@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from proxygrad import Channel, Network, maximize
 from proxygrad.errors import NetworkError
 from tests.corpus.batches import ALONE, FOLDED
 from tests.corpus.case import Net
-from tests.support.networks import Small
+from tests.support.networks import Small, small
 
 
 @pytest.mark.parametrize(
@@ -138,3 +139,20 @@ def test_images_are_led_apart_in_a_network_that_takes_one_at_a_time() -> None:
         for weight in (0.0, 2.0)
     )
     assert float((led[0] - led[1]).abs().mean()) > float((own[0] - own[1]).abs().mean())
+
+
+def test_what_another_thread_draws_is_not_taken_for_the_network_s() -> None:
+    stop = threading.Event()
+
+    def draw() -> None:
+        while not stop.is_set():
+            torch.rand(1)
+
+    other = threading.Thread(target=draw)
+    other.start()
+    try:
+        found = [small().batching.alone for _ in range(3)]
+    finally:
+        stop.set()
+        other.join()
+    assert found == [""] * 3

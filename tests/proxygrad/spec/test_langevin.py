@@ -77,3 +77,12 @@ def test_the_discriminator_is_part_of_the_id_where_it_is_used() -> None:
     ascent = ask(sampler="ascent")
     assert "sampler" not in ascent.resolve(MODEL).canonical()
     assert ascent.identity(MODEL) == ascent.identity(other)
+
+
+def test_the_id_depends_on_the_discriminator_where_it_leads() -> None:
+    one, other = (MODEL.model_copy(update={"discriminator": digest * 64}) for digest in "ab")
+    led = ask(langevin={"discriminator_weight": 10.0})
+    alone = ask(langevin={})
+    assert led.identity(one) != led.identity(other)
+    assert alone.identity(one) == alone.identity(other)
+    assert alone.identity(one) != ask(sampler="ascent", langevin=None).identity(one)
