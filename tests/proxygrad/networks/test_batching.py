@@ -145,14 +145,14 @@ def test_what_another_thread_draws_is_not_taken_for_the_network_s() -> None:
     stop = threading.Event()
 
     def draw() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.001):
             torch.rand(1)
 
     other = threading.Thread(target=draw)
     other.start()
     try:
-        found = [small().batching.alone for _ in range(3)]
+        found = [small().batching.alone for _ in range(2)]
     finally:
         stop.set()
         other.join()
-    assert found == [""] * 3
+    assert found == [""] * 2
