@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from proxygrad.attribution.rules.midpoint import Multipliers, Sent, midpoint
-from proxygrad.attribution.steps import Operand, Step
+from proxygrad.attribution.steps import Operand, Step, bounded
 
 
 def divided(step: Step, multipliers: Multipliers) -> Sent:
@@ -29,12 +29,13 @@ def divided(step: Step, multipliers: Multipliers) -> Sent:
 
 
 def softmax(step: Step, multipliers: Multipliers) -> Sent:
-    """``_softmax`` over one dimension."""
+    """``_softmax`` over one dimension; ``_safe_softmax``, which is 0 where all of a row is masked."""
     operand, given, dim = _parts(step, multipliers)
     x, x0, total, total0 = *_both(operand), *(each.logsumexp(dim, keepdim=True) for each in _both(operand))
     u, u0 = (torch.where(each.isinf(), each, each - of) for each, of in ((x, total), (x0, total0)))
     inner = given * _exp_slope(u, u0)
-    return [(operand, inner - inner.sum(dim, keepdim=True) * _log_sum_exp_slopes(x, x0, total, total0, dim))]
+    outer = inner.sum(dim, keepdim=True) * _log_sum_exp_slopes(x, x0, total, total0, dim)
+    return [(operand, inner - torch.where(total.isinf() | total0.isinf(), 0.0, outer))]
 
 
 def log_softmax(step: Step, multipliers: Multipliers) -> Sent:
@@ -62,7 +63,7 @@ def _both(operand: Operand) -> tuple[Tensor, Tensor]:
 
 def _exp_slope(x: Tensor, x0: Tensor, shift: Tensor | float = 0.0) -> Tensor:
     """``(exp(x) - exp(x0)) / (x - x0)``, both ``exp(-shift)`` times; 0 where both are minus infinity."""
-    difference = torch.where(x == x0, 0.0, x - x0)
+    difference = bounded(x - x0)
     close = difference.abs() < 1
     half = torch.where(close, difference / 2, 1.0)
     bulge = torch.where(half == 0, 1.0, half.sinh() / torch.where(half == 0, 1.0, half))
@@ -74,9 +75,10 @@ def _exp_slope(x: Tensor, x0: Tensor, shift: Tensor | float = 0.0) -> Tensor:
 def _log_sum_exp_slopes(x: Tensor, x0: Tensor, total: Tensor, total0: Tensor, dim: Any) -> Tensor:
     """Of each ``x`` in ``log(sum(exp(x)))``: Rescale of the logarithm times Rescale of the exponential."""
     shift = torch.maximum(total, total0)
+    shift = torch.where(shift.isinf(), 0.0, shift)
     each = _exp_slope(x, x0, shift)
     sums, sums0 = (total - shift).exp(), (total0 - shift).exp()
-    moved = (each * torch.where(x == x0, 0.0, x - x0)).sum(dim, keepdim=True)
+    moved = (each * bounded(x - x0)).sum(dim, keepdim=True)
     small = moved.abs() <= torch.finfo(x.dtype).eps ** (1 / 3) * shift.new_ones(())
-    quotient = (total - total0) / torch.where(small, 1.0, moved)
+    quotient = bounded(total - total0) / torch.where(small, 1.0, moved)
     return each * torch.where(small, 2 / (sums + sums0), quotient)
