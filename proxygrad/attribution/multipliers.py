@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,9 +12,9 @@ from torch import Tensor
 from proxygrad.attribution.adjoints import Adjoints
 from proxygrad.attribution.choice import RuleName, chosen
 from proxygrad.attribution.parts import Pair, Parts, Products
-from proxygrad.attribution.rules import elementwise
+from proxygrad.attribution.rules import elementwise, quotients
 from proxygrad.attribution.rules.functions import function_of
-from proxygrad.attribution.rules.midpoint import gradient
+from proxygrad.attribution.rules.midpoint import gradient, midpoint
 from proxygrad.attribution.rules.table import rule_of
 from proxygrad.attribution.steps import Operand, Step
 from proxygrad.errors import InvalidRequest
@@ -94,6 +95,8 @@ def _through(
         account.note(step, before, list(zip(split, pair, strict=True)))
         return
     rule = gradient if rule_name == "gradient" else rule_of(step, how.tokens)
+    if rule is midpoint and (scale := quotients.scale_of(step, parts.writer)) is not None:
+        rule = partial(quotients.scaled, scale=scale)
     if rule is None:
         where = step.layer[-1] if step.layer else ""
         if how.strict:

@@ -1,6 +1,6 @@
 """Decompositions: operations that run as several others, each of which has an exact rule.
 
-A layer norm is a mean, a variance, a Rescale of ``1 / sqrt`` and two products; attention two matrix products
+A layer norm is a mean, a variance, a Rescale of the square root and a division; attention two matrix products
 and a softmax. They are recorded so (`proxygrad.attribution.tape`).
 """
 
@@ -18,11 +18,11 @@ from torch import Tensor
 def _normalized(
     x: Tensor, over: list[int], epsilon: float, centered: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``(x - mean) / sqrt(variance + epsilon)``, the mean, and ``1 / sqrt``."""
+    """``(x - mean) / sqrt(variance + epsilon)``, the mean, and ``1 / sqrt``; by a division, see `divided`."""
     mean = x.mean(over, keepdim=True)
     moved = x - mean if centered else x
-    scale = (moved.square().mean(over, keepdim=True) + epsilon).rsqrt()
-    return moved * scale, mean, scale
+    size = (moved.square().mean(over, keepdim=True) + epsilon).sqrt()
+    return moved / size, mean, 1 / size
 
 
 def _last(x: Tensor, shape: Sequence[int]) -> list[int]:

@@ -6,6 +6,7 @@ function and numbers that stay in range whatever the size of ``x``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,16 +17,48 @@ from proxygrad.attribution.steps import Operand, Step, bounded
 
 
 def divided(step: Step, multipliers: Multipliers) -> Sent:
-    """``a / b``: ``m_a`` is the mean of ``1 / b``, ``m_b`` that of ``a`` times ``-1 / (b b0)``."""
+    """``a / b``: ``a`` times ``1 / b`` as in `scaled`; ``m_a`` is 1 by the mean of ``b`` and ``b0``."""
     a, b = step.arguments["self"], step.arguments["other"]
     given = multipliers[0]
     assert given is not None
     if not isinstance(b, Operand) or not b.varies:
         return midpoint(step, multipliers)
-    sent = [(b, (-given * a.middle / (b.x * b.x0)).sum_to_size(b.place.shape))]
+    share = torch.where(b.x * b.x0 > 0, b.x / (b.x + b.x0), 0.5)
+    between = share * a.x0 + (1 - share) * a.x
+    sent = [(b, (-given * between / (b.x * b.x0)).sum_to_size(b.place.shape))]
     if a.varies:
-        sent.append((a, (given * (1 / b.x + 1 / b.x0) / 2).sum_to_size(a.place.shape)))
+        sent.append((a, (given * (share / b.x + (1 - share) / b.x0)).sum_to_size(a.place.shape)))
     return sent
+
+
+def scaled(step: Step, multipliers: Multipliers, scale: Operand) -> Sent:
+    """``a r`` where ``r``, ``scale``, is one by something: ``m_a = w r + (1 - w) r0``,
+    ``m_r = w a0 + (1 - w) a``.
+
+    That is exact for each ``w``, and with ½ the product rule. Here ``w`` is ``r0 / (r + r0)``, and ``m_a``
+    the harmonic mean of ``r`` and ``r0``. So a norm that one of both states has next to none of, as a layer
+    norm of a constant, gives no multipliers as large as its reciprocal. Where the signs of ``r`` and ``r0``
+    differ, ½.
+    """
+    a = next(each for each in step.operands if each is not scale)
+    given, r, r0 = multipliers[0], scale.x, scale.x0
+    assert given is not None
+    share = torch.where(r * r0 > 0, r0 / (r + r0), 0.5)
+    yield scale, (given * (share * a.x0 + (1 - share) * a.x)).sum_to_size(scale.place.shape)
+    yield a, (given * (share * r + (1 - share) * r0)).sum_to_size(a.place.shape)
+
+
+def scale_of(step: Step, writer: Callable[[Operand, int], Step | None]) -> Operand | None:
+    """The factor of a product of two that is one by something: what its ``writer`` returned."""
+    if step.name != "mul" or len(step.varying) != 2:
+        return None
+    for each in step.varying:
+        made_by = writer(each, step.index)
+        while made_by is not None and made_by.name in ("mul", "_to_copy") and len(made_by.varying) == 1:
+            made_by = writer(made_by.varying[0], made_by.index)
+        if made_by is not None and made_by.name in ("rsqrt", "reciprocal"):
+            return each
+    return None
 
 
 def softmax(step: Step, multipliers: Multipliers) -> Sent:
