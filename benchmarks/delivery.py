@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.speed import NORMALIZATION, SIDE_PX, build, in_turns, machine
 from proxygrad import Channel, Logit, Network, Neuron, Objective
-from proxygrad.engine.evaluation import Evaluation, _probabilities, _rank, _robust, evaluate, shifted
+from proxygrad.engine.evaluation import Evaluation, _rank, _robust, class_probabilities, evaluate, shifted
 from proxygrad.engine.rendering import measure
 
 QUESTIONS: tuple[tuple[str, Objective], ...] = (
@@ -42,7 +42,9 @@ def through(network: Network, objective: Objective, image: Tensor, seed: int) ->
     with torch.no_grad():
         read = network.read(images, tuple(dict.fromkeys((*objective.layers, logits))))
     rank, rank_of = _rank(objective, read)
-    return Evaluation(rank, rank_of, _probabilities(read[logits][0], network), _robust(objective(read)[1:]))
+    return Evaluation(
+        rank, rank_of, class_probabilities(read[logits][0], network), _robust(objective(read)[1:])
+    )
 
 
 def apart(found: Evaluation, exact: Evaluation) -> tuple[float, float, int]:

@@ -4,7 +4,7 @@
     python -m benchmarks.discriminators --mnist ../shared
 
 One thread. For each recipe: parameters, mean loss and share told in the last quarter, the outcome, and of 40
-chains with weight 0.75 the mean logit, a second classifier's mean confidence in the class, and the distance
+chains with weight 0.6 the mean logit, a second classifier's mean confidence in the class, and the distance
 to real images (`benchmarks.reproduction.handwriting.distance_to_real`). The first row is of chains without.
 """
 
@@ -23,7 +23,7 @@ from proxygrad.langevin.discriminator import Discriminator
 from proxygrad.spec.models import OUTPUT
 from proxygrad.training.discriminator import DiscriminatorRecipe, train_discriminator
 
-WEIGHT = 0.75
+WEIGHT = 0.6
 SMALL = DiscriminatorRecipe(width=8, hidden=16)
 RECIPES = {
     "digits": [replace(SMALL, learning_rate=rate) for rate in (1e-4, 1e-3, 1e-2)],

@@ -10,7 +10,9 @@
     │   ├── PositionOutOfRange        the feature map is smaller
     │   ├── ObjectiveMismatch         this kind of layer has no such objective
     │   │   └── PositionMismatch      the objective, or the layer, has no positions
-    │   └── SizeUnsupported           the network cannot take an image of that size
+    │   ├── SizeUnsupported           the network cannot take an image of that size
+    │   └── BadPicture                a picture that was sent cannot be read
+    │       └── PictureTooLarge       it has more pixels than is allowed
     ├── ModelError                    a model cannot be made ready
     │   ├── BuilderError              its builder cannot be found, or failed
     │   ├── WeightsError              its weights file is missing, damaged, unsafe or of another architecture
@@ -147,6 +149,22 @@ class SizeUnsupported(InvalidRequest):
     """The network fails on an image of that size."""
 
     code = "size_unsupported"
+
+
+class BadPicture(InvalidRequest):
+    """A picture that was sent is damaged, of another format, or not what the network takes."""
+
+    code = "invalid_image"
+
+
+class PictureTooLarge(BadPicture):
+    """The picture has more than ``limit`` pixels. Nothing of it was decoded."""
+
+    code = "limit_exceeded"
+
+    def __init__(self, width_px: int, height_px: int, limit: int) -> None:
+        self.pixels, self.limit = width_px * height_px, limit
+        super().__init__(f"the picture has {width_px} × {height_px} pixels; valid: at most {limit} in all")
 
 
 class ModelError(ProxyGradError):

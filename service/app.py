@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from redis.exceptions import RedisError
 from starlette.routing import BaseRoute
 
+from proxygrad.protocol.addresses import ATTRIBUTIONS
 from service.addresses import networks
 from service.api import (
     atlas,
@@ -26,6 +27,7 @@ from service.api import (
     visualizations,
     webhooks,
 )
+from service.api.attributions import ROUTES as attributions
 from service.auth.key_ring import KeyRing
 from service.auth.keys import Keys
 from service.auth.rate_limit import RateLimiter
@@ -77,7 +79,19 @@ def routed() -> FastAPI:
     """An application with every route and no backend: what it takes to describe them."""
     app = FastAPI(lifespan=_lifespan, redirect_slashes=False, **openapi.skeleton())
     install(app)
-    resources = (visualizations, images, events, batches, atlas, jobs, webhooks, models, health, metrics)
+    resources = (
+        visualizations,
+        images,
+        events,
+        *attributions,
+        batches,
+        atlas,
+        jobs,
+        webhooks,
+        models,
+        health,
+        metrics,
+    )
     mount_flat(app, (resource.router for resource in (*resources, index, reference)))
     openapi.describe(app)
     app.router.routes += [_head_of(route) for route in app.routes if _reads(route)]
@@ -116,7 +130,12 @@ def _add_middleware(app: FastAPI, backend: Backend) -> None:
         limiter=RateLimiter(backend.redis),
         send_command=backend.send,
     )
-    app.add_middleware(RequestLimits, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        RequestLimits,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+        upload_path=ATTRIBUTIONS,
+    )
     app.add_middleware(Compression)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)

@@ -21,6 +21,10 @@ MOST_QUEUED = 1_000_000
 
 #: The smallest request is under 100 bytes, one with every field at its longest under 3 kB.
 LEAST_BODY_BYTES, MOST_BODY_BYTES = 1024, 16 * 1024**2
+#: The largest that is held in memory, once for each request under way.
+MOST_UPLOAD_BYTES = 64 * 1024**2
+#: Decoded, a picture takes up to 8 bytes a pixel: 0.8 GB. The least is a small network's input.
+LEAST_UPLOAD_PIXELS, MOST_UPLOAD_PIXELS = 1024, 100_000_000
 #: Each unit that has ended takes some 100 bytes of Redis until a week after the end: 10 MB.
 MOST_BATCH_UNITS = 100_000
 #: A batch that costs this much would take a GPU days.
@@ -148,6 +152,24 @@ class ServiceSettings(SharedSettings):
             description="Largest body of a request.",
         ),
     ] = 64 * 1024
+    max_upload_bytes: Annotated[
+        int,
+        Field(
+            alias="PROXYGRAD_MAX_UPLOAD_BYTES",
+            ge=LEAST_BODY_BYTES,
+            le=MOST_UPLOAD_BYTES,
+            description="Largest body of a request with a picture.",
+        ),
+    ] = 8 * 1024**2
+    max_upload_pixels: Annotated[
+        int,
+        Field(
+            alias="PROXYGRAD_MAX_UPLOAD_PIXELS",
+            ge=LEAST_UPLOAD_PIXELS,
+            le=MOST_UPLOAD_PIXELS,
+            description="Most pixels of a picture that is sent.",
+        ),
+    ] = 24_000_000
     max_batch_units: Annotated[
         int,
         Field(

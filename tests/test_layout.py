@@ -17,7 +17,7 @@ LONGEST_MODULE = 400
 #: Folders of tests that mirror no package: what crosses modules, and pages that are compared with the code.
 OWN_FOLDERS = {"scenarios", "docs", "lua"}
 #: The same thing in two forms: a visualization in memory and as the service answers with it.
-TWO_FORMS = {"Visualization"}
+TWO_FORMS = {"Attribution", "Visualization"}
 
 
 def modules() -> Iterator[Path]:

@@ -16,6 +16,7 @@ CLIENT = Path(__file__).resolve().parents[1] / "proxygrad/client"
 SOURCE, TARGET = CLIENT / "_async", CLIENT / "_sync"
 
 NAMES = {
+    "AsyncAttribution": "Attribution",
     "AsyncBatch": "Batch",
     "AsyncClient": "Client",
     "AsyncGenerator": "Generator",

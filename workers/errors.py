@@ -14,6 +14,7 @@
     ├── UnknownKind          a record of a kind of job that a newer version may know
     ├── UnreadableRecord     a record in Redis that is damaged, or that a newer version may read
     ├── TooManyWebhooks      as many URLs of the caller are told of a job's end as may
+    ├── InputGone            what a job needs beside its spec is not in the store
     └── LeaseLost            this run of a job may no longer speak for it; somebody else does, or nobody
         └── GivenBack        its worker stops, and has put the job back into the queue
 """
@@ -118,6 +119,15 @@ class UnreadableRecord(ProxyGradError):
             f"the record of {what} {record_id} cannot be read by this version "
             f"({type(reason).__name__}: {said:.200}); another may have written it, or it is damaged"
         )
+
+
+class InputGone(ProxyGradError):
+    """The picture of a job is not in the store; the same request brings it again."""
+
+    code = "input_gone"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"the picture of job {job_id} is gone from the store; send the request again")
 
 
 class LeaseLost(ProxyGradError):

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from proxygrad.attribution.choice import RuleName
 from proxygrad.attribution.multipliers import Account, How, backward
+from proxygrad.attribution.recording.steps import Operand, aligned
+from proxygrad.attribution.recording.tape import Recorder, SlowPaths, Tape, watch_modules
 from proxygrad.attribution.rules.decompositions import DECOMPOSITIONS, attention
-from proxygrad.attribution.steps import Operand, aligned
-from proxygrad.attribution.tape import Recorder, SlowPaths, Tape, watch_modules
 from proxygrad.attribution.target import Target
 from proxygrad.errors import InvalidRequest, NetworkError
 from proxygrad.networks.capture import first_tensor

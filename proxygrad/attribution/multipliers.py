@@ -9,14 +9,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from proxygrad.attribution.adjoints import Adjoints
 from proxygrad.attribution.choice import RuleName, chosen
 from proxygrad.attribution.parts import Pair, Parts, Products
+from proxygrad.attribution.recording.adjoints import Adjoints
+from proxygrad.attribution.recording.steps import Operand, Step
 from proxygrad.attribution.rules import elementwise, quotients
 from proxygrad.attribution.rules.functions import function_of
 from proxygrad.attribution.rules.midpoint import gradient, midpoint
 from proxygrad.attribution.rules.table import rule_of
-from proxygrad.attribution.steps import Operand, Step
 from proxygrad.errors import InvalidRequest
 
 

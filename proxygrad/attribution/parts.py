@@ -18,10 +18,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from proxygrad.attribution.adjoints import Adjoints, gathered, spread
+from proxygrad.attribution.recording.adjoints import Adjoints, gathered, spread
+from proxygrad.attribution.recording.steps import Operand, Step
+from proxygrad.attribution.recording.tape import Place
 from proxygrad.attribution.rules.midpoint import convolution_transposed, differentiated
-from proxygrad.attribution.steps import Operand, Step
-from proxygrad.attribution.tape import Place
 
 Pair = tuple[Tensor, Tensor]
 #: Differences, each with its multipliers: what these stand for is the sum of the products.

@@ -9,9 +9,11 @@
 May import `proxygrad.protocol`, `proxygrad.spec` and `proxygrad.errors`. Read `_async.client` first.
 """
 
+from proxygrad.client._async.attributions import AsyncAttribution
 from proxygrad.client._async.batches import AsyncBatch
 from proxygrad.client._async.client import AsyncClient
 from proxygrad.client._async.visualizations import AsyncVisualization
+from proxygrad.client._sync.attributions import Attribution
 from proxygrad.client._sync.batches import Batch
 from proxygrad.client._sync.client import Client
 from proxygrad.client._sync.visualizations import Visualization
@@ -43,10 +45,12 @@ from proxygrad.client.progress import ProgressBar
 from proxygrad.protocol.events import Event, PreviewEvent, ProgressEvent, StateEvent
 
 __all__ = [
+    "AsyncAttribution",
     "AsyncBatch",
     "AsyncClient",
     "AsyncVisualization",
     "AtlasFormat",
+    "Attribution",
     "BadAddress",
     "Batch",
     "Canceled",

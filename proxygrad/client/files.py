@@ -1,4 +1,4 @@
-"""Image files: the format by the file's suffix, and atomic writes."""
+"""Image files: read, the format by the file's suffix, and atomic writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Literal, get_args
 
-from proxygrad.client.errors import SaveError
+from proxygrad.client.errors import InvalidArgument, SaveError
 
 ImageFormat = Literal["png", "webp", "npy"]
 AtlasFormat = Literal["png", "webp"]
@@ -27,6 +27,16 @@ def atlas_format(path: Path) -> AtlasFormat:
     if form == "npy":
         raise SaveError(f"cannot save to {str(path)!r}: a contact sheet is a .png or a .webp")
     return form
+
+
+def read(image: bytes | str | Path) -> bytes:
+    """The bytes of an image, which may be given as the path of a file. Raises `InvalidArgument`."""
+    if isinstance(image, bytes):
+        return image
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise InvalidArgument(f"image={str(image)!r} cannot be read: {error.strerror or error}") from error
 
 
 def save(path: Path, content: bytes) -> Path:

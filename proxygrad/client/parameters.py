@@ -18,6 +18,7 @@ from proxygrad.client.errors import InvalidArgument
 from proxygrad.protocol.pagination import MAX_LIMIT
 from proxygrad.protocol.requests import Priority
 from proxygrad.spec import ObjectiveKind
+from proxygrad.spec.attribution import AttributionMethod, AttributionRule, ReferenceImage
 from proxygrad.spec.langevin import Bounds, LangevinVariant, SamplerName
 from proxygrad.spec.settings import GafName, ParameterizationName, Preset, Proxy, UpdateName
 
@@ -81,6 +82,26 @@ class TemplateParameters(TypedDict, total=False):
     size_px: int | None
     seed: int
     solo: bool
+    priority: Priority
+    deadline_s: float | None
+    webhook: str | None
+
+
+class AttributionParameters(TypedDict, total=False):
+    """The fields of a request for an attribution. Those not given have the service's defaults."""
+
+    model: Required[str]
+    layer: Required[str]
+    unit: Required[int]
+    objective: ObjectiveKind | None
+    position: Sequence[int] | None
+    size_px: int | None
+    method: AttributionMethod
+    rule: AttributionRule
+    reference: ReferenceImage | float
+    at: str | None
+    points: int
+    normalize_logits: bool
     priority: Priority
     deadline_s: float | None
     webhook: str | None

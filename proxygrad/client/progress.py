@@ -9,10 +9,11 @@ from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
+from proxygrad.protocol.attributions import Attribution
 from proxygrad.protocol.batches import Batch
 from proxygrad.protocol.visualizations import Visualization
 
-Document = TypeVar("Document", bound=Visualization | Batch)
+Document = TypeVar("Document", bound=Visualization | Attribution | Batch)
 
 
 class ProgressBar:
@@ -31,7 +32,7 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.close()
 
-    def __call__(self, document: Visualization | Batch) -> None:
+    def __call__(self, document: Visualization | Attribution | Batch) -> None:
         """Show the progress of a visualization or a batch."""
         done, total, unit, status = (
             _of_batch(document) if isinstance(document, Batch) else _of_visualization(document)
@@ -55,24 +56,25 @@ def reporting(
         yield progress or None
 
 
-def _label(document: Visualization | Batch) -> str:
-    if isinstance(document, Visualization):
+def _label(document: Visualization | Attribution | Batch) -> str:
+    if isinstance(document, Visualization | Attribution):
         return f"{document.spec.model} {document.spec.layer} {document.spec.unit}"
     return f"{document.model} {document.layer}"
 
 
-def _of_visualization(document: Visualization) -> tuple[int, int, str, str]:
+def _of_visualization(document: Visualization | Attribution) -> tuple[int, int, str, str]:
     return document.progress.step, document.progress.steps, "step", _status(document)
 
 
-def _status(document: Visualization) -> str:
+def _status(document: Visualization | Attribution) -> str:
     if document.state == "queued":
         ahead = f", {document.queue_position} ahead" if document.queue_position else ""
         left = "" if document.eta_s is None else f", about {document.eta_s:.0f} s"
         blocked = "" if document.blocked is None else f", {document.blocked.detail}"
         return "queued" + ahead + left + blocked
-    result = document.result
-    activation = document.progress.activation if result is None else result.achieved_activation
+    activation = document.progress.activation
+    if isinstance(document, Visualization) and document.result is not None:
+        activation = document.result.achieved_activation
     return document.state if activation is None else f"activation {activation:.4g}"
 
 

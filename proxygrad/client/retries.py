@@ -7,6 +7,7 @@ had no effect: it was never sent, or it was refused for now.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import random
@@ -29,6 +30,25 @@ _PROXY_STATUS = frozenset({502, 504})
 
 
 @dataclass(frozen=True)
+class Upload:
+    """A form with a file, as the part ``image``, and a JSON document, as the part ``name``."""
+
+    content: bytes
+    name: str
+    document: Mapping[str, Any]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The part that is a file."""
+        return {"image": self.content}
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The part that is none."""
+        return {self.name: json.dumps(self.document)}
+
+
+@dataclass(frozen=True)
 class ApiCall:
     """One call of the HTTP API. ``repeatable``: doing it twice has the effect of doing it once.
 
@@ -41,6 +61,7 @@ class ApiCall:
     path: str
     params: Mapping[str, Any] = field(default_factory=dict)
     json: Mapping[str, Any] | None = None
+    upload: Upload | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     wait_s: float = 0.0
@@ -57,6 +78,8 @@ class ApiCall:
             self.path,
             params={name: value for name, value in self.params.items() if value is not None},
             json=self.json,
+            files=None if self.upload is None else self.upload.files,
+            data=None if self.upload is None else self.upload.fields,
             headers=dict(self.headers),
             timeout=timeout,
         )

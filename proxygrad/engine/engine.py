@@ -12,10 +12,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from proxygrad.engine.capacity import DEFAULT_MAX_LANES, MOST_LANES, out_of_memory
 from proxygrad.engine.checkpoint import Checkpoint
@@ -30,6 +31,8 @@ from proxygrad.precision import Precision
 from proxygrad.spec import Spec
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Engine:
@@ -47,6 +50,7 @@ class Engine:
         self.max_lanes = max_lanes
         self.precision: Precision = precision
         self._waiting: deque[RenderRequest] = deque()
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._running: dict[Lane, RenderRequest] = {}
         self._oversized: RenderRequest | None = None
         self._groups: dict[GroupKey, Group] = {}
@@ -117,10 +121,26 @@ class Engine:
             self._changed.notify()
         return RenderFuture(request, self._withdraw)
 
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """Run ``function`` in the engine's thread, between steps, where it may use any network.
+
+        The future has its result or its error, as it was raised. Until it runs it may be canceled. Lanes wait
+        meanwhile, and `stalled_s` counts. Raises `RenderCanceled` when the engine is closing.
+        """
+        future: Future[T] = Future()
+        with self._changed:
+            if self._closing:
+                raise RenderCanceled("the engine is closing and takes no more work")
+            self._calls.append((future, function))
+            self._wake()
+            self._changed.notify()
+        return future
+
     def _run(self) -> None:
         ended: Exception = RenderCanceled("the engine was closed")
         try:
             while self._await_work():
+                self._call_next()
                 self._admit()
                 self._advance()
         except Exception as error:
@@ -130,6 +150,25 @@ class Engine:
             self._closing = self._idle = True
         for request in (*self._running.values(), *self._waiting):
             request.resolve(ended)
+        for future, _ in self._calls:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(ended)
+
+    def _call_next(self) -> None:
+        """One call a turn, so that lanes go on between calls."""
+        with self._changed:
+            if not self._calls:
+                return
+            future, function = self._calls.popleft()
+        if not future.set_running_or_notify_cancel():
+            return
+        self._beat()
+        try:
+            future.set_result(function())
+        except Exception as error:
+            future.set_exception(error)
+        finally:
+            self._beat()
 
     def _advance(self) -> None:
         """A turn of every group: a step, or a slice of one.
@@ -145,7 +184,7 @@ class Engine:
 
     def _await_work(self) -> bool:
         with self._changed:
-            while not (self._closing or self._waiting or self._running):
+            while not (self._closing or self._waiting or self._running or self._calls):
                 self._idle = True
                 self._changed.wait()
             self._wake()

@@ -62,7 +62,7 @@ def evaluate(network: Network, objective: Objective, image: Tensor, seed: int) -
     return Evaluation(
         rank=rank,
         rank_of=rank_of,
-        class_probabilities=_probabilities(read[logits][0], network) if logits in read else None,
+        class_probabilities=class_probabilities(read[logits][0], network) if logits in read else None,
         robust_activation=None if moved is None else _robust(objective(moved)),
     )
 
@@ -105,7 +105,7 @@ def _rank(objective: Objective, read: dict[str, Tensor]) -> tuple[int | None, in
     return 1 + int((values[0] > values[0, objective.unit]).sum()), values.shape[1]
 
 
-def _probabilities(logits: Tensor, network: Network) -> tuple[ClassProbability, ...] | None:
+def class_probabilities(logits: Tensor, network: Network) -> tuple[ClassProbability, ...] | None:
     """The likeliest classes of ``(N,)`` outputs, the likeliest first: their softmax, or themselves where they
     are probabilities already."""
     names, probabilities = network.classes, logits.double()

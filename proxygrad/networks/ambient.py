@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import checkpoint
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from proxygrad.networks.capture import tensors_in
 from proxygrad.torch_function import TorchFunctionInterceptor, function_name
@@ -69,25 +70,43 @@ class _Float32(TorchFunctionInterceptor):
 _ROUNDED = {"rand", "randn", "linspace", "logspace"}
 
 
-class Draws:
-    """Whether random numbers were drawn since a moment: from torch's, Python's or numpy's generators."""
+class Draws(TorchDispatchMode):
+    """Context manager: ``any`` says whether random numbers are drawn within.
+
+    Of torch's generators in this thread alone: the state is compared around each operation that may draw,
+    since other threads load other models meanwhile. Python's and numpy's are compared as a whole.
+    """
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self._device = device
-        self._before = self._states()
+        self._drawn = False
+        self._before = _states_of_python()
 
     @property
     def any(self) -> bool:
         """Whether any of the generators has moved."""
-        return any(before != now for before, now in zip(self._before, self._states(), strict=True))
+        return self._drawn or self._before != _states_of_python()
 
-    def _states(self) -> tuple[object, ...]:
-        states = [torch.get_rng_state().numpy().tobytes(), random.getstate()]
-        name, keys, *rest = np.random.get_state(legacy=True)
-        states.append((name, np.asarray(keys).tobytes(), tuple(rest)))
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags or named.get("generator") is not None:
+            return func(*args, **named)
+        before = self._states()
+        result = func(*args, **named)
+        self._drawn = self._drawn or before != self._states()
+        return result
+
+    def _states(self) -> list[bytes]:
+        states = [torch.get_rng_state().numpy().tobytes()]
         if self._device.type == "cuda":
             states.append(torch.cuda.get_rng_state(self._device).numpy().tobytes())
-        return tuple(states)
+        return states
+
+
+def _states_of_python() -> tuple[object, ...]:
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return random.getstate(), name, np.asarray(keys).tobytes(), tuple(rest)
 
 
 @contextmanager

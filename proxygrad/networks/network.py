@@ -259,12 +259,10 @@ class Network:
         once = partial(discover_layers, self.module, names=self._modules)
         exact = Variant(self.module, self._modules)
         try:
-            draws = Draws(self.device)
-            found = exact.run(once, self._normalized(gray.requires_grad_()))
-            if draws.any:  # perhaps by another thread
-                draws = Draws(self.device)
-                exact.run(once, self._normalized(gray))
-                exact.draws = draws.any
+            with Draws(self.device) as draws:
+                found = exact.run(once, self._normalized(gray.requires_grad_()))
+            if draws.any:
+                exact.draws = True
                 found = exact.run(once, self._normalized(gray))
         except Exception as error:
             shape = "x".join(map(str, self.input_shape))
@@ -282,16 +280,16 @@ class Network:
         images[2], images[3] = images[2] / 4, 0.75 + images[3] / 4  # dark, bright
         inputs = self._normalized(images).requires_grad_()
         run = partial(self._exact.run, self.module)
-        for _ in range(2):  # the first time it may have been another thread that drew
-            draws = Draws(self.device)
-            try:
+        draws = Draws(self.device)
+        try:
+            with draws:
                 found = find_batching(run, self._modules, self._discovery.layouts, inputs)
-            except NetworkError:
-                if not draws.any:
-                    raise
-            else:
-                if not draws.any:
-                    return Batching(alone=DRAWS) if self._exact.draws else found
+        except NetworkError:
+            if not draws.any:
+                raise
+        else:
+            if not draws.any:
+                return Batching(alone=DRAWS) if self._exact.draws else found
         self._exact.draws = True
         return Batching(alone=DRAWS)
 

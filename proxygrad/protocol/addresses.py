@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 VISUALIZATIONS = "/v1/visualizations"
+ATTRIBUTIONS = "/v1/attributions"
 BATCHES = "/v1/batches"
 MODELS = "/v1/models"
 DELIVERIES = "/v1/webhooks/deliveries"

@@ -27,9 +27,9 @@ from proxygrad.spec.settings import MAX_SEED, MAX_STEPS, AscentSettings
 MAX_IMAGES = 16
 #: Largest weight of being different beside the activation; at 1 both count alike.
 MAX_DIVERSITY = 10.0
-_DESCRIBED = "; ".join(f"`{name}`: {text}" for name, text in OBJECTIVE_DESCRIPTIONS.items())
+OBJECTIVE_TEXT = "; ".join(f"`{name}`: {text}" for name, text in OBJECTIVE_DESCRIPTIONS.items())
 
-_Position = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2, fail_fast=True)]
+UnitPosition = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=2, fail_fast=True)]
 
 
 class VisualizationTemplate(AscentSettings):
@@ -47,9 +47,9 @@ class VisualizationTemplate(AscentSettings):
     )
     objective: ObjectiveKind | None = Field(
         default=None,
-        description=f"{_DESCRIBED}. Default by the layer's kind.",
+        description=f"{OBJECTIVE_TEXT}. Default by the layer's kind.",
     )
-    position: _Position | None = Field(
+    position: UnitPosition | None = Field(
         default=None,
         description="For `neuron`: row and column in a feature map, default its center; or the number of a "
         "token, default the first.",

@@ -33,14 +33,24 @@ def _event(kind: str, data: type[BaseModel]) -> dict[str, Any]:
 
 #: As OpenAPI 3.2 has it, whose `itemSchema` is of one event; `schema` would be of them all.
 _EVENT = {"oneOf": [_event(kind, data) for kind, data in EVENTS.items()]}
-_RESPONSES: dict[int | str, dict[str, Any]] = {
+STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": _DESCRIPTION, "content": {"text/event-stream": {"itemSchema": _EVENT}}},
     204: {"description": "Ended, and every event was received: do not reconnect."},
+}
+_RESPONSES = {
+    **STREAM_RESPONSES,
     **problem_responses(
         *("unknown_visualization", "unreadable_record", "invalid_request", "too_many_streams"),
         *("redis_unavailable", "storage_unavailable"),
     ),
 }
+
+LastEventHeader = Annotated[
+    str | None, Header(description="The id of the last event received: those after it are sent.")
+]
+LastEventQuery = Annotated[
+    str | None, Query(alias="last_event_id", description="The same, for clients that cannot set headers.")
+]
 
 
 @router.get(
@@ -52,12 +62,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 async def follow_visualization(
     visualization_id: VisualizationId,
     session: VisualizationSession,
-    last_event_id: Annotated[
-        str | None, Header(description="The id of the last event received: those after it are sent.")
-    ] = None,
-    last_event: Annotated[
-        str | None, Query(alias="last_event_id", description="The same, for clients that cannot set headers.")
-    ] = None,
+    last_event_id: LastEventHeader = None,
+    last_event: LastEventQuery = None,
 ) -> Response:
     """Its state now, and events from then on until it ends.
 

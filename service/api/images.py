@@ -19,6 +19,7 @@ from proxygrad.protocol.problems import FieldError
 from proxygrad.spec.settings import MIN_SIZE_PX
 from service.api.visualizations import VisualizationId, VisualizationSession
 from service.auth.callers import Caller
+from service.backend.resources.session import JobSession
 from service.images.conversion import ENCODER, Form, size_of
 from service.problems import ProblemError, problem_responses
 from service.web.conditional import Unsatisfiable, matches, requested_range
@@ -66,19 +67,20 @@ Scale = Annotated[
 _NUMBER = re.compile("[0-9]{1,4}")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _CONTENT = dict.fromkeys(MEDIA_TYPES.values(), _BINARY)
-_HEADERS = {
+_HEADER_TEXTS = {
     "ETag": "Strong entity tag of the image in this format.",
     "Cache-Control": "It may be kept for a year; `private` where keys are in force.",
     "Accept-Ranges": "`bytes`: `Range` requests a part.",
     "Vary": "`Accept`, where that decided the format.",
 }
+IMAGE_HEADERS = {
+    name: {"description": about, "schema": {"type": "string"}} for name, about in _HEADER_TEXTS.items()
+}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The image. NPY is float32 (channels, rows, columns) in 0 to 1; WebP is lossless.",
         "content": _CONTENT,
-        "headers": {
-            name: {"description": about, "schema": {"type": "string"}} for name, about in _HEADERS.items()
-        },
+        "headers": IMAGE_HEADERS,
     },
     206: {"description": "The part that `Range` names (one range).", "content": _CONTENT},
     304: {"description": "Unchanged (`If-None-Match`)."},
@@ -115,23 +117,40 @@ async def read_image(
     png = await session.artifact(visualization_id, image_name(index))
     if png is None:
         raise no_image(cast(VisualizationJob, await session.job(visualization_id)), index)
-    _check_scale(png, scale)
+    return await deliver(session, request, png, form, if_none_match, by_accept="." not in number)
+
+
+async def deliver(
+    session: JobSession,
+    request: Request,
+    png: bytes,
+    form: Form,
+    if_none_match: str | None,
+    *,
+    by_accept: bool,
+) -> Response:
+    """A stored PNG in that format. ``by_accept``: the header `Accept` decided the format.
+
+    Raises `invalid_request` for too large a scale, and `range_not_satisfiable`.
+    """
+    _check_scale(png, form.scale)
     digest = hashlib.sha256(png).hexdigest()
-    etag = _etag(digest, form)
-    headers = {
-        "ETag": etag,
-        "Cache-Control": f"{cache_scope(session.caller)}, max-age={MAX_AGE_S}, immutable",
-        "Accept-Ranges": "bytes",
-    }
-    if "." not in number:
+    headers = immutable(session.caller, _etag(digest, form))
+    if by_accept:
         headers["Vary"] = "Accept"
-    if matches(if_none_match, etag):
+    if matches(if_none_match, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     content = await session.backend.conversions(digest, png, form)
-    if request.method == "HEAD":
-        headers["Content-Length"] = str(len(content))
-        return Response(headers=headers, media_type=MEDIA_TYPES[form.format])
-    return _part(content, form, headers, request)
+    return part(content, MEDIA_TYPES[form.format], headers, request)
+
+
+def immutable(caller: Caller, etag: str) -> dict[str, str]:
+    """The headers of what never changes."""
+    return {
+        "ETag": etag,
+        "Cache-Control": f"{cache_scope(caller)}, max-age={MAX_AGE_S}, immutable",
+        "Accept-Ranges": "bytes",
+    }
 
 
 def cache_scope(caller: Caller) -> Literal["public", "private"]:
@@ -144,25 +163,37 @@ def _negotiated(number: str, width_px: int | None, scale: int, accept: str | Non
     digits, dot, suffix = number.partition(".")
     if not _NUMBER.fullmatch(digits):
         raise ProblemError("no_image", f"there is no image {shortened(number)!r}; images are numbered from 0")
+    return int(digits), requested_form(suffix if dot else None, width_px, scale, accept, tuple(MEDIA_TYPES))
+
+
+def requested_form(
+    suffix: str | None, width_px: int | None, scale: int, accept: str | None, own: tuple[Format, ...]
+) -> Form:
+    """The format of an image that is there in the formats ``own``, by a suffix or else by `Accept`.
+
+    Raises `not_acceptable` or `invalid_request`.
+    """
     if width_px is not None and scale > 1:
         detail = f"width {width_px} and scale {scale} exclude each other"
         raise ProblemError(
             "invalid_request", detail, [FieldError(location=["query", "scale"], detail=detail)]
         )
     resized = width_px is not None or scale > 1
-    formats: tuple[Format, ...] = ("png", "webp") if resized else tuple(MEDIA_TYPES)
-    for form in MEDIA_TYPES:
+    formats: tuple[Format, ...] = ("png", "webp") if resized else own
+    for form in own:
         if suffix == form and form not in formats:
             name, value = ("scale", scale) if width_px is None else ("width", width_px)
             detail = f"NPY has no {name}; valid with {name}: .png, .webp"
             field_error = FieldError(location=["query", name], detail=detail, value=value)
             raise ProblemError("invalid_request", detail, [field_error])
     accepted = (
-        next((form for form in formats if form == suffix), None) if dot else negotiated(accept, formats)
+        negotiated(accept, formats)
+        if suffix is None
+        else next((form for form in formats if form == suffix), None)
     )
     if accepted is None:
-        raise not_available(formats, accept, suffix if dot else None, "image")
-    return int(digits), Form(accepted, width_px, scale)
+        raise not_available(formats, accept, suffix, "image")
+    return Form(accepted, width_px, scale)
 
 
 def not_available(
@@ -204,9 +235,12 @@ def _etag(digest: str, form: Form) -> str:
     return f'"{hashlib.sha256(made.encode()).hexdigest()}"'
 
 
-def _part(content: bytes, form: Form, headers: dict[str, str], request: Request) -> Response:
-    """The whole image, or the part that `Range` and `If-Range` name."""
-    size, media_type, requested = len(content), MEDIA_TYPES[form.format], request.headers.get("range")
+def part(content: bytes, media_type: str, headers: dict[str, str], request: Request) -> Response:
+    """The whole file, or the part that `Range` and `If-Range` name; to HEAD the header alone."""
+    size, requested = len(content), request.headers.get("range")
+    if request.method == "HEAD":
+        headers["Content-Length"] = str(size)
+        return Response(headers=headers, media_type=media_type)
     try:
         span = requested_range(requested, request.headers.get("if-range"), headers["ETag"], size)
     except Unsatisfiable:

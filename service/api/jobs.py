@@ -67,11 +67,16 @@ async def create(session: JobSession, request: Request) -> Response:
     wait_s = preferred_wait_s(request.headers.get("prefer"))
     body = backend.requests.parse(resource, await json_body(request))
     job = await session.submit(admission.check_webhook(body, backend.allowed_hosts), key_of(request))
+    return await created(session, request, job, wait_s)
+
+
+async def created(session: JobSession, request: Request, job: Job, wait_s: int | None) -> Response:
+    """The response to a request that led to ``job``: 202, or 200 where it ends within ``wait_s``."""
     headers = {}
     if wait_s is not None:
         headers["Preference-Applied"] = f"wait={wait_s}"
         job = await session.wait_for_job(job.id, wait_s, request) if not job.ended else job
-    headers["Location"] = resource.location(job.id)
+    headers["Location"] = session.resource.location(job.id)
     return await respond(session, job, 200 if job.ended else 202, headers)
 
 

@@ -22,6 +22,7 @@ from service.backend.idempotency import Idempotency
 from service.backend.model_registry import ModelRegistry
 from service.images.contact_sheet import ContactSheets
 from service.images.conversion import Conversions
+from service.images.pictures import PictureReader
 from service.settings import ServiceSettings
 from service.webhooks.urls import AllowedHosts
 from workers.batches.repository import Batches
@@ -56,6 +57,7 @@ class Backend:
         self.allowed_hosts = AllowedHosts(settings.webhook_hosts)
         self.idempotency = Idempotency(redis, self.call)
         self.conversions = Conversions()
+        self.pictures = PictureReader(settings.max_upload_pixels)
         self.sheets = ContactSheets(self._image)
         self.requests = RequestCache(settings)
         self.responses = ResponseCache()

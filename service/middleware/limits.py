@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,9 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.middleware.base import HttpMiddleware
 from service.problems import ProblemError
 from service.web.exception_handlers import respond
+from service.web.multipart import is_multipart
 
 #: Time of a body, from its first read to its end: 64 KiB in 10 s are 52 kbit/s, slower than any modem.
 BODY_S = 10.0
+#: The same for a body with a picture: 8 MiB in 60 s are 1.1 Mbit/s.
+UPLOAD_S = 60.0
 #: As many headers as common servers take (Apache's LimitRequestFields), and as many bytes as h11 holds.
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 16 * 1024
@@ -32,31 +36,58 @@ DROPPING_S = 2.0
 _CLOSE = {"Connection": "close"}
 
 
-class RequestLimits(HttpMiddleware):
-    """ASGI middleware: answers requests beyond the limits with 408, 413 or 431."""
+@dataclass(frozen=True)
+class BodyLimit:
+    """How large a body may be, and the variable that says so. ``uploads``: it holds a file."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    max_bytes: int
+    variable: str = "PROXYGRAD_MAX_BODY_BYTES"
+    uploads: bool = False
+
+    @property
+    def arrives_s(self) -> float:
+        """How long it may take to arrive."""
+        return UPLOAD_S if self.uploads else BODY_S
+
+
+class RequestLimits(HttpMiddleware):
+    """ASGI middleware: answers requests beyond the limits with 408, 413 or 431.
+
+    ``upload_path``: where a body of ``multipart/form-data`` may have ``max_upload_bytes``.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, max_upload_bytes: int, upload_path: str) -> None:
         super().__init__(app)
-        self._max_body_bytes = max_body_bytes
+        self._limit = BodyLimit(max_body_bytes)
+        self._upload_limit = BodyLimit(
+            max(max_upload_bytes, max_body_bytes), "PROXYGRAD_MAX_UPLOAD_BYTES", uploads=True
+        )
+        self._upload_path = upload_path
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the header, and pass the request on with a limited body."""
         try:
             _check_header(scope)
-            body = _Body(receive, self._max_body_bytes)
-            await body.check_announced(Headers(scope=scope))
+            headers = Headers(scope=scope)
+            body = _Body(receive, self._limit_of(scope, headers))
+            await body.check_announced(headers)
         except ProblemError as error:
             await respond(error)(scope, receive, send)
             return
         await self.app(scope, body, send)
 
+    def _limit_of(self, scope: Scope, headers: Headers) -> BodyLimit:
+        uploads = scope.get("method") == "POST" and scope["path"] == self._upload_path
+        return self._upload_limit if uploads and is_multipart(headers) else self._limit
+
 
 class _Body:
     """`receive` that raises `ProblemError` for a body that is too large or takes too long."""
 
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
+    def __init__(self, receive: Receive, limit: BodyLimit) -> None:
         self._receive = receive
-        self._max_bytes = max_bytes
+        self._limit = limit
+        self._max_bytes = limit.max_bytes
         self._size = 0
         self._deadline_s: float | None = None
         self._complete = False
@@ -65,12 +96,12 @@ class _Body:
         if self._complete:
             return await self._receive()
         if self._deadline_s is None:
-            self._deadline_s = time.monotonic() + BODY_S
+            self._deadline_s = time.monotonic() + self._limit.arrives_s
         try:
             async with asyncio.timeout(self._deadline_s - time.monotonic()):
                 message = await self._receive()
         except TimeoutError:
-            detail = f"only {self._size} bytes of the body arrived within {BODY_S:g} s"
+            detail = f"only {self._size} bytes of the body arrived within {self._limit.arrives_s:g} s"
             raise ProblemError("request_timeout", detail, headers=_CLOSE) from None
         if message["type"] == "http.request":
             self._size += len(message.get("body", b""))
@@ -98,7 +129,7 @@ class _Body:
                     self._complete = not message.get("more_body", False)
 
     def _too_large(self) -> ProblemError:
-        detail = f"the body is larger than {self._max_bytes} bytes (PROXYGRAD_MAX_BODY_BYTES)"
+        detail = f"the body is larger than {self._max_bytes} bytes ({self._limit.variable})"
         return ProblemError("body_too_large", detail, headers={} if self._complete else _CLOSE)
 
 

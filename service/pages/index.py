@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from proxygrad.protocol.addresses import BATCHES, DELIVERIES, MODELS, VISUALIZATIONS
+from proxygrad.protocol.addresses import ATTRIBUTIONS, BATCHES, DELIVERIES, MODELS, VISUALIZATIONS
 from proxygrad.version import __version__
 from service.web.links import link
 
@@ -16,6 +16,7 @@ _LINKS = {
     "openapi": "/openapi.json",
     "models": MODELS,
     "visualizations": VISUALIZATIONS,
+    "attributions": ATTRIBUTIONS,
     "batches": BATCHES,
     "deliveries": DELIVERIES,
 }

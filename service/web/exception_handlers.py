@@ -74,7 +74,8 @@ def problem_of_error(
     error: InvalidRequest, part: Literal["body", "path"], values: Mapping[str, object]
 ) -> ProblemError:
     """The problem for an error of the library about ``values``, which came in that part of the request."""
-    code: ProblemCode = error.code if error.code in _CODES else "bad_request"  # type: ignore[assignment]
+    own = error.code if error.code in _CODES else "bad_request"
+    code: ProblemCode = "invalid_request" if own == "bad_request" else own  # type: ignore[assignment]
     name = _NAMES.get(type(error))
     if name is None:
         return ProblemError(code, str(error))

@@ -15,11 +15,14 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from proxygrad.protocol.attributions import AttributionRequest
 from proxygrad.protocol.events import EVENTS
 from proxygrad.protocol.jobs import State
 from proxygrad.protocol.problems import ProblemCode, ProblemDetails
 from proxygrad.protocol.requests import BatchRequest, Priority, VisualizationRequest
 from proxygrad.spec import LayerKind, ObjectiveKind, Role, VisualizationTemplate, settings
+from proxygrad.spec.attribution import AttributionMethod, AttributionRule, ReferenceImage
+from proxygrad.spec.langevin import SamplerName
 from proxygrad.version import __version__
 from service.web.links import server
 from service.web.openapi_security import describe_keys
@@ -37,6 +40,7 @@ malformed HTTP `bad_request`, and a fault of the server `internal_error`."""
 
 TAGS = (
     ("visualizations", "One unit: request, state, result and images."),
+    ("attributions", "Which pixels of an image made a unit respond."),
     ("batches", "The same request for many units of a layer."),
     ("models", "The models of live workers, and their layers."),
     ("webhooks", "Deliveries of the events that are sent when a job or batch ends."),
@@ -49,7 +53,7 @@ SERVERS = (
 )
 
 #: Bodies that routes read themselves, so that what is not JSON, too large or too deep has its own problem.
-BODIES: tuple[type[BaseModel], ...] = (VisualizationRequest, BatchRequest)
+BODIES: tuple[type[BaseModel], ...] = (VisualizationRequest, BatchRequest, AttributionRequest)
 #: Schemas that only `problems.problem_responses` and the like name.
 ANSWERS: tuple[type[BaseModel], ...] = (ProblemDetails, *EVENTS.values())
 
@@ -62,6 +66,10 @@ ENUMS: dict[str, Any] = {
     "Parameterization": settings.ParameterizationName,
     "Update": settings.UpdateName,
     "Gaf": settings.GafName,
+    "Sampler": SamplerName,
+    "AttributionMethod": AttributionMethod,
+    "AttributionRule": AttributionRule,
+    "ReferenceImage": ReferenceImage,
     "Robustness": VisualizationTemplate.model_fields["robustness"].annotation,
     "ObjectiveKind": ObjectiveKind,
     "LayerKind": LayerKind,

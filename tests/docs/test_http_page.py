@@ -85,6 +85,13 @@ def test_the_bodies_that_it_shows_are_accepted(served_url: str) -> None:
         assert len(document["images"]) == baselines * request.get("images", 1)
 
 
+def test_the_command_about_attributions_works_as_printed(served_url: str, tmp_path: Path) -> None:
+    Image.new("L", (40, 40), 200).save(tmp_path / "bar.png")
+    (command,) = (text for text in COMMANDS if "/v1/attributions" in text)
+    document = json.loads(_run(command, tmp_path, served_url))
+    assert document["state"] == "succeeded", document
+
+
 def test_the_layer_that_it_shows_is_served(served_url: str) -> None:
     (shown,) = (json.loads(text) for language, text in BLOCKS if language == "json" and '"stage"' in text)
     served = httpx.get(f"{served_url}/v1/models/digits/layers/{shown['name']}", trust_env=False).json()

@@ -12,9 +12,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from PIL import Image
 
@@ -22,6 +24,8 @@ from proxygrad.errors import CheckpointMismatch, DeadlineExceeded, RenderCancele
 from proxygrad.spec import ModelInfo, Result, Spec
 from tests.support.model_on_paper import MODEL, outcome
 from workers.fleet.catalog import ServedModel
+
+T = TypeVar("T")
 
 POISON = 666
 HANGING = 777
@@ -166,6 +170,17 @@ class CountingEngine:
         ticket = CountingTicket(spec, self.step_s, self.errors.get(spec.unit), deadline_s, begin_at)
         self.tickets.append(ticket)
         return ticket
+
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """In the caller's thread."""
+        if self.closed:
+            raise RenderCanceled("the engine is closing and takes no more work")
+        future: Future[T] = Future()
+        try:
+            future.set_result(function())
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def _submit(
             state = None
             ticket = engine.submit(network, job.spec, deadline_s=deadline_s)
     except RenderCanceled:
-        _give_up_engine(assignment)
+        give_up_engine(assignment)
         raise
     if state is not None:
         _log.info("job %s goes on from step %d", job.id, ticket.progress.step)
@@ -132,12 +132,17 @@ def _result(assignment: JobRun, ticket: FutureProtocol) -> RenderingProtocol:
     except RenderCanceled:
         assignment.stay()
         if not assignment.canceled.is_set():
-            _give_up_engine(assignment)
+            give_up_engine(assignment)
         raise
     except LaneError as error:
-        if _is_of_device(error):
-            _give_up_device(assignment, error)
+        of_device(assignment, error)
         raise
+
+
+def of_device(assignment: JobRun, error: LaneError) -> None:
+    """Raises `LeaseLost`, and ends the process, where ``error`` is one of the device."""
+    if _is_of_device(error):
+        _give_up_device(assignment, error)
 
 
 def _is_of_device(error: LaneError) -> bool:
@@ -146,7 +151,7 @@ def _is_of_device(error: LaneError) -> bool:
     return isinstance(error.__cause__, torch.AcceleratorError)
 
 
-def _give_up_engine(assignment: JobRun) -> None:
+def give_up_engine(assignment: JobRun) -> None:
     """It cancels by itself only when it ends, which is no fault of the job. Raises `GivenBack`."""
     if not assignment.runtime.stopping.is_set():
         assignment.runtime.drain.begin(fault="the engine has ended")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import redis
 
@@ -19,6 +20,8 @@ from workers.jobs.repository import Jobs
 from workers.queue.leases import Leases
 from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
+
+T = TypeVar("T")
 
 #: How long the engine may go without finishing anything while it has work.
 STALL_S = 60.0
@@ -73,6 +76,7 @@ class EngineProtocol(Protocol):
     def submit(  # noqa: D102
         self, network: Any, spec: Spec, *, deadline_s: float | None = None, checkpoint: bytes | None = None
     ) -> FutureProtocol: ...
+    def call(self, function: Callable[[], T]) -> Future[T]: ...  # noqa: D102
 
 
 class Models(Protocol):

@@ -124,6 +124,11 @@ class JobRun:
         return None if deadline_at is None else deadline_at - self.runtime.now()
 
     @property
+    def deadline_at(self) -> float | None:
+        """The deadline as this run knows it, in seconds since 1970 on Redis' clock."""
+        return self._deadline_at
+
+    @property
     def overdue(self) -> bool:
         """Whether it has been at one thing for longer than its limit."""
         limit_s = LIMITS_S.get(self.phase)

@@ -29,9 +29,9 @@ from proxygrad.training.discriminator import DiscriminatorRecipe, train_discrimi
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 0.9)
+WEIGHTS = (0.0, 0.5, 0.6, 0.7, 0.8)
 #: The weight that the claims are about.
-USED = 0.75
+USED = 0.6
 #: Of the real images of a class; samples fall into some of them.
 CLUSTERS = 10
 DIVERSITY = 0.5

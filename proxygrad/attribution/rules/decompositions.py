@@ -1,7 +1,7 @@
 """Decompositions: operations that run as several others, each of which has an exact rule.
 
 A layer norm is a mean, a variance, a Rescale of the square root and a division; attention two matrix products
-and a softmax. They are recorded so (`proxygrad.attribution.tape`).
+and a softmax. They are recorded so (`proxygrad.attribution.recording.tape`).
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from proxygrad.attribution.recording.steps import Operand, Step, bounded
 from proxygrad.attribution.rules.midpoint import Multipliers, Sent, differentiated
-from proxygrad.attribution.steps import Operand, Step, bounded
 
 #: Functions made of straight lines or jumps, and others with a corner.
 _CORNERED_TEXT = (

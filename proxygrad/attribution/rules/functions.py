@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from proxygrad.attribution.recording.steps import Operand, Step
 from proxygrad.attribution.rules import elementwise, switches
 from proxygrad.attribution.rules.table import is_elementwise
-from proxygrad.attribution.steps import Operand, Step
 
 #: The last step that wrote all of an operand's memory before the step of an index; None where several did.
 Writer = Callable[[Operand, int], Step | None]

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proxygrad.attribution.recording.steps import Step
 from proxygrad.attribution.rules.midpoint import Multipliers, Sent
-from proxygrad.attribution.steps import Step
 
 
 def pooled(step: Step, multipliers: Multipliers) -> Sent:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from proxygrad.attribution.steps import Operand, Step
+from proxygrad.attribution.recording.steps import Operand, Step
 from proxygrad.engine.capacity import out_of_memory
 
 Multipliers = Sequence[Tensor | None]

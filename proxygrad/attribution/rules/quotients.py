@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proxygrad.attribution.recording.steps import Operand, Step, bounded
 from proxygrad.attribution.rules.midpoint import Multipliers, Sent, midpoint
-from proxygrad.attribution.steps import Operand, Step, bounded
 
 
 def divided(step: Step, multipliers: Multipliers) -> Sent:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proxygrad.attribution.recording.steps import Operand, Step, bounded
 from proxygrad.attribution.rules.midpoint import Multipliers, Sent, midpoint
-from proxygrad.attribution.steps import Operand, Step, bounded
 
 _COMPARISONS_TEXT = "gt ge lt le eq ne greater greater_equal less less_equal isclose"
 COMPARISONS = frozenset(_COMPARISONS_TEXT.split())

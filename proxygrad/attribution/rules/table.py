@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from proxygrad.attribution.recording.steps import Operand, Step
 from proxygrad.attribution.rules import elementwise, maxima, midpoint, quotients, switches
 from proxygrad.attribution.rules.midpoint import Multipliers, Rule, Sent
-from proxygrad.attribution.steps import Operand, Step
 
 _BY_NAME: dict[str, Rule] = {
     **dict.fromkeys(midpoint.NAMES, midpoint.midpoint),

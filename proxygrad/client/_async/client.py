@@ -5,23 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
 import httpx
 
 from proxygrad.client import parameters
+from proxygrad.client._async.attributions import AsyncAttribution
 from proxygrad.client._async.batches import AsyncBatch
 from proxygrad.client._async.pagination import paginate
 from proxygrad.client._async.transport import AsyncTransport
 from proxygrad.client._async.visualizations import AsyncVisualization
 from proxygrad.client.concurrency import AsyncSleep, async_sleep
 from proxygrad.client.config import ClientConfig
-from proxygrad.client.parameters import TemplateParameters, Units, VisualizationParameters
+from proxygrad.client.files import read
+from proxygrad.client.parameters import (
+    AttributionParameters,
+    TemplateParameters,
+    Units,
+    VisualizationParameters,
+)
 from proxygrad.client.polling import long_poll
-from proxygrad.client.retries import ApiCall
-from proxygrad.protocol import batches, visualizations
-from proxygrad.protocol.addresses import BATCHES, MODELS, VISUALIZATIONS
+from proxygrad.client.retries import ApiCall, Upload
+from proxygrad.protocol import attributions, batches, visualizations
+from proxygrad.protocol.addresses import ATTRIBUTIONS, BATCHES, MODELS, VISUALIZATIONS
 from proxygrad.protocol.batches import BatchPage, BatchState
 from proxygrad.protocol.jobs import State
 from proxygrad.protocol.models import Layer, LayerList, Model, ModelList
@@ -116,6 +124,38 @@ class AsyncClient:
         return paginate(
             self._transport, VISUALIZATIONS, params, VisualizationPage, lambda page: page.visualizations
         )
+
+    async def attribute(
+        self,
+        image: bytes | str | Path | AsyncVisualization,
+        *,
+        number: int | None = None,
+        idempotency_key: str | None = None,
+        **request: Unpack[AttributionParameters],
+    ) -> AsyncAttribution:
+        """Ask which pixels of an image made a unit respond; the keywords are the fields of a request.
+
+        ``image``: the bytes of a PNG, JPEG, WebP or NPY file, the path of one, or a visualization, of which
+        ``number`` is the image; by default its best. Raises `InvalidArgument` for a file that cannot be read.
+        """
+        body = parameters.body(request)
+        headers = parameters.idempotency_headers(idempotency_key)
+        if isinstance(image, AsyncVisualization):
+            best = 0 if image.snapshot.result is None else image.result.best
+            body["image"] = {"visualization": image.id, "number": best if number is None else number}
+            call = ApiCall("POST", ATTRIBUTIONS, json=body, headers=headers)
+        else:
+            upload = Upload(read(image), "attribution", body)
+            call = ApiCall("POST", ATTRIBUTIONS, upload=upload, headers=headers)
+        response = await self._transport.request(call)
+        snapshot = self._transport.parse(response, attributions.Attribution)
+        cached = response.status_code == httpx.codes.OK
+        return AsyncAttribution(self._transport, snapshot, cached=cached)
+
+    async def get_attribution(self, attribution_id: str) -> AsyncAttribution:
+        """An attribution by its id."""
+        call = ApiCall("GET", f"{ATTRIBUTIONS}/{parameters.path_segment('attribution_id', attribution_id)}")
+        return AsyncAttribution(self._transport, await self._transport.read(call, attributions.Attribution))
 
     async def batch(self, *, units: Units = "all", **template: Unpack[TemplateParameters]) -> AsyncBatch:
         """Request the visualization of many units of a layer: all, a range, or a list."""

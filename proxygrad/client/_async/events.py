@@ -19,11 +19,12 @@ from proxygrad.client.errors import ServiceUnreachable, unreadable
 from proxygrad.client.polling import NEVER, Deadline, long_poll
 from proxygrad.client.retries import ApiCall
 from proxygrad.client.sse import Decoder, Frame
+from proxygrad.protocol.attributions import Attribution
 from proxygrad.protocol.events import Event, ProgressEvent, StateEvent
 from proxygrad.protocol.visualizations import Visualization
 
 #: The documents of jobs, of every kind.
-Document = TypeVar("Document", bound=Visualization)
+Document = TypeVar("Document", bound=Visualization | Attribution)
 
 
 async def follow(

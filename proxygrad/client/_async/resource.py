@@ -7,11 +7,12 @@ from typing import ClassVar, Generic, Self, TypeVar
 from proxygrad.client._async.transport import AsyncTransport
 from proxygrad.client.polling import NEVER, Deadline, long_poll
 from proxygrad.client.retries import ApiCall
+from proxygrad.protocol.attributions import Attribution
 from proxygrad.protocol.batches import Batch
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.visualizations import Visualization
 
-Document = TypeVar("Document", bound=Visualization | Batch)
+Document = TypeVar("Document", bound=Visualization | Attribution | Batch)
 
 
 class AsyncResource(Generic[Document]):

@@ -6,23 +6,31 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
 import httpx
 
 from proxygrad.client import parameters
+from proxygrad.client._sync.attributions import Attribution
 from proxygrad.client._sync.batches import Batch
 from proxygrad.client._sync.pagination import paginate
 from proxygrad.client._sync.transport import Transport
 from proxygrad.client._sync.visualizations import Visualization
 from proxygrad.client.concurrency import Sleep, sleep
 from proxygrad.client.config import ClientConfig
-from proxygrad.client.parameters import TemplateParameters, Units, VisualizationParameters
+from proxygrad.client.files import read
+from proxygrad.client.parameters import (
+    AttributionParameters,
+    TemplateParameters,
+    Units,
+    VisualizationParameters,
+)
 from proxygrad.client.polling import long_poll
-from proxygrad.client.retries import ApiCall
-from proxygrad.protocol import batches, visualizations
-from proxygrad.protocol.addresses import BATCHES, MODELS, VISUALIZATIONS
+from proxygrad.client.retries import ApiCall, Upload
+from proxygrad.protocol import attributions, batches, visualizations
+from proxygrad.protocol.addresses import ATTRIBUTIONS, BATCHES, MODELS, VISUALIZATIONS
 from proxygrad.protocol.batches import BatchPage, BatchState
 from proxygrad.protocol.jobs import State
 from proxygrad.protocol.models import Layer, LayerList, Model, ModelList
@@ -115,6 +123,38 @@ class Client:
         return paginate(
             self._transport, VISUALIZATIONS, params, VisualizationPage, lambda page: page.visualizations
         )
+
+    def attribute(
+        self,
+        image: bytes | str | Path | Visualization,
+        *,
+        number: int | None = None,
+        idempotency_key: str | None = None,
+        **request: Unpack[AttributionParameters],
+    ) -> Attribution:
+        """Ask which pixels of an image made a unit respond; the keywords are the fields of a request.
+
+        ``image``: the bytes of a PNG, JPEG, WebP or NPY file, the path of one, or a visualization, of which
+        ``number`` is the image; by default its best. Raises `InvalidArgument` for a file that cannot be read.
+        """
+        body = parameters.body(request)
+        headers = parameters.idempotency_headers(idempotency_key)
+        if isinstance(image, Visualization):
+            best = 0 if image.snapshot.result is None else image.result.best
+            body["image"] = {"visualization": image.id, "number": best if number is None else number}
+            call = ApiCall("POST", ATTRIBUTIONS, json=body, headers=headers)
+        else:
+            upload = Upload(read(image), "attribution", body)
+            call = ApiCall("POST", ATTRIBUTIONS, upload=upload, headers=headers)
+        response = self._transport.request(call)
+        snapshot = self._transport.parse(response, attributions.Attribution)
+        cached = response.status_code == httpx.codes.OK
+        return Attribution(self._transport, snapshot, cached=cached)
+
+    def get_attribution(self, attribution_id: str) -> Attribution:
+        """An attribution by its id."""
+        call = ApiCall("GET", f"{ATTRIBUTIONS}/{parameters.path_segment('attribution_id', attribution_id)}")
+        return Attribution(self._transport, self._transport.read(call, attributions.Attribution))
 
     def batch(self, *, units: Units = "all", **template: Unpack[TemplateParameters]) -> Batch:
         """Request the visualization of many units of a layer: all, a range, or a list."""

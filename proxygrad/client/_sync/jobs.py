@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 from proxygrad.client import polling
 from proxygrad.client._sync.events import Document, follow
@@ -110,8 +110,8 @@ class Job(Resource[Document]):
         if event is None and self.state == "queued":
             self._read(0.0, deadline)  # for the position in the queue, which has no event
         elif isinstance(event, ProgressEvent):
-            self._snapshot = self._snapshot.model_copy(update={"progress": event})
+            self._snapshot = cast(Document, self._snapshot.model_copy(update={"progress": event}))
         elif isinstance(event, StateEvent) and not event.final and event.state != self.state:
             left_queue = {"queue_position": None, "eta_s": None, "blocked": None}
             changes = {"state": event.state, "problem": event.problem, **left_queue}
-            self._snapshot = self._snapshot.model_copy(update=changes)
+            self._snapshot = cast(Document, self._snapshot.model_copy(update=changes))

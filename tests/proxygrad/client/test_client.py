@@ -79,7 +79,7 @@ def test_blocking_inside_an_event_loop(url: str) -> None:
     assert asyncio.run(notebook()) == 2
 
 
-@pytest.mark.parametrize("name", ["Client", "Visualization", "Batch"])
+@pytest.mark.parametrize("name", ["Attribution", "Client", "Visualization", "Batch"])
 def test_both_kinds_offer_the_same(name: str) -> None:
     one, other = getattr(blocking, name), getattr(asynchronous, f"Async{name}")
     names = {each for each in dir(one) if not each.startswith("_")}
@@ -87,7 +87,7 @@ def test_both_kinds_offer_the_same(name: str) -> None:
     for each in names:
         if inspect.isfunction(getattr(one, each)):
             ours, theirs = inspect.signature(getattr(one, each)), inspect.signature(getattr(other, each))
-            assert list(ours.parameters.values()) == list(theirs.parameters.values()), each
+            assert str(ours.parameters) == str(theirs.parameters).replace("| Async", "| "), each
 
 
 def typed(client: Client) -> None:

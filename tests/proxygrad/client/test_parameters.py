@@ -7,8 +7,9 @@ from typing import Any, Required, get_args, get_origin, get_type_hints
 
 import pytest
 
-from proxygrad.client.parameters import TemplateParameters, VisualizationParameters
+from proxygrad.client.parameters import LangevinParameters, TemplateParameters, VisualizationParameters
 from proxygrad.protocol.requests import VisualizationRequest
+from proxygrad.spec.langevin import LangevinSettings
 
 
 def kept(hint: Any) -> Any:
@@ -21,10 +22,13 @@ def test_each_field_of_a_request_is_a_keyword_of_its_type(name: str) -> None:
     assert name in hints
     field = VisualizationRequest.model_fields[name]
     assert (get_origin(hints[name]) is Required) is field.is_required()
-    if name != "position":
-        assert kept(hints[name]) == field.annotation
-    else:  # a list will do for a tuple
-        assert kept(hints[name]) == Sequence[int] | None
+    others = {"position": Sequence[int] | None, "langevin": LangevinParameters | None}  # a list for a tuple
+    assert kept(hints[name]) == others.get(name, field.annotation)
+
+
+def test_the_settings_of_chains_are_keywords_too() -> None:
+    hints = get_type_hints(LangevinParameters)
+    assert hints == {name: field.annotation for name, field in LangevinSettings.model_fields.items()}
 
 
 def test_no_keyword_is_no_field() -> None:

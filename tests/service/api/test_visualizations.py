@@ -110,6 +110,8 @@ def test_a_finished_job_is_answered_at_once_with_its_result(served: Http, player
     assert answer["links"] == {
         "self": path,
         "image": f"{path}/images/0",
+        "grid": None,
+        "animation": None,
         **{name: f"{path}/{name}" for name in ("events", "cancel", "retry")},
     }
     times = [datetime.fromisoformat(answer[name]) for name in ("created_at", "started_at", "finished_at")]

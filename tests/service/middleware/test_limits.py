@@ -145,7 +145,7 @@ def test_who_waits_for_an_answer_is_not_hurried(monkeypatch: pytest.MonkeyPatch)
         raise AssertionError(message)
 
     scope = {"type": "http", "path": "/", "query_string": b"", "headers": []}
-    asyncio.run(RequestLimits(app, LIMIT).handle(scope, receive, send))
+    asyncio.run(RequestLimits(app, LIMIT, LIMIT, "/upload").handle(scope, receive, send))
     assert seen == ["http.request", "http.disconnect"]
 
 

@@ -44,6 +44,8 @@ id
 kind
 spec
   preset
+  sampler
+  langevin
   proxy
   slope
   slope_end
@@ -94,6 +96,8 @@ result
   steps_done
   spec
     preset
+    sampler
+    langevin
     proxy
     slope
     slope_end
@@ -136,12 +140,14 @@ result
     steps_done
     role
     seed
+    chain
   baseline
     image
     achieved_activation
     start_activation
     stuck
   baseline_activation
+  sampling
   width_px
   height_px
   digest

@@ -10,10 +10,11 @@ from proxygrad.spec import ModelInfo
 from workers.broker.limits import DEFAULT_KIND
 from workers.errors import UnknownKind, UnreadableRecord
 from workers.jobs.job import Job
+from workers.jobs.kinds.attribution import ATTRIBUTION
 from workers.jobs.kinds.base import JobKind
 from workers.jobs.kinds.visualization import VISUALIZATION
 
-KINDS: Mapping[str, JobKind] = {kind.name: kind for kind in (VISUALIZATION,)}
+KINDS: Mapping[str, JobKind] = {kind.name: kind for kind in (VISUALIZATION, ATTRIBUTION)}
 
 
 class _Head(BaseModel):

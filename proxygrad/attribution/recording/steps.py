@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from proxygrad.attribution.tape import Call, Place, Tape, operation_name
+from proxygrad.attribution.recording.tape import Call, Place, Tape, operation_name
 from proxygrad.errors import InvalidRequest, NetworkError
 
 #: What an infinite difference counts as, such as that of a score that one of both states masks. Multipliers

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from proxygrad.attribution.adjoints import Adjoints
+from proxygrad.attribution.recording.adjoints import Adjoints
+from proxygrad.attribution.recording.tape import Recorder, SlowPaths, Tape, watch_modules
 from proxygrad.attribution.rules.decompositions import DECOMPOSITIONS, attention
-from proxygrad.attribution.tape import Recorder, SlowPaths, Tape, watch_modules
 
 
 def record(function: Any, x: Tensor, modules: dict[str, nn.Module] | None = None) -> Tape:

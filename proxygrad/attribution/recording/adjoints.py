@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from proxygrad.attribution.tape import Memory, Place
+from proxygrad.attribution.recording.tape import Memory, Place
 
 
 class Adjoints:
