@@ -135,7 +135,7 @@ def test_the_log_has_pages_and_each_caller_its_own(redis: Redis) -> None:
 def test_what_a_later_version_wrote_is_left_to_it_and_holds_up_nothing(redis: Redis) -> None:
     tell(redis, 3)
     later = Deliveries(redis).recent(None, 1, 9, lambda _: True, caller=None)[0][0]
-    redis.hset(delivery_key(later.id), mapping={"kind": "attribution", "more": "x"})
+    redis.hset(delivery_key(later.id), mapping={"kind": "later", "more": "x"})
     assert len(claim(redis)) == 2
     assert len(Deliveries(redis).recent(None, 9, 9, lambda _: True, caller=None)[0]) == 2
     redis.hset(delivery_key(later.id), "kind", "batch")

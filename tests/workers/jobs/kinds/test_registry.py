@@ -54,11 +54,11 @@ def test_the_kind_is_part_of_every_id_but_that_of_visualizations() -> None:
 
 
 def test_a_visualization_needs_the_model_alone() -> None:
-    assert capabilities("tiny") == ("tiny",)
+    assert capabilities("tiny") == ("tiny", "attribution/tiny")
 
 
 def test_an_unknown_kind_is_an_error_of_its_own() -> None:
-    with pytest.raises(UnknownKind, match="'novel' here; valid: visualization"):
+    with pytest.raises(UnknownKind, match="'novel' here; valid: attribution, visualization"):
         job_from_fields("0" * 32, {b"kind": b"novel"})
     with pytest.raises(UnknownKind):
         job_from_json(b'{"id": "0", "kind": "novel"}')
