@@ -95,9 +95,9 @@ class LangevinAveraging:
                     found += [
                         sampler.moment(module, seed, step, averaged, weight) for weight in (0.0, WEIGHT)
                     ]
-        claims = [likeness_claim(found), confidence_claim(found)]
+        claims = [confidence_claim(found)]
         if not context.quick:
-            claims.append(change_claim(found))
+            claims = [likeness_claim(found), *claims, change_claim(found)]  # close, or of later moments
         figure = Figure(
             "averaging",
             "MNIST: one chain of each class, by step, of the network above and of the average of its weights "

@@ -71,6 +71,6 @@ def test_the_quick_part_of_a_stage(name: str, shared: Path) -> None:
     report = load_stage(name).run(Context(True, shared, lambda done, total, text: told.append(done)))
     assert told == sorted(told)
     verdicts = {claim.statement: claim.verdict for claim in report.claims}
-    assert len(verdicts) == len(report.claims) >= 2
+    assert len(verdicts) == len(report.claims) >= 1
     if name == "langevin_tradeoff":
         assert report.claims[1].verdict == "holds"  # the second classifier's
