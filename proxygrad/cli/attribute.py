@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from proxygrad.cli.arguments import add_models
 from proxygrad.errors import InvalidRequest, ProxyGradError
@@ -18,6 +19,8 @@ from proxygrad.spec.attribution import (
     AttributionRule,
     AttributionSpec,
     AttributionTemplate,
+    MissedShare,
+    ReferenceImage,
 )
 
 HELP = "say which pixels of a picture made a unit respond, without a server"
@@ -72,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name, path in saved.items():
         if path is not None:
             _write(path, explanation.files[name])
-    for label, value in _described(explanation.result):
+    for label, value in described(explanation.result):
         print(f"{label:>20}  {value}")
     print(f"{'saved as':>20}  {', '.join(str(path) for path in saved.values() if path is not None)}")
     return 0
@@ -86,10 +89,17 @@ def _template(arguments: argparse.Namespace) -> AttributionTemplate:
     try:
         return AttributionTemplate.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][:1])
-        said = first["msg"].removeprefix("Value error, ")
-        raise InvalidRequest(f"{where}: {said}" if where else said) from error
+        raise InvalidRequest(_flaw(error.errors()[0])) from error
+
+
+def _flaw(flaw: ErrorDetails) -> str:
+    said = flaw["msg"].removeprefix("Value error, ")
+    if not flaw["loc"]:
+        return said
+    name = flaw["loc"][0]
+    if name == "reference":  # each of its forms would say that it is not of that form
+        said = f"valid: {', '.join(get_args(ReferenceImage))}, or a gray from 0 to 1"
+    return f"{name} {flaw['input']!r}: {said}"
 
 
 def _read(path: Path) -> bytes:
@@ -107,7 +117,7 @@ def _write(path: Path, content: bytes) -> None:
         raise ProxyGradError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _described(result: AttributionResult) -> list[tuple[str, str]]:
+def described(result: AttributionResult) -> list[tuple[str, str]]:
     """What is printed of a result, as labels and values."""
     delta = result.delta
     share = "" if delta.relative is None else f", {delta.relative:.2g} of the difference"
@@ -117,11 +127,14 @@ def _described(result: AttributionResult) -> list[tuple[str, str]]:
         ("delta", f"{delta.absolute:.2g}{share}"),
     ]
     if result.unruled:
-        rows.append(
-            ("without a rule", ", ".join(f"{each.operation} in {each.layer}" for each in result.unruled))
-        )
+        rows.append(("without a rule", ", ".join(map(_operation, result.unruled))))
     if result.logits:
         named = [f"{each.name or each.index} {each.value:.4g}" for each in result.logits[:3]]
         rows.append(("highest logits", ", ".join(named)))
     rows.append(("full color is", f"{result.scale:.4g}"))
-    return rows
+    return rows + [("note", note) for note in result.notes]
+
+
+def _operation(missed: MissedShare) -> str:
+    where = f" in {missed.layer}" if missed.layer else ""
+    return f"{missed.operation}{where} ({missed.share:.2g} of the difference)"

@@ -19,6 +19,7 @@ from proxygrad.client._async.transport import AsyncTransport
 from proxygrad.client._async.visualizations import AsyncVisualization
 from proxygrad.client.concurrency import AsyncSleep, async_sleep
 from proxygrad.client.config import ClientConfig
+from proxygrad.client.errors import InvalidArgument
 from proxygrad.client.files import read
 from proxygrad.client.parameters import (
     AttributionParameters,
@@ -30,6 +31,7 @@ from proxygrad.client.polling import long_poll
 from proxygrad.client.retries import ApiCall, Upload
 from proxygrad.protocol import attributions, batches, visualizations
 from proxygrad.protocol.addresses import ATTRIBUTIONS, BATCHES, MODELS, VISUALIZATIONS
+from proxygrad.protocol.attributions import AttributionPage, AttributionSummary
 from proxygrad.protocol.batches import BatchPage, BatchState
 from proxygrad.protocol.jobs import State
 from proxygrad.protocol.models import Layer, LayerList, Model, ModelList
@@ -136,7 +138,8 @@ class AsyncClient:
         """Ask which pixels of an image made a unit respond; the keywords are the fields of a request.
 
         ``image``: the bytes of a PNG, JPEG, WebP or NPY file, the path of one, or a visualization, of which
-        ``number`` is the image; by default its best. Raises `InvalidArgument` for a file that cannot be read.
+        ``number`` is the image; by default its best. Raises `InvalidArgument` for a file that cannot be read,
+        and for a ``number`` beside one.
         """
         body = parameters.body(request)
         headers = parameters.idempotency_headers(idempotency_key)
@@ -145,6 +148,8 @@ class AsyncClient:
             body["image"] = {"visualization": image.id, "number": best if number is None else number}
             call = ApiCall("POST", ATTRIBUTIONS, json=body, headers=headers)
         else:
+            if number is not None:
+                raise InvalidArgument(f"number={number!r} is of a visualization's images, and image is none")
             upload = Upload(read(image), "attribution", body)
             call = ApiCall("POST", ATTRIBUTIONS, upload=upload, headers=headers)
         response = await self._transport.request(call)
@@ -152,10 +157,27 @@ class AsyncClient:
         cached = response.status_code == httpx.codes.OK
         return AsyncAttribution(self._transport, snapshot, cached=cached)
 
-    async def get_attribution(self, attribution_id: str) -> AsyncAttribution:
-        """An attribution by its id."""
-        call = ApiCall("GET", f"{ATTRIBUTIONS}/{parameters.path_segment('attribution_id', attribution_id)}")
+    async def get_attribution(self, attribution_id: str, wait_s: float = 0.0) -> AsyncAttribution:
+        """An attribution by its id; with ``wait_s``, at most 60, once it has ended or after that time."""
+        path = f"{ATTRIBUTIONS}/{parameters.path_segment('attribution_id', attribution_id)}"
+        call = long_poll(path, parameters.seconds("wait_s", wait_s), patient=False)
         return AsyncAttribution(self._transport, await self._transport.read(call, attributions.Attribution))
+
+    def attributions(
+        self,
+        *,
+        model: str | Sequence[str] | None = None,
+        layer: str | Sequence[str] | None = None,
+        state: State | Sequence[State] | None = None,
+    ) -> AsyncGenerator[AttributionSummary]:
+        """The attributions of the last week, newest first; each page is read when it is reached."""
+        params = {
+            **parameters.filters(model=model, layer=layer, state=state),
+            "limit": parameters.PAGE_SIZE,
+        }
+        return paginate(
+            self._transport, ATTRIBUTIONS, params, AttributionPage, lambda page: page.attributions
+        )
 
     async def batch(self, *, units: Units = "all", **template: Unpack[TemplateParameters]) -> AsyncBatch:
         """Request the visualization of many units of a layer: all, a range, or a list."""

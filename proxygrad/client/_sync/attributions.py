@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from proxygrad.client._sync.jobs import Job
-from proxygrad.client.files import image_format, save
+from proxygrad.client.files import AtlasFormat, image_format, save
 from proxygrad.client.retries import ApiCall
 from proxygrad.protocol import attributions
 from proxygrad.protocol.addresses import ATTRIBUTIONS
@@ -39,9 +39,20 @@ class Attribution(Job[attributions.Attribution]):
             raise LookupError(f"attribution {self.id} is {self.state}: wait for its result")
         return self._snapshot.result
 
-    def image(self, name: AttributionImage = "heatmap", *, scale: int | None = None) -> bytes:
-        """The PNG of the heat map or of the overlay; ``scale``: a whole number of times as large."""
-        call = ApiCall("GET", f"{self._path}/images/{name}.png", {"scale": scale})
+    def image(
+        self,
+        name: AttributionImage = "heatmap",
+        *,
+        format: AtlasFormat = "png",
+        width: int | None = None,
+        scale: int | None = None,
+    ) -> bytes:
+        """The heat map or the overlay, as an image file.
+
+        ``width``: 32 to 512 px, of a smaller one. ``scale``: a whole number of times as large, each pixel
+        repeated; up to 512 px.
+        """
+        call = ApiCall("GET", f"{self._path}/images/{name}.{format}", {"width": width, "scale": scale})
         return (self._transport.request(call)).content
 
     def contributions(self) -> bytes:
@@ -49,10 +60,12 @@ class Attribution(Job[attributions.Attribution]):
         return (self._transport.request(ApiCall("GET", f"{self._path}/contributions"))).content
 
     def save(self, path: str | Path, name: AttributionImage = "heatmap") -> Path:
-        """Write a picture to a file that ends in .png, or the contributions to one that ends in .npy.
+        """Write a picture to a .png or .webp file, or the contributions to an .npy file, atomically.
 
         Raises `SaveError`.
         """
         path = Path(path)
-        npy = image_format(path) == "npy"
-        return save(path, self.contributions() if npy else self.image(name))
+        form = image_format(path)
+        if form == "npy":
+            return save(path, self.contributions())
+        return save(path, self.image(name, format=form))

@@ -10,11 +10,12 @@ from urllib.parse import parse_qs, urlsplit
 from proxygrad.client._sync.transport import Transport
 from proxygrad.client.errors import unreadable
 from proxygrad.client.retries import ApiCall
+from proxygrad.protocol.attributions import AttributionPage
 from proxygrad.protocol.batches import BatchPage, BatchUnitPage
 from proxygrad.protocol.visualizations import VisualizationPage
 
 Item = TypeVar("Item")
-Page = TypeVar("Page", VisualizationPage, BatchPage, BatchUnitPage)
+Page = TypeVar("Page", VisualizationPage, AttributionPage, BatchPage, BatchUnitPage)
 
 
 def paginate(

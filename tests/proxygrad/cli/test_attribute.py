@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from proxygrad.cli.attribute import described
 from proxygrad.cli.main import main
+from proxygrad.spec.attribution import AttributionResult
 
 pytestmark = pytest.mark.engine
 
@@ -34,6 +36,7 @@ def test_a_picture_gets_its_files_and_its_numbers(bar: Path, capsys: pytest.Capt
     for path in (heatmap, overlay):
         with Image.open(path) as picture:
             assert (picture.size, picture.mode) == ((32, 32), "RGB")
+    assert printed["highest logits"].count(",") == 2
     assert printed["saved as"] == f"{heatmap}, {overlay}, {npy}"
 
 
@@ -42,8 +45,12 @@ def test_a_picture_gets_its_files_and_its_numbers(bar: Path, capsys: pytest.Capt
     [
         (["fc", "11"], "unit 11"),
         (["fcc", "1"], "fcc"),
-        (["fc", "1", "--reference", "noise"], "reference"),
-        (["fc", "1", "--reference", "1.5"], "reference"),
+        (
+            ["fc", "1", "--reference", "noise"],
+            "reference 'noise': valid: zeros, mean, blurred, or a gray from 0",
+        ),
+        (["fc", "1", "--reference", "1.5"], "reference 1.5: valid: zeros"),
+        (["fc", "1", "--size-px", "4"], "size_px 4: Input should be"),
         (["fc", "1", "--method", "saliency", "--rule", "rescale"], "rule 'rescale' applies to method"),
         (["fc", "1", "--at", "fc"], "at 'fc' is a logits; valid: a feature map"),
     ],
@@ -63,3 +70,28 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path, capsys: pytest.Captu
     for name, message in (("text.png", "valid: PNG, JPEG, WebP, NPY"), ("none.png", "cannot read")):
         assert main(["attribute", "digits", "fc", "1", str(tmp_path / name)]) == 1
         assert message in capsys.readouterr().err
+
+
+def test_what_to_know_of_the_numbers_is_told() -> None:
+    missed = {"missed": 0.5, "share": 0.25}
+    unruled = [{"operation": "sort", "layer": "head", **missed}, {"operation": "topk", "layer": "", **missed}]
+    about = {"digest": "", "engine_version": "1", "device": "cpu", "dtype": "float32", "ran_s": 1.0}
+    image = {"sha256": "0" * 64, "channels": 1, "height_px": 8, "width_px": 8}
+    result = AttributionResult.model_validate(
+        {
+            "spec": {"model": "m", "layer": "fc", "unit": 0, "image": image},
+            "value": 2.0,
+            "reference_value": 2.0,
+            "delta": {"absolute": 0.5, "relative": None},
+            "unruled": unruled,
+            "shape": (1, 8, 8),
+            "scale": 1.0,
+            "notes": ("no class names",),
+            **about,
+        }
+    )
+    told = dict(described(result))
+    assert told["delta"] == "0.5"
+    assert told["without a rule"] == "sort in head (0.25 of the difference), topk (0.25 of the difference)"
+    assert told["note"] == "no class names"
+    assert "highest logits" not in told

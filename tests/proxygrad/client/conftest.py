@@ -11,7 +11,7 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 
-from proxygrad.client import AsyncBatch, AsyncClient, AsyncVisualization, Client
+from proxygrad.client import AsyncAttribution, AsyncBatch, AsyncClient, AsyncVisualization, Client
 from tests.service.conftest import Http, app, http, info, patience, player, served, settings
 from tests.support.flaky_server import Flaky, flaky
 from tests.support.http_server import serving
@@ -35,6 +35,7 @@ class Awaited:
             return value
 
         async def awaited(args: Any, kwargs: Any) -> Any:
+            args = [each._inner if isinstance(each, Awaited) else each for each in args]
             found = value(*args, **kwargs)
             return await found if inspect.isawaitable(found) else found
 
@@ -45,7 +46,8 @@ class Awaited:
             return self._each(found)
         if found is self._inner:
             return self
-        return Awaited(self._portal, found) if isinstance(found, AsyncVisualization | AsyncBatch) else found
+        resources = AsyncVisualization | AsyncAttribution | AsyncBatch
+        return Awaited(self._portal, found) if isinstance(found, resources) else found
 
     def _each(self, items: AsyncGenerator[Any, None]) -> Iterator[Any]:
         async def following() -> Any:

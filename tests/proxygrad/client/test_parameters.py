@@ -7,8 +7,15 @@ from typing import Any, Required, get_args, get_origin, get_type_hints
 
 import pytest
 
-from proxygrad.client.parameters import LangevinParameters, TemplateParameters, VisualizationParameters
+from proxygrad.client.parameters import (
+    AttributionParameters,
+    LangevinParameters,
+    TemplateParameters,
+    VisualizationParameters,
+)
+from proxygrad.protocol.attributions import AttributionRequest
 from proxygrad.protocol.requests import VisualizationRequest
+from proxygrad.spec.attribution import ReferenceImage
 from proxygrad.spec.langevin import LangevinSettings
 
 
@@ -29,6 +36,16 @@ def test_each_field_of_a_request_is_a_keyword_of_its_type(name: str) -> None:
 def test_the_settings_of_chains_are_keywords_too() -> None:
     hints = get_type_hints(LangevinParameters)
     assert hints == {name: field.annotation for name, field in LangevinSettings.model_fields.items()}
+
+
+def test_each_field_of_an_attribution_is_a_keyword() -> None:
+    hints = get_type_hints(AttributionParameters, include_extras=True)
+    assert set(hints) == set(AttributionRequest.model_fields) - {"image"}
+    others = {"position": Sequence[int] | None, "reference": ReferenceImage | float}  # within its limits
+    for name, hint in hints.items():
+        field = AttributionRequest.model_fields[name]
+        assert (get_origin(hint) is Required) is field.is_required()
+        assert kept(hint) == others.get(name, field.annotation), name
 
 
 def test_no_keyword_is_no_field() -> None:
