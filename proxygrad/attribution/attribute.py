@@ -69,6 +69,8 @@ def attribute(  # noqa: PLR0913, each of them named
     """
     subject = _subject(network, dtype)
     x = _inputs(inputs, subject, dtype)
+    if at is None and not x.is_floating_point():
+        raise InvalidRequest(f"inputs of {x.dtype} have no contributions; valid: at=, an embedding layer")
     objectives = _objectives(objective, subject, x, normalize_logits)
     pairs = references_of(reference, x, references, seed)  # (N, k, *S)
     count = pairs.shape[1]
@@ -79,8 +81,6 @@ def attribute(  # noqa: PLR0913, each of them named
     rules = checked(rule, [*target.modules])
     if at is not None:
         target.check_layer(at)
-    elif not x.is_floating_point():
-        raise InvalidRequest(f"inputs of {x.dtype} have no contributions; valid: at=, an embedding layer")
     if max_rows is not None and max_rows < 1:
         raise InvalidRequest(f"max_rows {max_rows} must be at least 1")
     if method != "deeplift" and (method not in METHODS or at is not None):
@@ -124,7 +124,7 @@ def _inputs(given: Any, subject: Network | ModuleReader, dtype: torch.dtype | No
         mode = {1: "L", 3: "RGB"}.get(subject.input_shape[0]) if isinstance(subject, Network) else None
         pixels = np.asarray(given.convert(mode) if mode else given, dtype=np.float32) / 255
         given = torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
-    x = torch.as_tensor(given).detach().to(subject.device)
+    x = torch.as_tensor(given).detach().to(subject.device).to_dense()
     if x.is_floating_point() or isinstance(subject, Network):
         x = x.to(dtype or torch.float32)
     if isinstance(subject, Network):
@@ -212,6 +212,10 @@ def _averaged(slices: list[tuple[Tensor, Found]], pairs: Tensor, method: str) ->
     for row, each in enumerate(value[:, 0].tolist()):
         if not math.isfinite(each):
             raise NetworkError(f"the objective of input {row} is {each}")
+    finite = contributions.flatten(1).isfinite().all(1)
+    if not bool(finite.all()):
+        row = int(finite.long().argmin())
+        raise NetworkError(f"the contributions of input {row} are not finite: its numbers are too large")
     sums = contributions.flatten(2).sum(2, dtype=torch.float64).mean(1)
     difference = (value.double() - before.double()).mean(1)
     absolute = sums - difference

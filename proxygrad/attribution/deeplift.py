@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from proxygrad.attribution.choice import RuleName
-from proxygrad.attribution.multipliers import Account, backward
+from proxygrad.attribution.multipliers import Account, How, backward
 from proxygrad.attribution.recording.steps import Operand, aligned
 from proxygrad.attribution.recording.tape import Recorder, SlowPaths, Tape, watch_modules
 from proxygrad.attribution.rules.decompositions import DECOMPOSITIONS, attention
@@ -42,12 +42,13 @@ def deeplift(
 ) -> Found:
     """Multipliers of the network's input ``(R, *S)``, or of the layer ``at``."""
     # of the same strides, whatever the caller's are
-    tape, other = (_recorded(target, each.contiguous(), at) for each in (inputs, references))
+    tape, other = (_recorded(target, each.contiguous(), at, rules) for each in (inputs, references))
     steps = aligned(tape, other)
     for each in (tape, other):
         each.calls.clear()  # so that numbers are freed as the steps go by
     output = _both(tape.output, other.output)
-    adjoints, account = backward(steps, output, tape.inner_from, rules, strict)
+    how = How(rules, strict, tokens=not inputs.is_floating_point())
+    adjoints, account = backward(steps, output, tape.inner_from, how)
     begin = _both(tape.inner or tape.input, other.inner or other.input)
     found = adjoints.read(begin.place)
     multipliers = torch.zeros_like(begin.x) if found is None else found
@@ -62,7 +63,7 @@ def _both(place: Any, reference: Any) -> Operand:
     return Operand(place, reference)
 
 
-def _recorded(target: Target, inputs: Tensor, at: str | None) -> Tape:
+def _recorded(target: Target, inputs: Tensor, at: str | None, rules: Mapping[str, RuleName]) -> Tape:
     recorder = Recorder(DECOMPOSITIONS)
     tape = recorder.tape
 
@@ -82,6 +83,9 @@ def _recorded(target: Target, inputs: Tensor, at: str | None) -> Tape:
         tape.output = recorder.place(output)
     if not tape.output.varies:
         raise NetworkError("the objective does not depend on the input")
+    for call in rules:
+        if "@" in call and call not in recorder.ran:
+            raise InvalidRequest(f"rule for {call!r}, which does not run before the objective is there")
     if at is not None and tape.inner is None:
         raise InvalidRequest(f"layer {at!r} does not run before the objective is there")
     return tape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,9 +13,9 @@ from proxygrad.attribution.choice import RuleName, chosen
 from proxygrad.attribution.parts import Pair, Parts, Products
 from proxygrad.attribution.recording.adjoints import Adjoints
 from proxygrad.attribution.recording.steps import Operand, Step
-from proxygrad.attribution.rules import elementwise
+from proxygrad.attribution.rules import elementwise, quotients
 from proxygrad.attribution.rules.functions import function_of
-from proxygrad.attribution.rules.midpoint import gradient
+from proxygrad.attribution.rules.midpoint import gradient, midpoint
 from proxygrad.attribution.rules.table import rule_of
 from proxygrad.errors import InvalidRequest
 
@@ -47,12 +48,19 @@ def _summed(products: Products, rows: int) -> Tensor:
     return sums
 
 
-def backward(
-    steps: list[Step], output: Operand, since: int, rules: Mapping[str, RuleName], strict: bool
-) -> tuple[Adjoints, Account]:
+@dataclass(frozen=True)
+class How:
+    """Rules by layer; whether operations without one are refused; whether the input is of whole numbers."""
+
+    rules: Mapping[str, RuleName]
+    strict: bool
+    tokens: bool
+
+
+def backward(steps: list[Step], output: Operand, since: int, how: How) -> tuple[Adjoints, Account]:
     """From multipliers of 1 for ``output`` ``(R,)`` back through ``steps``, which are taken off.
 
-    Raises `InvalidRequest` where ``strict`` and an operation has no rule.
+    Raises `InvalidRequest` where ``how`` is strict and an operation has no rule.
     """
     adjoints, account = Adjoints(), Account(len(output.x))
     parts = Parts(steps, since, adjoints)
@@ -63,7 +71,7 @@ def backward(
         if (pair := parts.take(step)) is not None:  # after `take`: it may read where it wrote
             account.note(step, *parts.hand_on(step, pair))
         if any(each is not None for each in given):
-            _through(step, given, (adjoints, parts, account), chosen(rules, step.layer), strict)
+            _through(step, given, (adjoints, parts, account), how)
     return adjoints, account
 
 
@@ -71,10 +79,10 @@ def _through(
     step: Step,
     given: list[Tensor | None],
     to: tuple[Adjoints, Parts, Account],
-    rule_name: RuleName,
-    strict: bool,
+    how: How,
 ) -> None:
     adjoints, parts, account = to
+    rule_name = chosen(how.rules, step.layer)
     pairs = zip(step.outs, given, strict=True)
     before = [(out.delta, each) for out, each in pairs if out and each is not None]
     function, out = function_of(step, parts.writer), step.outs[0]
@@ -86,10 +94,12 @@ def _through(
         parts.send(operand, step.index, pair)
         account.note(step, before, list(zip(split, pair, strict=True)))
         return
-    rule = gradient if rule_name == "gradient" else rule_of(step)
+    rule = gradient if rule_name == "gradient" else rule_of(step, how.tokens)
+    if rule is midpoint and (scale := quotients.scale_of(step, parts.writer)) is not None:
+        rule = partial(quotients.scaled, scale=scale)
     if rule is None:
         where = step.layer[-1] if step.layer else ""
-        if strict:
+        if how.strict:
             raise InvalidRequest(
                 f"operation {step.name!r} in layer {where!r} has no rule; valid: strict=False, which takes "
                 "its gradient and reports what that misses"

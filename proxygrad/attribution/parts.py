@@ -169,7 +169,8 @@ def _linear(step: Step) -> _Linear | None:
     if step.name not in _LINEAR or len(step.varying) != 1:
         return None
     first, second = (step.arguments[name] for name in _LINEAR[step.name])
-    if step.arguments.get("alpha", 1) != 1:
+    sparse = not (isinstance(first, Operand) and isinstance(second, Operand))
+    if sparse or step.arguments.get("alpha", 1) != 1:
         return None
     if first.varies:
         return _Linear(first, second)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,9 +35,9 @@ class ModuleReader:
         self.device = _device_of(module)
 
     def read(self, inputs: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """What each of ``layers`` returns, as it returns it; random numbers are the same each time."""
+        """What each of ``layers`` returns, as it returns it; random numbers and buffers as in each pass."""
         calls = {layer: self._call(layer) for layer in layers}
-        with seeded(self.device):
+        with seeded(self.device), _same_buffers(self.module):
             return capture_activations(self.module, inputs, calls)
 
     def _call(self, layer: str) -> ModuleCall | None:
@@ -46,6 +47,20 @@ class ModuleReader:
         if name not in self.modules or (number and not number.isdecimal()):
             raise UnknownLayer(layer, [*self.modules], self.name)
         return ModuleCall(self.modules[name], int(number or 1))
+
+
+@contextmanager
+def _same_buffers(module: nn.Module) -> Iterator[None]:
+    """Within, the buffers are copies: what a pass writes to them, the next one does not find."""
+    kept = [(each, name, buffer) for each in module.modules() for name, buffer in each._buffers.items()]
+    copies = {id(buffer): buffer.clone() for _, _, buffer in kept if buffer is not None}
+    for owner, name, buffer in kept:
+        owner._buffers[name] = copies.get(id(buffer))
+    try:
+        yield
+    finally:
+        for owner, name, buffer in kept:
+            owner._buffers[name] = buffer
 
 
 def _device_of(module: nn.Module) -> torch.device:

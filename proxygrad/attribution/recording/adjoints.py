@@ -22,7 +22,8 @@ class Adjoints:
         """Add to the numbers of ``place``; ``multipliers`` has its shape."""
         row = self._rows.get(place.memory)
         if row is None:
-            row = self._rows[place.memory] = multipliers.new_zeros(place.memory.numel)
+            dtype = place.memory.dtype if place.memory.dtype.is_floating_point else multipliers.dtype
+            row = self._rows[place.memory] = multipliers.new_zeros(place.memory.numel, dtype=dtype)
         spread(row, place, multipliers)
 
     def take(self, place: Place) -> Tensor | None:

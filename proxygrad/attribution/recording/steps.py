@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from proxygrad.attribution.recording.tape import Call, Place, Tape
-from proxygrad.errors import InvalidRequest
+from proxygrad.attribution.recording.tape import Call, Place, Tape, operation_name
+from proxygrad.errors import InvalidRequest, NetworkError
+
+#: What an infinite difference counts as, such as that of a score that one of both states masks. Multipliers
+#: are finite then, and their products with it exact to rounding.
+ENDLESS = 1e18
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +43,8 @@ class Operand:
 
     @property
     def delta(self) -> Tensor:
-        """Input minus reference, in floating point; 0 where both are infinite."""
-        difference = _as_numbers(self.x) - _as_numbers(self.x0)
-        return difference.nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)
+        """Input minus reference, in floating point; `ENDLESS` where one is infinite, 0 where both are."""
+        return bounded(_as_numbers(self.x) - _as_numbers(self.x0))
 
     @property
     def middle(self) -> Tensor:
@@ -105,21 +107,30 @@ class Step:
         return torch.utils._pytree.tree_unflatten(self._flat, self._spec)
 
 
+def bounded(difference: Tensor) -> Tensor:
+    """``difference``, changed in place: infinite numbers become `ENDLESS`, and undefined ones 0."""
+    most = min(ENDLESS, torch.finfo(difference.dtype).max)
+    return difference.nan_to_num_(nan=0.0, posinf=most, neginf=-most)
+
+
 def _as_numbers(x: Tensor) -> Tensor:
     return x if x.is_floating_point() else x.to(torch.float64)  # masks: 0 and 1
 
 
+@cache
 def _out_of_place(func: Any) -> Any:
-    """``aten.relu.default`` of ``aten.relu_.default``."""
-    name, _, overload = func.__name__.partition(".")
-    if name == "copy_":
-        return _copied
+    """``aten.relu.default`` of ``aten.relu_.default``, ``aten.mul.Tensor`` of ``aten.mul.out``."""
+    name = operation_name(func)
     if not any(each.alias_info is not None and each.alias_info.is_write for each in func._schema.arguments):
         return func
-    packet = getattr(torch.ops.aten, name.rstrip("_"))
-    if overload.endswith("out"):
-        overload = overload.removesuffix("out").rstrip("_") or "default"
-    return getattr(packet, overload if overload in packet.overloads() else "default")
+    if name == "copy":
+        return _copied
+    wanted = [(each.name, str(each.type)) for each in func._schema.arguments if not each.is_out]
+    packet = getattr(torch.ops.aten, name, None)
+    for overload in () if packet is None else (getattr(packet, each) for each in packet.overloads()):
+        if [(each.name, str(each.type)) for each in overload._schema.arguments] == wanted:
+            return overload
+    raise NetworkError(f"operation {func} has no form that writes nothing, and so no multipliers")
 
 
 def _copied(to: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:

@@ -165,13 +165,15 @@ Decompositions = dict[str, Callable[..., Any]]
 class Recorder(TorchDispatchMode):
     """Context manager: records what runs in this thread and depends on a tensor given to `follow`.
 
-    ``decompositions``: by name, what runs in place of an operation, and is recorded instead.
+    ``decompositions``: by name, what runs in place of an operation, and is recorded instead. ``ran``: the
+    modules' calls, as ``name`` or ``name@2``.
     """
 
     def __init__(self, decompositions: Decompositions) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tape = Tape()
         self.layers: list[str] = []
+        self.ran: set[str] = set()
         self._decompositions = decompositions
         self._memories: dict[int, Memory] = {}
 
@@ -184,6 +186,10 @@ class Recorder(TorchDispatchMode):
     def place(self, tensor: Tensor) -> Place:
         """The place of a tensor now."""
         return self._memory(tensor).place(tensor)
+
+    def _place_or_constant(self, tensor: Tensor) -> Place | Tensor:
+        """A sparse tensor is a constant, and has no place."""
+        return tensor if _is_sparse(tensor) else self.place(tensor)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -198,15 +204,15 @@ class Recorder(TorchDispatchMode):
         written = [] if func.__name__.partition(".")[0] in _VIEWS_IN_PLACE else _written(func, args, kwargs)
         if not varies:
             for each in written:
-                if (memory := self._memories.get(_key(each))) is not None:
+                if not _is_sparse(each) and (memory := self._memories.get(_key(each))) is not None:
                     memory.write()
             return func(*args, **kwargs)
-        read = tree_map_only(Tensor, self.place, (args, kwargs))
+        read = tree_map_only(Tensor, self._place_or_constant, (args, kwargs))
         for memory in {self._memory(each): None for each in written}:
             memory.write()
         result = func(*args, **kwargs)
         outs = [each for each in tree_flatten(result)[0] if isinstance(each, Tensor)] or written
-        if not written and all(any(_key(out) == _key(each) for each in tensors) for out in outs):
+        if not written and all(any(_same_storage(out, each) for each in tensors) for out in outs):
             return result  # a view
         self._record(func, read, outs)
         return result
@@ -225,6 +231,9 @@ class Recorder(TorchDispatchMode):
         index = len(self.tape.calls)
         places = []
         for out in outs:
+            if _is_sparse(out):
+                name, layout = operation_name(func), out.layout
+                raise NetworkError(f"operation {name!r} returns {layout}, which has no multipliers")
             memory = self._memory(out)
             memory.varies = True
             places.append(memory.place(out))
@@ -238,12 +247,20 @@ class Recorder(TorchDispatchMode):
         return self._memories[key]
 
     def _varies(self, tensor: Tensor) -> bool:
-        memory = self._memories.get(_key(tensor))
+        memory = None if _is_sparse(tensor) else self._memories.get(_key(tensor))
         return memory is not None and memory.varies
+
+
+def _is_sparse(tensor: Tensor) -> bool:
+    return tensor.layout != torch.strided
 
 
 def _key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
+
+
+def _same_storage(first: Tensor, second: Tensor) -> bool:
+    return not (_is_sparse(first) or _is_sparse(second)) and _key(first) == _key(second)
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
@@ -287,6 +304,7 @@ def watch_modules(
         def before(module: nn.Module, inputs: Any) -> None:
             calls[name] += 1
             recorder.layers.append(name if calls[name] == 1 else f"{name}@{calls[name]}")
+            recorder.ran.add(f"{name}@{calls[name]}")
 
         return before
 

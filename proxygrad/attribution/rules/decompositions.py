@@ -1,6 +1,6 @@
 """Decompositions: operations that run as several others, each of which has an exact rule.
 
-A layer norm is a mean, a variance, a Rescale of ``1 / sqrt`` and two products; attention two matrix products
+A layer norm is a mean, a variance, a Rescale of the square root and a division; attention two matrix products
 and a softmax. They are recorded so (`proxygrad.attribution.recording.tape`).
 """
 
@@ -18,11 +18,11 @@ from torch import Tensor
 def _normalized(
     x: Tensor, over: list[int], epsilon: float, centered: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``(x - mean) / sqrt(variance + epsilon)``, the mean, and ``1 / sqrt``."""
+    """``(x - mean) / sqrt(variance + epsilon)``, the mean, and ``1 / sqrt``; by a division, see `divided`."""
     mean = x.mean(over, keepdim=True)
     moved = x - mean if centered else x
-    scale = (moved.square().mean(over, keepdim=True) + epsilon).rsqrt()
-    return moved * scale, mean, scale
+    size = (moved.square().mean(over, keepdim=True) + epsilon).sqrt()
+    return moved / size, mean, 1 / size
 
 
 def _last(x: Tensor, shape: Sequence[int]) -> list[int]:
@@ -72,8 +72,11 @@ def batch_norm(
     momentum: float,
     epsilon: float,
 ) -> Any:
-    """``native_batch_norm`` with statistics of its own input, as in an instance norm."""
-    if not training or running_mean is not None:
+    """``native_batch_norm`` with statistics of its own input, as in an instance norm; the running ones stay.
+
+    Of several rows they would tie each to the others.
+    """
+    if not training or len(x) > 1:
         return NotImplemented
     out, mean, scale = _normalized(x, [0, *range(2, x.ndim)], epsilon)
     columns = (1, x.shape[1], *[1] * (x.ndim - 2))
@@ -98,8 +101,9 @@ def attention(
     enable_gqa: bool = False,
 ) -> Any:
     """`torch.nn.functional.scaled_dot_product_attention`, ``softmax(q k^T scale + mask) v``."""
-    if dropout_p or enable_gqa:
-        return NotImplemented
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = (each.repeat_interleave(groups, -3) for each in (key, value))
     scores = (query @ key.transpose(-2, -1)) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
@@ -107,7 +111,7 @@ def attention(
         scores = scores.masked_fill(~attn_mask, -math.inf)
     elif attn_mask is not None:
         scores = scores + attn_mask
-    return safe_softmax(scores, -1) @ value
+    return torch.dropout(torch.ops.aten._safe_softmax(scores, -1), dropout_p, bool(dropout_p)) @ value
 
 
 def flash_attention(
@@ -122,13 +126,7 @@ def flash_attention(
 ) -> Any:
     """``_scaled_dot_product_flash_attention_for_cpu``, where it is called by another name."""
     out = attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
-    return out if out is NotImplemented else (out, query.new_zeros(query.shape[:-1]))
-
-
-def safe_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Softmax that is 0 where all of a row is minus infinity."""
-    out = x.softmax(dim, dtype)
-    return out.masked_fill((x == -math.inf).all(dim, keepdim=True), 0.0)
+    return out, query.new_zeros(query.shape[:-1])
 
 
 def vector_norm(
@@ -187,6 +185,11 @@ def glu(x: Tensor, dim: int = -1) -> Tensor:
 def divided(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Tensor:
     """``addcdiv``."""
     return x + value * first / second
+
+
+def floored(x: Tensor, other: Any) -> Tensor:
+    """``floor_divide``."""
+    return torch.div(x, other, rounding_mode="floor")
 
 
 def product(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
@@ -259,13 +262,13 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "native_group_norm": group_norm,
     "native_batch_norm": batch_norm,
     "_scaled_dot_product_flash_attention_for_cpu": flash_attention,
-    "_safe_softmax": safe_softmax,
     "linalg_vector_norm": vector_norm,
     "var": variance,
     "std": deviation,
     "var_mean": variance_and_mean,
     "glu": glu,
     "addcdiv": divided,
+    "floor_divide": floored,
     "prod": product,
     "_trilinear": trilinear,
     "mkldnn_rnn_layer": lstm_layer,

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from proxygrad.attribution.recording.steps import Operand, Step
+from proxygrad.attribution.recording.steps import Operand, Step, bounded
 from proxygrad.attribution.rules.midpoint import Multipliers, Sent, differentiated
 
 #: Functions made of straight lines or jumps, and others with a corner.
@@ -59,7 +59,7 @@ def slopes(step: Step, operand: Operand) -> Tensor:
     difference = operand.delta
     quotient = out.delta / torch.where(difference == 0, 1.0, difference)
     epsilon = torch.finfo(difference.dtype).eps
-    size, size_y = torch.maximum(x.abs(), x0.abs()), torch.maximum(y.abs(), y0.abs())
+    size, size_y = (bounded(torch.maximum(a.abs(), b.abs())) for a, b in ((x, x0), (y, y0)))
     if (closed := _closed(step, x, x0, y, y0)) is not None:
         small = out.delta.abs() <= epsilon**0.5 * size_y
         return torch.where(small | (difference == 0), closed, quotient)
@@ -69,7 +69,10 @@ def slopes(step: Step, operand: Operand) -> Tensor:
         same = (difference.abs() <= share * length) & (out.delta.abs() <= share * size_y)
     else:
         same, at = difference.abs() <= ULPS * epsilon * torch.maximum(size, size_y), x0
-    return quotient if not bool(same.any()) else torch.where(same, derivative(step, operand, at), quotient)
+    if not bool(same.any()):
+        return quotient
+    tangent = derivative(step, operand, at).nan_to_num(0.0, posinf=0.0, neginf=0.0)  # log at 0 in both states
+    return torch.where(same, tangent, quotient)
 
 
 def _closed(step: Step, x: Tensor, x0: Tensor, y: Tensor, y0: Tensor) -> Tensor | None:

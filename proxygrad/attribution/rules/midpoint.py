@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from proxygrad.attribution.recording.steps import Operand, Step
+from proxygrad.engine.capacity import out_of_memory
 
 Multipliers = Sequence[Tensor | None]
 Sent = Iterable[tuple[Operand, Tensor]]
@@ -24,8 +25,9 @@ Rule = Callable[[Step, Multipliers], Sent]
 
 #: Operations of degree two at most, by their names in aten.
 _NAMES_TEXT = (
-    "_adaptive_avg_pool2d _adaptive_avg_pool3d _to_copy _unsafe_index _unsafe_view add addbmm addcmul addmm "
-    "addmv addr alias_copy as_strided_copy avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d baddbmm bmm "
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d _sparse_addmm _sparse_mm _to_copy _unsafe_index "
+    "_unsafe_view add addbmm addcmul addmm addmv "
+    "addr alias_copy as_strided_copy avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d baddbmm bmm "
     "block_diag cat channel_shuffle clone col2im constant_pad_nd convolution copy cudnn_batch_norm cumsum "
     "diag_embed diagonal_copy diagonal_scatter dot embedding_renorm expand_copy fill flip gather "
     "grid_sampler_2d grid_sampler_3d im2col index index_add index_copy index_put index_select kron lerp "
@@ -48,14 +50,22 @@ def midpoint(step: Step, multipliers: Multipliers) -> Sent:
     if step.name == "convolution" and given is not None and step.varying == [step.arguments["input"]]:
         weight = step.arguments["weight"].x
         return [(step.varying[0], convolution_transposed(step, given, weight))]
-    if step.name in _PRODUCTS and given is not None:
+    if step.name in _PRODUCTS and given is not None and _of_operands(step):
         return _product(step, given)
     return differentiated(step, multipliers, lambda operand: operand.middle)
 
 
 def gradient(step: Step, multipliers: Multipliers) -> Sent:
-    """The gradient at the input: what an operation without a rule gets, and rule "gradient"."""
-    return differentiated(step, multipliers, lambda operand: operand.x)
+    """The gradient at the input: what an operation without a rule gets, and rule "gradient".
+
+    One that torch cannot differentiate sends nothing, like a constant.
+    """
+    try:
+        return differentiated(step, multipliers, lambda operand: operand.x)
+    except (RuntimeError, NotImplementedError) as error:
+        if out_of_memory(error):
+            raise
+        return []
 
 
 def differentiated(step: Step, multipliers: Multipliers, at: Callable[[Operand], Tensor]) -> Sent:
@@ -95,6 +105,11 @@ _PRODUCTS = {
     "addmm": ("mat1", "mat2", "self"),
     "baddbmm": ("batch1", "batch2", "self"),
 }
+
+
+def _of_operands(step: Step) -> bool:
+    """Both factors are dense."""
+    return all(isinstance(step.arguments[name], Operand) for name in _PRODUCTS[step.name][:2])
 
 
 def _product(step: Step, given: Tensor) -> Sent:

@@ -6,35 +6,69 @@ function and numbers that stay in range whatever the size of ``x``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from proxygrad.attribution.recording.steps import Operand, Step
+from proxygrad.attribution.recording.steps import Operand, Step, bounded
 from proxygrad.attribution.rules.midpoint import Multipliers, Sent, midpoint
 
 
 def divided(step: Step, multipliers: Multipliers) -> Sent:
-    """``a / b``: ``m_a`` is the mean of ``1 / b``, ``m_b`` that of ``a`` times ``-1 / (b b0)``."""
+    """``a / b``: ``a`` times ``1 / b`` as in `scaled`; ``m_a`` is 1 by the mean of ``b`` and ``b0``."""
     a, b = step.arguments["self"], step.arguments["other"]
     given = multipliers[0]
     assert given is not None
     if not isinstance(b, Operand) or not b.varies:
         return midpoint(step, multipliers)
-    sent = [(b, (-given * a.middle / (b.x * b.x0)).sum_to_size(b.place.shape))]
+    share = torch.where(b.x * b.x0 > 0, b.x / (b.x + b.x0), 0.5)
+    between = share * a.x0 + (1 - share) * a.x
+    sent = [(b, (-given * between / (b.x * b.x0)).sum_to_size(b.place.shape))]
     if a.varies:
-        sent.append((a, (given * (1 / b.x + 1 / b.x0) / 2).sum_to_size(a.place.shape)))
+        sent.append((a, (given * (share / b.x + (1 - share) / b.x0)).sum_to_size(a.place.shape)))
     return sent
 
 
+def scaled(step: Step, multipliers: Multipliers, scale: Operand) -> Sent:
+    """``a r`` where ``r``, ``scale``, is one by something: ``m_a = w r + (1 - w) r0``,
+    ``m_r = w a0 + (1 - w) a``.
+
+    That is exact for each ``w``, and with ½ the product rule. Here ``w`` is ``r0 / (r + r0)``, and ``m_a``
+    the harmonic mean of ``r`` and ``r0``. So a norm that one of both states has next to none of, as a layer
+    norm of a constant, gives no multipliers as large as its reciprocal. Where the signs of ``r`` and ``r0``
+    differ, ½.
+    """
+    a = next(each for each in step.operands if each is not scale)
+    given, r, r0 = multipliers[0], scale.x, scale.x0
+    assert given is not None
+    share = torch.where(r * r0 > 0, r0 / (r + r0), 0.5)
+    yield scale, (given * (share * a.x0 + (1 - share) * a.x)).sum_to_size(scale.place.shape)
+    yield a, (given * (share * r + (1 - share) * r0)).sum_to_size(a.place.shape)
+
+
+def scale_of(step: Step, writer: Callable[[Operand, int], Step | None]) -> Operand | None:
+    """The factor of a product of two that is one by something: what its ``writer`` returned."""
+    if step.name != "mul" or len(step.varying) != 2:
+        return None
+    for each in step.varying:
+        made_by = writer(each, step.index)
+        while made_by is not None and made_by.name in ("mul", "_to_copy") and len(made_by.varying) == 1:
+            made_by = writer(made_by.varying[0], made_by.index)
+        if made_by is not None and made_by.name in ("rsqrt", "reciprocal"):
+            return each
+    return None
+
+
 def softmax(step: Step, multipliers: Multipliers) -> Sent:
-    """``_softmax`` over one dimension."""
+    """``_softmax`` over one dimension; ``_safe_softmax``, which is 0 where all of a row is masked."""
     operand, given, dim = _parts(step, multipliers)
     x, x0, total, total0 = *_both(operand), *(each.logsumexp(dim, keepdim=True) for each in _both(operand))
     u, u0 = (torch.where(each.isinf(), each, each - of) for each, of in ((x, total), (x0, total0)))
     inner = given * _exp_slope(u, u0)
-    return [(operand, inner - inner.sum(dim, keepdim=True) * _log_sum_exp_slopes(x, x0, total, total0, dim))]
+    outer = inner.sum(dim, keepdim=True) * _log_sum_exp_slopes(x, x0, total, total0, dim)
+    return [(operand, inner - torch.where(total.isinf() | total0.isinf(), 0.0, outer))]
 
 
 def log_softmax(step: Step, multipliers: Multipliers) -> Sent:
@@ -62,7 +96,7 @@ def _both(operand: Operand) -> tuple[Tensor, Tensor]:
 
 def _exp_slope(x: Tensor, x0: Tensor, shift: Tensor | float = 0.0) -> Tensor:
     """``(exp(x) - exp(x0)) / (x - x0)``, both ``exp(-shift)`` times; 0 where both are minus infinity."""
-    difference = torch.where(x == x0, 0.0, x - x0)
+    difference = bounded(x - x0)
     close = difference.abs() < 1
     half = torch.where(close, difference / 2, 1.0)
     bulge = torch.where(half == 0, 1.0, half.sinh() / torch.where(half == 0, 1.0, half))
@@ -74,9 +108,10 @@ def _exp_slope(x: Tensor, x0: Tensor, shift: Tensor | float = 0.0) -> Tensor:
 def _log_sum_exp_slopes(x: Tensor, x0: Tensor, total: Tensor, total0: Tensor, dim: Any) -> Tensor:
     """Of each ``x`` in ``log(sum(exp(x)))``: Rescale of the logarithm times Rescale of the exponential."""
     shift = torch.maximum(total, total0)
+    shift = torch.where(shift.isinf(), 0.0, shift)
     each = _exp_slope(x, x0, shift)
     sums, sums0 = (total - shift).exp(), (total0 - shift).exp()
-    moved = (each * torch.where(x == x0, 0.0, x - x0)).sum(dim, keepdim=True)
+    moved = (each * bounded(x - x0)).sum(dim, keepdim=True)
     small = moved.abs() <= torch.finfo(x.dtype).eps ** (1 / 3) * shift.new_ones(())
-    quotient = (total - total0) / torch.where(small, 1.0, moved)
+    quotient = bounded(total - total0) / torch.where(small, 1.0, moved)
     return each * torch.where(small, 2 / (sums + sums0), quotient)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxygrad.attribution.recording.steps import Operand, Step
+from proxygrad.attribution.recording.steps import Operand, Step, bounded
 from proxygrad.attribution.rules.midpoint import Multipliers, Sent, midpoint
 
 _COMPARISONS_TEXT = "gt ge lt le eq ne greater greater_equal less less_equal isclose"
@@ -93,7 +93,8 @@ def _switched(condition: Any, yes: Any, no: Any, multipliers: Multipliers) -> Se
         if isinstance(operand, Operand) and operand.varies:
             sent.append((operand, (given * share).sum_to_size(operand.place.shape)))
     if condition.varies:
-        gap = torch.where(mask == mask0, 0.0, _middle(yes) - _middle(no))
+        apart = torch.as_tensor(_middle(yes) - _middle(no), dtype=given.dtype, device=given.device)
+        gap = torch.where(mask == mask0, 0.0, bounded(apart.clone()))
         of_mask = (given * gap).expand(given.shape)
         shape: Sequence[int] = condition.place.shape
         while of_mask.ndim > len(shape) and condition.x.ndim and shape == given.shape[: len(shape)]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from proxygrad.attribution.recording.steps import Step
+from proxygrad.attribution.recording.steps import Operand, Step
 from proxygrad.attribution.rules import elementwise, maxima, midpoint, quotients, switches
 from proxygrad.attribution.rules.midpoint import Multipliers, Rule, Sent
 
 _BY_NAME: dict[str, Rule] = {
     **dict.fromkeys(midpoint.NAMES, midpoint.midpoint),
     **dict.fromkeys(("div", "divide", "true_divide"), quotients.divided),
-    "_softmax": quotients.softmax,
+    **dict.fromkeys(("_softmax", "_safe_softmax"), quotients.softmax),
     "_log_softmax": quotients.log_softmax,
     "logsumexp": quotients.log_sum_exp,
     **dict.fromkeys(switches.COMPARISONS, switches.compared),
@@ -37,20 +37,22 @@ _BY_NAME: dict[str, Rule] = {
 }
 #: Operations that are functions of one number each where one operand varies, and two of them maxima.
 _OF_TWO = {"maximum", "minimum", "fmax", "fmin", "max", "min"}
-#: Where numbers of the network begin that have no multipliers themselves: tokens.
-SOURCES = {"embedding"}
 
 
 def _nothing(step: Step, multipliers: Multipliers) -> Sent:
     return []
 
 
-def rule_of(step: Step) -> Rule | None:
-    """The rule, or None for an operation that has none."""
+def rule_of(step: Step, tokens: bool = False) -> Rule | None:
+    """The rule, or None for an operation that has none.
+
+    ``tokens``: the network's input is of whole numbers, which have no multipliers. What is read off them
+    alone, such as an embedding or a mask, begins there.
+    """
     name, varying = step.name, step.varying
-    if name in SOURCES and not step.arguments["weight"].varies:
+    if tokens and not any(each.has_multipliers for each in varying):
         return _nothing
-    if _chooses_by_what_varies(step):
+    if _chooses_by_what_varies(step) or _curves(step):
         return None
     if name in _OF_TWO and len(varying) == 2:
         return maxima.of_two
@@ -74,6 +76,16 @@ def _chooses_by_what_varies(step: Step) -> bool:
     picks = step.name in ("index", "_unsafe_index", "masked_select", "masked_scatter")
     masks = any(each.place.memory.dtype == torch.bool for each in step.varying)
     return (picks and masks) or not all(each.has_multipliers for each in step.varying)
+
+
+def _curves(step: Step) -> bool:
+    """Of degree two at most it is in other operands than those that vary: where to sample, statistics."""
+    fixed: tuple[str, ...] = {"grid_sampler_2d": ("grid",), "grid_sampler_3d": ("grid",)}.get(step.name, ())
+    if "batch_norm" in step.name:
+        fixed = "running_mean", "running_var"
+        if step.arguments.get("training"):
+            return True
+    return any(isinstance(each := step.arguments[name], Operand) and each.varies for name in fixed)
 
 
 def is_elementwise(step: Step) -> bool:

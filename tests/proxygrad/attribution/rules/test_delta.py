@@ -256,3 +256,42 @@ class _TokensFirst(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.inner(x.transpose(0, 1)).transpose(0, 1)
         return result
+
+
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "layer norm": lambda x: functional.layer_norm(x, (6,)),
+    "instance norm": functional.instance_norm,
+    "group norm": lambda x: functional.group_norm(x, 2),
+    "RMS norm": lambda x: functional.rms_norm(x, (6,)),
+    "normalized": lambda x: functional.normalize(x, dim=-1),
+    "RMS norm by hand": lambda x: x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6),
+    "times one by": lambda x: (1 / (x.norm(dim=-1, keepdim=True) + 1e-6)) * x,
+    "standardized": lambda x: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_that_the_reference_has_none_of(name: str) -> None:
+    torch.manual_seed(0)
+    weights = 0.5 * numbers(6, 6).to(torch.float32)
+
+    def layers(x: Tensor) -> Tensor:
+        for _ in range(6):
+            x = NORMS[name](x @ weights).sin()
+        return x
+
+    found = attributed(layers, numbers(3, 4, 6).to(torch.float32), 0)
+    assert float(found.delta.relative.max()) < 1e-4
+    sizes = found.contributions.abs().sum((1, 2)) / (found.value - found.reference_value).abs()
+    assert float(sizes.max()) < 1e6
+
+
+def test_a_quotient_goes_by_the_mean_of_its_denominators() -> None:
+    x, x0 = torch.tensor([[3.0, 2.0]]), torch.tensor([[1.0, 0.5]])
+    found = attributed(lambda x: x[:, :1] / x[:, 1:], x.double(), x0.double())
+    weight = float(torch.tensor(-1.0).cos() + 0.3)
+    assert found.multipliers[0].tolist() == pytest.approx(
+        [weight / 1.25, -weight * (2 * 1 + 0.5 * 3) / (2.5 * 2 * 0.5)]
+    )
+    opposite = attributed(lambda x: x[:, :1] / x[:, 1:], x.double(), -x0.double())
+    assert float(opposite.multipliers[0, 0]) == pytest.approx(weight * (1 / 2 - 1 / 0.5) / 2)
