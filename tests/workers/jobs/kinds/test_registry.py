@@ -62,3 +62,9 @@ def test_an_unknown_kind_is_an_error_of_its_own() -> None:
         job_from_fields("0" * 32, {b"kind": b"novel"})
     with pytest.raises(UnknownKind):
         job_from_json(b'{"id": "0", "kind": "novel"}')
+
+
+def test_an_event_of_an_attribution_has_the_value_of_the_objective() -> None:
+    kind = KINDS["attribution"]
+    assert kind.event_data("succeeded", 2.5) == {"value": 2.5}
+    assert kind.event_data("failed", 2.5) == {"value": None}
