@@ -36,6 +36,7 @@ BODY: dict[str, Any] = {
             MEDIA_TYPE: {
                 "schema": {
                     "type": "object",
+                    "additionalProperties": False,
                     "required": [DOCUMENT, PICTURE],
                     "properties": {
                         DOCUMENT: _SCHEMA,
