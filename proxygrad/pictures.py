@@ -104,8 +104,22 @@ def _check_header(data: bytes, max_pixels: int) -> None:
         _check_pixels(width, height, max_pixels)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         _check_webp(data, max_pixels)
-    elif data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
+    elif data.startswith(b"\xff\xd8"):
+        _check_jpeg(data, max_pixels)
+
+
+def _check_jpeg(data: bytes, max_pixels: int) -> None:
+    """Up to the header of its frame (ITU-T T.81, B.1.1.3 and B.2.2); what else is wrong Pillow says."""
+    if data.count(b"\xff\xda") > MAX_SCANS:
         raise BadPicture(f"the JPEG has more than {MAX_SCANS} scans")
+    at = 2
+    while data[at : at + 1] == b"\xff" and at + 9 <= len(data):
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return _check_pixels(width, height, max_pixels)
+        at += 2 + length
+    return None
 
 
 def _check_webp(data: bytes, max_pixels: int) -> None:
@@ -134,7 +148,7 @@ def _check_opened(opened: Image.Image, max_pixels: int) -> None:
 
 
 def _pixels(opened: Image.Image, channels: int, size: tuple[int, int] | None) -> DecodedPicture:
-    picture = _opaque(ImageOps.exif_transpose(opened))
+    picture = _opaque(_upright(opened))
     picture = picture.convert("L" if channels == 1 else "RGB")
     height, width = size or (picture.height, picture.width)
     if (picture.height, picture.width) != (height, width):
@@ -151,6 +165,15 @@ def _pixels(opened: Image.Image, channels: int, size: tuple[int, int] | None) ->
     planes = b"".join(band.tobytes() for band in picture.split())
     shape = (channels, height, width)
     return DecodedPicture(npy_file(shape, planes, "|u1"), shape)
+
+
+def _upright(opened: Image.Image) -> Image.Image:
+    """Turned as its EXIF says. EXIF that cannot be read says nothing, as in Pillow's own reader of JPEG."""
+    opened.load()
+    try:
+        return ImageOps.exif_transpose(opened)
+    except (SyntaxError, ValueError, struct.error):
+        return opened
 
 
 def _opaque(picture: Image.Image) -> Image.Image:

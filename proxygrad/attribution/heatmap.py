@@ -19,7 +19,7 @@ def summed(contributions: Tensor) -> Tensor:
 
 def scale_of(contributions: Tensor) -> float:
     """The largest magnitude of `summed`: the end of the scale."""
-    return float(summed(contributions).abs().max())
+    return float(summed(contributions.detach().float()).abs().max())
 
 
 def heat_map(contributions: Tensor, scale: float | None = None) -> Tensor:

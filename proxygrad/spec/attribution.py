@@ -195,7 +195,7 @@ class SummationDelta(Tolerant):
 
     absolute: float = Field(description="In units of the objective, with its sign.")
     relative: float | None = Field(
-        description="As a share of the difference; `null` where there is no difference."
+        default=None, description="As a share of the difference; `null` where there is no difference."
     )
     operations: tuple[MissedShare, ...] = Field(
         default=(), description="The operations that miss most, the largest first, at most 5."

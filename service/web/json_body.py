@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import fastapi
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers
 
 from proxygrad.protocol.problems import FieldError
 from service.problems import ProblemError
@@ -15,6 +16,7 @@ from service.web.validation import invalid_request
 
 Model = TypeVar("Model", bound=BaseModel)
 
+MEDIA_TYPE = "application/json"
 #: The deepest document of this interface has 6 levels.
 MAX_DEPTH = 32
 
@@ -22,19 +24,28 @@ MAX_DEPTH = 32
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\(?:.|\Z))*+"?|[\[\]{}]', re.DOTALL)
 
 
-async def json_body(request: fastapi.Request) -> bytes:
-    """The body of a request with the content type JSON. Raises `ProblemError` with 413 or 415."""
+async def json_body(request: fastapi.Request, others: Sequence[str] = ()) -> bytes:
+    """The body of a request with the content type JSON. ``others``: types that the operation takes too.
+
+    Raises `ProblemError` with 413 or 415.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
-        given = f"not {content_type!r}" if content_type else "and none was given"
+    if content_type != MEDIA_TYPE:
+        given = f"not {content_type[:200]!r}" if content_type else "and none was given"
+        choices = [MEDIA_TYPE, *others]
         field_error = FieldError(
-            location=["header", "content-type"], detail="another type", value=content_type or None
+            location=["header", "content-type"], detail="another type", value=content_type[:200] or None
         )
-        field_error.choices = ["application/json"]
-        raise ProblemError(
-            "unsupported_media_type", f"the content type must be 'application/json', {given}", [field_error]
-        )
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
+        field_error.choices = list(choices)
+        detail = f"the content type must be {' or '.join(map(repr, choices))}, {given}"
+        raise ProblemError("unsupported_media_type", detail, [field_error])
+    check_coding(request.headers)
+    return await request.body()
+
+
+def check_coding(headers: Headers) -> None:
+    """Refuse a body that is compressed, with `unsupported_media_type`."""
+    coding = headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
         field_error = FieldError(
             location=["header", "content-encoding"], detail="another coding", value=coding[:200]
@@ -46,7 +57,6 @@ async def json_body(request: fastapi.Request) -> bytes:
             [field_error],
             headers={"Accept-Encoding": "identity"},  # RFC 9110 section 15.5.16
         )
-    return await request.body()
 
 
 def parsed(body: bytes, model: type[Model], maxima: Mapping[str, float] | None = None) -> Model:

@@ -6,13 +6,16 @@ those that there are and few steps, and most ids to ones that there are: the ser
 
 from __future__ import annotations
 
+import io
 import random
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from PIL import Image
 from schemathesis import Case, GenerationMode
 from schemathesis.core.parameters import ParameterLocation
+from schemathesis.transport.serialization import Binary
 
 #: The units of layers by model: the bundled one, and one whose classes have no names.
 MODELS = {
@@ -61,7 +64,9 @@ class Bend:
         if self._random.random() > TURNED:
             return
         if ParameterLocation.BODY in valid and isinstance(case.body, dict):
-            case.body = self._question(case.body)
+            case.freeze_metadata()  # else a body with a file that was changed counts as invalid, whatever it is
+            attribution = _collection(case.path) == "/v1/attributions"
+            case.body = self._attribution(case.body) if attribution else self._question(case.body)
         if ParameterLocation.PATH in valid:
             self._turn_path(case)
 
@@ -86,6 +91,33 @@ class Bend:
             turned["size_px"] = min(body["size_px"], MOST_SIZE_PX)
         return turned if self._random.random() < TURNED else turned | {"objective": None, "position": None}
 
+    def _attribution(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A form with a picture, or the document alone, of a visualization that was asked for."""
+        form = "attribution" in body
+        document = body["attribution"] if form else body
+        if not isinstance(document, dict):
+            return body
+        model = self._random.choice(list(MODELS))
+        layer = self._random.choice(list(MODELS[model]))
+        unit = self._random.randrange(MODELS[model][layer])
+        turned = {**document, "model": model, "layer": layer, "unit": unit, "size_px": None}
+        if self._random.random() < TURNED:
+            plain = {"method": "deeplift", "rule": self._random.choice(["auto", "rescale"]), "at": None}
+            turned |= {"objective": None, "position": None, "points": 50, **plain}
+        if form:
+            turned["image"] = None
+            return {**body, "attribution": turned, "image": self._picture()}
+        known = self._ids.get("/v1/visualizations")
+        if known:
+            turned["image"] = {"visualization": self._random.choice(known), "number": 0}
+        return turned
+
+    def _picture(self) -> Binary:
+        level, side = self._random.randrange(256), self._random.choice([8, 32, 40])
+        buffer = io.BytesIO()
+        Image.new("L", (side, 32), level).save(buffer, self._random.choice(["PNG", "JPEG", "WEBP"]))
+        return Binary(buffer.getvalue())
+
     def _turn_path(self, case: Case[Any]) -> None:
         known, model = self._ids.get(_collection(case.path)), self._random.choice(list(MODELS))
         for name in case.path_parameters:
@@ -95,6 +127,8 @@ class Bend:
                 case.path_parameters[name] = self._random.choice(list(MODELS[model]))
             elif name.endswith("_id") and known:
                 case.path_parameters[name] = self._random.choice(known)
+            elif name == "name":
+                case.path_parameters[name] = self._random.choice(["heatmap", "overlay.webp", "none"])
             elif name == "number":
                 case.path_parameters[name] = self._random.choice(["0", "0.png", "0.webp", "0.npy", "1"])
 

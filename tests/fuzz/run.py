@@ -203,12 +203,13 @@ def check_nothing_is_left(url: str, book: Book, headers: dict[str, str]) -> None
             book.fault(f"after all of it a plain question is answered with {answer.text[:500]}")
 
 
-OPEN = {"batches": "state=running", "visualizations": "state=queued&state=running"}
+WAITING = "state=queued&state=running"
+OPEN = {"batches": "state=running", "visualizations": WAITING, "attributions": WAITING}
 
 
 def _unended(http: httpx.Client) -> Iterator[str]:
-    for kind in ("batches", "visualizations"):
-        page: str | None = f"/v1/{kind}?{OPEN[kind]}&limit=200"
+    for kind, states in OPEN.items():
+        page: str | None = f"/v1/{kind}?{states}&limit=200"
         while page:
             found = http.get(page)
             found.raise_for_status()

@@ -36,6 +36,7 @@ BODY: dict[str, Any] = {
             MEDIA_TYPE: {
                 "schema": {
                     "type": "object",
+                    "additionalProperties": False,
                     "required": [DOCUMENT, PICTURE],
                     "properties": {
                         DOCUMENT: _SCHEMA,
@@ -55,20 +56,15 @@ BODY: dict[str, Any] = {
 
 async def read_body(session: JobSession, request: Request) -> tuple[AttributionRequest, bytes | None]:
     """The request, and the bytes of the picture where it brings one. Raises `ProblemError`."""
-    backend = session.backend
+    backend, settings = session.backend, session.backend.settings
     if not is_multipart(request.headers):
-        try:
-            document = await json_body(request)
-        except ProblemError as error:
-            for field_error in error.field_errors:
-                if field_error.location[-1] == "content-type" and field_error.choices:
-                    field_error.choices.append(MEDIA_TYPE)
-            raise
+        document = await json_body(request, [MEDIA_TYPE])
         return cast(AttributionRequest, backend.requests.parse(RESOURCE, document)), None
-    found = await parts(request, (DOCUMENT, PICTURE), backend.settings.max_body_bytes)
-    document = found[DOCUMENT]
-    if len(document) > backend.settings.max_body_bytes:
-        limit = backend.settings.max_body_bytes
+    document, picture = await parts(
+        request, DOCUMENT, PICTURE, max(settings.max_upload_bytes, settings.max_body_bytes)
+    )
+    if len(document) > settings.max_body_bytes:
+        limit = settings.max_body_bytes
         raise ProblemError(
             "body_too_large", f"the part {DOCUMENT!r} is larger than {limit} bytes (PROXYGRAD_MAX_BODY_BYTES)"
         )
@@ -77,4 +73,4 @@ async def read_body(session: JobSession, request: Request) -> tuple[AttributionR
         detail = "names an image of a visualization beside the part 'image'; valid: one of them"
         field_error = FieldError(location=["body", "image"], detail=detail)
         raise ProblemError("invalid_request", f"body.image: {detail}", [field_error])
-    return parsed, found[PICTURE]
+    return parsed, picture

@@ -13,9 +13,12 @@ from pydantic import BaseModel
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.visualizations import ImageInfo
 from proxygrad.spec import ClassProbability, ModelInfo, Result, RobustActivation, Spec
+from proxygrad.spec.attribution import AttributionResult, AttributionSpec, InputImage
 from service.auth.keys import Key
+from tests.support import attribution_player
 from tests.support.model_on_paper import MODEL, outcome, question
 from workers.fleet.catalog import ServedModel
+from workers.jobs.kinds.attribution import AttributionJob
 from workers.jobs.kinds.registry import job_from_fields
 from workers.jobs.kinds.visualization import VisualizationJob
 from workers.jobs.repository import CheckpointReference, Job
@@ -63,10 +66,49 @@ def complete_job() -> VisualizationJob:
     )
 
 
+ATTRIBUTION = AttributionSpec(
+    model="tiny",
+    layer="conv",
+    unit=7,
+    objective="neuron",
+    position=(1, 1),
+    size_px=8,
+    at="conv",
+    rule="rescale",
+    reference=0.5,
+    image=InputImage(sha256="0" * 64, channels=1, height_px=8, width_px=8),
+)
+
+
+def complete_attribution() -> AttributionJob:
+    result = attribution_player.outcome(ATTRIBUTION)
+    return AttributionJob(
+        id="0" * 32,
+        spec=ATTRIBUTION,
+        state="succeeded",
+        created_at=1.0,
+        started_at=2.0,
+        finished_at=3.0,
+        step=1,
+        steps=1,
+        activation=5.0,
+        worker="worker-1",
+        result=result,
+        files=attribution_player.described(attribution_player.files_of(result)),
+        problem=PROBLEM,
+        deadline_at=9.0,
+        cancel_requested=2.5,
+        expected_at=3.5,
+    )
+
+
 DOCUMENTS: list[BaseModel] = [
     SPEC,
     complete_result(),
     complete_job(),
+    ATTRIBUTION,
+    attribution_player.outcome(ATTRIBUTION),
+    complete_attribution(),
     MODEL.model_copy(
         update={
             "classes": ("one",),
@@ -157,6 +199,8 @@ def test_the_documents_have_optional_places() -> None:
     names = {str(case.id) for case in CASES}
     in_jobs = ("class_probabilities", "images.1.class_probabilities.0.name")
     assert {f"VisualizationJob.result.{name}" for name in in_jobs} <= names
+    in_attributions = ("result.delta.relative", "result.logits.0.name", "spec.at", "spec.size_px")
+    assert {f"AttributionJob.{name}" for name in in_attributions} <= names
     assert {"ModelInfo.classes", "ModelInfo.layers.0.stage", "Key.rate_per_min", "Result.baseline"} <= names
 
 
@@ -183,6 +227,31 @@ def test_a_record_written_without_the_name_of_a_class_is_read() -> None:
     assert result.class_probabilities == (ClassProbability(index=3, name=None, probability=0.5),)
 
 
+def test_an_attribution_of_a_newer_version_is_read() -> None:
+    job = complete_attribution()
+    fields = {name.encode(): str(value).encode() for name, value in job.to_fields().items()}
+    read = job_from_fields(job.id, fields)
+    assert (read.spec, read.result, read.artifacts) == (job.spec, job.result, job.files)
+    for name in (b"spec", b"result", b"files"):
+        fields[name] = fields[name].replace(b'"unit": 7', b'"unit": 7, "later": {"a": 1}')
+        fields[name] = fields[name].replace(b'"unit":7', b'"unit":7,"later":{"a":1}')
+        fields[name] = fields[name].replace(b'"scale":', b'"later": null, "scale":')
+        fields[name] = fields[name].replace(b'"size_bytes":', b'"later": 1, "size_bytes":')
+    assert b"later" in fields[b"spec"]
+    assert fields[b"result"].count(b"later") == 2
+    assert fields[b"files"].count(b"later") == 3
+    assert job_from_fields(job.id, fields) == read
+
+
 def test_what_is_checked_here_is_all_that_is_stored() -> None:
-    stored = {Spec, Result, VisualizationJob, ModelInfo, ServedModel, DeliveryRecord, Key}
+    stored: set[type[BaseModel]] = {
+        Spec,
+        Result,
+        VisualizationJob,
+        ModelInfo,
+        ServedModel,
+        DeliveryRecord,
+        Key,
+    }
+    stored |= {AttributionSpec, AttributionResult, AttributionJob}
     assert {type(each) for each in DOCUMENTS} == stored

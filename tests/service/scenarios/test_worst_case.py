@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from proxygrad.protocol.attributions import AttributionRequest
 from proxygrad.protocol.requests import BatchRequest, VisualizationRequest
 from proxygrad.spec import LayerInfo, ModelInfo
 from service.middleware.limits import MAX_HEADER_BYTES
@@ -67,6 +68,7 @@ def numbered(form: str, room: int = BODY_BYTES - 300) -> str:
 
 #: One field of each type; a long run tries them all.
 FIELDS = ("model", "unit", "position", "preset", "units", "nothing")
+ATTRIBUTION_FIELDS = ("image", "reference", "at")
 ALL_FIELDS = (*VisualizationRequest.model_fields, "units", "nothing")
 
 
@@ -101,11 +103,27 @@ def bodies(fields: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     yield "a unit twice", b'{"model": "digits", "layer": "layer3", "units": [' + filled("7").encode() + b"]}"
 
 
+def attributions(fields: Sequence[str]) -> Iterator[tuple[str, Asked]]:
+    """As documents, and as the document of a form, whose picture is none."""
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    for name, body in bodies(fields):
+        yield f"an attribution: {name}", Asked("/v1/attributions", body)
+        parts = [
+            b'Content-Disposition: form-data; name="attribution"\r\n\r\n' + body,
+            b'Content-Disposition: form-data; name="image"; filename="a"\r\n\r\nnone',
+        ]
+        sent = b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + b"--x--\r\n"
+        yield f"a form: {name}", Asked("/v1/attributions", sent, headers=form)
+
+
 def requests(fields: Sequence[str]) -> Iterator[tuple[str, Asked]]:
     for name, body in bodies(fields):
         yield f"a visualization: {name}", Asked(body=body)
         if "units" in name or fields is ALL_FIELDS:  # what else is wrong is read in the same way
             yield f"a batch: {name}", Asked("/v1/batches", body)
+    yield from attributions(
+        ATTRIBUTION_FIELDS if fields is FIELDS else tuple(AttributionRequest.model_fields)
+    )
     for name, query in {
         "names": numbered("&x{}=1", LONG).replace(",", ""),
         "values": "state=x" + filled("&state=x", "", LONG),
@@ -116,7 +134,7 @@ def requests(fields: Sequence[str]) -> Iterator[tuple[str, Asked]]:
         "a cursor": "cursor=" + "W" * LONG,
         "ampersands": "&" * LONG,
     }.items():
-        for path in ("/v1/visualizations", "/v1/models"):
+        for path in ("/v1/visualizations", "/v1/attributions", "/v1/models"):
             yield f"{path[4:]}: query of {name}", Asked(path, b"", "GET", query)
         yield f"an image: query of {name}", Asked(f"/v1/visualizations/{ID}/images/0", b"", "GET", query)
     for name in ("accept", "if-none-match", "range", "prefer", "idempotency-key", "authorization", "host"):

@@ -1,70 +1,124 @@
-"""The picture of a job: stored once and whole, read only if it is the one that the spec names."""
+"""The input of a job: stored once, whole, and waited for."""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 
 import pytest
 from redis import Redis
 
+from proxygrad.errors import RenderCanceled
 from workers.jobs import inputs
 from workers.jobs.inputs import INPUT, put_input, read_input
-from workers.storage.paths import artifact_path
-from workers.storage.pins import ArtifactPins
+from workers.storage.paths import artifact_path, job_of
+from workers.storage.pins import ArtifactPins, DeletionLock
 from workers.storage.store import Store
 
-JOB, DATA = "a" * 32, b"levels"
-SHA256 = hashlib.sha256(DATA).hexdigest()
+JOB = "0" * 32
+PATH = artifact_path(JOB, INPUT)
+DATA = b"pixels"
+DIGEST = hashlib.sha256(DATA).hexdigest()
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "PATIENCE_S", 0.2)
+@pytest.fixture
+def pins(redis: Redis) -> ArtifactPins:
+    return ArtifactPins(redis)
 
 
-def no_hurry() -> None:
-    """A run that nobody stops."""
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "PATIENCE_S", 0.02)
+    monkeypatch.setattr(inputs, "_LOOK_S", 0.001)
 
 
-def put(store: Store, redis: Redis) -> None:
-    put_input(store, ArtifactPins(redis), JOB, DATA, SHA256)
+def nothing() -> None:
+    """The run goes on."""
 
 
-def test_what_was_put_is_read(store: Store, redis: Redis) -> None:
-    put(store, redis)
-    put(store, redis)
-    assert read_input(store, JOB, SHA256, no_hurry) == DATA
+def test_what_is_stored_is_read(store: Store, pins: ArtifactPins) -> None:
+    put_input(store, pins, JOB, DATA, DIGEST)
+    assert store.get(PATH) == DATA
+    assert read_input(store, JOB, DIGEST, pytest.fail) == DATA
+    assert job_of(PATH) == JOB, "it goes with the artifacts of its job"
 
 
-@pytest.mark.parametrize("damaged", [b"", DATA[:-1], b"others"])
-def test_what_is_damaged_is_not_read_and_is_replaced(store: Store, redis: Redis, damaged: bytes) -> None:
-    store.put(artifact_path(JOB, INPUT), damaged)
-    assert read_input(store, JOB, SHA256, no_hurry) is None
-    put(store, redis)
-    assert read_input(store, JOB, SHA256, no_hurry) == DATA
+def test_one_that_is_there_is_left_alone(
+    store: Store, pins: ArtifactPins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_input(store, pins, JOB, DATA, DIGEST)
+    monkeypatch.setattr(Store, "replace", lambda *_: pytest.fail("it was written again"))
+    put_input(store, pins, JOB, DATA, DIGEST)
 
 
-def test_a_run_waits_for_what_comes_late(store: Store, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "PATIENCE_S", 60.0)
-    asked: list[int] = []
+@pytest.mark.parametrize("damaged", [b"", b"pixel", b"pixels and more", b"Pixels"])
+@pytest.mark.usefixtures("impatient")
+def test_one_that_is_damaged_is_not_read_and_is_replaced(
+    store: Store, pins: ArtifactPins, damaged: bytes
+) -> None:
+    store.put(PATH, damaged)
+    assert read_input(store, JOB, DIGEST, nothing) is None
+    put_input(store, pins, JOB, DATA, DIGEST)
+    assert read_input(store, JOB, DIGEST, nothing) == DATA
+
+
+@pytest.mark.usefixtures("impatient")
+def test_one_that_never_comes_is_given_up(store: Store) -> None:
+    waited: list[None] = []
+    assert read_input(store, JOB, DIGEST, lambda: waited.append(None)) is None
+    assert waited
+
+
+def test_one_that_comes_late_is_read(store: Store, pins: ArtifactPins) -> None:
+    """The gateway writes it just after it has submitted the job."""
+    waited: list[None] = []
 
     def proceed() -> None:
-        asked.append(1)
-        if len(asked) == 2:
-            put(store, redis)
+        waited.append(None)
+        if len(waited) == 2:
+            put_input(store, pins, JOB, DATA, DIGEST)
 
-    assert read_input(store, JOB, SHA256, proceed) == DATA
-    assert len(asked) == 2
+    assert read_input(store, JOB, DIGEST, proceed) == DATA
+    assert len(waited) == 2
 
 
-def test_a_run_that_may_not_go_on_stops_waiting(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "PATIENCE_S", 60.0)
+def test_a_run_that_is_canceled_does_not_wait(store: Store) -> None:
+    def canceled() -> None:
+        raise RenderCanceled("canceled")
 
-    class Stopped(Exception):
-        pass
+    with pytest.raises(RenderCanceled):
+        read_input(store, JOB, DIGEST, canceled)
 
-    def stop() -> None:
-        raise Stopped
 
-    with pytest.raises(Stopped):
-        read_input(store, JOB, SHA256, stop)
+def test_it_is_written_after_a_deletion_that_had_begun(store: Store, pins: ArtifactPins) -> None:
+    """Else the deletion would take it away."""
+    store.put(PATH, DATA)
+    lock = pins.lock_for_deletion(JOB)
+    assert isinstance(lock, DeletionLock)
+    writer = threading.Thread(target=put_input, args=(store, pins, JOB, DATA, DIGEST))
+    writer.start()
+    try:
+        writer.join(0.15)
+        assert writer.is_alive()
+        store.delete(PATH)
+        assert store.get(PATH) is None
+    finally:
+        pins.unlock(lock)
+        writer.join(30)
+    assert store.get(PATH) == DATA
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_deletion_that_does_not_end_is_not_waited_for_for_ever(store: Store, pins: ArtifactPins) -> None:
+    assert isinstance(pins.lock_for_deletion(JOB), DeletionLock)
+    put_input(store, pins, JOB, DATA, DIGEST)
+    assert store.get(PATH) == DATA
+
+
+def test_of_two_writers_each_leaves_it_whole(store: Store, pins: ArtifactPins) -> None:
+    writers = [threading.Thread(target=put_input, args=(store, pins, JOB, DATA, DIGEST)) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(30)
+    assert store.get(PATH) == DATA
