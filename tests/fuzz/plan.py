@@ -64,7 +64,7 @@ class Bend:
         if self._random.random() > TURNED:
             return
         if ParameterLocation.BODY in valid and isinstance(case.body, dict):
-            case.freeze_metadata()  # else a body with a file that was changed counts as invalid, whatever it is
+            case.freeze_metadata()  # else a changed body with a file counts as invalid, whatever it is
             attribution = _collection(case.path) == "/v1/attributions"
             case.body = self._attribution(case.body) if attribution else self._question(case.body)
         if ParameterLocation.PATH in valid:
