@@ -18,9 +18,8 @@ from torch import nn
 
 from benchmarks.activations import ACTIVATIONS, OBJECTIVES, variant
 from benchmarks.asking import question
-from proxygrad.engine import rendering
 from proxygrad.engine.group import Group, GroupKey
-from proxygrad.engine.lane import Lane
+from proxygrad.engine.lane import FADED, Lane
 from proxygrad.engine.rendering import first_image, is_stuck, measure
 from proxygrad.models.digits import CLASSES, INPUT_SHAPE
 from proxygrad.networks.network import Network
@@ -28,7 +27,7 @@ from proxygrad.spec.settings import AscentSettings
 from proxygrad.training.digits import load_split
 
 SIZE = (INPUT_SHAPE[1], INPUT_SHAPE[2])
-BOUNDS = (rendering.FADED, 0.1)
+BOUNDS = (FADED, 0.1)
 
 
 def climb(network: Network, slope: float, units: int, steps: int) -> list[tuple[Lane, float, float]]:
@@ -80,8 +79,7 @@ def main() -> None:
         left = [best > 0 and own[2] < best / 10 for own, best in zip(plain, bests, strict=True)]
         columns = ""
         for bound in BOUNDS:
-            rendering.FADED = bound
-            named = [is_stuck(network, *own) for own in plain]
+            named = [is_stuck(network, *own, bound) for own in plain]
             right = sum(a and b for a, b in zip(named, left, strict=True))
             columns += f"{right:>15} {sum(named) - right:>7}"
         print(f"{name:<11} {len(plain):>6} {sum(left):>12} {columns}", flush=True)

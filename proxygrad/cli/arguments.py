@@ -122,7 +122,7 @@ def describe(result: Result) -> list[tuple[str, str]]:
         ("stuck", "yes: no gradient to follow" if result.stuck else "no"),
         *_several(result),
         *_mixing(result),
-        ("slope, steps, seed", f"{spec.slope:g}, {result.steps_done}, {result.image(result.best).seed}"),
+        ("slope, steps, seed", f"{spec.slope}, {result.steps_done}, {result.image(result.best).seed}"),
         ("image", f"{shown}, the best of {spec.images}" if spec.images > 1 else shown),
         (
             "computed",

@@ -62,10 +62,12 @@ class TemplateParameters(TypedDict, total=False):
     langevin: LangevinParameters | None
     preset: Preset
     proxy: Proxy
-    slope: float
+    slope: float | Literal["auto"]
     slope_end: float | None
     slope_hold: float
     slope_end_at: float
+    starts: int
+    trial_steps: int | None
     spread_max_pool: float
     parameterization: ParameterizationName
     update: UpdateName

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +17,20 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from proxygrad.engine.lane import LaneState
+from proxygrad.engine.lane import Lane, LaneState
 from proxygrad.errors import CheckpointMismatch
 from proxygrad.spec import ModelInfo, Spec
 
+#: What a state holds besides its tensors.
+_NUMBERS = ("steepest", "steepest_ever", "silent_at", "trial")
 #: Raised whenever the content below changes.
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The states of a request's lanes, in the order of `Result.images`, all after the same step.
+    """The states of a request's lanes by their numbers, all after the same step: of every start while they
+    compete, then of those that were chosen.
 
     ``request``: the canonical form of the resolved `Spec` (`Spec.canonical`). ``ran_s``: seconds so far.
     """
@@ -36,7 +39,7 @@ class Checkpoint:
     digest: str
     engine_version: str
     ran_s: float
-    states: tuple[LaneState, ...]
+    states: Mapping[int, LaneState]
 
     @property
     def step(self) -> int:
@@ -45,12 +48,20 @@ class Checkpoint:
 
     @property
     def _evaluations(self) -> int:
-        return len(self.states[0].curve)
+        return max(len(state.curve) for state in self.states.values())
 
     @classmethod
-    def of(cls, spec: Spec, model: ModelInfo, states: Sequence[LaneState], ran_s: float) -> Checkpoint:
+    def of(cls, spec: Spec, model: ModelInfo, states: Mapping[int, LaneState], ran_s: float) -> Checkpoint:
         """The checkpoint of the lanes of ``spec``, which is resolved, for ``model``."""
-        return cls(spec.canonical(), model.digest, model.engine_version, ran_s, tuple(states))
+        return cls(spec.canonical(), model.digest, model.engine_version, ran_s, dict(states))
+
+    def drop(self, lanes: Sequence[Lane]) -> None:
+        """Of all lanes of the request, drop those that are not in here."""
+        for number, lane in enumerate(lanes):
+            state = self.states.get(number)
+            lane.dropped = state is None
+            if state is not None and state.trial and lane.trial is not None:
+                lane.trial.scores = state.trial
 
     def check(self, spec: Spec, model: ModelInfo) -> None:
         """Raises `CheckpointMismatch` unless it was taken of ``spec``, resolved, for ``model``."""
@@ -71,10 +82,10 @@ class Checkpoint:
             raise CheckpointMismatch(
                 f"the checkpoint has {self._evaluations} evaluations; unfinished are at most {spec.steps}"
             )
-        evaluations = {len(state.curve) for state in self.states}
-        if len(self.states) != spec.lanes or len(evaluations) > 1:
+        evaluations = {len(state.curve) for state in self.states.values()}
+        if not _covers(self.states, spec, self.step) or len(evaluations) > 1:
             raise CheckpointMismatch(
-                f"the checkpoint holds {len(self.states)} images after {sorted(evaluations)} evaluations; "
+                f"the checkpoint holds images {sorted(self.states)} after {sorted(evaluations)} evaluations; "
                 f"this request has {spec.lanes}, all after as many"
             )
 
@@ -82,7 +93,7 @@ class Checkpoint:
         """The checkpoint as bytes, for `from_bytes`."""
         tensors = {
             f"{number}.{name}": value
-            for number, state in enumerate(self.states)
+            for number, state in self.states.items()
             for name, value in _tensors(state).items()
         }
         about = {
@@ -91,7 +102,10 @@ class Checkpoint:
             "digest": self.digest,
             "engine_version": self.engine_version,
             "step": self.step,
-            "steepest": [(state.steepest, state.steepest_ever) for state in self.states],
+            "lanes": {
+                str(number): {name: getattr(state, name) for name in _NUMBERS}
+                for number, state in self.states.items()
+            },
             "ran_s": self.ran_s,
         }
         sealed = {"about": about, "sha256": _sum(about, tensors)}
@@ -122,11 +136,20 @@ class Checkpoint:
             raise CheckpointMismatch(
                 f"the checkpoint has format {about['format']}; this version reads {FORMAT}"
             )
-        states = tuple(
-            _state(_numbered(number, tensors), steepest, steepest_ever)
-            for number, (steepest, steepest_ever) in enumerate(about["steepest"])
-        )
+        states = {
+            int(number): _state(_numbered(number, tensors), numbers)
+            for number, numbers in about["lanes"].items()
+        }
         return cls(about["request"], about["digest"], about["engine_version"], about["ran_s"], states)
+
+
+def _covers(states: Collection[int], spec: Spec, step: int) -> bool:
+    """Whether lanes of these numbers can be what is left of ``spec`` after so many steps."""
+    starts, lanes = (1, spec.lanes) if spec.sampler == "langevin" else (spec.starts, spec.lanes)
+    images = [number // starts for number in states]
+    chosen = spec.trial_steps is None or step >= spec.trial_steps
+    whole = set(images) == set(range(lanes // starts))
+    return whole and max(states) < lanes and (not chosen or len(images) == len(set(images)))
 
 
 def _tensors(state: LaneState) -> dict[str, Tensor]:
@@ -140,21 +163,23 @@ def _tensors(state: LaneState) -> dict[str, Tensor]:
     }
 
 
-def _state(tensors: Mapping[str, Tensor], steepest: float, steepest_ever: float) -> LaneState:
+def _state(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> LaneState:
     rule = {name.removeprefix("rule."): value for name, value in tensors.items() if name.startswith("rule.")}
     return LaneState(
         params=tensors["params"],
         rule=rule,
         generator=tensors["generator"],
         curve=tuple(tensors["curve"].tolist()),
-        steepest=steepest,
-        steepest_ever=steepest_ever,
         image=tensors.get("image"),
         samples=tensors.get("samples"),
+        steepest=numbers["steepest"],
+        steepest_ever=numbers["steepest_ever"],
+        silent_at=numbers["silent_at"],
+        trial=tuple(numbers["trial"]),
     )
 
 
-def _numbered(number: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _numbered(number: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of one lane, by their names in its state."""
     own = f"{number}."
     return {name.removeprefix(own): value for name, value in tensors.items() if name.startswith(own)}

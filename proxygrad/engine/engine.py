@@ -309,7 +309,11 @@ class Engine:
             self._beat()
         if ended is None:
             return
-        for request in self._requests_of(lanes):
+        requests = self._requests_of(lanes)
+        for lane in lanes:
+            if lane.dropped:
+                self._running.pop(lane, None)
+        for request in requests:
             request.follow()
             if any(lane in ended for lane in request.lanes):  # the others with it, failed or not
                 self._leave(group, request)
@@ -322,7 +326,7 @@ class Engine:
         """Deliver the checkpoint that is waited for; none, if it cannot be made."""
         taken = None
         try:
-            states = [group.state(lane) for lane in request.lanes]
+            states = {number: group.state(lane) for number, lane in request.numbered_lanes}
             taken = Checkpoint.of(request.spec, request.network.info, states, request.ran_s)
         except Exception:
             log.exception("no checkpoint of a lane at %s", ", ".join(group.key.layers))

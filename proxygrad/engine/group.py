@@ -185,6 +185,7 @@ class Group:
 
     def step(self, on_slice: Callable[[], None] = lambda: None) -> list[Lane]:
         """Evaluate every lane and move those with steps left; the ended ones leave and are returned.
+        Those that a trial drops leave as well, and are not returned.
 
         A lane that does not fit on the device even alone ends with `OutOfMemory`. ``on_slice`` is called
         whenever a part of the lanes has been evaluated. When this raises, no lane has advanced.
@@ -220,9 +221,12 @@ class Group:
             if lane.error is None:
                 lane.note(activation, steepest, image)
         self._params = self._step.update(self.lanes, self._params, found, self._state, steps_done)
-        ended = [lane for lane in self.lanes if lane.ended]
-        if ended:
-            self._keep([index for index, lane in enumerate(self.lanes) if not lane.ended])
+        for trial in {lane.trial for lane in self.lanes if lane.trial is not None}:
+            trial.choose()
+        ended = [lane for lane in self.lanes if lane.ended and not lane.dropped]
+        staying = [row for row, lane in enumerate(self.lanes) if not (lane.ended or lane.dropped)]
+        if len(staying) < len(self.lanes):
+            self._keep(staying)
         return ended
 
     def _evaluate_slice(self, step: _StepUnderWay) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from proxygrad.engine.trial import Trial
 from proxygrad.errors import ChainDiverged, CheckpointMismatch, LaneError, ProxyGradError
 from proxygrad.objectives.base import Objective
 from proxygrad.optim.update_rules import UpdateRule, rate
@@ -16,10 +17,13 @@ from proxygrad.parameterizations import Parameterization
 from proxygrad.precision import Arithmetic
 from proxygrad.spec.langevin import LangevinSettings
 from proxygrad.spec.robustness import resolved
-from proxygrad.spec.settings import AscentSettings
+from proxygrad.spec.settings import AUTO_SLOPE, AscentSettings
 from proxygrad.transforms import Draw, Transform, draw, draw_own
 
 _UNMOVED = Draw(None, None)
+#: A gradient has faded when its largest entry is below this part of the largest that the lane has met
+#: (measured in docs/measurements/activations.md).
+FADED = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,8 @@ class LaneState:
 
     ``params``: ``P``; ``rule``: what the update rule keeps, each ``P``; ``generator``: the state of the
     lane's generator, uint8; ``image``: ``(C, H, W)``, or None before the first evaluation; ``samples``: those
-    of a chain so far, ``(samples, C, H, W)``, or None.
+    of a chain so far, ``(samples, C, H, W)``, or None; ``silent_at``: of `Lane`; ``trial``: of a lane that
+    won its `Trial` (`proxygrad.engine.trial`), the scores of all that took part.
     """
 
     params: Tensor
@@ -63,6 +68,8 @@ class LaneState:
     steepest_ever: float
     image: Tensor | None
     samples: Tensor | None = None
+    silent_at: float | None = None
+    trial: tuple[float, ...] = ()
 
     def check(self, params: Sequence[int], rule: Collection[str], image: Sequence[int]) -> None:
         """Raises `CheckpointMismatch` unless parameters, names of the rule and image have these shapes."""
@@ -88,7 +95,9 @@ class Lane:
     activations are of the view, so the highest is luck. The first and the last evaluation always see the
     image itself. ``steepest`` is the largest entry of the activation's gradient at the latest evaluation,
     ``steepest_ever`` the largest at any. ``samples``: of a Langevin chain the kept states, ``(C, H, W)``
-    each; its ``image`` is the latest state. ``error`` is set when the lane failed.
+    each; its ``image`` is the latest state. ``error`` is set when the
+    lane failed. ``silent_at``: with slope "auto", the activation above which the lane has to rise before the
+    slope is 0 again. ``trial``: the starts that it competes with; ``dropped``: another one was chosen.
     """
 
     settings: AscentSettings
@@ -104,6 +113,9 @@ class Lane:
     error: ProxyGradError | None = None
     dtype: Arithmetic = "float32"
     samples: list[Tensor] = field(default_factory=list)
+    silent_at: float | None = None
+    trial: Trial | None = None
+    dropped: bool = False
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.settings.seed)
@@ -122,17 +134,28 @@ class Lane:
 
     @property
     def rate(self) -> float:
-        """Length of the step that follows the latest evaluation; 0 when the lane has ended."""
-        return 0.0 if self.ended else rate(self.settings.step_size, self.step, self.settings.steps)
+        """Length of the step that follows the latest evaluation; 0 when the lane has ended.
+
+        It falls to 0 during a trial, and then again from the step size on.
+        """
+        settings, trial = self.settings, self.settings.trial_steps or 0
+        if self.ended:
+            return 0.0
+        if self.step < trial:
+            return rate(settings.step_size, self.step, trial)
+        return rate(settings.step_size, self.step - trial, settings.steps - trial)
 
     @property
     def slope(self) -> float:
         """Of the rectifiers in the evaluation to come.
 
-        From ``slope`` to ``slope_end`` over the steps, linearly between the shares ``slope_hold`` and
+        "auto": `AUTO_SLOPE` from where the gradient was zero until the activation has risen, else 0. A
+        number: from ``slope`` to ``slope_end`` over the steps, linearly between the shares ``slope_hold`` and
         ``slope_end_at`` of them.
         """
         settings = self.settings
+        if settings.slope == "auto":
+            return 0.0 if self.silent_at is None else AUTO_SLOPE
         if settings.slope_end is None or settings.steps == 1:
             return settings.slope
         done = min(1.0, len(self.curve) / (settings.steps - 1))
@@ -186,15 +209,31 @@ class Lane:
             return
         best = not self.curve or activation > max(self.curve)
         self.steepest, self.steepest_ever = steepest, max(steepest, self.steepest_ever)
+        self._listen(activation, steepest)
         self.curve.append(activation)
         if (langevin := self.langevin) is not None:
             self.image = image.clone() if self.ended else image
             if langevin.keeps(self.step):
                 self.samples.append(image.clone())
-        elif self._robustness is not None or self.overrides.transform is not None:
+        elif self.sees_views:
             self.image = image.clone() if self.ended else image
         elif best:
             self.image = image.clone()
+
+    def _listen(self, activation: float, steepest: float) -> None:
+        """Whether the unit is silent: its own gradient is zero, or has faded at or below 0 as that of a GELU
+        does far below 0.
+        """
+        if self.silent_at is not None:
+            if activation > self.silent_at:
+                self.silent_at = None
+        elif steepest == 0 or (activation <= 0 and steepest <= FADED * self.steepest_ever):
+            self.silent_at = activation
+
+    @property
+    def sees_views(self) -> bool:
+        """Whether steps see transformed images."""
+        return self._robustness is not None or self.overrides.transform is not None
 
     @property
     def langevin(self) -> LangevinSettings | None:
@@ -223,6 +262,8 @@ class Lane:
             steepest_ever=self.steepest_ever,
             image=None if self.image is None else _copied(self.image),
             samples=_copied(torch.stack(self.samples)) if self.samples else None,
+            silent_at=self.silent_at,
+            trial=self.trial.scores if self.trial else (),
         )
 
     def resume(self, state: LaneState, device: torch.device) -> None:
@@ -232,6 +273,7 @@ class Lane:
         self.steepest, self.steepest_ever = state.steepest, state.steepest_ever
         self.image = None if state.image is None else state.image.to(device)
         self.samples = [] if state.samples is None else list(state.samples.to(device))
+        self.silent_at = state.silent_at
 
 
 def _copied(values: Tensor) -> Tensor:

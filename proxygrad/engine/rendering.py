@@ -6,6 +6,7 @@ itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from proxygrad.engine.ceiling import ceiling
 from proxygrad.engine.evaluation import evaluate
-from proxygrad.engine.lane import Lane
+from proxygrad.engine.lane import FADED, Lane
 from proxygrad.images import decode_png, encode_png
 from proxygrad.langevin.diagnostics import autocorrelation_time, effective_sample_size, r_hat
 from proxygrad.networks.network import Network
@@ -23,13 +24,10 @@ from proxygrad.objectives.base import Objective
 from proxygrad.objectives.units import Margin
 from proxygrad.parameterizations import parameterization
 from proxygrad.spec import ImageResult, Measured, Result, Role, Spec
-from proxygrad.spec.results import ChainDiagnostics, SamplingDiagnostics
+from proxygrad.spec.results import ChainDiagnostics, SamplingDiagnostics, StartResult
 
 #: Two activations that differ by less than this part of the larger are equal but for float32 rounding.
 ROUNDING = 1e-5
-#: A gradient has faded when its largest entry is below this part of the largest that the lane has met
-#: (measured in docs/measurements/activations.md).
-FADED = 0.01
 #: Activations that are below 0, and fall, before they rise.
 FALLING = frozenset({"gelu", "silu", "mish", "hardswish"})
 
@@ -102,19 +100,19 @@ def first_image(network: Network, lane: Lane) -> Tensor:
         return images.decode(again.begin(images, network.device))[0]
 
 
-def is_stuck(network: Network, lane: Lane, start: float, best: float) -> bool:
+def is_stuck(network: Network, lane: Lane, start: float, best: float, bound: float = FADED) -> bool:
     """Whether ascent got nowhere, from ``start`` to ``best``: the value of `Result.stuck`.
 
     Either ``best`` is above ``start`` by no more than `ROUNDING`, and below the highest value that the unit
     can have (`proxygrad.engine.ceiling`); or the unit has gone silent: it is not above 0 and its gradient has
-    faded. The latter is where plain ascent leads a unit that begins where its GELU, SiLU or Hardswish falls:
-    from below 0 up to 0, and no further. It applies to single units of layers that one of these made
-    (`FALLING`) alone: of others, as of a logarithm of probabilities or of a unit that is minimized, 0 may be
-    the best there is.
+    faded, to ``bound`` of the largest that was met. The latter is where plain ascent leads a unit that begins
+    where its GELU, SiLU or Hardswish falls: from below 0 up to 0, and no further. It applies to single units
+    of layers that one of these made (`FALLING`) alone: of others, as of a logarithm of probabilities or of a
+    unit that is minimized, 0 may be the best there is.
     """
     if best - start <= ROUNDING * max(abs(start), abs(best)):
         return not _at_ceiling(network, lane, best)
-    faded = lane.steepest <= FADED * lane.steepest_ever
+    faded = lane.steepest <= bound * lane.steepest_ever
     return best <= 0 and faded and lane.objective.unit is not None and _falls(network, lane.objective)
 
 
@@ -208,8 +206,22 @@ def _measured(network: Network, lane: Lane, image: Tensor, role: Role) -> tuple[
         stuck=lane.steepest_ever == 0,
         curve=tuple(lane.curve),
         steps_done=lane.step,
+        starts=start_results(lane),
     )
     return png, measured
+
+
+def start_results(lane: Lane) -> tuple[StartResult, ...]:
+    """The starts that competed with a lane that has ended, in the order of their seeds; empty without."""
+    if lane.trial is None:
+        return ()
+    pairs = zip(lane.trial.lanes, lane.trial.scores, strict=True)
+    return tuple(
+        StartResult(
+            seed=each.settings.seed, activation=score if math.isfinite(score) else None, chosen=each is lane
+        )
+        for each, score in pairs
+    )
 
 
 def sampling_diagnostics(lanes: Sequence[Lane]) -> SamplingDiagnostics:

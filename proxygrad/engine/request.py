@@ -23,6 +23,7 @@ from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.group import GroupKey
 from proxygrad.engine.lane import DiversityGroup, Lane, LaneState
 from proxygrad.engine.rendering import Rendering
+from proxygrad.engine.trial import Trial
 from proxygrad.errors import ChainDiverged, DeadlineExceeded, ProxyGradError, RenderCanceled
 from proxygrad.networks.network import Network
 from proxygrad.objectives.base import Objective
@@ -53,8 +54,8 @@ class RenderRequest:
     thread alone calls `prepare`, `start`, `follow`, `deliver_checkpoint` and `resolve`; all else may be
     called by any thread.
 
-    ``lanes``, ``roles``: in the order of `Result.images`; empty before `prepare`. ``image``: the image of the
-    leading lane, ``(C, H, W)``, not written to any more; None before the first step.
+    ``image``: the image of the leading lane, ``(C, H, W)``, not written to any more; None before the first
+    step.
     """
 
     def __init__(
@@ -66,8 +67,7 @@ class RenderRequest:
     ) -> None:
         self.network = network
         self.spec = spec
-        self.lanes: tuple[Lane, ...] = ()
-        self.roles: tuple[Role, ...] = ()
+        self._lanes: tuple[tuple[Lane, Role], ...] = ()
         self.progress = RenderProgress(checkpoint.step if checkpoint else 0, spec.steps, None)
         self.image: Tensor | None = None
         self.outcome: Future[Rendering] = Future()
@@ -126,17 +126,26 @@ class RenderRequest:
             _, height, width = network.input_shape
             size = (spec.size_px, spec.size_px) if spec.size_px else (height, width)
             lanes = _lanes(network, spec, size)
-            self._key = GroupKey.of(network, lanes[0], size, precision)
-            self.roles = tuple(
-                "proxygrad" if number < spec.images else "baseline" for number in range(len(lanes))
-            )
-            self.lanes = lanes
+            self._key = GroupKey.of(network, lanes[0][0], size, precision)
+            if self._checkpoint:
+                self._checkpoint.drop([lane for lane, _ in lanes])
+            self._lanes = lanes
         return self._key
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """Those that were not dropped, in the order of `Result.images`; empty before `prepare`."""
+        return tuple(lane for _, lane in self.numbered_lanes)
+
+    @property
+    def numbered_lanes(self) -> tuple[tuple[int, Lane], ...]:
+        """The same, each with its number among all that there were at first."""
+        return tuple((number, lane) for number, (lane, _) in enumerate(self._lanes) if not lane.dropped)
 
     @property
     def states(self) -> tuple[LaneState | None, ...]:
         """Where each lane begins: at its state in the checkpoint, or None without one."""
-        return self._checkpoint.states if self._checkpoint else (None,) * len(self.lanes)
+        return tuple(self._checkpoint.states.values()) if self._checkpoint else (None,) * len(self.lanes)
 
     def start(self) -> None:
         """The lanes have joined their group."""
@@ -157,21 +166,22 @@ class RenderRequest:
     @property
     def leading(self) -> Lane:
         """The lane with the highest latest activation, those of plain activation maximization left out."""
-        own = [lane for lane, role in zip(self.lanes, self.roles, strict=True) if role == "proxygrad"]
+        own = [lane for lane, role in self._lanes if role == "proxygrad" and not lane.dropped]
         return max(own, key=lambda lane: lane.curve[-1] if lane.curve else float("-inf"))
 
     @property
     def lane_error(self) -> ProxyGradError | None:
         """The error of the first lane that has failed, with the number of its image; None without one."""
-        for number, lane in enumerate(self.lanes):
+        kept = [(lane, role) for lane, role in self._lanes if not lane.dropped]
+        for number, (lane, role) in enumerate(kept):
             if lane.error is None:
                 continue
             if isinstance(lane.error, ChainDiverged):
-                which = f"chain {number} of {len(self.lanes)} (seed {lane.settings.seed})"
+                which = f"chain {number} of {len(kept)} (seed {lane.settings.seed})"
                 return ChainDiverged(lane.error.step, lane.error.reason, which)
-            if len(self.lanes) == 1:
+            if len(kept) == 1:
                 return lane.error
-            which = f"image {number} of {len(self.lanes)} ({self.roles[number]}, seed {lane.settings.seed})"
+            which = f"image {number} of {len(kept)} ({role}, seed {lane.settings.seed})"
             named = type(lane.error)(f"{which}: {lane.error}")
             named.__cause__ = lane.error.__cause__
             return named
@@ -219,17 +229,26 @@ def requested_objective(spec: Spec) -> Objective:
     return UNIT_OBJECTIVES[spec.objective](layer=spec.layer, unit=spec.unit, **position)
 
 
-def _lanes(network: Network, spec: Spec, size: tuple[int, int]) -> tuple[Lane, ...]:
-    """The lanes of a resolved request, for images of ``size`` (height, width)."""
+def _lanes(network: Network, spec: Spec, size: tuple[int, int]) -> tuple[tuple[Lane, Role], ...]:
+    """The lanes of a resolved request, for images of ``size`` (height, width), each with its role."""
     objective = requested_objective(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
     token = object()
-    own = _of_one_kind(spec, objective, token)
-    return (*own, *(_of_one_kind(spec.baseline(), objective, token) if spec.compare else ()))
+    kinds: list[tuple[Spec, Role]] = [(spec, "proxygrad")]
+    if spec.compare:
+        kinds.append((spec.baseline(), "baseline"))
+    return tuple((lane, role) for each, role in kinds for lane in _of_one_kind(each, objective, token))
 
 
 def _of_one_kind(spec: Spec, objective: Objective, token: object) -> Iterator[Lane]:
+    """Those of each image follow each other, with seeds that do so, too."""
     group = DiversityGroup(spec.diversity) if spec.diversity > 0 else None
     count = spec.lanes if spec.sampler == "langevin" else spec.images
-    for seed in range(spec.seed, spec.seed + count):
-        settings = spec.model_copy(update={"seed": seed})
-        yield Lane(settings, objective, diversity_group=group, batch_token=token)
+    for image in range(count):
+        seeds = range(spec.seed + image * spec.starts, spec.seed + (image + 1) * spec.starts)
+        lanes = [
+            Lane(spec.model_copy(update={"seed": seed}), objective, diversity_group=group, batch_token=token)
+            for seed in seeds
+        ]
+        if spec.trial_steps is not None:
+            Trial(lanes, spec.trial_steps)
+        yield from lanes

@@ -8,7 +8,7 @@ sizes are checked by `proxygrad.networks.network` and `proxygrad.objectives.unit
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,27 +67,37 @@ def _described(flaw: ErrorDetails) -> str:
     return f"{place} {flaw['input']!r}: {message}" if place else message
 
 
-def slopes_of(slope: float | Sequence[float] | None, objectives: int) -> list[float | None]:
+def slopes_of(slope: Any, objectives: int) -> list[Any]:
     """One slope for each objective; None leaves it to the preset. An array or a tensor will do."""
-    given: Any = slope
+    given = slope
     if isinstance(given, str) or not hasattr(given, "__len__"):
         return [given] * objectives
     if len(given) != objectives:
         raise InvalidRequest(f"slope {list(given)} has {len(given)} numbers for {objectives} objective(s)")
-    return [float(each) for each in given]
+    return [each if isinstance(each, str) else float(each) for each in given]
 
 
-def seeds_of(seed: int | Sequence[int], images: int) -> list[int]:
-    """One seed for each image of an objective: those given, or ``seed``, ``seed`` + 1, …"""
+def single_start(given: Mapping[str, Any], beside: str) -> int:
+    """1; raises `InvalidRequest` where several starts are asked for beside what leaves none to choose."""
+    starts = given.get("starts", 1)
+    if starts != 1:
+        raise InvalidRequest(
+            f"starts {starts!r} beside {beside}: only one start is possible; valid: starts 1"
+        )
+    return 1
+
+
+def seeds_of(seed: int | Sequence[int], images: int, starts: int = 1) -> list[int]:
+    """The first seed of each image of an objective: those given, or ``seed``, ``seed`` + ``starts``, …"""
     count: Any = images
     if not hasattr(count, "__index__") or count < 1:
         raise InvalidRequest(f"images {count!r} must be a whole number, at least 1")
     given: Any = seed
     if not hasattr(given, "__len__") or isinstance(given, str):
         seeds = [_seed(given)]
-        if seeds[0] + images - 1 > MAX_SEED:
+        if seeds[0] + images * starts - 1 > MAX_SEED:
             raise InvalidRequest(f"seed {seed} with images {images} goes beyond the largest seed, {MAX_SEED}")
-        return [seeds[0] + number for number in range(images)]
+        return [seeds[0] + number * starts for number in range(images)]
     seeds = [_seed(each) for each in given]
     if not seeds:
         raise InvalidRequest("seed [] has no numbers; give one or more")

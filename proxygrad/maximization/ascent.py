@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from proxygrad.engine.capacity import DEFAULT_MAX_LANES
 from proxygrad.engine.group import Group, GroupKey
 from proxygrad.engine.lane import DiversityGroup, Lane, MethodOverrides
-from proxygrad.engine.rendering import first_image, is_stuck, measure
+from proxygrad.engine.rendering import first_image, is_stuck, measure, start_results
+from proxygrad.engine.trial import Trial
 from proxygrad.errors import InvalidRequest
 from proxygrad.maximization.arguments import (
     check_diversity,
     check_start,
     seeds_of,
     settings_of,
+    single_start,
     slopes_of,
     starts_of,
 )
@@ -45,7 +47,7 @@ def maximize(
     network: Network | nn.Module,
     objectives: ObjectiveLike,
     *,
-    slope: float | None = None,
+    slope: float | Literal["auto"] | None = None,
     images: Literal[1] = 1,
     seed: int = 0,
     start: Start | None = None,
@@ -66,7 +68,7 @@ def maximize(
     network: Network | nn.Module,
     objectives: ObjectiveLike | Sequence[ObjectiveLike],
     *,
-    slope: float | Sequence[float] | None = None,
+    slope: float | Literal["auto"] | Sequence[float | Literal["auto"]] | None = None,
     images: int = 1,
     seed: int | Sequence[int] = 0,
     diversity: float = 0.0,
@@ -88,7 +90,7 @@ def maximize(  # noqa: PLR0913, each of them named
     network: Network | nn.Module,
     objectives: ObjectiveLike | Sequence[ObjectiveLike],
     *,
-    slope: float | Sequence[float] | None = None,
+    slope: float | Literal["auto"] | Sequence[float | Literal["auto"]] | None = None,
     images: int = 1,
     seed: int | Sequence[int] = 0,
     diversity: float = 0.0,
@@ -112,9 +114,11 @@ def maximize(  # noqa: PLR0913, each of them named
         network: a `Network`, or a module of torchvision or timm, which say what input they expect.
         objectives: ``"layer:unit"``, ``"layer:unit@row,column"``, the name of a class, an `Objective`, or a
             function ``{layer: (B, …)} → (B,)`` of activations; or a list of these.
-        slope: of the rectifiers in the backward pass, 0 to 1; one for all, or one for each objective.
+        slope: of the rectifiers in the backward pass, 0 to 1, or ``"auto"``; one for all, or one for each
+            objective.
         images: how many images of each objective, with seeds ``seed``, ``seed`` + 1, …
-        seed: of the start image and all random views; a list has one for each image of an objective.
+        seed: of the start image and all random views; a list has one for each image of an objective. An image
+            with several ``starts`` takes as many seeds, from its own on.
         diversity: leads the images of one objective away from each other; 0.5 shows.
         start: an image ``(C, H, W)`` in [0, 1] to begin with, a tensor or an array, instead of noise; or one
             for each objective. Its size is kept: leave ``size_px`` out.
@@ -149,8 +153,12 @@ def maximize(  # noqa: PLR0913, each of them named
     if settings.get("sampler", "ascent") != "ascent":
         raise InvalidRequest(f"sampler {settings['sampler']!r}: proxygrad.sample runs chains")
     named, own = split_parts(parameterization, update)
+    if start is not None or diversity > 0:
+        beside = "start" if start is not None else f"diversity {diversity:g}"
+        settings = {**settings, "starts": single_start(settings, beside)}
     chosen = [_settings({**settings, **named}, each) for each in slopes_of(slope, len(asked))]
-    starts, seeds = starts_of(start, len(asked)), seeds_of(seed, images)
+    starts = starts_of(start, len(asked))
+    seeds = seeds_of(seed, images, chosen[0].starts)
     check_diversity(diversity, len(seeds))
     lanes = [
         lane
@@ -160,10 +168,9 @@ def maximize(  # noqa: PLR0913, each of them named
     own = replace(own, transform=transform, magnitude=magnitude)
     if not own.empty:
         _give(own, network, lanes)
-    total = sum(lane.settings.steps for lane in lanes)
-    with progress_bar(progress, len(lanes), total, on_step) as moved:
+    with progress_bar(progress, len(asked) * len(seeds), _total_steps(lanes), on_step) as moved:
         run_lanes(network, lanes, moved, max_lanes, precision)
-    results = VisualizationList(_visualization(network, lane) for lane in lanes)
+    results = VisualizationList(_visualization(network, lane) for lane in lanes if not lane.dropped)
     single = is_single(objectives) and len(results) == 1 and not isinstance(seed, Sequence)
     return results[0] if single else results
 
@@ -185,7 +192,7 @@ def as_network(given: Any) -> Network:
     return Network(given, name=type(given).__name__)
 
 
-def _settings(given: dict[str, Any], slope: float | None) -> AscentSettings:
+def _settings(given: dict[str, Any], slope: Any) -> AscentSettings:
     keywords = [name for name in inspect.signature(maximize).parameters if name != "settings"]
     return settings_of(given if slope is None else {**given, "slope": slope}, keywords)
 
@@ -198,7 +205,7 @@ def _lanes(
     diversity: float,
     start: Tensor | None,
 ) -> list[Lane]:
-    """One lane for each seed."""
+    """One lane for each seed, or several that compete (`Trial`)."""
     if start is not None:
         check_start(start, network.input_shape, settings)
     size = image_size(network, settings, start)
@@ -206,7 +213,14 @@ def _lanes(
     family = DiversityGroup(diversity) if diversity > 0 else None
     if family is not None and settings.solo:
         raise InvalidRequest(f"diversity {diversity:g} needs images in one batch, which solo rules out")
-    return [Lane(settings.model_copy(update={"seed": seed}), completed, start, family) for seed in seeds]
+    found = list[Lane]()
+    for first in seeds:
+        own = [settings.model_copy(update={"seed": seed}) for seed in range(first, first + settings.starts)]
+        lanes = [Lane(each, completed, start, family) for each in own]
+        if settings.trial_steps is not None:
+            Trial(lanes, settings.trial_steps)
+        found += lanes
+    return found
 
 
 def image_size(network: Network, settings: AscentSettings, start: Tensor | None = None) -> tuple[int, int]:
@@ -237,21 +251,31 @@ def run_lanes(
 ) -> None:
     """Step all lanes to their end, at most ``max_lanes`` at once."""
     waiting, groups = list(lanes), dict[GroupKey, Group]()
-    total = sum(lane.settings.steps for lane in lanes)
+    total = _total_steps(lanes)
     while waiting or groups:
-        kin: DiversityGroup | None = None  # of one diversity group all join at the same step
-        while waiting and (
-            _running(groups) < max_lanes or (kin is not None and waiting[0].diversity_group is kin)
-        ):
+        kin: DiversityGroup | Trial | None = None  # all of one join at the same step
+        while waiting and (_running(groups) < max_lanes or (kin is not None and _kin(waiting[0]) is kin)):
             lane = waiting.pop(0)
             key = GroupKey.of(network, lane, image_size(network, lane.settings, lane.start), precision)
             groups.setdefault(key, Group(key)).join(lane)
-            kin = lane.diversity_group
+            kin = _kin(lane)
         for group in list(groups.values()):
             group.step()
             if not group.lanes:
                 del groups[group.key]
         on_step(sum(lane.step for lane in lanes), total)
+
+
+def _kin(lane: Lane) -> DiversityGroup | Trial | None:
+    """What it has in common with others that are to be stepped beside it."""
+    return lane.diversity_group or lane.trial
+
+
+def _total_steps(lanes: Sequence[Lane]) -> int:
+    """Steps of all lanes; of those of a trial all but one end with it."""
+    trials = {lane.trial for lane in lanes if lane.trial is not None}
+    saved = sum((len(each.lanes) - 1) * (each.lanes[0].settings.steps - each.steps) for each in trials)
+    return sum(lane.settings.steps for lane in lanes) - saved
 
 
 def _running(groups: dict[GroupKey, Group]) -> int:
@@ -271,5 +295,6 @@ def _visualization(network: Network, lane: Lane) -> Visualization:
         objective=lane.objective,
         settings=lane.settings,
         dtype=lane.dtype,
+        starts=start_results(lane),
         magnitude=own.magnitude.cpu() if isinstance(own, Maco) else None,
     )

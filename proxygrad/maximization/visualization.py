@@ -15,6 +15,7 @@ from proxygrad.images import PNG_CHANNELS, encode_png
 from proxygrad.maximization.labels import label
 from proxygrad.objectives.base import Objective
 from proxygrad.precision import Arithmetic
+from proxygrad.spec.results import StartResult
 from proxygrad.spec.settings import AscentSettings
 
 #: A notebook shows images at least this large, in pixels of the longer side: each pixel as a square.
@@ -32,7 +33,8 @@ class Visualization:
     image. ``curve``: the activation before each step and after the last one, as the steps saw it. ``stuck``:
     ascent got nowhere (`proxygrad.engine.rendering.is_stuck`). ``objective`` and ``settings`` are those used,
     with every default filled in; ``dtype`` is what the steps computed in; ``magnitude`` is the Fourier
-    magnitude that was given, as used: float32, scaled to unit variance.
+    magnitude that was given, as used: float32, scaled to unit variance. ``starts``: those that were tried,
+    the chosen one marked; empty with one start.
     """
 
     image: Tensor
@@ -44,6 +46,7 @@ class Visualization:
     settings: AscentSettings
     dtype: Arithmetic
     magnitude: Tensor | None = None
+    starts: tuple[StartResult, ...] = ()
 
     def save(self, path: str | Path) -> None:
         """Write the image as a PNG of 8 bits a channel, one pixel for each of the tensor.

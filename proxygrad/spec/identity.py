@@ -19,7 +19,7 @@ from proxygrad.spec.models import ModelInfo
 LATER_FIELDS = (
     *("images", "diversity", "compare"),
     *("gaf_alpha", "gaf_beta", "slope_hold", "slope_end_at"),
-    *("sampler", "langevin"),
+    *("sampler", "langevin", "starts", "trial_steps"),
 )
 #: Fields that the others spell out.
 DERIVED_FIELDS = ("preset",)
@@ -47,9 +47,6 @@ def identity(resolved: BaseModel, model: ModelInfo, kind: str | None = None) -> 
     }
     if kind is not None:
         content["kind"] = kind
-    langevin = getattr(resolved, "langevin", None)
-    if langevin is not None and langevin.discriminator_weight:
-        content["discriminator"] = model.discriminator
     langevin = getattr(resolved, "langevin", None)
     if langevin is not None and langevin.discriminator_weight:
         content["discriminator"] = model.discriminator

@@ -168,6 +168,7 @@ DEFAULTS: dict[str, Any] = {
     "total_variation": 0.0,
     "l2": 0.0,
     "slope": 0.0,
+    "starts": 1,
     "start_noise": 0.5,
 }
 #: Settings of an ascent that chains have too.

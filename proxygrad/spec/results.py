@@ -30,6 +30,17 @@ class ClassProbability(Tolerant):
     )
 
 
+class StartResult(Tolerant):
+    """One of several starts of an image."""
+
+    seed: int = Field(description="Its seed.")
+    activation: float | None = Field(
+        description="What it reached in the trial, by which the best was chosen: the highest activation; "
+        "where steps see random views, the mean over the second half of the trial. `null` where it failed."
+    )
+    chosen: bool = Field(description="Whether it went on.")
+
+
 class Measured(Tolerant):
     """The measurements of one image. The unit's activation is in its own scale throughout."""
 
@@ -68,6 +79,9 @@ class Measured(Tolerant):
         "their number format, and of the moved view where there is one; steps_done + 1 values."
     )
     steps_done: int = Field(description="Gradient steps done.")
+    starts: tuple[StartResult, ...] = Field(
+        default=(), description="The starts that were tried for the image. Empty where there was one."
+    )
 
 
 class ImageResult(Measured):
@@ -77,8 +91,8 @@ class ImageResult(Measured):
         description="`proxygrad`: as requested; `baseline`: by plain activation maximization, to compare."
     )
     seed: int = Field(
-        description="Its seed: that of the request, and one more for each further image; of a sample, "
-        "that of its chain."
+        description="Its seed: of several starts that of the chosen one; else that of the request, and one "
+        "more for each further image; of a sample, that of its chain."
     )
     chain: int | None = Field(
         default=None,
@@ -194,7 +208,8 @@ class Result(Measured):
         if self.images:
             return self.images[number]
         values = {name: getattr(self, name) for name in Measured.model_fields}
-        return ImageResult(role="proxygrad", seed=self.spec.seed, **values)
+        chosen = [start.seed for start in self.starts if start.chosen]
+        return ImageResult(role="proxygrad", seed=chosen[0] if chosen else self.spec.seed, **values)
 
 
 def _highest(images: tuple[ImageResult, ...], role: Role) -> int | None:

@@ -5,9 +5,9 @@ No torch: the gateway checks and completes requests with the same definition tha
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, WrapValidator, model_validator
 
 from proxygrad.spec import langevin as chains
 from proxygrad.spec.base import Frozen
@@ -20,6 +20,12 @@ ParameterizationName = Literal["pixels", "fourier", "maco"]
 UpdateName = Literal["normalized", "sgd", "adam", "whitened"]
 GafName = Literal["none", "atan", "tanh", "log"]
 
+#: What `slope` "auto" uses where the gradient itself is zero. Measured: docs/measurements/search.md.
+AUTO_SLOPE = 0.05
+#: Most start images that are tried for one image.
+MAX_STARTS = 16
+#: Steps of each start before the best one goes on, and at most this part of all. Measured likewise.
+TRIAL_STEPS, TRIAL_PART = 8, 4
 #: Around mid-gray. Plain gray is a poor start: all positions are alike and many gradients vanish; 0.05 is
 #: what the measurements in docs/measurements/images.md used.
 START_NOISE = 0.05
@@ -45,11 +51,13 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     },
     "max": {
         "parameterization": "pixels",
-        "gaf": "none",
+        "gaf": "log",
+        "gaf_beta": 200.0,
         "robustness": "none",
         "total_variation": 0.0,
         "l2": 0.0,
-        "slope": 0.05,
+        "slope": "auto",
+        "starts": 8,
         "steps": 128,
         "step_size": 0.2,
     },
@@ -64,6 +72,17 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "step_size": 0.25,
     },
 }
+
+
+def _slope(given: Any, check: Any) -> Any:
+    """One error in place of one for each kind of value."""
+    try:
+        return check(given)
+    except ValidationError as error:
+        raise ValueError(f"should be 0 to 1, or 'auto', not {given!r}") from error
+
+
+Slope = Annotated[Literal["auto"] | Annotated[float, Field(ge=0.0, le=1.0)], WrapValidator(_slope)]
 
 
 class AscentSettings(Frozen):
@@ -87,12 +106,11 @@ class AscentSettings(Frozen):
         description="`surrogate`: one forward pass of the network, the slope in its backward pass; "
         "`network`: the gradient of a second network, which has the slope in its forward pass too.",
     )
-    slope: float = Field(
+    slope: Slope = Field(
         default=0.02,
-        ge=0.0,
-        le=1.0,
         description="Slope of every rectifier for negative inputs in the backward pass (ProxyGrad); "
-        "0 is plain activation maximization.",
+        "0 is plain activation maximization. `auto`: 0.05 where the gradient itself is zero, until the "
+        "activation has risen, and else 0.",
     )
     slope_end: float | None = Field(
         default=None,
@@ -111,6 +129,20 @@ class AscentSettings(Frozen):
         gt=0.0,
         le=1.0,
         description="Share of the steps after which `slope_end` is reached; it is held from there on.",
+    )
+    starts: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_STARTS,
+        description="How many start images are tried for each image. After `trial_steps` the one with the "
+        "highest activation goes on, with the step size it began with. `result.starts` names it.",
+    )
+    trial_steps: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_STEPS,
+        description="Of `steps`, how many each start makes before the best one is chosen, with steps that "
+        "fall to 0. Default 8, or a quarter of `steps` where that is less. Needs `starts` of 2 or more.",
     )
     spread_max_pool: float = Field(
         default=0.0,
@@ -171,7 +203,7 @@ class AscentSettings(Frozen):
         le=16.0,
         description="Standard deviation in pixels of a Gaussian blur after each step; `pixels` only.",
     )
-    steps: int = Field(default=128, ge=1, le=MAX_STEPS, description="Gradient steps.")
+    steps: int = Field(default=128, ge=1, le=MAX_STEPS, description="Gradient steps of each image.")
     step_size: float = Field(
         default=0.05,
         gt=0.0,
@@ -240,11 +272,32 @@ class AscentSettings(Frozen):
         begin, end = self.slope_hold, self.slope_end_at
         if begin >= end:
             raise ValueError(f"slope_hold {begin:g} must be below slope_end_at {end:g}")
+        slope = self._chosen().get("slope", self.slope)
+        if self.slope_end is not None and slope == "auto":
+            raise ValueError(
+                f"slope_end {self.slope_end:g} applies to a slope that is a number, not 'auto'; valid: a "
+                "slope from 0 to 1 beside it"
+            )
         if self.slope_end is None and (begin, end) != (0.0, 1.0):
             raise ValueError(
                 f"slope_hold {begin:g} and slope_end_at {end:g} say when the slope moves to slope_end, which "
                 "is not given; valid: a slope_end from 0 to 1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _starts_have_their_trial(self) -> Self:
+        chosen = self._chosen()
+        starts, steps = chosen.get("starts", self.starts), chosen.get("steps", self.steps)
+        if self.trial_steps is None:
+            return self
+        if starts == 1:
+            raise ValueError(
+                f"trial_steps {self.trial_steps} with starts 1: there is nothing to choose from; valid: "
+                f"starts 2 to {MAX_STARTS}, or no trial_steps"
+            )
+        if self.trial_steps >= steps:
+            raise ValueError(f"trial_steps {self.trial_steps} must be below steps {steps}")
         return self
 
     @model_validator(mode="after")
@@ -284,7 +337,21 @@ class AscentSettings(Frozen):
         if self.sampler == "langevin":
             return self._chosen_of_chains()
         given = self.model_fields_set
-        return {name: value for name, value in PRESETS[self.preset].items() if name not in given}
+        chosen = {name: value for name, value in PRESETS[self.preset].items() if name not in given}
+        if chosen.get("slope") == "auto" and self.slope_end is not None:
+            chosen["slope"] = AUTO_SLOPE  # from there to the end that was given
+        if "gaf" in given:
+            chosen.pop("gaf_beta", None)  # that of the preset's own
+        if self._alike and "starts" in chosen:
+            chosen["starts"] = 1
+        if self.trial_steps is None and chosen.get("starts", self.starts) > 1:
+            chosen["trial_steps"] = min(TRIAL_STEPS, chosen.get("steps", self.steps) // TRIAL_PART)
+        return chosen
+
+    @property
+    def _alike(self) -> bool:
+        """Whether no start would be chosen before another, unless it is asked for."""
+        return False
 
     def _chosen_of_chains(self) -> dict[str, Any]:
         """What is not shared has no choice; ``steps`` are those of one sample where they are not given."""

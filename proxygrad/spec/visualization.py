@@ -81,11 +81,23 @@ class VisualizationTemplate(AscentSettings):
                 f"diversity {self.diversity:g} with images 1: a single image has none to differ from; "
                 f"valid: images 2 to {MAX_IMAGES}, or diversity 0"
             )
-        if self.seed + self.images - 1 > MAX_SEED:
+        starts = self._chosen().get("starts", self.starts)
+        if self.seed + self.images * starts - 1 > MAX_SEED:
+            of_each = f" of {starts} starts" if starts > 1 else ""
             raise ValueError(
-                f"seed {self.seed} with images {self.images} goes beyond the largest seed, {MAX_SEED}"
+                f"seed {self.seed} with images {self.images}{of_each} goes beyond the largest seed, "
+                f"{MAX_SEED}"
+            )
+        if self.diversity > 0 and starts > 1:
+            raise ValueError(
+                f"starts {starts} with diversity {self.diversity:g}: starts of which one is chosen cannot "
+                "be led away from each other; valid: starts 1, or diversity 0"
             )
         return self
+
+    @property
+    def _alike(self) -> bool:
+        return self.diversity > 0
 
     @model_validator(mode="after")
     def _chains_have_their_images(self) -> Self:
@@ -130,10 +142,11 @@ class VisualizationTemplate(AscentSettings):
 
     @property
     def lanes(self) -> int:
-        """How many images are optimized: `images`, twice where `compare` is set; of chains, how many."""
+        """How many images are optimized at first: `starts` of each of `pictures`; of chains, how many."""
         if self.sampler == "langevin":
             return (self.langevin and self.langevin.chains) or self.images
-        return self.pictures
+        starts: int = self._chosen().get("starts", self.starts)
+        return self.pictures * starts
 
     def _chosen_of_chains(self) -> dict[str, Any]:
         """Of a request, which says how many samples a chain gives."""
@@ -143,7 +156,7 @@ class VisualizationTemplate(AscentSettings):
 
     def baseline(self) -> Self:
         """The same by plain activation maximization."""
-        plain = {"slope": 0.0, "slope_end": None, "slope_hold": 0.0, "slope_end_at": 1.0}
+        plain: dict[str, Any] = {"slope": 0.0, "slope_end": None, "slope_hold": 0.0, "slope_end_at": 1.0}
         return self.model_copy(update=plain)
 
     def canonical(self) -> dict[str, Any]:
@@ -199,12 +212,20 @@ class Spec(VisualizationTemplate):
     def cost(self, model: ModelInfo) -> float:
         """The cost in megapixel steps, by which the queue shares turns fairly.
 
-        steps x height x width x `lanes` / 10^6: 128 steps of one image of 224 x 224 pixels cost 6.4. The
+        Steps of all lanes x height x width / 10^6: 128 steps of one image of 224 x 224 pixels cost 6.4. The
         network is left out: costs compare exactly between jobs of one model, and roughly between models.
         """
         _, height, width = model.input_shape
         pixels = self.size_px**2 if self.size_px else height * width
-        return self.completed().steps * pixels * self.lanes / 1e6
+        return self.completed().lane_steps * pixels / 1e6
+
+    @property
+    def lane_steps(self) -> int:
+        """Steps of all lanes of a completed request: `trial_steps` of every start, the rest of the best."""
+        if self.sampler == "langevin":
+            return self.steps * self.lanes
+        trial = self.trial_steps or 0
+        return (self.starts * trial + self.steps - trial) * self.pictures
 
     def identity(self, model: ModelInfo) -> str:
         """The id of the result (`proxygrad.spec.identity.identity`), 32 hex digits."""

@@ -131,7 +131,7 @@ def _shown(client: Client, title: str, changes: dict[str, Any], folder: Path) ->
 def table(showings: Sequence[Showing]) -> str:
     """The results side by side, one column for each visualization."""
     rows = [
-        ("", *(f"{shown.title} (slope {shown.result.spec.slope:g})" for shown in showings)),
+        ("", *(f"{shown.title} (slope {shown.result.spec.slope})" for shown in showings)),
         ("achieved activation", *(f"{shown.result.achieved_activation:.4g}" for shown in showings)),
         ("start activation", *(f"{shown.result.start_activation:.4g}" for shown in showings)),
         ("stuck", *("yes" if shown.result.stuck else "no" for shown in showings)),

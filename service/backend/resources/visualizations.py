@@ -138,9 +138,13 @@ def check_limits(spec: Spec, model: ModelInfo, settings: ServiceSettings) -> Non
     cost = spec.cost(model)
     if cost > settings.max_cost:
         counted = f" × {spec.lanes} images" if spec.lanes > 1 else ""
+        formula, fewer = f"steps × height × width{counted}", "steps"
+        if spec.starts > 1:
+            formula = f"{spec.lane_steps} steps of all starts × height × width"
+            fewer = "steps, starts"
         detail = (
-            f"the request costs {cost:.6g} megapixel steps (steps × height × width{counted} / 10⁶), and this "
-            f"server's limit is {settings.max_cost:g} (its operator's PROXYGRAD_MAX_COST); use fewer steps, "
+            f"the request costs {cost:.6g} megapixel steps ({formula} / 10⁶), and this "
+            f"server's limit is {settings.max_cost:g} (its operator's PROXYGRAD_MAX_COST); use fewer {fewer}, "
             f"pixels{' or images, or no comparison' if spec.compare else ' or images' if counted else ''}"
         )
         field_error = FieldError(

@@ -56,7 +56,9 @@ def finish(group: Group, lane: Lane) -> Lane:
 
 def frozen(network: Network, spec: Spec, group: Group, lane: Lane) -> Checkpoint:
     """Through its bytes, as it travels."""
-    return Checkpoint.from_bytes(Checkpoint.of(spec, network.info, [group.state(lane)], ran_s=1.5).to_bytes())
+    return Checkpoint.from_bytes(
+        Checkpoint.of(spec, network.info, {0: group.state(lane)}, ran_s=1.5).to_bytes()
+    )
 
 
 def assert_same(resumed: Lane, whole: Lane) -> None:
@@ -135,7 +137,7 @@ def half_way(**settings: Any) -> tuple[Spec, Checkpoint]:
     group, lane = begin(NETWORK, spec)
     for _ in range(3):
         group.step()
-    return spec, Checkpoint.of(spec, NETWORK.info, [group.state(lane)], ran_s=1.5)
+    return spec, Checkpoint.of(spec, NETWORK.info, {0: group.state(lane)}, ran_s=1.5)
 
 
 def test_bytes_hold_everything_and_run_no_code() -> None:
@@ -158,7 +160,7 @@ def test_a_checkpoint_shares_nothing_with_the_running_lane() -> None:
     spec = ask(update="sgd")
     group, lane = begin(NETWORK, spec)
     group.step()
-    taken = Checkpoint.of(spec, NETWORK.info, [group.state(lane)], 0.0)
+    taken = Checkpoint.of(spec, NETWORK.info, {0: group.state(lane)}, 0.0)
     before = taken.to_bytes()
     finish(group, lane)
     assert taken.to_bytes() == before
@@ -235,5 +237,5 @@ def test_it_is_small_and_says_what_it_is() -> None:
     data = half_way()[1].to_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     about = json.loads(header["__metadata__"]["checkpoint"])["about"]
-    assert (about["format"], about["step"], about["request"]["unit"]) == (3, 2, 2)
+    assert (about["format"], about["step"], about["request"]["unit"]) == (4, 2, 2)
     assert len(data) < 2 * 3 * 16 * 16 * 4 + 10_000  # parameters, best image; generator and header

@@ -80,7 +80,7 @@ def test_a_chain_resumes_to_the_bit_before_and_between_samples(variant: str, sto
     group, lanes = begin(spec)
     for _ in range(stop + 1):
         group.step()
-    states = [group.state(lane) for lane in lanes]
+    states = {number: group.state(lane) for number, lane in enumerate(lanes)}
     frozen = Checkpoint.of(spec, NETWORK.info, states, ran_s=1.0).to_bytes()
     checkpoint = Checkpoint.from_bytes(frozen)
     checkpoint.check(spec, NETWORK.info)

@@ -179,7 +179,10 @@ def test_a_checkpoint_holds_every_image_and_goes_on_bit_for_bit() -> None:
     with Engine() as engine:
         whole = engine.submit(network, spec).result(60)
         taken = midway(engine, network, spec)
-        assert (len(taken.states), {len(state.curve) for state in taken.states}) == (4, {taken.step + 1})
+        assert (len(taken.states), {len(state.curve) for state in taken.states.values()}) == (
+            4,
+            {taken.step + 1},
+        )
         again = engine.submit(network, spec, checkpoint=taken.to_bytes())
         rendering = again.result(60)
         with pytest.raises(CheckpointMismatch, match="compare True; here it is False"):
@@ -197,8 +200,8 @@ def test_a_checkpoint_with_lanes_missing_is_refused() -> None:
         until(lambda: ticket.progress.step > 0)
         taken = ticket.checkpoint()
     assert taken is not None
-    object.__setattr__(taken, "states", taken.states[:2])
-    with pytest.raises(CheckpointMismatch, match=r"holds 2 images after .* this request has 3"):
+    object.__setattr__(taken, "states", {number: taken.states[number] for number in (0, 1)})
+    with pytest.raises(CheckpointMismatch, match=r"holds images \[0, 1\] after .* this request has 3"):
         Engine().submit(network, spec, checkpoint=taken.to_bytes())
 
 
