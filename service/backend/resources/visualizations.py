@@ -143,8 +143,8 @@ def check_limits(spec: Spec, model: ModelInfo, settings: ServiceSettings) -> Non
             formula = f"{spec.lane_steps} steps of all starts × height × width"
             fewer = "steps, starts"
         detail = (
-            f"the request costs {cost:.6g} megapixel steps ({formula} / 10⁶), and this "
-            f"server's limit is {settings.max_cost:g} (its operator's PROXYGRAD_MAX_COST); use fewer {fewer}, "
+            f"the request costs {cost:.6g} megapixel steps ({formula} / 10⁶), and this server's limit is "
+            f"{settings.max_cost:g} (its operator's PROXYGRAD_MAX_COST); use fewer {fewer}, "
             f"pixels{' or images, or no comparison' if spec.compare else ' or images' if counted else ''}"
         )
         field_error = FieldError(
