@@ -88,7 +88,8 @@ class Lane:
     activations are of the view, so the highest is luck. The first and the last evaluation always see the
     image itself. ``steepest`` is the largest entry of the activation's gradient at the latest evaluation,
     ``steepest_ever`` the largest at any. ``samples``: of a Langevin chain the kept states, ``(C, H, W)``
-    each; its ``image`` is the latest state. ``error`` is set when the lane failed.
+    each; its ``image`` is the latest state. ``error`` is set when the lane failed. ``guarded``: of
+    `proxygrad.backward.surrogate.surrogate`, from the first evaluation on that needed it.
     """
 
     settings: AscentSettings
@@ -104,6 +105,7 @@ class Lane:
     error: ProxyGradError | None = None
     dtype: Arithmetic = "float32"
     samples: list[Tensor] = field(default_factory=list)
+    guarded: bool = False
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.settings.seed)
