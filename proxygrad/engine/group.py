@@ -5,8 +5,8 @@ penalties, number of steps and end. They join and leave between steps, so a shor
 long one. Each lane's state is one row of the group's tensors.
 
 A step evaluates its lanes slice by slice and then moves all; nothing of a lane advances before all slices
-are through. A slice is one batch, of a size that rounds as one image does (`proxygrad.engine.batch_sizes`), or
-less: where memory is too short (`Capacity`), where the network takes no batches, or only such as have one
+are through. A slice is one batch, of a size that rounds as one image does (`proxygrad.engine.batch_sizes`),
+or less: where memory is too short (`Capacity`), where the network takes no batches, or only such as have one
 slope (`proxygrad.networks.batching`). A diversity group stays in one slice, of several batches: its images
 are compared with each other. Between two slices other groups may have their turn (`Group.turn`).
 """

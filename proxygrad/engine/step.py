@@ -23,7 +23,6 @@ from proxygrad.langevin.discriminator import Discriminator
 from proxygrad.langevin.rules import divergence
 from proxygrad.networks.batchnorm_folding import FoldMismatch
 from proxygrad.networks.layer_reader import LayerReader
-from proxygrad.objectives.base import Objective
 from proxygrad.optim.gradient_activations import normalize
 from proxygrad.optim.regularizers import blur, penalize, similarity
 from proxygrad.optim.update_rules import StepContext, UpdateRule
