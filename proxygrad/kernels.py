@@ -4,7 +4,7 @@ A kernel sums in an order that depends on its shapes, so an image may come out i
 others. Most of that is torch's choice between kernels: a convolution of one small image runs in another
 library than that of two, and a product with one row differs from one with four. Within `same_kernels` those
 are run as if there were more images, the others being zero. That is most of what tells batch sizes apart on
-the CPU; the rest is found by trying (`proxygrad.engine.batch_sizes`).
+the CPU; the rest is found by trying (`proxygrad.engine.batch_sizes`). In bfloat16 nothing of it is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from proxygrad.torch_function import TorchFunctionInterceptor
 
-#: Rows of a matrix product: fewer are filled up with zeros. MKL has kernels of their own for one to three.
+#: Rows of a matrix product: fewer are filled up with zeros, so that all batches of a step have one shape.
 ROWS = 16
 
 _CONVOLUTIONS: dict[Callable[..., Any], int] = {  # dimensions of what they move over
@@ -33,15 +33,23 @@ class same_kernels(TorchFunctionInterceptor):
     """Context manager: convolutions and linear layers of this thread take the kernels of larger batches.
 
     On the CPU, in float32; elsewhere, and under autocast, nothing changes. Values are the same but for
-    rounding.
+    rounding. ``convolutions``, ``filled``, ``products``: how many convolutions there were, how many of them
+    needed a second image, and how many linear layers were filled.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = self.filled = self.products = 0
 
     def intercept(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call, with zeros added to its batch where it has too few images."""
         if func is functional.linear:
             missing = _missing_rows(*args[:1])
+            self.products += missing > 0
         elif func in _CONVOLUTIONS:
             missing = _missing_images(_CONVOLUTIONS[func], *args, **kwargs)
+            self.convolutions += 1
+            self.filled += missing
         else:
             return func(*args, **kwargs)
         if not missing:

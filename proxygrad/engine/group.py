@@ -144,14 +144,18 @@ class Group:
             key.proxy,
             key.spread_max_pool,
             discriminator=key.discriminator,
-            fill=SHAPE if device.type == "cuda" and not self._batching.alone else 0,
+            same_kernels=False,
         )
+        if not self._batching.alone:
+            image = torch.full((1, self._channels, *key.size), 0.5, dtype=torch.float32, device=device)
+            on_cuda = device.type == "cuda"
+            self._step = replace(self._step, least=SHAPE) if on_cuda else self._step.suited(image)
         alike = (key.size, key.proxy, key.spread_max_pool)  # beside the network, all that a pass depends on
         self._sizes = BatchSizes(
             self._step.trial,
             (self._channels, *key.size),
             device,
-            self._step.read.agreed.setdefault(alike, {}),
+            self._step.read.memory.setdefault(alike, {}),
             mixed=not self._batching.folded,
         )
         first = self._step.parameterization.start(torch.Generator().manual_seed(0))
@@ -243,7 +247,7 @@ class Group:
     def _evaluate_slice(self, step: _StepUnderWay) -> None:
         """The next lanes of a step, as many as memory and the network take."""
         taken = self._fitting(step.waiting)
-        rows = sorted(row for each in step.waiting[:taken] for row in each)
+        rows = [row for each in step.waiting[:taken] for row in each]
         try:
             found = self._attempt(rows, step.draws)
         except Exception as error:  # perhaps of a network that takes fewer images at a time
@@ -262,21 +266,24 @@ class Group:
             self.capacity.passed(len(rows))
 
     def _whole(self, parts: list[tuple[list[int], StepEvaluation]]) -> StepEvaluation:
-        if len(parts) == 1 and len(parts[0][0]) == len(self.lanes):
+        if len(parts) == 1 and parts[0][0] == list(range(len(self.lanes))):
             return parts[0][1]
         return self._joined(parts)
 
     def _inseparable(self) -> list[list[int]]:
         """Rows that must be evaluated together: each lane for itself, but diversity groups as a whole. Those
-        of one kind come after each other."""
+        of one kind come after each other, and among them those of one slope."""
         members: dict[int, list[int]] = {}
         for row, lane in enumerate(self.lanes):
             members.setdefault(id(lane.diversity_group or lane), []).append(row)
-        return sorted(members.values(), key=self._kind)
+        return sorted(members.values(), key=lambda rows: (self._kind(rows), self._slope(rows)))
+
+    def _slope(self, rows: list[int]) -> float:
+        return self.lanes[rows[0]].slope
 
     def _kind(self, rows: list[int]) -> tuple[bool, float]:
         """What the lanes of a slice have in common."""
-        slope = self.lanes[rows[0]].slope if self._batching.folded else 0.0
+        slope = self._slope(rows) if self._batching.folded else 0.0
         return any(self.lanes[row].guarded for row in rows), slope
 
     def _fitting(self, waiting: list[list[int]]) -> int:
@@ -302,10 +309,11 @@ class Group:
         return reason
 
     def _pass(self, rows: list[int], draws: Sequence[Draw]) -> StepEvaluation:
-        params = self._params if len(rows) == len(self.lanes) else self._params[rows]
+        params = self._params[rows]
         sizes = [1] * len(rows) if self._batching.alone else self._sizes.split(len(rows))
-        fill = min(self._step.fill, self.capacity.limit or SHAPE)  # memory has the last word
-        step = replace(self._step, fill=fill)
+        step = self._step
+        if step.least == SHAPE:
+            step = replace(step, least=min(SHAPE, self.capacity.limit or SHAPE))  # memory has the last word
         return step.evaluate([self.lanes[row] for row in rows], params, draws, sizes)
 
     def _refuse(self, rows: list[int], reason: str) -> None:

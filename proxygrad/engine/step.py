@@ -8,7 +8,8 @@ round by shapes, by places in a batch and by addresses, and a lane must not depe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -19,6 +20,7 @@ from proxygrad.engine.batch_sizes import Rounding
 from proxygrad.engine.capacity import out_of_memory
 from proxygrad.engine.lane import Lane
 from proxygrad.errors import NetworkError
+from proxygrad.kernels import same_kernels
 from proxygrad.langevin.discriminator import Discriminator
 from proxygrad.langevin.rules import divergence
 from proxygrad.networks.batchnorm_folding import FoldMismatch
@@ -55,8 +57,8 @@ class StepEvaluation:
 class AscentStep:
     """What all lanes of a batch have in common in a step: the network, the parameters and the update rule.
 
-    ``discriminator``: of Langevin chains. ``fill``: images of each pass, copies of its first one added; 0:
-    none are.
+    ``discriminator``: of Langevin chains. ``least``: images of a pass, at least; copies of its first one are
+    added. ``same_kernels``: whether passes need `proxygrad.kernels.same_kernels`.
     """
 
     read: LayerReader
@@ -65,7 +67,8 @@ class AscentStep:
     proxy: Proxy = "surrogate"
     spread_max_pool: float = 0.0
     discriminator: Discriminator | None = None
-    fill: int = 0
+    least: int = 1
+    same_kernels: bool = True
 
     def evaluate(
         self, lanes: Sequence[Lane], params: Tensor, draws: Sequence[Draw], sizes: Sequence[int] = ()
@@ -95,7 +98,7 @@ class AscentStep:
         gradients = [_through(*each) for each in zip(images, rows, gradients, strict=True)]
         if self.proxy == "network":
             with torch.no_grad():
-                values = [each for one in passes for each in self._unproxied(one).values(lanes)]
+                values = [each for one in passes for each in self._again(one).values(lanes)]
         realism = [self._realism(image) for image in images if self.discriminator is not None]
         return StepEvaluation(
             torch.cat(images).detach(),
@@ -104,6 +107,22 @@ class AscentStep:
             torch.cat(gradients),
             torch.cat(realism) if realism else None,
         )
+
+    def suited(self, image: Tensor) -> AscentStep:
+        """The same for images like ``image`` ``(1, C, H, W)``, with what its passes need on the CPU.
+
+        Where most convolutions of one image would need a second one, it is less to give the network two: the
+        decision depends on the network and the number of threads alone.
+        """
+        key = ("kernels", tuple(image.shape), torch.get_num_threads())
+        if key not in self.read.memory:
+            with self.read.arithmetic(), torch.no_grad(), same_kernels() as counted:
+                self.read(image)
+            twice = 2 * counted.filled > counted.convolutions
+            needed = counted.products > 0 or (counted.filled > 0 and not twice)
+            self.read.memory[key] = (2 if twice else 1, needed)
+        least, needed = self.read.memory[key]
+        return replace(self, least=least, same_kernels=needed)
 
     def trial(self, images: Tensor, slopes: Sequence[float]) -> list[Rounding]:
         """What a pass makes of ``images`` ``(B, C, H, W)`` as one batch (`proxygrad.engine.batch_sizes`)."""
@@ -129,15 +148,25 @@ class AscentStep:
         return passes
 
     def _pass(self, first: int, views: Sequence[Tensor], slopes: Sequence[float], guarded: bool) -> _Pass:
-        added = max(0, self.fill - len(views))
+        added = max(0, self.least - len(views))
         filled = [*views, *[views[0]] * added]
         inputs = torch.cat([view.detach() for view in filled]).requires_grad_()  # (B, C, H, W)
         chosen = _slopes([*slopes, *[slopes[0]] * added], inputs.device)
-        with surrogate(chosen, self.proxy, spread_max_pool=self.spread_max_pool, guarded=guarded):
-            return _Pass(first, len(views), inputs, self.read(inputs))
+        method = surrogate(chosen, self.proxy, spread_max_pool=self.spread_max_pool, guarded=guarded)
+        return self._read(first, len(views), inputs, method)
 
-    def _unproxied(self, one: _Pass) -> _Pass:
-        return _Pass(one.first, one.count, one.inputs, self.read(one.inputs))
+    def _read(
+        self, first: int, count: int, inputs: Tensor, method: AbstractContextManager[object] | None = None
+    ) -> _Pass:
+        with self._kernels(), method or nullcontext():
+            return _Pass(first, count, inputs, self.read(inputs))
+
+    def _again(self, one: _Pass) -> _Pass:
+        """Without the proxy."""
+        return self._read(one.first, one.count, one.inputs)
+
+    def _kernels(self) -> AbstractContextManager[object]:
+        return same_kernels() if self.same_kernels else nullcontext()
 
     def _realism(self, image: Tensor) -> Tensor:
         """∇ log D of one image, ``(1, C, H, W)``; chains move pixels, so images are params."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from proxygrad.errors import NetworkError
-from proxygrad.kernels import same_kernels
 from proxygrad.networks.batchnorm_folding import FoldMismatch
 from proxygrad.networks.variants import Deviation, Variant, VariantFactory
 from proxygrad.precision import Arithmetic, Precision, arithmetic, chosen
@@ -29,8 +29,8 @@ class LayerReader:
 
     As `proxygrad.networks.network.Network.read`, differentiable, but faster: within rounding the same in
     float32, to about three digits in bfloat16. ``dtype``: the arithmetic of the passes. Forward and backward
-    pass belong inside `arithmetic`. ``agreed``: for `proxygrad.engine.batch_sizes`, which sizes of batches
-    round as one image does. Made by `Network.prepared`.
+    pass belong inside `arithmetic`. ``memory``: what steps have found
+    out about it. Made by `Network.prepared`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class LayerReader:
     ) -> None:
         self.dtype = dtype
         self.device = device
-        self.agreed: dict[tuple[object, ...], dict[tuple[int, int], bool]] = {}
+        self.memory: dict[tuple[object, ...], Any] = {}
         self._read = read
         self._variant, self._unfolded = variants
 
@@ -52,13 +52,12 @@ class LayerReader:
         An image with control flow that folding did not see before is read without it, whatever images were
         read earlier. Of several images one may be such: that raises `FoldMismatch`; read them one by one.
         """
-        with same_kernels():
-            try:
-                return self._read(self._variant, images)
-            except FoldMismatch:
-                if len(images) > 1:
-                    raise
-                return self._read(self._unfolded(), images)
+        try:
+            return self._read(self._variant, images)
+        except FoldMismatch:
+            if len(images) > 1:
+                raise
+            return self._read(self._unfolded(), images)
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """Context manager: `proxygrad.precision.arithmetic` for the passes of this reader."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -26,14 +27,14 @@ STEPS = 5
 CPU = torch.device("cpu")
 
 
-def lane(seed: int, objective: Objective | None = None, **settings: object) -> Lane:
+def lane(seed: int, objective: Objective | None = None, **settings: Any) -> Lane:
     given = {"steps": STEPS, "seed": seed, "preset": "max", **settings}
     return Lane(AscentSettings.model_validate(given).completed(), objective or Channel("conv2", seed % 6))
 
 
-def strangers(**settings: object) -> list[Lane]:
+def strangers(**settings: Any) -> list[Lane]:
     """15 of other units, slopes, lengths and views, that share what a group shares."""
-    own = [
+    own: list[dict[str, Any]] = [
         {"steps": 2 + number % 7, "slope": (0.0, 0.02, 0.3)[number % 3], **settings} for number in range(15)
     ]
     for number, each in enumerate(own):
@@ -65,7 +66,7 @@ def network() -> Network:
     return small()
 
 
-def ways() -> Iterator[dict[str, object]]:
+def ways() -> Iterator[dict[str, Any]]:
     for parameters, update, gaf in product(("pixels", "fourier", "maco"), UPDATES, GAFS):
         if update == "whitened" and parameters != "pixels":
             continue
@@ -73,7 +74,7 @@ def ways() -> Iterator[dict[str, object]]:
 
 
 @pytest.mark.parametrize("way", list(ways()), ids=lambda way: "-".join(map(str, list(way.values())[:3])))
-def test_every_way_to_move_gives_the_bits_of_the_lane_alone(network: Network, way: dict[str, object]) -> None:
+def test_every_way_to_move_gives_the_bits_of_the_lane_alone(network: Network, way: dict[str, Any]) -> None:
     mine = {**way, "slope": 0.05, "robustness": "standard"}
     if way["parameterization"] == "pixels":
         mine |= {"total_variation": 0.1, "l2": 0.05, "blur_px": 0.4}
@@ -209,7 +210,7 @@ def test_copies_that_fill_a_batch_change_nothing(network: Network) -> None:
     step = Group(GroupKey.of(network, own[0], (16, 16)))._step
     params = torch.rand((3, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     draws = [each.view((16, 16), 3) for each in own]
-    filled = AscentStep(step.read, step.parameterization, step.rule, fill=8)
+    filled = AscentStep(step.read, step.parameterization, step.rule, least=8)
     bare, more = (each.evaluate(own, params, draws) for each in (step, filled))
     assert torch.equal(bare.gradient, more.gradient)
     assert torch.equal(bare.activations, more.activations)
