@@ -60,6 +60,16 @@ class same_kernels(TorchFunctionInterceptor):
         return func(filled, *args[1:], **kwargs)[: len(x)]
 
 
+def kernels_of(device: torch.device) -> str:
+    """What the rounding of a step on ``device`` depends on: `proxygrad.spec.Result.kernels`."""
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        where = f"{torch.backends.cpu.get_cpu_capability()}, {threads} thread{'s' if threads > 1 else ''}"
+    else:
+        where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"torch {torch.__version__.partition('+')[0]}, {where}"
+
+
 def _missing_rows(x: Any = None) -> int:
     if not isinstance(x, Tensor) or x.ndim != 2 or not _chosen_by_size(x):
         return 0

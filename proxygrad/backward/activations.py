@@ -171,8 +171,8 @@ def _line(x: Tensor, activation: Activation, slope: Slope) -> Tensor:
         joints = torch.tensor([tangent_point(activation, s) for s in slope.tolist()], dtype=torch.float64)
         at, value = (per_sample(column, x) for column in joints.unbind(dim=1))
         return _tangent(x, activation, at, value, per_sample(slope, x))
-    joint = (rounded(each, x.dtype) for each in tangent_point(activation, slope))
-    return _tangent(x, activation, *joint, rounded(slope, x.dtype))
+    joint, level = (rounded(each, x.dtype) for each in tangent_point(activation, slope))
+    return _tangent(x, activation, joint, level, rounded(slope, x.dtype))
 
 
 def _tangent(x: Tensor, activation: Activation, at: Slope, value: Slope, slope: Slope) -> Tensor:

@@ -41,8 +41,8 @@ from proxygrad.transforms import Draw
 class GroupKey:
     """What lanes must have in common to be stepped together. ``size``: height and width in pixels.
 
-    ``alone`` identifies the one request whose lanes make up a group that takes no others: one that is
-    ``solo``, or of more lanes than the engine steps at once. ``precision`` is the setting, not yet what it
+    ``alone`` identifies the one request whose lanes make up a group that takes no others: one of more lanes
+    than the engine steps at once. ``precision`` is the setting, not yet what it
     comes to. ``overrides`` are compared by identity.
     """
 
@@ -78,10 +78,9 @@ class GroupKey:
             settings.gaf_beta,
             settings.proxy,
             settings.spread_max_pool,
-            id(lane.batch_token or lane) if settings.solo else None,
-            precision,
-            lane.overrides,
-            lane.langevin and lane.langevin.model_copy(update={"chains": None}),
+            precision=precision,
+            overrides=lane.overrides,
+            langevin=lane.langevin and lane.langevin.model_copy(update={"chains": None}),
         )
 
     @property

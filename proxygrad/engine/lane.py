@@ -82,8 +82,7 @@ class Lane:
     """One image being optimized.
 
     ``settings`` are completed; ``start`` is an image ``(C, H, W)`` in [0, 1], or None for a random one of the
-    seed. ``batch_token``: lanes with the same one share a batch, where a lane must have one of its own.
-    ``curve`` holds the activation before each step and, once ended, after the last one. ``image``
+    seed. ``curve`` holds the activation before each step and, once ended, after the last one. ``image``
     ``(C, H, W)`` is the best that was seen, or the latest where steps see transformed images: their
     activations are of the view, so the highest is luck. The first and the last evaluation always see the
     image itself. ``steepest`` is the largest entry of the activation's gradient at the latest evaluation,
@@ -96,7 +95,6 @@ class Lane:
     objective: Objective
     start: Tensor | None = None
     diversity_group: DiversityGroup | None = None
-    batch_token: object | None = None
     overrides: MethodOverrides = NO_OVERRIDES
     curve: list[float] = field(default_factory=list)
     image: Tensor | None = None

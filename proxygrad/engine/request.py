@@ -222,14 +222,13 @@ def requested_objective(spec: Spec) -> Objective:
 def _lanes(network: Network, spec: Spec, size: tuple[int, int]) -> tuple[Lane, ...]:
     """The lanes of a resolved request, for images of ``size`` (height, width)."""
     objective = requested_objective(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
-    token = object()
-    own = _of_one_kind(spec, objective, token)
-    return (*own, *(_of_one_kind(spec.baseline(), objective, token) if spec.compare else ()))
+    own = _of_one_kind(spec, objective)
+    return (*own, *(_of_one_kind(spec.baseline(), objective) if spec.compare else ()))
 
 
-def _of_one_kind(spec: Spec, objective: Objective, token: object) -> Iterator[Lane]:
+def _of_one_kind(spec: Spec, objective: Objective) -> Iterator[Lane]:
     group = DiversityGroup(spec.diversity) if spec.diversity > 0 else None
     count = spec.lanes if spec.sampler == "langevin" else spec.images
     for seed in range(spec.seed, spec.seed + count):
         settings = spec.model_copy(update={"seed": seed})
-        yield Lane(settings, objective, diversity_group=group, batch_token=token)
+        yield Lane(settings, objective, diversity_group=group)
