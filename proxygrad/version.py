@@ -3,4 +3,4 @@
 __version__ = "0.1.0"
 
 #: Part of every result's id. Raised whenever the same request would give another picture.
-ENGINE_VERSION = "3"
+ENGINE_VERSION = "4"

@@ -41,6 +41,12 @@ def per_sample(slope: Tensor, x: Tensor) -> Tensor:
     return spread.view(batch, *[1] * (x.ndim - 1))
 
 
+@lru_cache(maxsize=1024)
+def rounded(slope: float, dtype: torch.dtype) -> float:
+    """A slope for all lanes as it is in a tensor of lanes' slopes: in bfloat16 the two would differ."""
+    return float(torch.tensor(slope, dtype=dtype))
+
+
 def finite_or(gradient: Tensor, own: Tensor | float) -> Tensor:
     """``gradient``, and where it is not finite ``own``, the gradient without a proxy."""
     return torch.where(gradient.isfinite(), gradient, own)
@@ -78,7 +84,7 @@ def proxy_backward(
     ``slope dy`` is infinite, ``dx`` is autograd's. Gradients of ReLU6 and Hardtanh can be differentiated
     again, others not. Raises `NetworkError` for those, and when the batch cannot be divided among the lanes.
     """
-    each = per_sample(slope, x) if isinstance(slope, Tensor) else slope
+    each = per_sample(slope, x) if isinstance(slope, Tensor) else rounded(slope, x.dtype)
     inputs = (x, activation, each, guarded, *(() if activation.limits else (weight,)))
     bent: Tensor = (_Clamp if activation.limits else _Bend).apply(*inputs)  # type: ignore[no-untyped-call]
     return bent
@@ -158,14 +164,15 @@ def proxy_forward(x: Tensor, activation: Activation, slope: Slope, guarded: bool
 
 def _line(x: Tensor, activation: Activation, slope: Slope) -> Tensor:
     if activation.limits:  # a line on either side
-        each = per_sample(slope, x) if isinstance(slope, Tensor) else slope
+        each = per_sample(slope, x) if isinstance(slope, Tensor) else rounded(slope, x.dtype)
         inner = activation(x)
         return inner + each * (x - inner)
     if isinstance(slope, Tensor):
         joints = torch.tensor([tangent_point(activation, s) for s in slope.tolist()], dtype=torch.float64)
         at, value = (per_sample(column, x) for column in joints.unbind(dim=1))
         return _tangent(x, activation, at, value, per_sample(slope, x))
-    return _tangent(x, activation, *tangent_point(activation, slope), slope)
+    joint, level = (rounded(each, x.dtype) for each in tangent_point(activation, slope))
+    return _tangent(x, activation, joint, level, rounded(slope, x.dtype))
 
 
 def _tangent(x: Tensor, activation: Activation, at: Slope, value: Slope, slope: Slope) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch._ops import OpOverloadPacket
 from torch.nn import functional
 
-from proxygrad.backward.activations import Slope, finite_or, per_sample
+from proxygrad.backward.activations import Slope, finite_or, per_sample, rounded
 from proxygrad.backward.held_values import (
     IN_ORDER,
     NEGATED,
@@ -62,7 +62,7 @@ class Gate:
         ``forward``: with the value of the proxy, too. ``guarded``: see `proxygrad.backward.surrogate`.
         """
         is_open = self.is_open()
-        each = per_sample(slope, self.x) if isinstance(slope, Tensor) else slope
+        each = per_sample(slope, self.x) if isinstance(slope, Tensor) else rounded(slope, self.x.dtype)
         line = _line(self, is_open, each) if forward else None
         y: Tensor = _Gated.apply(self.x, call, is_open, (each, line, guarded), self.inplace)  # type: ignore[no-untyped-call]
         if not self.inplace:

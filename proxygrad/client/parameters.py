@@ -83,7 +83,6 @@ class TemplateParameters(TypedDict, total=False):
     start_noise: float
     size_px: int | None
     seed: int
-    solo: bool
     priority: Priority
     deadline_s: float | None
     webhook: str | None

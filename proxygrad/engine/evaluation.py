@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from proxygrad.networks.batchnorm_folding import FoldMismatch
 from proxygrad.networks.network import Network
 from proxygrad.objectives.base import Objective
 from proxygrad.spec import ClassProbability, RobustActivation
@@ -89,7 +90,7 @@ def _read(network: Network, images: Tensor, layers: Sequence[str]) -> dict[str, 
                 found = [read(batch) for batch in batches]
         except torch.AcceleratorError:
             raise
-        except Exception:
+        except (Exception, FoldMismatch):
             continue
         return {layer: torch.cat([each[layer] for each in found]) for layer in found[0]}
     return None

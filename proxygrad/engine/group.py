@@ -4,11 +4,11 @@ Lanes of a group share what `GroupKey` names and nothing else: each has its own 
 penalties, number of steps and end. They join and leave between steps, so a short one never waits for a
 long one. Each lane's state is one row of the group's tensors.
 
-Where memory is too short for all lanes at once (`Capacity`), the network fails on so many images, takes no
-batches, or only such as have one slope (`proxygrad.networks.batching`), a step evaluates them slice by slice
-and then moves all. Nothing of a lane advances before all slices are through. A diversity group stays in one
-slice: its images are compared with each other. Between two slices other groups may have their turn
-(`Group.turn`).
+A step evaluates its lanes slice by slice and then moves all; nothing of a lane advances before all slices
+are through. A slice is one batch, of a size that rounds as one image does (`proxygrad.engine.batch_sizes`),
+or less: where memory is too short (`Capacity`), where the network takes no batches, or only such as have one
+slope (`proxygrad.networks.batching`). A diversity group stays in one slice, of several batches: its images
+are compared with each other. Between two slices other groups may have their turn (`Group.turn`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, takewhile
 
 import torch
 
+from proxygrad.engine.batch_sizes import SHAPE, BatchSizes
 from proxygrad.engine.capacity import Capacity, out_of_memory, release
 from proxygrad.engine.lane import NO_OVERRIDES, Lane, LaneState, MethodOverrides
 from proxygrad.engine.step import AscentStep, StepEvaluation
@@ -39,8 +41,8 @@ from proxygrad.transforms import Draw
 class GroupKey:
     """What lanes must have in common to be stepped together. ``size``: height and width in pixels.
 
-    ``alone`` identifies the one request whose lanes make up a group that takes no others: one that is
-    ``solo``, or of more lanes than the engine steps at once. ``precision`` is the setting, not yet what it
+    ``alone`` identifies the one request whose lanes make up a group that takes no others: one of more lanes
+    than the engine steps at once. ``precision`` is the setting, not yet what it
     comes to. ``overrides`` are compared by identity.
     """
 
@@ -76,10 +78,9 @@ class GroupKey:
             settings.gaf_beta,
             settings.proxy,
             settings.spread_max_pool,
-            id(lane.batch_token or lane) if settings.solo else None,
-            precision,
-            lane.overrides,
-            lane.langevin and lane.langevin.model_copy(update={"chains": None}),
+            precision=precision,
+            overrides=lane.overrides,
+            langevin=lane.langevin and lane.langevin.model_copy(update={"chains": None}),
         )
 
     @property
@@ -142,6 +143,19 @@ class Group:
             key.proxy,
             key.spread_max_pool,
             discriminator=key.discriminator,
+            same_kernels=False,
+        )
+        if not self._batching.alone:
+            image = torch.full((1, self._channels, *key.size), 0.5, dtype=torch.float32, device=device)
+            on_cuda = device.type == "cuda"
+            self._step = replace(self._step, least=SHAPE) if on_cuda else self._step.suited(image)
+        alike = (key.size, key.proxy, key.spread_max_pool)  # beside the network, all that a pass depends on
+        self._sizes = BatchSizes(
+            self._step.trial,
+            (self._channels, *key.size),
+            device,
+            self._step.read.memory.setdefault(alike, {}),
+            mixed=not self._batching.folded,
         )
         first = self._step.parameterization.start(torch.Generator().manual_seed(0))
         self._params = first.to(device, torch.float32).unsqueeze(0)[:0]  # (0, *P)
@@ -213,8 +227,12 @@ class Group:
     def _advance(self, found: StepEvaluation) -> list[Lane] | None:
         """Move the lanes; the ended ones. None where the step has to be evaluated again, with a guard."""
         rows = torch.stack([found.activations, found.steepest], dim=1).tolist()  # one transfer a step
-        if not self._step.guarded and not all(math.isfinite(value) for row in rows for value in row):
-            self._step = replace(self._step, guarded=True)  # from now on: it may be the slope
+        failed = [
+            lane for lane, row in zip(self.lanes, rows, strict=True) if not all(map(math.isfinite, row))
+        ]
+        if unguarded := [lane for lane in failed if not lane.guarded]:
+            for lane in unguarded:
+                lane.guarded = True  # from now on: it may be the slope
             return None
         steps_done = torch.tensor([lane.step for lane in self.lanes], device=found.gradient.device)
         for lane, image, (activation, steepest) in zip(self.lanes, found.images, rows, strict=True):
@@ -232,7 +250,7 @@ class Group:
     def _evaluate_slice(self, step: _StepUnderWay) -> None:
         """The next lanes of a step, as many as memory and the network take."""
         taken = self._fitting(step.waiting)
-        rows = sorted(row for each in step.waiting[:taken] for row in each)
+        rows = [row for each in step.waiting[:taken] for row in each]
         try:
             found = self._attempt(rows, step.draws)
         except Exception as error:  # perhaps of a network that takes fewer images at a time
@@ -251,35 +269,35 @@ class Group:
             self.capacity.passed(len(rows))
 
     def _whole(self, parts: list[tuple[list[int], StepEvaluation]]) -> StepEvaluation:
-        if len(parts) == 1 and len(parts[0][0]) == len(self.lanes):
+        if len(parts) == 1 and parts[0][0] == list(range(len(self.lanes))):
             return parts[0][1]
         return self._joined(parts)
 
     def _inseparable(self) -> list[list[int]]:
         """Rows that must be evaluated together: each lane for itself, but diversity groups as a whole. Those
-        of the same slope come after each other where that matters."""
+        of one kind come after each other, and among them those of one slope."""
         members: dict[int, list[int]] = {}
         for row, lane in enumerate(self.lanes):
             members.setdefault(id(lane.diversity_group or lane), []).append(row)
-        found = list(members.values())
-        return sorted(found, key=self._slope) if self._batching.folded else found
+        return sorted(members.values(), key=lambda rows: (self._kind(rows), self._slope(rows)))
 
     def _slope(self, rows: list[int]) -> float:
         return self.lanes[rows[0]].slope
 
+    def _kind(self, rows: list[int]) -> tuple[bool, float]:
+        """What the lanes of a slice have in common."""
+        slope = self._slope(rows) if self._batching.folded else 0.0
+        return any(self.lanes[row].guarded for row in rows), slope
+
     def _fitting(self, waiting: list[list[int]]) -> int:
         """How many of those come into the next slice: at least one."""
         limits = (self._most, self.capacity.limit, 1 if self._batching.alone else None)
-        limit = min((each for each in limits if each is not None), default=None)
-        taken, lanes = 0, 0
-        while taken < len(waiting):
-            lanes += len(waiting[taken])
-            if taken and limit is not None and lanes > limit:
-                break
-            if taken and self._batching.folded and self._slope(waiting[taken]) != self._slope(waiting[0]):
-                break
-            taken += 1
-        return taken
+        kin = list(takewhile(lambda rows: self._kind(rows) == self._kind(waiting[0]), waiting))
+        ends = list(accumulate(map(len, kin)))
+        limit = min((ends[-1], *(each for each in limits if each is not None)))
+        if limit > 1 and len(kin) > 1:
+            limit = self._sizes.fitting(limit)
+        return max(1, sum(end <= limit for end in ends))
 
     def _attempt(self, rows: list[int], draws: Sequence[Draw]) -> StepEvaluation | str:
         """The evaluation of the lanes of ``rows``; or, when memory ran out, the message of that error."""
@@ -294,8 +312,12 @@ class Group:
         return reason
 
     def _pass(self, rows: list[int], draws: Sequence[Draw]) -> StepEvaluation:
-        params = self._params if len(rows) == len(self.lanes) else self._params[rows]
-        return self._step.evaluate([self.lanes[row] for row in rows], params, draws)
+        params = self._params[rows]
+        sizes = [1] * len(rows) if self._batching.alone else self._sizes.split(len(rows))
+        step = self._step
+        if step.least == SHAPE:
+            step = replace(step, least=min(SHAPE, self.capacity.limit or SHAPE))  # memory has the last word
+        return step.evaluate([self.lanes[row] for row in rows], params, draws, sizes)
 
     def _refuse(self, rows: list[int], reason: str) -> None:
         height, width = self.key.size

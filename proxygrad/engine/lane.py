@@ -89,22 +89,21 @@ class Lane:
     """One image being optimized.
 
     ``settings`` are completed; ``start`` is an image ``(C, H, W)`` in [0, 1], or None for a random one of the
-    seed. ``batch_token``: lanes with the same one share a batch, where a lane must have one of its own.
-    ``curve`` holds the activation before each step and, once ended, after the last one. ``image``
+    seed. ``curve`` holds the activation before each step and, once ended, after the last one. ``image``
     ``(C, H, W)`` is the best that was seen, or the latest where steps see transformed images: their
     activations are of the view, so the highest is luck. The first and the last evaluation always see the
     image itself. ``steepest`` is the largest entry of the activation's gradient at the latest evaluation,
     ``steepest_ever`` the largest at any. ``samples``: of a Langevin chain the kept states, ``(C, H, W)``
-    each; its ``image`` is the latest state. ``error`` is set when the
-    lane failed. ``silent_at``: with slope "auto", the activation above which the lane has to rise before the
-    slope is 0 again. ``trial``: the starts that it competes with; ``dropped``: another one was chosen.
+    each; its ``image`` is the latest state. ``error`` is set when the lane failed. ``silent_at``: with slope
+    "auto", the activation above which the lane has to rise before the slope is 0 again. ``trial``: the starts
+    that it competes with; ``dropped``: another one was chosen. ``guarded``: of
+    `proxygrad.backward.surrogate.surrogate`, from the first evaluation on that needed it.
     """
 
     settings: AscentSettings
     objective: Objective
     start: Tensor | None = None
     diversity_group: DiversityGroup | None = None
-    batch_token: object | None = None
     overrides: MethodOverrides = NO_OVERRIDES
     curve: list[float] = field(default_factory=list)
     image: Tensor | None = None
@@ -116,6 +115,7 @@ class Lane:
     silent_at: float | None = None
     trial: Trial | None = None
     dropped: bool = False
+    guarded: bool = False
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.settings.seed)

@@ -18,6 +18,7 @@ from proxygrad.engine.ceiling import ceiling
 from proxygrad.engine.evaluation import evaluate
 from proxygrad.engine.lane import FADED, Lane
 from proxygrad.images import decode_png, encode_png
+from proxygrad.kernels import kernels_of
 from proxygrad.langevin.diagnostics import autocorrelation_time, effective_sample_size, r_hat
 from proxygrad.networks.network import Network
 from proxygrad.objectives.base import Objective
@@ -164,6 +165,7 @@ def render(
         digest=network.info.digest,
         engine_version=network.info.engine_version,
         device=str(network.device),
+        kernels=kernels_of(network.device),
         dtype=lane.dtype,
         ran_s=ran_s,
         steps_per_s=lane.step / ran_s if ran_s > 0 else 0.0,

@@ -232,22 +232,20 @@ def requested_objective(spec: Spec) -> Objective:
 def _lanes(network: Network, spec: Spec, size: tuple[int, int]) -> tuple[tuple[Lane, Role], ...]:
     """The lanes of a resolved request, for images of ``size`` (height, width), each with its role."""
     objective = requested_objective(spec).at({spec.layer: network.layer_shape(spec.layer, size)})
-    token = object()
     kinds: list[tuple[Spec, Role]] = [(spec, "proxygrad")]
     if spec.compare:
         kinds.append((spec.baseline(), "baseline"))
-    return tuple((lane, role) for each, role in kinds for lane in _of_one_kind(each, objective, token))
+    return tuple((lane, role) for each, role in kinds for lane in _of_one_kind(each, objective))
 
 
-def _of_one_kind(spec: Spec, objective: Objective, token: object) -> Iterator[Lane]:
+def _of_one_kind(spec: Spec, objective: Objective) -> Iterator[Lane]:
     """Those of each image follow each other, with seeds that do so, too."""
     group = DiversityGroup(spec.diversity) if spec.diversity > 0 else None
     count = spec.lanes if spec.sampler == "langevin" else spec.images
     for image in range(count):
         seeds = range(spec.seed + image * spec.starts, spec.seed + (image + 1) * spec.starts)
         lanes = [
-            Lane(spec.model_copy(update={"seed": seed}), objective, diversity_group=group, batch_token=token)
-            for seed in seeds
+            Lane(spec.model_copy(update={"seed": seed}), objective, diversity_group=group) for seed in seeds
         ]
         if spec.trial_steps is not None:
             Trial(lanes, spec.trial_steps)

@@ -211,8 +211,6 @@ def _lanes(
     size = image_size(network, settings, start)
     completed = objective.at({layer: network.layer_shape(layer, size) for layer in objective.layers})
     family = DiversityGroup(diversity) if diversity > 0 else None
-    if family is not None and settings.solo:
-        raise InvalidRequest(f"diversity {diversity:g} needs images in one batch, which solo rules out")
     found = list[Lane]()
     for first in seeds:
         own = [settings.model_copy(update={"seed": seed}) for seed in range(first, first + settings.starts)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,8 @@ class LayerReader:
 
     As `proxygrad.networks.network.Network.read`, differentiable, but faster: within rounding the same in
     float32, to about three digits in bfloat16. ``dtype``: the arithmetic of the passes. Forward and backward
-    pass belong inside `arithmetic`. Made by `Network.prepared`.
+    pass belong inside `arithmetic`. ``memory``: what steps have found
+    out about it. Made by `Network.prepared`.
     """
 
     def __init__(
@@ -40,16 +42,22 @@ class LayerReader:
     ) -> None:
         self.dtype = dtype
         self.device = device
+        self.memory: dict[tuple[object, ...], Any] = {}
         self._read = read
         self._variant, self._unfolded = variants
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """One forward pass: what each layer returns, batch first."""
+        """One forward pass: what each layer returns, batch first.
+
+        An image with control flow that folding did not see before is read without it, whatever images were
+        read earlier. Of several images one may be such: that raises `FoldMismatch`; read them one by one.
+        """
         try:
             return self._read(self._variant, images)
-        except FoldMismatch:  # control flow that was not seen before: folding is not for this network
-            self._variant = self._unfolded()
-            return self._read(self._variant, images)
+        except FoldMismatch:
+            if len(images) > 1:
+                raise
+            return self._read(self._unfolded(), images)
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """Context manager: `proxygrad.precision.arithmetic` for the passes of this reader."""

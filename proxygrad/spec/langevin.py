@@ -175,7 +175,7 @@ DEFAULTS: dict[str, Any] = {
 SHARED = frozenset(
     {
         *("sampler", "langevin", "proxy", "slope", "slope_end", "slope_hold", "slope_end_at"),
-        *("spread_max_pool", "steps", "start_noise", "size_px", "seed", "solo"),
+        *("spread_max_pool", "steps", "start_noise", "size_px", "seed"),
     }
 )
 

@@ -173,6 +173,12 @@ class Result(Measured):
     digest: str = Field(description="Digest of the model.")
     engine_version: str = Field(description="Version of the engine.")
     device: str = Field(description="Where the steps were computed, e.g. `cpu` or `cuda:0`.")
+    kernels: str = Field(
+        default="",
+        description="What rounding depends on besides: PyTorch, instruction set and threads, e.g. "
+        "`torch 2.13.0, AVX512, 2 threads`; on CUDA the GPU. Where model, request, engine version, `device`, "
+        "`dtype` and this are equal, so are the bytes of the images, on a CPU.",
+    )
     dtype: str = Field(description="Number format of the steps: `float32`, `tf32` or `bfloat16`.")
     ran_s: float = Field(
         description="Seconds from the first step to the measured image; for a resumed job, including those "

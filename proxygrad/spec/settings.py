@@ -229,11 +229,6 @@ class AscentSettings(Frozen):
         "which need not be square.",
     )
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seeds the start image and all random views.")
-    solo: bool = Field(
-        default=False,
-        description="Step this image in its own batch, so that its bytes do not depend on other jobs; "
-        "slower under load.",
-    )
 
     @model_validator(mode="after")
     def _each_sampler_has_its_own(self) -> Self:

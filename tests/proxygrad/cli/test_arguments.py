@@ -32,7 +32,6 @@ TYPED = {
     "start_noise": 0.0,
     "size_px": 48,
     "seed": 3,
-    "solo": True,
 }
 
 

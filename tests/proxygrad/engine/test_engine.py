@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -173,26 +174,40 @@ def test_a_network_that_fails_in_mid_run_fails_its_lanes_and_nothing_else() -> N
         assert engine.submit(small(), ask()).result(30).result.steps_done == 8
 
 
-def test_solo_bytes_do_not_depend_on_what_else_runs() -> None:
+def test_bytes_do_not_depend_on_what_else_runs() -> None:
+    """Alone, beside a baseline, among others, joined late, and from a checkpoint among others."""
     network = small()
-    mine = ask(unit=2, seed=7, objective="neuron", solo=True, steps=24)
+    mine: dict[str, Any] = {
+        "unit": 2,
+        "seed": 7,
+        "objective": "neuron",
+        "steps": 24,
+        "robustness": "standard",
+    }
     with Engine() as engine:
-        alone = engine.submit(network, mine).result(30)
-    engine = Engine()
-    strangers = [ask(unit=seed % 6, seed=seed, slope=seed / 15, steps=5 + seed) for seed in range(15)]
-    tickets = [engine.submit(network, each) for each in (*strangers[:8], mine, *strangers[8:])]
-    with engine:
-        together = tickets[8].result(30)
-        for ticket in tickets:
-            ticket.result(30)
-    assert together.png == alone.png
-    assert together.result.curve == alone.result.curve
-    assert alone.result.spec.solo
-
-
-def test_solo_is_part_of_the_question() -> None:
-    info = small().info
-    assert ask(solo=True).identity(info) != ask().identity(info) == ask(solo=False).identity(info)
+        alone = engine.submit(network, ask(**mine)).result(30)
+        compared = engine.submit(network, ask(**mine, compare=True)).result(30)
+        strangers = [ask(unit=seed % 6, seed=seed, slope=seed / 15, steps=40 + seed) for seed in range(7)]
+        others = [engine.submit(network, each) for each in strangers]
+        until(lambda: others[0].progress.step > 2)
+        late = engine.submit(network, ask(**mine))
+        taken = late.checkpoint()
+        among = late.result(30)
+        for other in others:
+            other.result(30)
+    assert compared.result.baseline is not None
+    found = [among, compared]
+    if taken is not None:
+        with Engine() as engine:
+            more = [engine.submit(network, each) for each in strangers[:2]]
+            found.append(engine.submit(network, ask(**mine), checkpoint=taken.to_bytes()).result(30))
+            for other in more:
+                other.result(30)
+    assert {each.images[0] for each in found} == {alone.png}
+    assert {each.result.image(0).curve for each in found} == {alone.result.curve}
+    threads = torch.get_num_threads()
+    assert alone.result.kernels.startswith(f"torch {torch.__version__.partition('+')[0]}, ")
+    assert alone.result.kernels.endswith(f", {threads} thread{'s' if threads > 1 else ''}")
 
 
 def test_a_group_that_is_full_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def test_a_ticket_that_waits_is_canceled_at_once_while_the_device_is_busy() -> N
 
 def test_a_checkpoint_goes_on_in_another_engine_with_the_same_bytes() -> None:
     network, pace = slow()
-    spec = ask(steps=60, update="adam", robustness="standard", objective="neuron", solo=True)
+    spec = ask(steps=60, update="adam", robustness="standard", objective="neuron")
     with Engine() as engine:
         whole = engine.submit(network, spec).result(60)
         pace.pause_s = 0.03  # so that it is far from its end when the checkpoint is asked for

@@ -175,7 +175,7 @@ def midway(engine: Engine, network: Network, spec: Spec) -> Checkpoint:
 
 
 def test_a_checkpoint_holds_every_image_and_goes_on_bit_for_bit() -> None:
-    network, spec = small(), ask(steps=60, images=2, diversity=0.3, compare=True, update="adam", solo=True)
+    network, spec = small(), ask(steps=60, images=2, diversity=0.3, compare=True, update="adam")
     with Engine() as engine:
         whole = engine.submit(network, spec).result(60)
         taken = midway(engine, network, spec)
@@ -186,7 +186,7 @@ def test_a_checkpoint_holds_every_image_and_goes_on_bit_for_bit() -> None:
         again = engine.submit(network, spec, checkpoint=taken.to_bytes())
         rendering = again.result(60)
         with pytest.raises(CheckpointMismatch, match="compare True; here it is False"):
-            engine.submit(network, ask(steps=60, update="adam", solo=True), checkpoint=taken.to_bytes())
+            engine.submit(network, ask(steps=60, update="adam"), checkpoint=taken.to_bytes())
     assert rendering.images == whole.images
     assert [image.curve for image in rendering.result.images] == [
         image.curve for image in whole.result.images

@@ -195,10 +195,7 @@ def test_diversity_makes_images_less_alike() -> None:
     assert alike[1] < alike[0] - 0.01
 
 
-def test_diversity_needs_one_batch_and_no_order_in_it() -> None:
-    with pytest.raises(InvalidRequest, match=r"diversity .* needs images in one batch, which solo rules out"):
-        maximize(small(), Channel("conv2", 1), images=2, diversity=0.5, solo=True)
-
+def test_diversity_needs_no_order_in_a_batch() -> None:
     class SequenceFirst(Small):
         def __init__(self) -> None:
             super().__init__()

@@ -61,7 +61,6 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "proxy": "network",
         "blur_px": 1.5,
         "start_noise": 0.0,
-        "solo": True,
     },
 }
 

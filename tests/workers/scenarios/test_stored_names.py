@@ -66,7 +66,6 @@ spec
   start_noise
   size_px
   seed
-  solo
   model
   layer
   objective
@@ -118,7 +117,6 @@ result
     start_noise
     size_px
     seed
-    solo
     model
     layer
     objective
