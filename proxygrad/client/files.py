@@ -29,14 +29,15 @@ def atlas_format(path: Path) -> AtlasFormat:
     return form
 
 
-def read(image: bytes | str | Path) -> bytes:
-    """The bytes of an image, which may be given as the path of a file. Raises `InvalidArgument`."""
+def read(image: bytes | str | Path, name: str = "image") -> bytes:
+    """The bytes of an image, which may be given as the path of a file. Raises `InvalidArgument`, with the
+    ``name`` of the argument."""
     if isinstance(image, bytes):
         return image
     try:
         return Path(image).read_bytes()
     except OSError as error:
-        raise InvalidArgument(f"image={str(image)!r} cannot be read: {error.strerror or error}") from error
+        raise InvalidArgument(f"{name}={str(image)!r} cannot be read: {error.strerror or error}") from error
 
 
 def save(path: Path, content: bytes) -> Path:

@@ -11,14 +11,16 @@ import math
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Required, TypedDict
+from pathlib import Path
+from typing import Any, Literal, Required, TypedDict, get_args
 from urllib.parse import quote
 
 from proxygrad.client.errors import InvalidArgument
+from proxygrad.client.files import read
 from proxygrad.protocol.pagination import MAX_LIMIT
 from proxygrad.protocol.requests import Priority
 from proxygrad.spec import ObjectiveKind
-from proxygrad.spec.attribution import AttributionMethod, AttributionRule, ReferenceImage
+from proxygrad.spec.attribution import AttributionMethod, AttributionRule, ReferenceName
 from proxygrad.spec.langevin import Bounds, LangevinVariant, SamplerName
 from proxygrad.spec.settings import GafName, ParameterizationName, Preset, Proxy, UpdateName
 
@@ -87,6 +89,10 @@ class TemplateParameters(TypedDict, total=False):
     webhook: str | None
 
 
+#: A name, a gray, or a picture: the bytes of a PNG, JPEG, WebP or NPY file, or the path of one.
+Reference = ReferenceName | float | bytes | str | Path
+
+
 class AttributionParameters(TypedDict, total=False):
     """The fields of a request for an attribution. Those not given have the service's defaults."""
 
@@ -98,7 +104,9 @@ class AttributionParameters(TypedDict, total=False):
     size_px: int | None
     method: AttributionMethod
     rule: AttributionRule
-    reference: ReferenceImage | float
+    reference: Reference | Sequence[Reference]
+    references: int
+    seed: int
     at: str | None
     points: int
     normalize_logits: bool
@@ -111,6 +119,34 @@ class VisualizationParameters(TemplateParameters, total=False):
     """The fields of a request."""
 
     unit: Required[int]
+
+
+def references(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+    """The fields of a request for an attribution, and the pictures among its references."""
+    given = fields.get("reference")
+    if given is None:
+        return dict(fields), []
+    if hasattr(given, "tolist"):
+        given = given.tolist()
+    listed, files = list[Any](), list[bytes]()
+    for each in given if isinstance(given, list | tuple) else [given]:
+        name = each
+        if isinstance(each, bytes | Path) or (isinstance(each, str) and each not in get_args(ReferenceName)):
+            files.append(_picture(each))
+            name = "uploaded"
+        if name != "uploaded" or name not in listed:
+            listed.append(name)
+    if files:
+        return {**fields, "reference": listed}, files
+    return dict(fields), []
+
+
+def _picture(given: bytes | str | Path) -> bytes:
+    try:
+        return read(given, "reference")
+    except InvalidArgument as error:
+        names = ", ".join(each for each in get_args(ReferenceName) if each != "uploaded")
+        raise InvalidArgument(f"{error}; valid: {names}, a gray, or a file") from error
 
 
 def body(fields: Mapping[str, object]) -> dict[str, Any]:

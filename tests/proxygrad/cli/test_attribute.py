@@ -47,9 +47,9 @@ def test_a_picture_gets_its_files_and_its_numbers(bar: Path, capsys: pytest.Capt
         (["fcc", "1"], "fcc"),
         (
             ["fc", "1", "--reference", "noise"],
-            "reference 'noise': valid: zeros, mean, blurred, or a gray from 0",
+            "unknown reference 'noise'; valid: zeros, mean, blurred, shuffled, a gray from 0",
         ),
-        (["fc", "1", "--reference", "1.5"], "reference 1.5: valid: zeros"),
+        (["fc", "1", "--reference", "1.5"], "unknown reference 1.5; valid: zeros"),
         (["fc", "1", "--size-px", "4"], "size_px 4: Input should be"),
         (["fc", "1", "--method", "saliency", "--rule", "rescale"], "rule 'rescale' applies to method"),
         (["fc", "1", "--at", "fc"], "at 'fc' is a logits; valid: a feature map"),

@@ -138,6 +138,26 @@ def test_a_picture_is_bytes_or_a_path_or_of_a_visualization(
         client.attribute(made, **QUESTION, number=2)
 
 
+def test_references_are_names_grays_and_files(client: Any, player: Player, tmp_path: Path) -> None:
+    (tmp_path / "own.png").write_bytes(PNG)
+
+    def spec(image: Any, reference: Any, **more: Any) -> Any:
+        return client.attribute(image, **QUESTION, reference=reference, **more).spec
+
+    alone = spec(PNG, PNG)
+    assert (alone.reference, alone.reference_images.number) == ("uploaded", 1)
+    assert spec(PNG, tmp_path / "own.png") == spec(PNG, [f"{tmp_path}/own.png"]) == alone
+    mixed = spec(PNG, ["zeros", PNG, 0.5, PNG, "shuffled"], references=3, seed=7)
+    assert mixed.reference == ("zeros", "uploaded", 0.5, "shuffled")
+    assert (mixed.reference_images.number, mixed.reference_count, mixed.seed) == (2, 7, 7)
+    assert spec(PNG, 1).reference == 1.0
+    made = client.visualize(**QUESTION)
+    player.succeed(made.id)
+    of_it = spec(made.refresh() or made, PNG)
+    assert of_it.reference == "uploaded"
+    assert of_it.image != alone.image
+
+
 def test_what_cannot_be_sent_is_named_and_what_is_refused_too(
     client: Any, redis: redis_client.Redis, tmp_path: Path
 ) -> None:
@@ -151,8 +171,12 @@ def test_what_cannot_be_sent_is_named_and_what_is_refused_too(
         client.get_attribution("")
     with pytest.raises(Invalid, match="invalid_image"):
         client.attribute(b"no picture", **QUESTION)
-    with pytest.raises(Invalid, match="reference"):
+    with pytest.raises(InvalidArgument, match=r"reference='noise' cannot be read: .*; valid: zeros, mean"):
         client.attribute(PNG, **QUESTION, reference="noise")
+    with pytest.raises(Invalid, match="reference 1: the 10 bytes"):
+        client.attribute(PNG, **QUESTION, reference=[PNG, b"no picture"])
+    with pytest.raises(Invalid, match="names 'uploaded'"):
+        client.attribute(PNG, **QUESTION, reference="uploaded")
     huge = PNG[:16] + struct.pack(">II", 2**16, 2**16) + PNG[24:]
     with pytest.raises(Invalid, match="65536 × 65536"):
         client.attribute(huge, **QUESTION)
