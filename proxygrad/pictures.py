@@ -24,7 +24,7 @@ from typing import cast
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from proxygrad.errors import BadPicture, PictureTooLarge
-from proxygrad.spec.attribution import InputImage, ReferenceImages
+from proxygrad.spec.attribution import MAX_REFERENCES, InputImage, ReferenceImages
 from proxygrad.spec.settings import MAX_SIZE_PX, MIN_SIZE_PX
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -89,6 +89,8 @@ def read_references(
     ``(k, C, H, W)``. Raises `BadPicture`, also for more than ``most``, and `PictureTooLarge`.
     """
     channels, *size = picture.shape
+    if most < 1:
+        raise BadPicture(f"one picture too many; valid: {MAX_REFERENCES} in all")
     if not data.startswith(_NPY):
         return [_decoded(data, channels, (size[0], size[1]), max_pixels)]
     return _arrays(data, channels, (size[0], size[1]), stacks=True, most=most)

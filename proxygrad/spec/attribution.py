@@ -269,7 +269,8 @@ class MissedShare(Tolerant):
     layer: str = Field(description="The layer that ran it; empty for the network itself.")
     missed: float = Field(description="What it misses, in units of the objective.")
     share: float | None = Field(
-        description="As a share of the difference of the objective; `null` where it does not differ."
+        default=None,
+        description="As a share of the difference of the objective; `null` where it does not differ.",
     )
 
 

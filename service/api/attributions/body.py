@@ -91,8 +91,8 @@ def _check_pictures(request: AttributionRequest, uploads: Uploads) -> None:
     if request.image is None and uploads.image is None:
         raise refused(
             PICTURE,
-            f"is missing; valid: a part {PICTURE!r} of multipart/form-data, beside this document as the part "
-            f"{DOCUMENT!r}, or an image of a visualization",
+            "is missing; valid: an image of a visualization, or multipart/form-data with a part "
+            f"{PICTURE!r} and this document as the part {DOCUMENT!r}",
         )
     if request.image is not None and uploads.image is not None:
         raise refused(

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.engine
 
 SHAPE = (3, 16, 16)
 #: 63 turns of 16 points at that size, and two more.
-LONG = {"method": "integrated_gradients", "points": 1000}
+LONG: dict[str, Any] = {"method": "integrated_gradients", "points": 1000}
 
 
 @dataclass(frozen=True)
