@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _references(sent: list[tuple[Path, bytes]], picture: DecodedPicture) -> list[DecodedPicture]:
     from proxygrad.pictures import read_references
 
-    found = list[DecodedPicture]()
+    found: list[DecodedPicture] = []
     for path, data in sent:
         try:
             found += read_references(data, picture, max_pixels=MAX_PIXELS, most=MAX_REFERENCES - len(found))
