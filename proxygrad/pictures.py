@@ -279,8 +279,8 @@ def _planes(values: bytes, descr: str, channels: int) -> bytes:
 def _checked_floats(values: bytes, descr: str) -> bytes:
     """Little-endian float32 of numbers in [0, 1].
 
-    Pillow looks at them, as Python would make an object of each: of 3 × 1024 × 1024 it takes 9 ms in place of
-    180 (`benchmarks/uploads.py`). What is not finite has 7f or ff as the highest byte of its float32.
+    Pillow looks at them, as Python would make an object of each: 15 ms for 3 × 1024 × 1024 in place of 183
+    (docs/measurements/gateway.md). What is not finite has 7f or ff as the highest byte of its float32.
     """
     floats = Image.frombytes(
         "F", (len(values) // (4 if descr == "<f4" else 8), 1), values, "raw", _RAW[descr]

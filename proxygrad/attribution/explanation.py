@@ -37,7 +37,8 @@ from proxygrad.spec.attribution import (
 HEATMAP, OVERLAY, CONTRIBUTIONS = "heatmap.png", "overlay.png", "contributions.npy"
 #: Operations that a result lists.
 _LISTED = 5
-#: Pixels of a turn on a CPU: one picture of 224 px, a batch of small ones.
+#: Pixels of a turn on a CPU: one picture of 224 px, which gains nothing in a batch, or several small ones
+#: (docs/measurements/attribution.md, "Turns").
 TURN_PX = 224 * 224
 
 

@@ -17,7 +17,8 @@ from service.problems import ProblemError
 
 T = TypeVar("T")
 
-#: Pictures that are decoded at once; each may take 8 bytes a pixel.
+#: Pictures that are decoded at once; each may take 8 bytes a pixel. More are not faster where cores are busy
+#: (docs/measurements/gateway.md); a second keeps a large one from holding up small ones.
 READ_AT_ONCE = 2
 
 
