@@ -74,6 +74,29 @@ def test_an_uploaded_image_gets_its_heat_map_and_its_numbers(http: httpx.Client)
     )
 
 
+def test_several_references_are_averaged(served_url: str) -> None:
+    """Of every kind, sent and named, beside one attribution for each."""
+
+    def contributions(**reference: Any) -> Any:
+        found = client.attribute(drawn(), **QUESTION, **reference).wait(timeout_s=60)
+        assert found.result.delta.relative is not None
+        assert found.result.delta.relative < 1e-4
+        return np.load(io.BytesIO(found.contributions())), found
+
+    with Client(served_url) as client:
+        sent = drawn((64, 32))
+        together, found = contributions(reference=["zeros", sent, "shuffled", 0.5], references=2, seed=4)
+        assert (found.snapshot.progress.step, found.snapshot.progress.steps) == (5, 5)
+        each = [contributions(reference=reference)[0] for reference in ("zeros", sent, 0.5)]
+        shuffled, _ = contributions(reference="shuffled", references=2, seed=4)
+        np.testing.assert_allclose(together, (sum(each) + 2 * shuffled) / 5, rtol=1e-3, atol=1e-5)
+        same, found = contributions(reference=["mean", "blurred"])
+        assert np.abs(same).max() > 0
+        nothing = client.attribute(drawn(), **QUESTION, reference=drawn()).wait(timeout_s=60).result
+        assert (nothing.delta.absolute, nothing.delta.relative) == (0.0, None)
+        assert [each.share for each in nothing.delta.operations] == [None] * len(nothing.delta.operations)
+
+
 def test_the_same_picture_is_computed_once_in_whatever_format(http: httpx.Client) -> None:
     first = sent(http, drawn())
     with Image.open(io.BytesIO(drawn())) as picture:
