@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from proxygrad.attribution.attribute import Settings, begin
-from proxygrad.attribution.heatmap import heat_map, overlay, scale_of
+from proxygrad.attribution.heatmap import clipped_scale, heat_map, overlay
 from proxygrad.attribution.result import Attribution, Missed
 from proxygrad.engine.capacity import DEFAULT_MAX_LANES
 from proxygrad.engine.evaluation import TOP_CLASSES, class_probabilities
@@ -164,7 +164,7 @@ def _result(
         ),
         unruled=_shares(found.unruled),
         shape=(contributions.shape[0], contributions.shape[1], contributions.shape[2]),
-        scale=scale_of(contributions),
+        scale=clipped_scale(contributions),
         logits=() if logits is None else _highest(logits, network.classes),
         class_probabilities=None if logits is None else class_probabilities(logits, network),
         notes=network.info.notes,
@@ -183,8 +183,8 @@ def _files(
     array = io.BytesIO()
     np.save(array, contributions.numpy(), allow_pickle=False)
     return {
-        HEATMAP: annotate_png(encode_png(heat_map(contributions)), text),
-        OVERLAY: annotate_png(encode_png(overlay(contributions, image)), text),
+        HEATMAP: annotate_png(encode_png(heat_map(contributions, result.scale)), text),
+        OVERLAY: annotate_png(encode_png(overlay(contributions, image, result.scale)), text),
         CONTRIBUTIONS: array.getvalue(),
     }
 

@@ -308,8 +308,8 @@ class AttributionResult(Tolerant):
     )
     shape: tuple[int, int, int] = Field(description="(channels, rows, columns) of the contributions.")
     scale: float = Field(
-        description="Largest magnitude in the heat map, which sums over channels: full red is that, full "
-        "blue its negative, white 0."
+        description="Magnitude of full color in the heat map, which sums over channels: full red is that and "
+        "more, full blue its negative, white 0. 2 % of the sum of all magnitudes lie beyond it."
     )
     logits: tuple[LogitValue, ...] = Field(
         default=(), description="The highest logits of the picture, at most 5; empty without logits."

@@ -61,7 +61,9 @@ def test_an_uploaded_image_gets_its_heat_map_and_its_numbers(http: httpx.Client)
     assert contributions.dtype == np.float32
     assert contributions.shape == (1, 32, 32)
     assert float(contributions.sum()) == pytest.approx(difference, abs=1e-3)
-    assert np.abs(contributions.sum(axis=0)).max() == pytest.approx(result["scale"], rel=1e-6)
+    magnitudes = np.sort(np.abs(contributions.sum(axis=0)), axis=None)
+    beyond, from_there = (magnitudes[magnitudes > result["scale"] * by].sum() for by in (1 + 1e-6, 1 - 1e-6))
+    assert beyond <= 0.02 * magnitudes.sum() < from_there
     assert not contributions[:, :, :10].any()  # black, as the reference is
     for name in ("heatmap", "overlay"):
         response = http.get(links[name])
