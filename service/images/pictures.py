@@ -54,16 +54,19 @@ class PictureReader:
         return await to_thread.run_sync(stack, found)
 
     async def _read(self, read: Callable[[], T], *part: str | int) -> T:
+        said = "" if part == ("image",) else f"reference {part[1]}: "
         try:
             async with self._slots:
                 return await to_thread.run_sync(read)
         except PictureTooLarge as error:
-            said = "" if part == ("image",) else f"reference {part[1]}: "
-            detail = f"{said}{error} of a request's pictures (its operator's PROXYGRAD_MAX_UPLOAD_PIXELS)"
+            detail = (
+                f"{said}{error}, as all pictures of a request may have {self._max_pixels} (its operator's "
+                "PROXYGRAD_MAX_UPLOAD_PIXELS)"
+            )
             field_error = FieldError(location=["body", *part], detail=detail, value=error.pixels)
             field_error.maximum = error.limit
             raise ProblemError("limit_exceeded", detail, [field_error]) from error
         except BadPicture as error:
-            detail = str(error) if part == ("image",) else f"reference {part[1]}: {error}"
+            detail = f"{said}{error}"
             field_error = FieldError(location=["body", *part], detail=detail)
             raise ProblemError("invalid_image", detail, [field_error]) from error
