@@ -16,7 +16,7 @@ from typing import Any, Literal, Required, TypedDict, get_args
 from urllib.parse import quote
 
 from proxygrad.client.errors import InvalidArgument
-from proxygrad.client.files import read
+from proxygrad.client.files import Picture, read
 from proxygrad.protocol.pagination import MAX_LIMIT
 from proxygrad.protocol.requests import Priority
 from proxygrad.spec import ObjectiveKind
@@ -89,8 +89,8 @@ class TemplateParameters(TypedDict, total=False):
     webhook: str | None
 
 
-#: A name, a gray, or a picture: the bytes of a PNG, JPEG, WebP or NPY file, or the path of one.
-Reference = ReferenceName | float | bytes | str | Path
+#: A name, a gray, or a picture.
+Reference = ReferenceName | float | Picture
 
 
 class AttributionParameters(TypedDict, total=False):
@@ -126,12 +126,10 @@ def references(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
     given = fields.get("reference")
     if given is None:
         return dict(fields), []
-    if hasattr(given, "tolist"):
-        given = given.tolist()
     listed, files = list[Any](), list[bytes]()
     for each in given if isinstance(given, list | tuple) else [given]:
         name = each
-        if isinstance(each, bytes | Path) or (isinstance(each, str) and each not in get_args(ReferenceName)):
+        if _is_picture(each):
             files.append(_picture(each))
             name = "uploaded"
         if name != "uploaded" or name not in listed:
@@ -141,7 +139,13 @@ def references(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
     return dict(fields), []
 
 
-def _picture(given: bytes | str | Path) -> bytes:
+def _is_picture(given: object) -> bool:
+    if isinstance(given, str):
+        return given not in get_args(ReferenceName)
+    return isinstance(given, bytes | Path) or getattr(given, "ndim", 0) > 0
+
+
+def _picture(given: Picture) -> bytes:
     try:
         return read(given, "reference")
     except InvalidArgument as error:
