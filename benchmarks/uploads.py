@@ -1,15 +1,24 @@
 """What reading a picture costs a gateway: time by format, and how several at once slow down its event loop.
 
-python -m benchmarks.uploads
+    python -m benchmarks.uploads
+    python -m benchmarks.uploads --url http://127.0.0.1:8000 --pid 4711 --model squeezenet
+
+With a URL: the CPU time of a running gateway, whose process is ``--pid``, for each request with an array. It
+needs a model of three channels, PROXYGRAD_MAX_UPLOAD_BYTES=33554432 and PROXYGRAD_MAX_SIZE_PX=1024.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import io
+import json
+import os
 import resource
 import time
+from pathlib import Path
 
+import httpx
 import numpy as np
 from PIL import Image
 
@@ -66,8 +75,44 @@ async def together(data: bytes, at_once: int, number: int = 8) -> tuple[float, f
     return rate, 1e3 * late_s
 
 
+def of_gateway(url: str, pid: int, model: str, number: int = 8) -> None:
+    """Print a table of requests to a running gateway, each with other pixels."""
+
+    def cpu_s() -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    generator = np.random.default_rng()
+    question = {"model": model, "layer": "output", "unit": 1, "method": "saliency", "deadline_s": 0.01}
+    print("| `image` of a form | MiB | ms of CPU | ms per 64 KB |\n|---|---|---|---|")
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+        for dtype, side in ((np.float32, 1024), (np.float64, 1024), (np.uint8, 1024), (np.float32, 224)):
+            bodies = []
+            for _ in range(number + 1):
+                buffer, array = io.BytesIO(), generator.random((3, side, side))
+                np.save(buffer, (array * 255 if dtype == np.uint8 else array).astype(dtype))
+                bodies.append(buffer.getvalue())
+            began_s = 0.0
+            for sent, body in enumerate(bodies):
+                began_s = cpu_s() if sent == 1 else began_s  # the first warms up
+                files, data = {"image": ("array.npy", body)}, {"attribution": json.dumps(question)}
+                http.post("/v1/attributions", files=files, data=data).raise_for_status()
+            spent_ms = 1e3 * (cpu_s() - began_s) / number
+            mib = len(bodies[0]) / 2**20
+            name = f"NPY, {np.dtype(dtype)}, 3 × {side} × {side}"
+            print(f"| {name} | {mib:.1f} | {spent_ms:.0f} | {spent_ms / mib / 16:.1f} |", flush=True)
+
+
 def main() -> None:
     """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", default=None)
+    parser.add_argument("--pid", type=int, default=0)
+    parser.add_argument("--model", default="squeezenet")
+    arguments = parser.parse_args()
+    if arguments.url:
+        of_gateway(arguments.url, arguments.pid, arguments.model)
+        return
     print("| picture | MB | CPU, ms | a second: 1, 2, 4 at once | longest delay of the loop, ms |")
     print("|---|---|---|---|---|")
     for name, data in samples().items():
