@@ -4,7 +4,7 @@ PNG, JPEG, WebP and NPY. The number of pixels is read from the header and checke
 A picture is turned as its EXIF says, put on white where it is transparent, made gray or RGB as the model
 takes it, cropped to the middle at the aspect ratio of the target, and scaled by bilinear interpolation with
 antialiasing: what torchvision's ``Resize`` and ``CenterCrop`` do to an image of Pillow. Metadata is dropped.
-An NPY array is taken as it is. Needs Pillow; no torch, no numpy.
+An NPY array is taken as it is, and may be a stack of several pictures. Needs Pillow; no torch, no numpy.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import struct
 import sys
 import warnings
 from array import array
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from proxygrad.errors import BadPicture, PictureTooLarge
-from proxygrad.spec.attribution import InputImage
+from proxygrad.spec.attribution import MAX_REFERENCES, InputImage, ReferenceImages
 from proxygrad.spec.settings import MAX_SIZE_PX, MIN_SIZE_PX
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -37,14 +38,28 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _ANIMATION = 0x02  # of the flags of a VP8X chunk (WebP container specification, "Extended File Format")
 #: Types of elements, with their codes of `array`.
 _TYPES = {"|u1": "B", "<f4": "f", "<f8": "d"}
+#: What Pillow calls them.
+_RAW = {"<f4": "F;32F", "<f8": "F;64F"}
+#: The bytes of ``level / 255`` as little-endian float32: for each of the four, that of every level.
+_AS_FLOATS = tuple(zip(*(struct.pack("<f", level / 255) for level in range(256)), strict=True))
 
 
 @dataclass(frozen=True)
 class DecodedPicture:
-    """A picture as a network sees it, ``(C, H, W)``: uint8 levels, or float32 in [0, 1], as an NPY file."""
+    """A picture as a network sees it, ``(C, H, W)``: uint8 levels, or float32 in [0, 1].
 
-    npy: bytes
+    ``decoded_px``: pixels that were decoded for it; 0 for an array.
+    """
+
+    values: bytes
+    descr: str
     shape: tuple[int, int, int]
+    decoded_px: int = field(default=0, compare=False)
+
+    @property
+    def npy(self) -> bytes:
+        """As an NPY file."""
+        return npy_file(self.shape, self.values, self.descr)
 
     @property
     def image(self) -> InputImage:
@@ -63,7 +78,45 @@ def read_picture(
     else it may have any. Raises `BadPicture`, and `PictureTooLarge` beyond ``max_pixels``.
     """
     if data.startswith(_NPY):
-        return _array(data, channels, size if exact else None)
+        return _arrays(data, channels, size if exact else None, stacks=False)[0]
+    return _decoded(data, channels, size, max_pixels)
+
+
+def read_references(
+    data: bytes, picture: DecodedPicture, *, max_pixels: int, most: int
+) -> list[DecodedPicture]:
+    """The pictures in ``data``, in the size and with the channels of ``picture``: one, or those of an array
+    ``(k, C, H, W)``. Raises `BadPicture`, also for more than ``most``, and `PictureTooLarge`.
+    """
+    channels, *size = picture.shape
+    if most < 1:
+        raise BadPicture(f"one picture too many; valid: {MAX_REFERENCES} in all")
+    if not data.startswith(_NPY):
+        return [_decoded(data, channels, (size[0], size[1]), max_pixels)]
+    return _arrays(data, channels, (size[0], size[1]), stacks=True, most=most)
+
+
+def stack(pictures: Sequence[DecodedPicture]) -> tuple[bytes, ReferenceImages]:
+    """Pictures of one shape as one NPY file ``(k, C, H, W)``, and what a request says of it.
+
+    Levels, or numbers in [0, 1] where any of them has such.
+    """
+    levels = all(each.descr == "|u1" for each in pictures)
+    values = b"".join(each.values if levels else _floats(each) for each in pictures)
+    npy = npy_file((len(pictures), *pictures[0].shape), values, "|u1" if levels else "<f4")
+    return npy, ReferenceImages(sha256=hashlib.sha256(npy).hexdigest(), number=len(pictures))
+
+
+def _floats(picture: DecodedPicture) -> bytes:
+    if picture.descr != "|u1":
+        return picture.values
+    found = bytearray(4 * len(picture.values))
+    for place, table in enumerate(_AS_FLOATS):
+        found[place::4] = picture.values.translate(bytes(table))
+    return bytes(found)
+
+
+def _decoded(data: bytes, channels: int, size: tuple[int, int] | None, max_pixels: int) -> DecodedPicture:
     if channels not in (1, 3):
         raise BadPicture(f"the model takes {channels} channels, which only an NPY array has")
     _check_header(data, max_pixels)
@@ -85,7 +138,7 @@ def read_picture(
         raise BadPicture(f"the picture of {len(data)} bytes cannot be decoded: {said}") from error
 
 
-def npy_file(shape: tuple[int, int, int], values: bytes, descr: str) -> bytes:
+def npy_file(shape: tuple[int, ...], values: bytes, descr: str) -> bytes:
     """NumPy's format, version 1.0 (`numpy.lib.format`): magic, length of the header, header, values."""
     header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode()
     header += b" " * (-(10 + len(header) + 1) % 64) + b"\n"
@@ -164,7 +217,7 @@ def _pixels(opened: Image.Image, channels: int, size: tuple[int, int] | None) ->
         picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
     planes = b"".join(band.tobytes() for band in picture.split())
     shape = (channels, height, width)
-    return DecodedPicture(npy_file(shape, planes, "|u1"), shape)
+    return DecodedPicture(planes, "|u1", shape, opened.width * opened.height)
 
 
 def _upright(opened: Image.Image) -> Image.Image:
@@ -187,45 +240,65 @@ def _opaque(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def _array(data: bytes, channels: int, size: tuple[int, int] | None) -> DecodedPicture:
+def _arrays(
+    data: bytes, channels: int, size: tuple[int, int] | None, *, stacks: bool, most: int = 1
+) -> list[DecodedPicture]:
+    """The picture of an NPY file, or with ``stacks`` those of one with a dimension more."""
     header, begin = _npy_header(data)
-    descr = str(header["descr"])
+    descr, given = str(header["descr"]), header["shape"]
     if descr not in _TYPES:
         raise BadPicture(f"the NPY array is of {descr[:60]!r}; valid: uint8, float32, float64")
     if header["fortran_order"] is not False:
         raise BadPicture("the NPY array is in Fortran order; valid: C order (numpy.ascontiguousarray)")
-    shape, last = _shape(header["shape"], channels, size)
-    values = array(_TYPES[descr])
-    room, needed = len(data) - begin, math.prod(shape) * values.itemsize
+    number = 1
+    if stacks and isinstance(given, tuple) and len(given) == 4 and type(given[0]) is int:
+        number, given = given[0], given[1:]
+        if not 1 <= number <= most:
+            raise BadPicture(f"the NPY array has {str(number)[:20]} pictures; valid: 1 to {most}")
+    shape, last = _shape(given, channels, size, header["shape"])
+    room, needed = len(data) - begin, number * math.prod(shape) * array(_TYPES[descr]).itemsize
     if room != needed:
-        raise BadPicture(f"the NPY array of shape {shape} has {room} bytes of values; valid: {needed}")
-    values.frombytes(data[begin:])
-    _native(values)
-    if last:  # (H, W, C) → (C, H, W)
-        planes = array(values.typecode)
-        for channel in range(channels):
-            planes += values[channel::channels]
-        values = planes
+        raise BadPicture(
+            f"the NPY array of shape {header['shape']} has {room} bytes of values; valid: {needed}"
+        )
+    each = needed // number
+    parts = [data[begin + at * each : begin + (at + 1) * each] for at in range(number)]
+    if descr != "|u1":
+        parts, descr = [_checked_floats(part, descr) for part in parts], "<f4"
+    return [DecodedPicture(_planes(part, descr, channels) if last else part, descr, shape) for part in parts]
+
+
+def _planes(values: bytes, descr: str, channels: int) -> bytes:
+    """(H, W, C) → (C, H, W)."""
     if descr == "|u1":
-        return DecodedPicture(npy_file(shape, values.tobytes(), descr), shape)
-    _check_values(values)
-    floats = array("f", values)
-    _native(floats)
-    return DecodedPicture(npy_file(shape, floats.tobytes(), "<f4"), shape)
+        return b"".join(values[channel::channels] for channel in range(channels))
+    floats = array("f", values)  # whatever the order of their bytes
+    return b"".join(floats[channel::channels].tobytes() for channel in range(channels))
 
 
-def _native(values: array[Any]) -> None:
-    """From little-endian, or to it."""
-    if sys.byteorder == "big":
-        values.byteswap()
+def _checked_floats(values: bytes, descr: str) -> bytes:
+    """Little-endian float32 of numbers in [0, 1].
 
-
-def _check_values(values: array[Any]) -> None:
-    if not math.isfinite(sum(values)):  # one that is not finite makes the sum so too
-        raise BadPicture("the NPY array has values that are not finite")
-    lowest, highest = min(values), max(values)
-    if lowest < 0 or highest > 1:
-        raise BadPicture(f"the NPY array has values from {lowest:g} to {highest:g}; valid: 0 to 1, or uint8")
+    Pillow looks at them, as Python would make an object of each: 15 ms for 3 × 1024 × 1024 in place of 183
+    (docs/measurements/gateway.md). What is not finite has 7f or ff as the highest byte of its float32.
+    """
+    floats = Image.frombytes(
+        "F", (len(values) // (4 if descr == "<f4" else 8), 1), values, "raw", _RAW[descr]
+    )
+    if descr != "<f4":
+        converted = array("f", floats.tobytes())
+        if sys.byteorder == "big":
+            converted.byteswap()
+        values = converted.tobytes()
+    highest = values[3::4]
+    if b"\x7f" in highest or b"\xff" in highest:
+        raise BadPicture(
+            "the NPY array has values that are not finite, or beyond 1e38; valid: 0 to 1, or uint8"
+        )
+    lowest, largest = cast(tuple[float, float], floats.getextrema())
+    if lowest < 0 or largest > 1:
+        raise BadPicture(f"the NPY array has values from {lowest:g} to {largest:g}; valid: 0 to 1, or uint8")
+    return values
 
 
 def _npy_header(data: bytes) -> tuple[dict[str, object], int]:
@@ -251,8 +324,10 @@ def _npy_header(data: bytes) -> tuple[dict[str, object], int]:
         raise BadPicture("the NPY file has no valid header") from error
 
 
-def _shape(given: object, channels: int, size: tuple[int, int] | None) -> tuple[tuple[int, int, int], bool]:
-    """The shape ``(C, H, W)``, and whether the channels are last."""
+def _shape(
+    given: object, channels: int, size: tuple[int, int] | None, whole: object
+) -> tuple[tuple[int, int, int], bool]:
+    """The shape ``(C, H, W)``, and whether the channels are last. ``whole``: with the number of a stack."""
     height, width = size or ("height", "width")
     valid = f"({channels}, {height}, {width}) or ({height}, {width}, {channels})"
     if isinstance(given, tuple) and all(type(side) is int for side in given):
@@ -263,4 +338,4 @@ def _shape(given: object, channels: int, size: tuple[int, int] | None) -> tuple[
                 if shape[0] == channels and fits and size in (None, shape[1:]):
                     return (shape[0], shape[1], shape[2]), last
     bounds = "" if size else f", sides of {MIN_SIZE_PX} to {MAX_SIZE_PX}"
-    raise BadPicture(f"the NPY array has shape {str(given)[:60]}; valid: {valid}{bounds}")
+    raise BadPicture(f"the NPY array has shape {str(whole)[:60]}; valid: {valid}{bounds}")

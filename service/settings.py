@@ -158,7 +158,7 @@ class ServiceSettings(SharedSettings):
             alias="PROXYGRAD_MAX_UPLOAD_BYTES",
             ge=LEAST_BODY_BYTES,
             le=MOST_UPLOAD_BYTES,
-            description="Largest body of a request with a picture.",
+            description="Largest body of a request with pictures.",
         ),
     ] = 8 * 1024**2
     max_upload_pixels: Annotated[
@@ -167,7 +167,7 @@ class ServiceSettings(SharedSettings):
             alias="PROXYGRAD_MAX_UPLOAD_PIXELS",
             ge=LEAST_UPLOAD_PIXELS,
             le=MOST_UPLOAD_PIXELS,
-            description="Most pixels of a picture that is sent.",
+            description="Most pixels of the pictures of a request.",
         ),
     ] = 24_000_000
     max_batch_units: Annotated[

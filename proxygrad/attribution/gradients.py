@@ -2,7 +2,8 @@
 
 They stand beside DeepLIFT for comparison. Each takes the objective ``(R, *S) → (R,)``, whose entries depend
 on their own input only, and pairs of inputs and references ``(R, *S)``, and returns contributions and
-multipliers ``(R, *S)``. Summation to delta holds for integrated gradients alone, if their points are enough.
+multipliers ``(R, *S)``. Summation to delta holds for the mean of integrated gradients over enough points of
+the path between the two, and for no other method.
 """
 
 from __future__ import annotations
@@ -19,20 +20,21 @@ from proxygrad.errors import InvalidRequest
 from proxygrad.torch_function import TorchFunctionInterceptor
 
 Value = Callable[[Tensor], Tensor]
-#: From the objective, inputs, references and the points on the way to contributions and multipliers.
-Method = Callable[[Value, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+#: From the objective, inputs, references and where on the path each row is, ``(R,)`` from 0 at the reference
+#: to 1, to contributions and multipliers.
+Method = Callable[[Value, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 #: On the path of integrated gradients, unless said otherwise; the default of captum's.
 POINTS = 50
 
 
-def saliency(value: Value, inputs: Tensor, references: Tensor, points: int) -> tuple[Tensor, Tensor]:
+def saliency(value: Value, inputs: Tensor, references: Tensor, path: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient's magnitude (Simonyan, Vedaldi and Zisserman, arXiv 1312.6034): no reference."""
     found = gradient(value, inputs)
     return found.abs(), found
 
 
-def guided_backprop(value: Value, inputs: Tensor, references: Tensor, points: int) -> tuple[Tensor, Tensor]:
+def guided_backprop(value: Value, inputs: Tensor, references: Tensor, path: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient of guided backpropagation (Springenberg et al., arXiv 1412.6806): no reference.
 
     At each ReLU it passes where the input was positive and so is the gradient. Calls are intercepted
@@ -48,7 +50,7 @@ def guided_backprop(value: Value, inputs: Tensor, references: Tensor, points: in
 
 
 def gradient_times_input(
-    value: Value, inputs: Tensor, references: Tensor, points: int
+    value: Value, inputs: Tensor, references: Tensor, path: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The gradient at the input, times the difference from the reference."""
     found = gradient(value, inputs)
@@ -56,22 +58,16 @@ def gradient_times_input(
 
 
 def integrated_gradients(
-    value: Value, inputs: Tensor, references: Tensor, points: int = POINTS
+    value: Value, inputs: Tensor, references: Tensor, path: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The mean gradient on the line from the reference to the input, times their difference (Sundararajan,
-    Taly and Yan, arXiv 1703.01365, equation 3).
+    """The gradient at one point of the line from the reference to the input, times their difference.
 
-    Taken at the midpoints ``(i + ½) / points``, i = 0 … points − 1, as in the DeepLIFT authors' comparison.
-    Raises `InvalidRequest` for less than one point.
+    Integrated gradients are the mean over points (Sundararajan, Taly and Yan, arXiv 1703.01365, equation 3):
+    here the midpoints ``(i + ½) / points``, i = 0 … points − 1, as in the DeepLIFT authors' comparison.
     """
-    if points < 1:
-        raise InvalidRequest(f"points={points}: integrated gradients need at least one")
     difference = inputs - references
-    total = torch.zeros_like(inputs)
-    for i in range(points):
-        total += gradient(value, references + difference * ((i + 0.5) / points))
-    mean = total / points
-    return mean * difference, mean
+    found = gradient(value, references + difference * path.view(-1, *[1] * (inputs.ndim - 1)))
+    return found * difference, found
 
 
 METHODS: dict[str, Method] = {

@@ -8,6 +8,9 @@ from torch.nn import functional
 
 #: Ends of the scale in RGB, by ColorBrewer's diverging RdBu: blue takes away, red adds; 0 is white.
 BLUE, WHITE, RED = (5, 48, 97), (255, 255, 255), (178, 24, 43)
+#: Share of the sum of all magnitudes that lies beyond `clipped_scale`: captum's default for pictures
+#: (``outlier_perc`` of `captum.attr.visualization.visualize_image_attr`).
+OUTLIERS = 0.02
 #: How much of the gray image an overlay shows, and how light it is there.
 _PAPER, _CONTRAST = 0.55, 0.45
 
@@ -20,6 +23,18 @@ def summed(contributions: Tensor) -> Tensor:
 def scale_of(contributions: Tensor) -> float:
     """The largest magnitude of `summed`: the end of the scale."""
     return float(summed(contributions.detach().float()).abs().max())
+
+
+def clipped_scale(contributions: Tensor) -> float:
+    """The magnitude up to which lies all of `summed` but a share of `OUTLIERS`; the end of a readable scale.
+
+    In a photograph a few pixels have contributions many times those of all others, beside which these would
+    be white.
+    """
+    magnitudes = summed(contributions.detach().double()).abs().flatten().sort().values
+    sums = magnitudes.cumsum(0)
+    within = int((sums < (1 - OUTLIERS) * sums[-1]).sum())
+    return float(magnitudes[within])
 
 
 def heat_map(contributions: Tensor, scale: float | None = None) -> Tensor:

@@ -6,8 +6,8 @@ a blurred copy for photographs, the letters' frequencies or shuffled sequences f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from proxygrad.optim.regularizers import blur
 
 ReferenceName = Literal["zeros", "mean", "blurred", "shuffled", "dinucleotide_shuffled"]
 #: A name, a constant, the reference itself, or a function from inputs to it.
-Reference = ReferenceName | float | Tensor | Callable[[Tensor], Tensor]
+OneReference = ReferenceName | float | Tensor | Callable[[Tensor], Tensor]
+#: One, or several to average over.
+Reference = OneReference | Sequence[OneReference]
 
 #: Several of each input, unless said otherwise: tangermeme's default.
 SHUFFLES = 20
@@ -38,6 +40,7 @@ def references(reference: Reference, inputs: Tensor, count: int | None = None, s
     - ``"dinucleotide_shuffled"``: of one-hot sequences ``(N, letters, L)``, see `dinucleotide_shuffles`.
     - a tensor of shape ``S`` or ``(1, *S)`` for all inputs, ``(N, *S)`` with one for each, or ``(N, k, *S)``.
     - a function from the inputs to such a tensor.
+    - a list or tuple of these: all of them, one after the other.
 
     ``count``: how many of each input the shuffles make; `SHUFFLES` where it is None. Every other reference is
     one, or as many as its tensor holds. ``seed``: of the shuffles, which depend on it and the input alone.
@@ -47,6 +50,18 @@ def references(reference: Reference, inputs: Tensor, count: int | None = None, s
     """
     if inputs.ndim < 2:
         raise InvalidRequest(f"inputs of shape {tuple(inputs.shape)} have no batch; valid: (N, …)")
+    if not isinstance(reference, list | tuple):
+        return _references(reference, inputs, count, seed)
+    if not reference:
+        raise InvalidRequest("the list of references is empty; valid: one or more")
+    counts = [count if isinstance(each, str) and each.endswith("shuffled") else None for each in reference]
+    if count is not None and counts == [None] * len(counts):
+        raise InvalidRequest(f"references={count} applies to shuffles, and the list names none")
+    pairs = zip(reference, counts, strict=True)
+    return torch.cat([_references(each, inputs, number, seed) for each, number in pairs], dim=1)
+
+
+def _references(reference: Any, inputs: Tensor, count: int | None, seed: int) -> Tensor:
     if callable(reference) and not isinstance(reference, Tensor):
         reference = reference(inputs)
     if not inputs.is_floating_point() and not _whole(reference):
@@ -64,7 +79,7 @@ def references(reference: Reference, inputs: Tensor, count: int | None = None, s
     else:
         raise InvalidRequest(
             f"reference of type {type(reference).__name__}; valid: a number, a tensor, a "
-            f"function of the inputs, or one of {', '.join(get_args(ReferenceName))}"
+            f"function of the inputs, one of {', '.join(get_args(ReferenceName))}, or a list of these"
         )
     if count is not None and found.shape[1] != count:
         raise InvalidRequest(

@@ -18,7 +18,7 @@ class Missed:
     """What one operation of one layer misses: the sum that its multipliers stand for, before it less behind.
 
     ``missed``: in units of the objective, summed over the rows of the batch without signs. ``share``: of the
-    sum of all differences of the objective.
+    sum of all differences of the objective; nan where that is 0.
     """
 
     operation: str
@@ -36,8 +36,9 @@ class Delta:
     """What contributions miss of summation-to-delta: their sum less the difference of the objective.
 
     ``absolute``: ``(N,)``, in units of the objective, with its sign. ``relative``: ``(N,)``, as a share of
-    the difference, without. ``operations``: what each operation of each layer misses, the largest first;
-    empty for methods that know no operations.
+    the difference, without; nan where the objective does not differ, so that there is nothing to take a share
+    of. ``operations``: what each operation of each layer misses, the largest first; empty for methods that
+    know no operations.
     """
 
     absolute: Tensor
@@ -110,4 +111,6 @@ class Attribution:
 
 
 def _largest(values: Tensor) -> float:
-    return float(values.abs().max()) if values.numel() else 0.0
+    """Of those that are numbers; nan where none is."""
+    numbers = values[~values.isnan()]
+    return float(numbers.abs().max()) if numbers.numel() else float("nan")

@@ -149,9 +149,9 @@ class Target:
         back = torch.tensor(order).argsort().to(inputs.device)
         return torch.cat(values)[back]
 
-    def of_rows(self, rows: slice) -> Target:
-        """The same for some of the rows."""
-        return Target(self.subject, self.objectives[rows])
+    def of_rows(self, rows: Sequence[int]) -> Target:
+        """The same for these of the rows, in this order."""
+        return Target(self.subject, [self.objectives[row] for row in rows])
 
     @property
     def modules(self) -> dict[str, nn.Module]:

@@ -1,15 +1,20 @@
-"""Image files: read, the format by the file's suffix, and atomic writes."""
+"""Image files: read, also from arrays, the format by the file's suffix, and atomic writes."""
 
 from __future__ import annotations
 
 import secrets
+import sys
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from proxygrad.client.errors import InvalidArgument, SaveError
 
 ImageFormat = Literal["png", "webp", "npy"]
 AtlasFormat = Literal["png", "webp"]
+
+_ORDER = "<" if sys.byteorder == "little" else ">"
+#: The element types of an NPY file by those of a buffer.
+_DESCRS = {"B": "|u1", "f": f"{_ORDER}f4", "d": f"{_ORDER}f8"}
 
 
 def image_format(path: Path) -> ImageFormat:
@@ -29,14 +34,46 @@ def atlas_format(path: Path) -> AtlasFormat:
     return form
 
 
-def read(image: bytes | str | Path) -> bytes:
-    """The bytes of an image, which may be given as the path of a file. Raises `InvalidArgument`."""
+class Array(Protocol):
+    """An array of NumPy, or a tensor: (channels, rows, columns), uint8, or float32 or float64 in [0, 1]."""
+
+    @property
+    def ndim(self) -> int: ...  # noqa: D102
+    def __array__(self) -> Any: ...
+
+
+#: What a picture may be given as: the bytes of a PNG, JPEG, WebP or NPY file, the path of one, or an array.
+Picture = bytes | str | Path | Array
+
+
+def read(image: Picture, name: str = "image") -> bytes:
+    """The bytes of a picture's file. Raises `InvalidArgument`, with the ``name`` of the argument."""
     if isinstance(image, bytes):
         return image
+    if hasattr(image, "__array__"):
+        return _npy(image, name)
+    if not isinstance(image, str | Path):
+        kind = type(image).__name__
+        raise InvalidArgument(f"{name} is of type {kind}; valid: the bytes or path of a file, or an array")
     try:
         return Path(image).read_bytes()
     except OSError as error:
-        raise InvalidArgument(f"image={str(image)!r} cannot be read: {error.strerror or error}") from error
+        raise InvalidArgument(f"{name}={str(image)!r} cannot be read: {error.strerror or error}") from error
+
+
+def _npy(array: Any, name: str) -> bytes:
+    """As an NPY file (`numpy.lib.format`, version 1.0), by Python's buffer protocol."""
+    try:
+        view = memoryview(array.numpy() if hasattr(array, "numpy") else array)
+    except (TypeError, ValueError, RuntimeError) as error:  # of a tensor on a device, or with a gradient
+        raise InvalidArgument(f"{name} cannot be sent: {error}") from error
+    if view.format not in _DESCRS:
+        raise InvalidArgument(f"{name} is of {array.dtype}; valid: uint8, float32, float64")
+    header = (
+        f"{{'descr': '{_DESCRS[view.format]}', 'fortran_order': False, 'shape': {view.shape}, }}".encode()
+    )
+    header += b" " * (-(10 + len(header) + 1) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + view.tobytes()
 
 
 def save(path: Path, content: bytes) -> Path:

@@ -11,14 +11,16 @@ import math
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Required, TypedDict
+from pathlib import Path
+from typing import Any, Literal, Required, TypedDict, get_args
 from urllib.parse import quote
 
 from proxygrad.client.errors import InvalidArgument
+from proxygrad.client.files import Picture, read
 from proxygrad.protocol.pagination import MAX_LIMIT
 from proxygrad.protocol.requests import Priority
 from proxygrad.spec import ObjectiveKind
-from proxygrad.spec.attribution import AttributionMethod, AttributionRule, ReferenceImage
+from proxygrad.spec.attribution import AttributionMethod, AttributionRule, ReferenceName
 from proxygrad.spec.langevin import Bounds, LangevinVariant, SamplerName
 from proxygrad.spec.settings import GafName, ParameterizationName, Preset, Proxy, UpdateName
 
@@ -88,6 +90,10 @@ class TemplateParameters(TypedDict, total=False):
     webhook: str | None
 
 
+#: A name, a gray, or a picture.
+Reference = ReferenceName | float | Picture
+
+
 class AttributionParameters(TypedDict, total=False):
     """The fields of a request for an attribution. Those not given have the service's defaults."""
 
@@ -99,7 +105,9 @@ class AttributionParameters(TypedDict, total=False):
     size_px: int | None
     method: AttributionMethod
     rule: AttributionRule
-    reference: ReferenceImage | float
+    reference: Reference | Sequence[Reference]
+    references: int
+    seed: int
     at: str | None
     points: int
     normalize_logits: bool
@@ -112,6 +120,38 @@ class VisualizationParameters(TemplateParameters, total=False):
     """The fields of a request."""
 
     unit: Required[int]
+
+
+def references(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+    """The fields of a request for an attribution, and the pictures among its references."""
+    given = fields.get("reference")
+    if given is None:
+        return dict(fields), []
+    listed, files = list[Any](), list[bytes]()
+    for each in given if isinstance(given, list | tuple) else [given]:
+        name = each
+        if _is_picture(each):
+            files.append(_picture(each))
+            name = "uploaded"
+        if name != "uploaded" or name not in listed:
+            listed.append(name)
+    if files:
+        return {**fields, "reference": listed}, files
+    return dict(fields), []
+
+
+def _is_picture(given: object) -> bool:
+    if isinstance(given, str):
+        return given not in get_args(ReferenceName)
+    return isinstance(given, bytes | Path) or getattr(given, "ndim", 0) > 0
+
+
+def _picture(given: Picture) -> bytes:
+    try:
+        return read(given, "reference")
+    except InvalidArgument as error:
+        names = ", ".join(each for each in get_args(ReferenceName) if each != "uploaded")
+        raise InvalidArgument(f"{error}; valid: {names}, a gray, or a file") from error
 
 
 def body(fields: Mapping[str, object]) -> dict[str, Any]:

@@ -31,20 +31,15 @@ _PROXY_STATUS = frozenset({502, 504})
 
 @dataclass(frozen=True)
 class Upload:
-    """A form with a file, as the part ``image``, and a JSON document, as the part ``name``."""
+    """A form with a JSON document, as the part ``name``, and files, each with the name of its part."""
 
-    content: bytes
+    files: tuple[tuple[str, bytes], ...]
     name: str
     document: Mapping[str, Any]
 
     @property
-    def files(self) -> dict[str, bytes]:
-        """The part that is a file."""
-        return {"image": self.content}
-
-    @property
     def fields(self) -> dict[str, str]:
-        """The part that is none."""
+        """The part that is no file."""
         return {self.name: json.dumps(self.document)}
 
 
@@ -78,7 +73,7 @@ class ApiCall:
             self.path,
             params={name: value for name, value in self.params.items() if value is not None},
             json=self.json,
-            files=None if self.upload is None else self.upload.files,
+            files=None if self.upload is None else list(self.upload.files),
             data=None if self.upload is None else self.upload.fields,
             headers=dict(self.headers),
             timeout=timeout,

@@ -57,6 +57,7 @@ class Engine:
         self._changed = threading.Condition()
         self._closing = False
         self._idle = True
+        self._owed_s = 0.0  # what lanes are to have before the next call
         self._beaten_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="proxygrad-engine", daemon=True)
 
@@ -125,7 +126,8 @@ class Engine:
         """Run ``function`` in the engine's thread, between steps, where it may use any network.
 
         The future has its result or its error, as it was raised. Until it runs it may be canceled. Lanes wait
-        meanwhile, and `stalled_s` counts. Raises `RenderCanceled` when the engine is closing.
+        meanwhile, and `stalled_s` counts; before the next call they have as long as this one took. Raises
+        `RenderCanceled` when the engine is closing.
         """
         future: Future[T] = Future()
         with self._changed:
@@ -155,32 +157,36 @@ class Engine:
                 future.set_exception(ended)
 
     def _call_next(self) -> None:
-        """One call a turn, so that lanes go on between calls."""
+        """One call, once lanes had as long as the one before took: calls and lanes share the time evenly."""
         with self._changed:
-            if not self._calls:
+            if not self._calls or (self._running and self._owed_s > 0):
                 return
             future, function = self._calls.popleft()
         if not future.set_running_or_notify_cancel():
             return
         self._beat()
+        began_s = self._beaten_at
         try:
             future.set_result(function())
         except Exception as error:
             future.set_exception(error)
         finally:
             self._beat()
+            self._owed_s = self._beaten_at - began_s
 
     def _advance(self) -> None:
         """A turn of every group: a step, or a slice of one.
 
         On its own, so that an idle thread refers to no group and no network.
         """
+        began_s = time.monotonic()
         for group in list(self._groups.values()):
             self._drop_stopped(group)
             if group.lanes:
                 self._step(group)
             if not group.lanes:
                 del self._groups[group.key]
+        self._owed_s -= time.monotonic() - began_s
 
     def _await_work(self) -> bool:
         with self._changed:

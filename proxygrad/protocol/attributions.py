@@ -16,6 +16,7 @@ from proxygrad.spec.attribution import (
     AttributionSpec,
     AttributionTemplate,
     InputImage,
+    ReferenceImages,
 )
 from proxygrad.spec.visualization import MAX_IMAGES
 
@@ -44,13 +45,20 @@ class AttributionRequest(AttributionTemplate, JobOptions):
         description="An image of a visualization; left out where the body has a part `image`.",
     )
 
-    def of(self, image: InputImage) -> ResolvedAttributionRequest:
-        """The request with its picture."""
+    def of(self, image: InputImage, references: ReferenceImages | None = None) -> ResolvedAttributionRequest:
+        """The request with its pictures. References that were sent are the default of ``reference``."""
         values = {
-            name: getattr(self, name) for name in ResolvedAttributionRequest.model_fields if name != "image"
+            name: getattr(self, name)
+            for name in ResolvedAttributionRequest.model_fields
+            if name not in ("image", "reference_images")
         }
+        if references is not None and "reference" not in self.model_fields_set:
+            values["reference"] = "uploaded"
         return ResolvedAttributionRequest.model_construct(
-            _fields_set=self.model_fields_set | {"image"}, **values, image=image
+            _fields_set=self.model_fields_set | {"image", "reference", "reference_images"},
+            **values,
+            image=image,
+            reference_images=references,
         )
 
 
@@ -81,7 +89,10 @@ class AttributionSummary(BaseModel):
 
     id: str = Field(description="32 hex digits.")
     state: State = Field(description="`queued` → `running` → `succeeded`, `failed` or `canceled`.")
-    progress: Progress = Field(description="One step; once succeeded with the value of the objective.")
+    progress: Progress = Field(
+        description="A step for each reference, and of integrated gradients for each of its points; once "
+        "succeeded with the value of the objective."
+    )
     spec: AttributionSpec = Field(description="What is attributed, with every default filled in.")
     problem: Problem | None = Field(description="Why there is no result; `null` unless failed or canceled.")
     priority: Priority | None = Field(description="Priority in the queue; `null` once ended.")

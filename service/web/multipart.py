@@ -1,6 +1,8 @@
-"""Bodies of ``multipart/form-data``: one JSON document and one file, each at most once."""
+"""Bodies of ``multipart/form-data``: one JSON document, and files."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import fastapi
 from python_multipart.multipart import parse_options_header
@@ -20,38 +22,41 @@ def is_multipart(headers: Headers) -> bool:
     return headers.get("content-type", "").partition(";")[0].strip().lower() == MEDIA_TYPE
 
 
-async def parts(request: fastapi.Request, document: str, file: str, max_bytes: int) -> tuple[bytes, bytes]:
-    """The parts of those names, each of which has to be there once; ``file`` with a file name.
+async def parts(
+    request: fastapi.Request, document: str, files: Mapping[str, int], max_bytes: int
+) -> tuple[bytes, dict[str, list[bytes]]]:
+    """The part ``document``, which has to be there once, and those of ``files``, by name.
 
-    ``max_bytes``: of the whole body, which has been limited to that. Raises `ProblemError` with
-    `unsupported_media_type`; with `invalid_multipart`; or with `invalid_request` for a part that is missing,
-    unknown, there twice, or no file.
+    ``files``: how often each may be there; all with a file name. ``max_bytes``: of the whole body, which has
+    been limited to that. Raises `ProblemError` with `unsupported_media_type`; with `invalid_multipart`; or
+    with `invalid_request` for a part that is missing, unknown, there too often, or no file.
     """
     check_coding(request.headers)
     _check_charset(request.headers)
-    names = (document, file)
-    found: dict[str, bytes] = {}
+    most = {document: 1, **files}
+    found: dict[str, list[bytes]] = {name: [] for name in most}
+    number = sum(most.values())
     try:
-        async with request.form(max_files=len(names), max_fields=len(names), max_part_size=max_bytes) as form:
+        async with request.form(max_files=number, max_fields=number, max_part_size=max_bytes) as form:
             for name, value in form.multi_items():
-                if name not in names:
-                    raise _refused(name, unknown_name("part", shortened(name), names)[0])
-                if name in found:
-                    raise _refused(name, "is there twice")
+                if name not in most:
+                    raise refused(name, unknown_name("part", shortened(name), tuple(most))[0])
+                if len(found[name]) == most[name]:
+                    often = "twice" if most[name] == 1 else f"more than {most[name]} times"
+                    raise refused(name, f"is there {often}")
                 if isinstance(value, UploadFile):
-                    found[name] = await value.read()
-                elif name == file:
-                    raise _refused(
+                    found[name].append(await value.read())
+                elif name in files:
+                    raise refused(
                         name, "is a text; valid: a file, with a filename in its Content-Disposition"
                     )
                 else:
-                    found[name] = value.encode()
+                    found[name].append(value.encode())
     except HTTPException as error:
         raise ProblemError("invalid_multipart", f"the form cannot be read: {error.detail}") from error
-    for name in names:
-        if name not in found:
-            raise _refused(name, f"is missing; valid: parts {' and '.join(map(repr, names))}")
-    return found[document], found[file]
+    if not found[document]:
+        raise refused(document, f"is missing; valid: parts {', '.join(map(repr, most))}")
+    return found.pop(document)[0], found
 
 
 def _check_charset(headers: Headers) -> None:
@@ -65,7 +70,8 @@ def _check_charset(headers: Headers) -> None:
         raise ProblemError("unsupported_media_type", detail, [field_error])
 
 
-def _refused(name: str, detail: str) -> ProblemError:
+def refused(name: str, detail: str) -> ProblemError:
+    """What is wrong with a part."""
     where = shortened(name)
     field_error = FieldError(location=["body", where], detail=detail)
     return ProblemError("invalid_request", f"body.{where}: {detail}", [field_error])

@@ -21,7 +21,7 @@ from proxygrad.protocol.jobs import State
 from proxygrad.protocol.problems import ProblemCode, ProblemDetails
 from proxygrad.protocol.requests import BatchRequest, Priority, VisualizationRequest
 from proxygrad.spec import LayerKind, ObjectiveKind, Role, VisualizationTemplate, settings
-from proxygrad.spec.attribution import AttributionMethod, AttributionRule, ReferenceImage
+from proxygrad.spec.attribution import AttributionMethod, AttributionRule, ReferenceName
 from proxygrad.spec.langevin import SamplerName
 from proxygrad.version import __version__
 from service.web.links import server
@@ -69,7 +69,7 @@ ENUMS: dict[str, Any] = {
     "Sampler": SamplerName,
     "AttributionMethod": AttributionMethod,
     "AttributionRule": AttributionRule,
-    "ReferenceImage": ReferenceImage,
+    "ReferenceName": ReferenceName,
     "Robustness": VisualizationTemplate.model_fields["robustness"].annotation,
     "ObjectiveKind": ObjectiveKind,
     "LayerKind": LayerKind,

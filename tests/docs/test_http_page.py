@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from proxygrad.pictures import npy_file
+
 pytestmark = pytest.mark.engine
 
 PAGE = (Path(__file__).parents[2] / "docs/http.md").read_text()
@@ -85,11 +87,15 @@ def test_the_bodies_that_it_shows_are_accepted(served_url: str) -> None:
         assert len(document["images"]) == baselines * request.get("images", 1)
 
 
-def test_the_command_about_attributions_works_as_printed(served_url: str, tmp_path: Path) -> None:
-    Image.new("L", (40, 40), 200).save(tmp_path / "bar.png")
-    (command,) = (text for text in COMMANDS if "/v1/attributions" in text)
-    document = json.loads(_run(command, tmp_path, served_url))
-    assert document["state"] == "succeeded", document
+def test_the_commands_about_attributions_work_as_printed(served_url: str, tmp_path: Path) -> None:
+    for name in ("bar", "first"):
+        Image.new("L", (40, 40), 200).save(tmp_path / f"{name}.png")
+    sample = npy_file((2, 1, 32, 32), bytes(2 * 32 * 32), "|u1")
+    (tmp_path / "sample.npy").write_bytes(sample)
+    commands = [text for text in COMMANDS if "/v1/attributions" in text]
+    documents = [json.loads(_run(command, tmp_path, served_url)) for command in commands]
+    assert [each["state"] for each in documents] == ["succeeded"] * 2, documents
+    assert [each["progress"]["steps"] for each in documents] == [1, 4]
 
 
 def test_the_layer_that_it_shows_is_served(served_url: str) -> None:

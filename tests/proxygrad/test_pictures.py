@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import zlib
@@ -14,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from proxygrad.errors import BadPicture, PictureTooLarge
-from proxygrad.pictures import DecodedPicture, read_picture
+from proxygrad.pictures import DecodedPicture, read_picture, read_references, stack
 
 MOST = 64 * 64
 
@@ -168,3 +169,55 @@ def test_the_same_pixels_have_the_same_digest() -> None:
     assert png.image == read(saved(RGB, "WEBP", lossless=True)).image
     assert png.image != read(saved(GRAY)).image
     assert (png.image.channels, png.image.height_px, png.image.width_px) == (3, 32, 32)
+
+
+def references(data: bytes, most: int = 9, picture: bytes | None = None) -> list[DecodedPicture]:
+    own = read_picture(picture or npy(np.zeros((3, 16, 24), dtype=np.uint8)), 3, None, max_pixels=MOST)
+    return read_references(data, own, max_pixels=MOST, most=most)
+
+
+@pytest.mark.parametrize("make", [lambda a: a, lambda a: a.transpose(0, 2, 3, 1).copy()], ids=["CHW", "HWC"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_an_array_may_be_a_stack_of_references(make: Callable[[Any], Any], dtype: Any) -> None:
+    levels = np.random.default_rng(2).integers(0, 256, (4, 3, 16, 24))
+    array = levels.astype(dtype) if dtype == np.uint8 else (levels / 255).astype(dtype)
+    found = references(npy(make(array)))
+    assert [each.shape for each in found] == [(3, 16, 24)] * 4
+    for each, expected in zip(found, array, strict=True):
+        np.testing.assert_allclose(values(each), expected, rtol=1e-6)
+    data, said = stack(found)
+    np.testing.assert_allclose(np.load(io.BytesIO(data)), array, rtol=1e-6)
+    assert (said.number, said.sha256) == (4, hashlib.sha256(data).hexdigest())
+
+
+def test_pictures_and_arrays_are_stacked_as_numbers() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, axis=0)
+    numbers = np.random.default_rng(3).random((3, 16, 16), dtype=np.float32)
+    found = [read(npy(each), size=None) for each in (levels, numbers)]
+    stacked = np.load(io.BytesIO(stack(found)[0]))
+    assert stacked.dtype == np.float32
+    np.testing.assert_array_equal(stacked[0], levels / np.float32(255))
+    np.testing.assert_array_equal(stacked[1], numbers)
+
+
+def test_a_reference_is_brought_to_the_picture_s_size() -> None:
+    (found,) = references(saved(Image.new("RGB", (50, 50), (9, 8, 7))))
+    assert found.shape == (3, 16, 24)
+    assert values(found)[:, 0, 0].tolist() == [9, 8, 7]
+    assert found.decoded_px == 2500
+    with pytest.raises(BadPicture, match=r"shape \(16, 24\); valid: \(3, 16, 24\)"):
+        references(npy(np.zeros((16, 24))))
+    with pytest.raises(PictureTooLarge, match="65 × 64"):
+        references(saved(Image.new("L", (65, 64))))
+
+
+def test_a_stack_is_of_as_many_as_there_may_be() -> None:
+    assert len(references(npy(np.zeros((9, 3, 16, 24), dtype=np.uint8)))) == 9
+    for number in (0, 10):
+        with pytest.raises(BadPicture, match=f"has {number} pictures; valid: 1 to 9"):
+            references(npy(np.zeros((number, 3, 16, 24), dtype=np.uint8)))
+    huge = header("{'descr': '<f4', 'fortran_order': False, 'shape': (-3, 3, 16, 24)}")
+    with pytest.raises(BadPicture, match="has -3 pictures"):
+        references(huge)
+    with pytest.raises(BadPicture, match=r"shape \(4, 3, 16, 24\)"):  # the picture itself is one
+        read(npy(np.zeros((4, 3, 16, 24), dtype=np.uint8)))

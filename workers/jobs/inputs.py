@@ -18,13 +18,15 @@ from workers.storage.paths import artifact_path
 from workers.storage.pins import ArtifactPins
 from workers.storage.store import Store
 
-INPUT = "input.npy"
+INPUT, REFERENCES = "input.npy", "references.npy"
 #: How long a run waits for an input: a gateway writes it just after it has submitted the job.
 PATIENCE_S = 10.0
 _LOOK_S = 0.05
 
 
-def put_input(store: Store, pins: ArtifactPins, job_id: str, data: bytes, sha256: str) -> None:
+def put_input(
+    store: Store, pins: ArtifactPins, job_id: str, data: bytes, sha256: str, name: str = INPUT
+) -> None:
     """Store the input of a job that waits, unless it is there, whole.
 
     A deletion that had begun before may end first: waits `PATIENCE_S` for that at most. Raises
@@ -33,19 +35,21 @@ def put_input(store: Store, pins: ArtifactPins, job_id: str, data: bytes, sha256
     until_s = time.monotonic() + PATIENCE_S
     while pins.is_locked(job_id) and time.monotonic() < until_s:
         time.sleep(_LOOK_S)
-    path = artifact_path(job_id, INPUT)
+    path = artifact_path(job_id, name)
     if not store.put(path, data) and not _fits(store.get(path), sha256):
         store.replace(path, data)
 
 
-def read_input(store: Store, job_id: str, sha256: str, proceed: Callable[[], None]) -> bytes | None:
+def read_input(
+    store: Store, job_id: str, sha256: str, proceed: Callable[[], None], name: str = INPUT
+) -> bytes | None:
     """The input of a job that runs; None where it is gone or damaged. ``proceed`` is called while it waits.
 
     Raises `StorageError`.
     """
     until_s = time.monotonic() + PATIENCE_S
     while True:
-        data = store.get(artifact_path(job_id, INPUT))
+        data = store.get(artifact_path(job_id, name))
         if data is not None and _fits(data, sha256):
             return data
         if time.monotonic() >= until_s:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -20,7 +19,7 @@ from proxygrad.client._async.visualizations import AsyncVisualization
 from proxygrad.client.concurrency import AsyncSleep, async_sleep
 from proxygrad.client.config import ClientConfig
 from proxygrad.client.errors import InvalidArgument
-from proxygrad.client.files import read
+from proxygrad.client.files import Picture, read
 from proxygrad.client.parameters import (
     AttributionParameters,
     TemplateParameters,
@@ -129,7 +128,7 @@ class AsyncClient:
 
     async def attribute(
         self,
-        image: bytes | str | Path | AsyncVisualization,
+        image: Picture | AsyncVisualization,
         *,
         number: int | None = None,
         idempotency_key: str | None = None,
@@ -137,21 +136,27 @@ class AsyncClient:
     ) -> AsyncAttribution:
         """Ask which pixels of an image made a unit respond; the keywords are the fields of a request.
 
-        ``image``: the bytes of a PNG, JPEG, WebP or NPY file, the path of one, or a visualization, of which
-        ``number`` is the image; by default its best. Raises `InvalidArgument` for a file that cannot be read,
-        and for a ``number`` beside one.
+        ``image``: the bytes of a PNG, JPEG, WebP or NPY file, the path of one, an array, or a visualization,
+        of which ``number`` is the image; by default its best. ``reference``: what it is compared with, a
+        name, a gray, a file or array as of ``image``, or a list of these, over which contributions are
+        averaged. Raises `InvalidArgument` for a file that cannot be read, and for a ``number`` beside one.
         """
-        body = parameters.body(request)
-        headers = parameters.idempotency_headers(idempotency_key)
+        fields, references = parameters.references(request)
+        body = parameters.body(fields)
+        files = [("reference", each) for each in references]
         if isinstance(image, AsyncVisualization):
             best = 0 if image.snapshot.result is None else image.result.best
             body["image"] = {"visualization": image.id, "number": best if number is None else number}
-            call = ApiCall("POST", ATTRIBUTIONS, json=body, headers=headers)
+        elif number is not None:
+            raise InvalidArgument(f"number={number!r} is of a visualization's images, and image is none")
         else:
-            if number is not None:
-                raise InvalidArgument(f"number={number!r} is of a visualization's images, and image is none")
-            upload = Upload(read(image), "attribution", body)
+            files.insert(0, ("image", read(image)))
+        headers = parameters.idempotency_headers(idempotency_key)
+        if files:
+            upload = Upload(tuple(files), "attribution", body)
             call = ApiCall("POST", ATTRIBUTIONS, upload=upload, headers=headers)
+        else:
+            call = ApiCall("POST", ATTRIBUTIONS, json=body, headers=headers)
         response = await self._transport.request(call)
         snapshot = self._transport.parse(response, attributions.Attribution)
         cached = response.status_code == httpx.codes.OK

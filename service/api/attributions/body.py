@@ -1,4 +1,4 @@
-"""The body of a request for an attribution: JSON, or a form with the document and the picture."""
+"""The body of a request for an attribution: JSON, or a form with the document and pictures."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, cast
 from fastapi import Request
 
 from proxygrad.protocol.attributions import AttributionRequest
-from proxygrad.protocol.problems import FieldError
-from service.backend.resources.attributions import RESOURCE
+from proxygrad.spec.attribution import MAX_LISTED, MAX_REFERENCES
+from service.backend.resources.attributions import RESOURCE, Uploads
 from service.backend.resources.session import JobSession
 from service.problems import ProblemError
 from service.web.json_body import json_body
-from service.web.multipart import MEDIA_TYPE, is_multipart, parts
+from service.web.multipart import MEDIA_TYPE, is_multipart, parts, refused
 
-DOCUMENT, PICTURE = "attribution", "image"
+DOCUMENT, PICTURE, REFERENCE = "attribution", "image", "reference"
 
 _SMALLEST = {"model": "digits", "layer": "fc", "unit": 7}
 _SCHEMA = {"$ref": f"#/components/schemas/{AttributionRequest.__name__}"}
@@ -37,13 +37,22 @@ BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "additionalProperties": False,
-                    "required": [DOCUMENT, PICTURE],
+                    "required": [DOCUMENT],
                     "properties": {
                         DOCUMENT: _SCHEMA,
                         PICTURE: {
                             "type": "string",
                             "format": "binary",
-                            "description": "The picture: PNG, JPEG, WebP or NPY.",
+                            "description": "The picture: PNG, JPEG, WebP or NPY. Left out where the document "
+                            "names an image of a visualization.",
+                        },
+                        REFERENCE: {
+                            "type": "array",
+                            "maxItems": MAX_LISTED,
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "Pictures to compare with, brought to the size of the "
+                            "picture. NPY may be a stack (k, channels, rows, columns). At most "
+                            f"{MAX_REFERENCES} in all.",
                         },
                     },
                 },
@@ -54,23 +63,46 @@ BODY: dict[str, Any] = {
 }
 
 
-async def read_body(session: JobSession, request: Request) -> tuple[AttributionRequest, bytes | None]:
-    """The request, and the bytes of the picture where it brings one. Raises `ProblemError`."""
+async def read_body(session: JobSession, request: Request) -> tuple[AttributionRequest, Uploads]:
+    """The request, and the pictures that came with it. Raises `ProblemError`."""
     backend, settings = session.backend, session.backend.settings
     if not is_multipart(request.headers):
         document = await json_body(request, [MEDIA_TYPE])
-        return cast(AttributionRequest, backend.requests.parse(RESOURCE, document)), None
-    document, picture = await parts(
-        request, DOCUMENT, PICTURE, max(settings.max_upload_bytes, settings.max_body_bytes)
-    )
-    if len(document) > settings.max_body_bytes:
-        limit = settings.max_body_bytes
-        raise ProblemError(
-            "body_too_large", f"the part {DOCUMENT!r} is larger than {limit} bytes (PROXYGRAD_MAX_BODY_BYTES)"
+        parsed = cast(AttributionRequest, backend.requests.parse(RESOURCE, document))
+        uploads = Uploads(None)
+    else:
+        document, files = await parts(
+            request,
+            DOCUMENT,
+            {PICTURE: 1, REFERENCE: MAX_LISTED},
+            max(settings.max_upload_bytes, settings.max_body_bytes),
         )
-    parsed = cast(AttributionRequest, backend.requests.parse(RESOURCE, document))
-    if parsed.image is not None:
-        detail = "names an image of a visualization beside the part 'image'; valid: one of them"
-        field_error = FieldError(location=["body", "image"], detail=detail)
-        raise ProblemError("invalid_request", f"body.image: {detail}", [field_error])
-    return parsed, picture
+        if len(document) > settings.max_body_bytes:
+            detail = f"is larger than {settings.max_body_bytes} bytes (PROXYGRAD_MAX_BODY_BYTES)"
+            raise ProblemError("body_too_large", f"the part {DOCUMENT!r} {detail}")
+        parsed = cast(AttributionRequest, backend.requests.parse(RESOURCE, document))
+        uploads = Uploads(next(iter(files[PICTURE]), None), tuple(files[REFERENCE]))
+    _check_pictures(parsed, uploads)
+    return parsed, uploads
+
+
+def _check_pictures(request: AttributionRequest, uploads: Uploads) -> None:
+    """Whether the document names what came with it."""
+    if request.image is None and uploads.image is None:
+        raise refused(
+            PICTURE,
+            "is missing; valid: an image of a visualization, or multipart/form-data with a part "
+            f"{PICTURE!r} and this document as the part {DOCUMENT!r}",
+        )
+    if request.image is not None and uploads.image is not None:
+        raise refused(
+            PICTURE, f"names an image of a visualization beside the part {PICTURE!r}; valid: one of them"
+        )
+    named = "uploaded" in request.listed
+    if named and not uploads.references:
+        raise refused(REFERENCE, f"names 'uploaded', and the form has no part {REFERENCE!r}")
+    if uploads.references and not named and "reference" in request.model_fields_set:
+        raise refused(
+            REFERENCE,
+            f"has no 'uploaded' for the parts {REFERENCE!r}; valid: a list with it, or none for them alone",
+        )

@@ -91,12 +91,13 @@ _STREAM_RESPONSES = {**STREAM_RESPONSES, **_READ_RESPONSES, **problem_responses(
 async def create_attribution(session: AttributionSession, request: Request) -> Response:
     """Which pixels made the unit respond: of a picture that is sent, or of an image of a visualization.
 
-    The same request for the same pixels has the same id and is computed once.
+    It is compared with a reference, or with several, over which contributions are averaged; some of them may
+    be sent as well. The same request for the same pixels has the same id and is computed once.
     """
     wait_s = preferred_wait_s(request.headers.get("prefer"))
-    body, upload = await read_body(session, request)
+    body, uploads = await read_body(session, request)
     checked = admission.check_webhook(body, session.backend.allowed_hosts)
-    job = await submit(session, checked, upload, key_of(request))
+    job = await submit(session, checked, uploads, key_of(request))
     return await jobs.created(session, request, job, wait_s)
 
 
@@ -147,7 +148,7 @@ async def read_attribution(
     responses=_CANCEL_RESPONSES,
 )
 async def cancel_attribution(attribution_id: AttributionId, session: AttributionSession) -> Response:
-    """A waiting job is canceled at once; one that runs when its computation has ended. Safe to repeat."""
+    """A waiting job is canceled at once, one that runs after its current step. Safe to repeat."""
     return await jobs.cancel(session, attribution_id)
 
 

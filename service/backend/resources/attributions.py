@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from anyio import to_thread
@@ -14,15 +16,15 @@ from proxygrad.protocol.attributions import (
     AttributionLinks,
     AttributionRequest,
     AttributionSummary,
-    ResolvedAttributionRequest,
     VisualizationImage,
 )
 from proxygrad.protocol.base import utc_time
 from proxygrad.protocol.jobs import Progress
 from proxygrad.protocol.problems import FieldError, Problem
 from proxygrad.spec import ModelInfo
-from proxygrad.spec.attribution import AttributionSpec
+from proxygrad.spec.attribution import MAX_REFERENCES, AttributionSpec
 from service.backend.admission import check_limit
+from service.backend.backend import Backend
 from service.backend.resources import visualizations
 from service.backend.resources.base import JobResource
 from service.backend.resources.session import JobSession
@@ -30,7 +32,7 @@ from service.problems import ProblemError
 from service.settings import ServiceSettings
 from service.web.exception_handlers import problem_of_error
 from service.web.links import link
-from workers.jobs.inputs import put_input
+from workers.jobs.inputs import INPUT, REFERENCES, put_input
 from workers.jobs.job import Job
 from workers.jobs.kinds.attribution import ATTRIBUTION, AttributionJob
 from workers.jobs.kinds.visualization import VisualizationJob, image_name
@@ -97,7 +99,8 @@ def check_limits(spec: AttributionSpec, model: ModelInfo, settings: ServiceSetti
     if cost > settings.max_cost:
         detail = (
             f"the request costs {cost:.6g} megapixel steps, and this server's limit is "
-            f"{settings.max_cost:g} (its operator's PROXYGRAD_MAX_COST); use fewer points or pixels"
+            f"{settings.max_cost:g} (its operator's PROXYGRAD_MAX_COST); use fewer references, points or "
+            "pixels"
         )
         field_error = FieldError(
             location=["body"], detail="costs too much", value=round(cost, 6), maximum=settings.max_cost
@@ -115,13 +118,18 @@ RESOURCE = JobResource(
 )
 
 
-async def submit(
-    session: JobSession, request: AttributionRequest, upload: bytes | None, idempotency_key: str | None
-) -> Job:
-    """The job for a request, new or joined, with its picture in the store.
+@dataclass(frozen=True)
+class Uploads:
+    """The pictures that a request brings; ``image`` None: it is one of a visualization."""
 
-    ``upload``: the bytes of the picture; None: it is an image of a visualization. Raises `ProblemError`.
-    """
+    image: bytes | None
+    references: tuple[bytes, ...] = ()
+
+
+async def submit(
+    session: JobSession, request: AttributionRequest, uploads: Uploads, idempotency_key: str | None
+) -> Job:
+    """The job for a request, new or joined, with its pictures in the store. Raises `ProblemError`."""
     backend = session.backend
     try:
         model = await backend.models.info(request.model)
@@ -132,30 +140,28 @@ async def submit(
         check_limit("size_px", request.size_px, backend.settings.max_size_px, "PROXYGRAD_MAX_SIZE_PX")
     own = None if request.size_px is None else (request.size_px, request.size_px)
     channels, height_px, width_px = model.input_shape
-    if upload is None:
-        data = await _image(session, _named(request))
-        pixels = await backend.pictures(data, channels, own)
+    if uploads.image is None:
+        assert request.image is not None
+        data = await _image(session, request.image)
+        picture = await backend.pictures(data, channels, own)
     else:
         size = own or (height_px, width_px)
-        pixels = await backend.pictures(upload, channels, size, exact=own is not None)
-    resolved: ResolvedAttributionRequest = request.of(pixels.image)
-    job = await session.submit(resolved, idempotency_key)
+        picture = await backend.pictures(uploads.image, channels, size, exact=own is not None)
+    npy, image = await to_thread.run_sync(lambda: (picture.npy, picture.image))
+    inputs, references = {INPUT: (npy, image.sha256)}, None
+    if uploads.references:
+        npy, references = await backend.pictures.references(uploads.references, picture, MAX_REFERENCES)
+        inputs[REFERENCES] = npy, references.sha256
+    job = await session.submit(request.of(image, references), idempotency_key)
     if not job.ended:
-        pins = ArtifactPins(backend.redis)
-        sha256 = resolved.image.sha256
-        await to_thread.run_sync(put_input, backend.store, pins, job.id, pixels.npy, sha256)
+        await to_thread.run_sync(_keep, backend, job.id, inputs)
     return job
 
 
-def _named(request: AttributionRequest) -> VisualizationImage:
-    if request.image is None:
-        detail = (
-            "is missing; valid: an image of a visualization, or multipart/form-data with a part 'image' and "
-            "this document as the part 'attribution'"
-        )
-        field_error = FieldError(location=["body", "image"], detail=detail)
-        raise ProblemError("invalid_request", f"body.image: {detail}", [field_error])
-    return request.image
+def _keep(backend: Backend, job_id: str, inputs: Mapping[str, tuple[bytes, str]]) -> None:
+    pins = ArtifactPins(backend.redis)
+    for name, (data, sha256) in inputs.items():
+        put_input(backend.store, pins, job_id, data, sha256, name)
 
 
 async def _image(session: JobSession, image: VisualizationImage) -> bytes:

@@ -11,6 +11,7 @@ from captum.attr import IntegratedGradients, Saliency
 from torch import Tensor, nn
 from torch.nn import functional
 
+from proxygrad.attribution.attribute import attribute
 from proxygrad.attribution.gradients import (
     METHODS,
     gradient,
@@ -22,6 +23,8 @@ from proxygrad.attribution.gradients import (
 from proxygrad.errors import InvalidRequest
 
 Activation = Callable[[Tensor], Tensor]
+#: Where on the path: of no meaning to methods that take no path.
+ENDS = torch.ones(4)
 
 
 class Small(nn.Module):
@@ -83,6 +86,12 @@ def in_place(x: Tensor) -> Tensor:
     return x
 
 
+def mean_on_path(network: Small, x: Tensor, reference: Tensor, points: int) -> Tensor:
+    at = [(i + 0.5) / points for i in range(points)]
+    each = [integrated_gradients(network.value, x, reference, torch.full((len(x),), t))[0] for t in at]
+    return torch.stack(each).mean(0)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "module, reused": nn.ReLU(),
     "module in place, reused": nn.ReLU(inplace=True),
@@ -101,32 +110,36 @@ def test_guided_backpropagation_however_relu_is_called(activation: Activation) -
     expected = by_hand(network, inputs())
     assert expected.abs().max() > 0.1
     assert not torch.allclose(expected, gradient(network.value, inputs()))
-    found, _ = guided_backprop(network.value, inputs(), zeros(), 0)
+    found, _ = guided_backprop(network.value, inputs(), zeros(), ENDS)
     torch.testing.assert_close(found, expected)
 
 
 def test_guided_backpropagation_leaves_nothing_behind() -> None:
     network = Small(functional.relu)
     before = gradient(network.value, inputs())
-    guided_backprop(network.value, inputs(), zeros(), 0)
+    guided_backprop(network.value, inputs(), zeros(), ENDS)
     assert torch.equal(gradient(network.value, inputs()), before)
 
 
 def test_integrated_gradients_take_the_midpoints_of_the_path() -> None:
-    def squares(x: Tensor) -> Tensor:
-        return (x**3).sum(dim=1)
+    class Cubes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x**3).sum(dim=1, keepdim=True)
 
     x, reference = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])
     expected = sum(3 * (reference + (x - reference) * each) ** 2 for each in (1 / 6, 3 / 6, 5 / 6)) / 3
-    found, multipliers = integrated_gradients(squares, x, reference, 3)
-    torch.testing.assert_close(multipliers, expected)
-    torch.testing.assert_close(found, expected * (x - reference))
+    found = attribute(
+        Cubes(), x, "output:0", reference=reference, method="integrated_gradients", points=3, max_rows=2
+    )
+    torch.testing.assert_close(found.multipliers, expected)
+    torch.testing.assert_close(found.contributions, expected * (x - reference))
+    torch.testing.assert_close(found.each_multipliers[:, 0], expected)
 
 
 def test_integrated_gradients_sum_to_the_difference() -> None:
     network, x = Small(torch.tanh), inputs()
     reference = torch.randn((4, 5), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    found, _ = integrated_gradients(network.value, x, reference, 200)
+    found = mean_on_path(network, x, reference, 200)
     difference = network.value(x) - network.value(reference)
     torch.testing.assert_close(found.sum(dim=1), difference, rtol=1e-2, atol=1e-2)
 
@@ -134,10 +147,10 @@ def test_integrated_gradients_sum_to_the_difference() -> None:
 def test_gradient_times_input_and_saliency() -> None:
     network, x = Small(functional.relu), inputs()
     own = gradient(network.value, x)
-    found, multipliers = gradient_times_input(network.value, x, torch.full_like(x, 0.5), 0)
+    found, multipliers = gradient_times_input(network.value, x, torch.full_like(x, 0.5), ENDS)
     assert torch.equal(found, own * (x - 0.5))
     assert torch.equal(multipliers, own)
-    assert torch.equal(saliency(network.value, x, zeros(), 0)[0], own.abs())
+    assert torch.equal(saliency(network.value, x, zeros(), ENDS)[0], own.abs())
 
 
 def test_a_network_that_writes_over_its_input_does_not_write_over_ours() -> None:
@@ -165,7 +178,10 @@ def test_captum_agrees_where_every_relu_is_a_module_of_its_own(
     method: str, captum: Callable[[Small], Tensor] | None
 ) -> None:
     network = Modules()
-    found, _ = METHODS[method](network.value, inputs(), zeros(), 50)
+    if method == "integrated_gradients":
+        found = mean_on_path(network, inputs(), zeros(), 50)
+    else:
+        found, _ = METHODS[method](network.value, inputs(), zeros(), ENDS)
     if captum is None:
         chosen = nn.Sequential(network, _Weighted())
         with pytest.warns(UserWarning, match="Setting backward hooks on ReLU"):
@@ -193,6 +209,6 @@ class _Weighted(nn.Module):
 
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="points=0"):
-        integrated_gradients(Small(functional.relu).value, inputs(), zeros(), 0)
+        attribute(nn.Linear(5, 1), inputs(), "output:0", method="integrated_gradients", points=0)
     with pytest.raises(InvalidRequest, match="does not depend on the inputs"):
         gradient(lambda x: torch.ones(len(x)), inputs())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxygrad.attribution.heatmap import BLUE, RED, heat_map, overlay, scale_of, summed
+from proxygrad.attribution.heatmap import BLUE, RED, clipped_scale, heat_map, overlay, scale_of, summed
 
 WHITE = (1.0, 1.0, 1.0)
 
@@ -109,3 +109,29 @@ def test_every_precision_is_drawn_in_levels_of_0_to_1(dtype: torch.dtype) -> Non
         assert not image.requires_grad
         assert float(image.min()) >= 0
         assert float(image.max()) <= 1
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1.0, 1e30])
+def test_few_outliers_do_not_make_all_else_white(factor: float) -> None:
+    values = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(2)) - 0.5
+    values[:, 7, 7] = 4.0  # less than 2 % of the sum of magnitudes
+    magnitudes = summed(values).abs()
+    scale = clipped_scale(values * factor) / factor
+    beyond = magnitudes[magnitudes > scale * (1 + 1e-5)].sum() / magnitudes.sum()
+    assert 0.01 < float(beyond) <= 0.02
+    assert scale < scale_of(values) / 5
+    image = heat_map(values * factor, scale * factor)
+    assert float(image[:, 7, 7].sum()) == pytest.approx(sum(end(RED)))
+
+
+def test_the_clipped_scale_of_one_number_or_none_is_the_scale() -> None:
+    for values in (torch.full((1, 3, 3), -2.0), torch.zeros(1, 3, 3), row(0.0, 5.0)):
+        assert clipped_scale(values) == scale_of(values)
+
+
+def test_it_is_captum_s() -> None:
+    from captum.attr._utils.visualization import _cumulative_sum_threshold
+
+    values = torch.randn(1, 30, 20, generator=torch.Generator().manual_seed(3))
+    expected = _cumulative_sum_threshold(summed(values).abs().numpy(), 98)
+    assert clipped_scale(values) == pytest.approx(float(expected), rel=1e-6)

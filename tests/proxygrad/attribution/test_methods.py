@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from proxygrad.attribution.attribute import attribute
+from proxygrad.attribution.attribute import Settings, attribute, begin
 from proxygrad.attribution.gradients import METHODS
 from proxygrad.errors import InvalidRequest
 
@@ -36,6 +39,40 @@ def test_several_references_give_the_mean_over_them(method: str) -> None:
     ]
     torch.testing.assert_close(found.contributions, torch.stack(each).mean(0), rtol=1e-4, atol=1e-6)
     assert found.method == method
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "turns"), [("deeplift", 3, 2), ("saliency", 3, 2), ("integrated_gradients", 15, 8)]
+)
+def test_slices_sum_up_to_the_same_and_count_their_rows(method: str, steps: int, turns: int) -> None:
+    network, x = reader(), sequences(1)
+    how: dict[str, Any] = {"reference": ["zeros", 0.5, "mean"], "method": method, "points": 5}
+    whole = attribute(network, x, "output:1", **how)
+    found, taken = begin(network, x, "output:1", Settings(**how, max_rows=2, each=False)), [0]
+    assert found.steps == steps
+    while found.step < found.steps:
+        found.advance()
+        taken.append(found.step)
+    sliced = found.result()
+    assert taken == [*range(0, steps, 2), steps]
+    assert len(taken) == turns + 1
+    for name in ("contributions", "multipliers", "value", "reference_value"):
+        torch.testing.assert_close(getattr(sliced, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sliced.delta.absolute, whole.delta.absolute, rtol=1e-3, atol=1e-5)
+    assert (whole.each_multipliers.shape[1], sliced.each_multipliers.shape[1]) == (3, 0)
+
+
+@pytest.mark.parametrize("method", ["deeplift", "saliency"])
+def test_nothing_has_a_share_of_no_difference(method: str) -> None:
+    """Whether or not anything is missed: the absolute delta says that."""
+    x = sequences(2)
+    found = attribute(reader(), x, "output:1", method=method, reference=torch.stack([x[0], x[0]]))
+    assert found.delta.relative.isnan().tolist() == [True, False]
+    assert bool(found.delta.absolute[0] == 0) is (method == "deeplift")
+    assert "nan" not in repr(found)
+    alone = attribute(reader(), x[:1], "output:1", method=method, reference=x[0])
+    assert "relative nan" in repr(alone)
+    assert all(math.isnan(each.share) for each in alone.delta.operations)
 
 
 def test_points_make_integrated_gradients_exact() -> None:

@@ -119,9 +119,13 @@ def test_the_mean_of_a_data_set_is_one_input() -> None:
         (
             None,
             {},
-            "reference of type NoneType; valid: a number, a tensor, a function of the inputs, or one of",
+            "reference of type NoneType; valid: a number, a tensor, a function of the inputs, one of",
         ),
         (True, {}, "reference of type bool"),
+        ([], {}, "the list of references is empty; valid: one or more"),
+        (["zeros", "nothing"], {}, "unknown reference 'nothing'"),
+        (["zeros", ["mean"]], {}, "reference of type list"),
+        (["zeros", 1.0], {"count": 2}, "references=2 applies to shuffles, and the list names none"),
     ],
 )
 def test_what_is_no_reference_is_refused(reference: Any, arguments: dict[str, int], message: str) -> None:
@@ -151,3 +155,11 @@ def test_a_reference_may_lie_in_memory_in_another_order_than_the_input() -> None
     found = attribute(network, drawn, "output:0", reference=torch.zeros(2, 4, 6))
     same = attribute(network, drawn.contiguous(), "output:0", reference="zeros")
     assert torch.equal(found.contributions, same.contributions)
+
+
+def test_a_list_is_one_after_the_other() -> None:
+    given = images(2)
+    own = torch.rand(2, 2, *given.shape[1:])
+    found = references(["zeros", own, 0.25, "shuffled"], given, 3, seed=1)
+    expected = [references(each, given) for each in ("zeros", own, 0.25)]
+    assert torch.equal(found, torch.cat([*expected, references("shuffled", given, 3, seed=1)], dim=1))

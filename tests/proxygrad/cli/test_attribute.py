@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import proxygrad as pg
 from proxygrad.cli.attribute import described
 from proxygrad.cli.main import main
 from proxygrad.spec.attribution import AttributionResult
@@ -40,6 +42,28 @@ def test_a_picture_gets_its_files_and_its_numbers(bar: Path, capsys: pytest.Capt
     assert printed["saved as"] == f"{heatmap}, {overlay}, {npy}"
 
 
+def test_references_are_names_grays_and_files(bar: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mean = bar.parent / "mean.npy"
+    np.save(mean, np.full((2, 1, 32, 32), 0.25, dtype=np.float32))
+    npy, options = bar.parent / "c.npy", []
+    for each in ("zeros", str(mean), "0.75", str(bar), "shuffled"):
+        options += ["--reference", each]
+    options += ["--references", "3", "--seed", "5", "--npy", str(npy), "-o", str(bar.parent / "h.png")]
+    assert main(["attribute", "digits", "fc", "1", str(bar), *options]) == 0
+    printed = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    network = pg.load("digits")
+    with Image.open(bar) as picture:
+        levels = np.asarray(picture.convert("L").resize((32, 32), Image.Resampling.BILINEAR))
+    image = torch.from_numpy(levels.astype(np.float32) / 255)[None]
+    sent = torch.stack([torch.full_like(image, 0.25)] * 2 + [image])[None]
+    expected = pg.attribute(
+        network, image, "fc:1", reference=["zeros", sent, 0.75, "shuffled"], references=3, seed=5
+    )
+    assert expected.references.shape[1] == 8
+    np.testing.assert_allclose(np.load(npy), expected.contributions[0].numpy(), rtol=1e-3, atol=1e-5)
+    assert float(printed["of the reference"]) == pytest.approx(float(expected.reference_value), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -47,9 +71,11 @@ def test_a_picture_gets_its_files_and_its_numbers(bar: Path, capsys: pytest.Capt
         (["fcc", "1"], "fcc"),
         (
             ["fc", "1", "--reference", "noise"],
-            "reference 'noise': valid: zeros, mean, blurred, or a gray from 0",
+            "unknown reference 'noise'; valid: zeros, mean, blurred, shuffled, a gray from 0",
         ),
-        (["fc", "1", "--reference", "1.5"], "reference 1.5: valid: zeros"),
+        (["fc", "1", "--reference", "1.5"], "unknown reference 1.5; valid: zeros"),
+        (["fc", "1", "--references", "3"], "references 3 applies to reference 'shuffled'"),
+        (["fc", "1", "--reference", __file__], "test_attribute.py: the "),
         (["fc", "1", "--size-px", "4"], "size_px 4: Input should be"),
         (["fc", "1", "--method", "saliency", "--rule", "rescale"], "rule 'rescale' applies to method"),
         (["fc", "1", "--at", "fc"], "at 'fc' is a logits; valid: a feature map"),

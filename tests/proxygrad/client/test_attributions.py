@@ -138,6 +138,55 @@ def test_a_picture_is_bytes_or_a_path_or_of_a_visualization(
         client.attribute(made, **QUESTION, number=2)
 
 
+def test_references_are_names_grays_and_files(client: Any, player: Player, tmp_path: Path) -> None:
+    (tmp_path / "own.png").write_bytes(PNG)
+
+    def spec(image: Any, reference: Any, **more: Any) -> Any:
+        return client.attribute(image, **QUESTION, reference=reference, **more).spec
+
+    alone = spec(PNG, PNG)
+    assert (alone.reference, alone.reference_images.number) == ("uploaded", 1)
+    assert spec(PNG, tmp_path / "own.png") == spec(PNG, [f"{tmp_path}/own.png"]) == alone
+    mixed = spec(PNG, ["zeros", PNG, 0.5, PNG, "shuffled"], references=3, seed=7)
+    assert mixed.reference == ("zeros", "uploaded", 0.5, "shuffled")
+    assert (mixed.reference_images.number, mixed.reference_count, mixed.seed) == (2, 7, 7)
+    assert spec(PNG, 1).reference == 1.0
+    made = client.visualize(**QUESTION)
+    player.succeed(made.id)
+    made.refresh()
+    assert spec(made, PNG) == alone  # its image is that picture
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_arrays_and_tensors_are_sent_as_they_are(client: Any, dtype: str) -> None:
+    np = pytest.importorskip("numpy", reason="arrays are what is sent")
+    whole = np.random.default_rng(0).integers(0, 2, (64, 32, 1)).astype(dtype)
+    array = whole[::2].transpose(2, 0, 1)  # (1, 32, 32), with strides of its own
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array))
+    sent = client.attribute(buffer.getvalue(), **QUESTION, reference=buffer.getvalue())
+    assert client.attribute(array, **QUESTION, reference=[array]).id == sent.id
+    torch = pytest.importorskip("torch", reason="tensors are what is sent")
+    tensor = torch.from_numpy(array.copy())
+    assert client.attribute(tensor, **QUESTION, reference=tensor).id == sent.id
+    stack = client.attribute(array, **QUESTION, reference=np.stack([array, array]))
+    assert stack.spec.reference_images.number == 2
+    gray = client.attribute(array, **QUESTION, reference=[np.float32(0.5), torch.tensor(0.25)])
+    assert gray.spec.reference == (0.5, 0.25)
+
+
+def test_what_is_no_picture_is_named(client: Any) -> None:
+    np = pytest.importorskip("numpy", reason="arrays are what is sent")
+    with pytest.raises(InvalidArgument, match="image is of complex128; valid: uint8, float32, float64"):
+        client.attribute(np.zeros((1, 32, 32), dtype=complex), **QUESTION)
+    with pytest.raises(InvalidArgument, match="image is of type dict; valid: the bytes or path"):
+        client.attribute({}, **QUESTION)
+    with pytest.raises(InvalidArgument, match="reference is of int64"):
+        client.attribute(PNG, **QUESTION, reference=np.zeros((1, 32, 32), dtype=int))
+    with pytest.raises(Invalid, match=r"shape \(32, 31\)"):
+        client.attribute(PNG, **QUESTION, reference=np.zeros((32, 31)))
+
+
 def test_what_cannot_be_sent_is_named_and_what_is_refused_too(
     client: Any, redis: redis_client.Redis, tmp_path: Path
 ) -> None:
@@ -151,8 +200,12 @@ def test_what_cannot_be_sent_is_named_and_what_is_refused_too(
         client.get_attribution("")
     with pytest.raises(Invalid, match="invalid_image"):
         client.attribute(b"no picture", **QUESTION)
-    with pytest.raises(Invalid, match="reference"):
+    with pytest.raises(InvalidArgument, match=r"reference='noise' cannot be read: .*; valid: zeros, mean"):
         client.attribute(PNG, **QUESTION, reference="noise")
+    with pytest.raises(Invalid, match="reference 1: the 10 bytes"):
+        client.attribute(PNG, **QUESTION, reference=[PNG, b"no picture"])
+    with pytest.raises(Invalid, match="names 'uploaded'"):
+        client.attribute(PNG, **QUESTION, reference="uploaded")
     huge = PNG[:16] + struct.pack(">II", 2**16, 2**16) + PNG[24:]
     with pytest.raises(Invalid, match="65536 × 65536"):
         client.attribute(huge, **QUESTION)

@@ -10,12 +10,12 @@ import pytest
 from proxygrad.client.parameters import (
     AttributionParameters,
     LangevinParameters,
+    Reference,
     TemplateParameters,
     VisualizationParameters,
 )
 from proxygrad.protocol.attributions import AttributionRequest
 from proxygrad.protocol.requests import VisualizationRequest
-from proxygrad.spec.attribution import ReferenceImage
 from proxygrad.spec.langevin import LangevinSettings
 
 
@@ -41,7 +41,7 @@ def test_the_settings_of_chains_are_keywords_too() -> None:
 def test_each_field_of_an_attribution_is_a_keyword() -> None:
     hints = get_type_hints(AttributionParameters, include_extras=True)
     assert set(hints) == set(AttributionRequest.model_fields) - {"image"}
-    others = {"position": Sequence[int] | None, "reference": ReferenceImage | float}  # within its limits
+    others = {"position": Sequence[int] | None, "reference": Reference | Sequence[Reference]}
     for name, hint in hints.items():
         field = AttributionRequest.model_fields[name]
         assert (get_origin(hint) is Required) is field.is_required()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 from proxygrad.engine.engine import Engine
 from proxygrad.errors import RenderCanceled
 from proxygrad.spec import Spec
+from tests.support.engine_requests import ENDLESS, ask, until
 from tests.support.networks import small
+from tests.support.slow_network import slow
 
 
 def test_a_call_runs_in_the_engine_s_thread_beside_lanes() -> None:
@@ -51,3 +54,16 @@ def test_a_canceled_call_never_runs_and_a_closed_engine_takes_none() -> None:
     assert ran == []
     with pytest.raises(RenderCanceled):
         engine.call(lambda: None)
+
+
+def test_calls_and_lanes_share_the_time_evenly() -> None:
+    """A long call is followed by many short steps, not by one."""
+    network, pace = slow(pause_s=0.002)
+    with Engine() as engine:
+        lane = engine.submit(network, ask(steps=ENDLESS))
+        until(lambda: lane.progress.step > 0)
+        engine.call(lambda: time.sleep(0.3)).result(60)
+        before = pace.passes
+        assert engine.call(lambda: pace.passes).result(60) - before >= 5
+        lane.cancel()
+        assert engine.call(lambda: 3).result(60) == 3

@@ -68,7 +68,7 @@ def test_a_picture_that_was_damaged_in_the_store_is_stored_again(served: Http, k
 
 
 def test_what_is_refused_leaves_no_picture(served: Http, settings: Any) -> None:
-    for changes in ({"unit": 11}, {"size_px": 513}, {"method": "integrated_gradients", "points": 501}):
+    for changes in ({"unit": 11}, {"size_px": 513}, {"method": "integrated_gradients", "points": 1001}):
         assert sent(served, drawn(), **changes).status_code == 422
     folder = settings.home / "artifacts"
     assert not folder.exists() or list(folder.iterdir()) == []

@@ -25,6 +25,7 @@ def named(name: bytes, *more: bytes) -> bytes:
 ASKED = (named(b"attribution"), DOCUMENT)
 FILE = named(b"image", b'filename="a.png"')
 PICTURE = (FILE, drawn())
+REFERENCE = named(b"reference", b'filename="r.png"')
 
 
 def form(*parts: tuple[bytes, bytes], boundary: bytes = b"x") -> bytes:
@@ -63,8 +64,10 @@ def test_a_form_is_read_however_it_is_written(served: Http, body: bytes, content
 @pytest.mark.parametrize(
     ("parts", "place", "said"),
     [
-        ([ASKED], "image", "is missing; valid: parts 'attribution' and 'image'"),
-        ([PICTURE], "attribution", "is missing"),
+        ([ASKED], "image", "is missing; valid: an image of a visualization, or multipart/form-data with"),
+        ([PICTURE], "attribution", "is missing; valid: parts 'attribution', 'image', 'reference'"),
+        ([ASKED, PICTURE, *[(REFERENCE, drawn())] * 17], "reference", "is there more than 16 times"),
+        ([ASKED, PICTURE, (named(b"reference"), b"zeros")], "reference", "is a text; valid: a file"),
         ([], "attribution", "is missing"),
         ([ASKED, ASKED], "attribution", "is there twice"),
         ([ASKED, PICTURE, PICTURE], "image", "is there twice"),
@@ -95,7 +98,7 @@ def test_a_part_that_is_missing_unknown_twice_or_no_file_is_named(
         (form(ASKED, PICTURE, boundary=b"y"), "invalid_multipart", 400),
         (form((b"Content-Disposition: form-data", DOCUMENT), PICTURE), "invalid_multipart", 400),
         (form((b"X: y", DOCUMENT), PICTURE), "invalid_multipart", 400),
-        (form(ASKED, PICTURE, *[PICTURE] * 5), "invalid_multipart", 400),
+        (form(ASKED, PICTURE, *[PICTURE] * 20), "invalid_multipart", 400),
         (form((ASKED[0], b"{"), PICTURE), "invalid_json", 400),
         (form((ASKED[0], b"\xff\xfe"), PICTURE), "invalid_json", 400),
         (form((ASKED[0], b"[" * 40), PICTURE), "json_too_deep", 400),
