@@ -6,16 +6,15 @@ and Kundaje, arXiv 1704.02685, section 4.1; the authors' notebook). Used by test
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from proxygrad.attribution.attribute import attribute
+from proxygrad.training.datasets import read_mnist
 
 #: So many pixels are erased at most: the sorted score differences have their threshold at this index.
 ERASED = 157
@@ -91,15 +90,8 @@ def mnist_network(shared: Path) -> nn.Sequential:
 
 def mnist_test_set(shared: Path) -> Digits:
     """The 10,000 test images."""
-    folder = shared / "data" / "mnist"
-    pixels = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
-    labels = gzip.decompress((folder / "t10k-labels-idx1-ubyte.gz").read_bytes())
-    images = torch.tensor(np.frombuffer(pixels, np.uint8, offset=16)).view(-1, 1, 28, 28).float()
-    return Digits(
-        images,
-        torch.tensor(np.frombuffer(labels, np.uint8, offset=8)).long(),
-        torch.arange(len(images)),
-    )
+    pixels, labels = read_mnist(shared / "data" / "mnist")
+    return Digits(pixels.float(), labels, torch.arange(len(pixels)))
 
 
 def scores(network: nn.Module, images: Tensor, digit: int, column: str) -> Tensor:

@@ -35,7 +35,11 @@ def main() -> int:
     names = arguments.stage or stage_names()
     folder = CACHE / ("quick" if arguments.quick else "whole")
     runner = Runner(folder, shared_folder(), arguments.quick, arguments.fresh, arguments.jobs)
-    reports, reasons = runner.run(names)
+    try:
+        reports, reasons = runner.run(names)
+    except KeyboardInterrupt:
+        print("interrupted; the next run goes on without the stages that have ended", file=sys.stderr)
+        return 130
     for name in names:
         print(f"{name}: {_shown(reports[name]) if name in reports else reasons[name]}", flush=True)
     failed = [name for name, reason in reasons.items() if reason.startswith("failed")]

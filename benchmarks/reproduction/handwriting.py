@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from proxygrad import Network, load
+from proxygrad.training.datasets import read_mnist
 from proxygrad.training.digits import load_split
 
 CLASSES = 10
@@ -87,21 +86,13 @@ def digits() -> Handwriting:
 
 def mnist(shared: Path) -> Handwriting:
     """The 10,000 test images, one half for the network and the other for its judge."""
-    images, labels = read_mnist(shared)
+    pixels, labels = read_mnist(shared / "data" / "mnist")
+    images = pixels.float() / 255
     network, judge = classifier(), Judge(28)
     fit(network, images[::2], labels[::2], seed=1, epochs=3)
     fit(judge, images[1::2], labels[1::2], seed=2, epochs=4, noise=0.3)
     own = Network(network, (1, 28, 28), 0, 1, name="mnist", classes="0123456789")
     return Handwriting("MNIST", own, judge, images[::2], labels[::2], images[1::2], labels[1::2])
-
-
-def read_mnist(shared: Path) -> tuple[Tensor, Tensor]:
-    """The test images ``(10000, 1, 28, 28)`` in [0, 1] and their labels."""
-    arrays = []
-    for name, header in (("images-idx3", 16), ("labels-idx1", 8)):
-        content = gzip.decompress((shared / "data" / "mnist" / f"t10k-{name}-ubyte.gz").read_bytes())
-        arrays.append(torch.from_numpy(np.frombuffer(content, np.uint8, offset=header).copy()))
-    return arrays[0].view(-1, 1, 28, 28).float() / 255, arrays[1].long()
 
 
 def fit(

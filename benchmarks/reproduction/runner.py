@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
+import signal
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -60,7 +62,8 @@ class Runner:
         spawn = multiprocessing.get_context("spawn")
         with (
             spawn.Manager() as manager,
-            ProcessPoolExecutor(self.jobs, spawn, max_tasks_per_child=1) as pool,
+            ProcessPoolExecutor(self.jobs, spawn, _leave_interrupts, max_tasks_per_child=1) as pool,
+            _ended_with(pool),
             tqdm(
                 total=len(names),
                 disable=None,
@@ -86,6 +89,24 @@ class Runner:
 
     def _key(self, name: str) -> str:
         return cache.key_of(f"{stages.__name__}.{name}", self.quick, self.shared is not None)
+
+
+def _leave_interrupts() -> None:
+    """In a stage's process: Ctrl-C reaches every process of a terminal, and `_ended_with` acts on it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _ended_with(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """Where the block is interrupted, stages end at once, and those that wait do not begin."""
+    others = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
 
 
 def run_stage(
@@ -132,10 +153,13 @@ def _watch(
     """Move the bar until every stage has ended."""
     shares = dict.fromkeys(futures, 0.0)
     texts: dict[str, str] = {}
-    while not all(future.done() for future in futures.values()):
+    running = set(futures)
+    while running:
         with suppress(queue.Empty):
             name, shares[name], texts[name] = told.get(timeout=_INTERVAL_S)
-        running = {name for name, future in futures.items() if not future.done()}
+        for name in sorted(name for name in running if futures[name].done()):
+            running.remove(name)
+            bar.write(f"{name}: {'ended' if futures[name].exception() is None else 'failed'}", sys.stderr)
         bar.n = sum(share if name in running else 1.0 for name, share in shares.items())
         bar.set_postfix_str(
             "; ".join(f"{name}: {texts[name]}" for name in texts if name in running), refresh=False

@@ -9,10 +9,12 @@ a network computes as its weights have it: in float32, once.
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -71,22 +73,42 @@ _ROUNDED = {"rand", "randn", "linspace", "logspace"}
 
 
 class Draws(TorchDispatchMode):
-    """Context manager: ``any`` says whether random numbers are drawn within.
+    """Context manager: ``any`` says whether random numbers are drawn within, in this thread alone.
 
-    Of torch's generators in this thread alone: the state is compared around each operation that may draw,
-    since other threads load other models meanwhile. Python's and numpy's are compared as a whole.
+    Other threads load other models meanwhile, or draw how long they wait before they connect again. So the
+    state of torch's generators is compared around each operation that may draw. Those of Python and numpy are
+    compared as a whole, which is ``doubtful`` where Python's is all that has moved: then do the same again
+    with ``calls``, slower, by a profile function that sees the calls of this thread.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, calls: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._device = device
         self._drawn = False
-        self._before = _states_of_python()
+        self._calls = calls and sys.getprofile() is None  # else somebody else's, which is left alone
+        self._numpy, self._python = _state_of_numpy(), random.getstate()
 
     @property
     def any(self) -> bool:
         """Whether any of the generators has moved."""
-        return self._drawn or self._before != _states_of_python()
+        python = not self._calls and self._python != random.getstate()
+        return python or self._drawn or self._numpy != _state_of_numpy()
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether another thread may have moved what has."""
+        return not self._calls and self.any and not self._drawn and self._numpy == _state_of_numpy()
+
+    def __enter__(self) -> Self:
+        if self._calls:
+            sys.setprofile(self._see_call)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        if self._calls:
+            sys.setprofile(None)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
@@ -103,10 +125,24 @@ class Draws(TorchDispatchMode):
             states.append(torch.cuda.get_rng_state(self._device).numpy().tobytes())
         return states
 
+    def _see_call(self, frame: FrameType, event: str, function: Any) -> None:
+        """All that draws, as `random.shuffle`, calls one of two methods of the generator."""
+        if (
+            event == "c_call"
+            and function.__name__ in _DRAWING
+            and getattr(function, "__self__", None) is _PYTHON
+        ):
+            self._drawn = True
 
-def _states_of_python() -> tuple[object, ...]:
+
+#: Python's generator, that of the functions of `random`, and its methods that draw.
+_PYTHON = random.random.__self__  # type: ignore[attr-defined]
+_DRAWING = ("random", "getrandbits")
+
+
+def _state_of_numpy() -> tuple[object, ...]:
     name, keys, *rest = np.random.get_state(legacy=True)
-    return random.getstate(), name, np.asarray(keys).tobytes(), tuple(rest)
+    return name, np.asarray(keys).tobytes(), tuple(rest)
 
 
 @contextmanager

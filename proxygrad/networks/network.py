@@ -259,8 +259,11 @@ class Network:
         once = partial(discover_layers, self.module, names=self._modules)
         exact = Variant(self.module, self._modules)
         try:
-            with Draws(self.device) as draws:
-                found = exact.run(once, self._normalized(gray.requires_grad_()))
+            for calls in (False, True):
+                with Draws(self.device, calls) as draws:
+                    found = exact.run(once, self._normalized(gray.requires_grad_()))
+                if not draws.doubtful:
+                    break
             if draws.any:
                 exact.draws = True
                 found = exact.run(once, self._normalized(gray))
@@ -280,16 +283,19 @@ class Network:
         images[2], images[3] = images[2] / 4, 0.75 + images[3] / 4  # dark, bright
         inputs = self._normalized(images).requires_grad_()
         run = partial(self._exact.run, self.module)
-        draws = Draws(self.device)
-        try:
-            with draws:
-                found = find_batching(run, self._modules, self._discovery.layouts, inputs)
-        except NetworkError:
-            if not draws.any:
-                raise
-        else:
-            if not draws.any:
-                return Batching(alone=DRAWS) if self._exact.draws else found
+        for calls in (False, True):
+            draws = Draws(self.device, calls)
+            try:
+                with draws:
+                    found = find_batching(run, self._modules, self._discovery.layouts, inputs)
+            except NetworkError:
+                if not draws.any:
+                    raise
+            else:
+                if not draws.any:
+                    return Batching(alone=DRAWS) if self._exact.draws else found
+            if not draws.doubtful:
+                break
         self._exact.draws = True
         return Batching(alone=DRAWS)
 

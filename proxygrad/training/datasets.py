@@ -78,11 +78,21 @@ def _digits(folder: Path | None = None) -> Dataset:
     return _split("digits", (images[~out], labels[~out], images[out], labels[out]))
 
 
-def _mnist(folder: Path) -> Dataset:
-    images = _idx(folder / _MNIST[0])[:, None].float() / 255
+def read_mnist(folder: Path) -> tuple[Tensor, Tensor]:
+    """The 10,000 test images ``(N, 1, 28, 28)``, uint8, and labels ``(N,)``, of the files in ``folder``.
+
+    Raises `ModelError` for files that are missing or damaged.
+    """
+    images = _idx(folder / _MNIST[0])[:, None]
     labels = _idx(folder / _MNIST[1]).long()
     if images.ndim != 4 or labels.shape != images.shape[:1]:
         raise ModelError(f"{folder}: {tuple(images.shape)} images and {tuple(labels.shape)} labels")
+    return images, labels
+
+
+def _mnist(folder: Path) -> Dataset:
+    pixels, labels = read_mnist(folder)
+    images = pixels.float() / 255
     out = torch.arange(len(labels)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     return _split("mnist", (images[~out], labels[~out], images[out], labels[out]))
 

@@ -44,7 +44,7 @@ class Scrape(Collector):
 
 def _queue(statistics: FleetStatistics) -> Iterator[Metric]:
     waiting = GaugeMetricFamily(
-        "proxygrad_jobs_waiting", "Jobs that wait for a slot.", labels=("priority", "model")
+        "proxygrad_jobs_waiting", "Jobs that wait for a slot.", labels=("priority", "kind", "model")
     )
     for labels, count in statistics.waiting.items():
         waiting.add_metric(labels, count)
@@ -52,9 +52,9 @@ def _queue(statistics: FleetStatistics) -> Iterator[Metric]:
     about = "Seconds since the oldest waiting job was requested; 0 with none."
     yield _gauge("proxygrad_oldest_waiting_job_seconds", about, statistics.oldest_s)
     yield _gauge("proxygrad_jobs_running", "Jobs that run.", statistics.running)
-    ended = CounterMetricFamily("proxygrad_jobs_ended", "Jobs that ended.", labels=("state",))
-    for state, count in statistics.ended.items():
-        ended.add_metric((state,), count)
+    ended = CounterMetricFamily("proxygrad_jobs_ended", "Jobs that ended.", labels=("kind", "state"))
+    for kind_and_state, count in statistics.ended.items():
+        ended.add_metric(kind_and_state, count)
     yield ended
     yield CounterMetricFamily(
         "proxygrad_runs_lost", "Runs whose worker died or fell silent.", value=statistics.lost_runs

@@ -70,9 +70,9 @@ def entry_of(cursor: str | None) -> IndexEntry | None:
         return None
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        created_at, job_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        if isinstance(created_at, float) and math.isfinite(created_at) and isinstance(job_id, str):
-            return IndexEntry(created_at, job_id)
+        match json.loads(base64.b64decode(padded, altchars=b"-_", validate=True)):
+            case [float() as created_at, str() as job_id] if math.isfinite(created_at):
+                return IndexEntry(created_at, job_id)
     except (ValueError, binascii.Error, RecursionError):
         pass
     field_error = FieldError(location=["query", "cursor"], detail="not from a `next` link", value=cursor)

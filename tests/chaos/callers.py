@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from redis import Redis
@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from proxygrad.client import Client, Refused, ServiceUnreachable
 from proxygrad.errors import ProxyGradError
+from proxygrad.protocol.requests import VisualizationRequest
 from proxygrad.spec import ModelInfo
 from tests.chaos.book import Book
 from tests.chaos.plan import Question
@@ -70,7 +71,7 @@ class AtTheQueue:
     def ask(self, question: Question) -> str:
         try:
             model = self._foreign if question.kind == "foreign" else self._served(question)
-            return submit(self._jobs, question.request, model, caller=question.caller)[0].id
+            return submit(self._jobs, _visualization(question), model, caller=question.caller)[0].id
         except RedisError as error:
             raise Away(type(error).__name__) from error
 
@@ -84,8 +85,9 @@ class AtTheQueue:
         try:
             self._jobs.stored(job_id)
             self._jobs.artifact(VISUALIZATION, job_id, image_name(0))
-            (model,) = [each for each in self._versions if question.request.spec.identity(each) == job_id]
-            submit(self._jobs, question.request, model, caller=question.caller)
+            request = _visualization(question)
+            (model,) = [each for each in self._versions if request.spec.identity(each) == job_id]
+            submit(self._jobs, request, model, caller=question.caller)
         except RedisError as error:
             raise Away(type(error).__name__) from error
 
@@ -111,25 +113,39 @@ class AtTheQueue:
         return None if job is None else job.state
 
 
+def _visualization(question: Question) -> VisualizationRequest:
+    """The request, of callers that ask for nothing else."""
+    assert isinstance(question.request, VisualizationRequest)
+    return question.request
+
+
 class OverHttp:
     """As anybody does."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._attributions: set[str] = set()
 
     def ask(self, question: Question) -> str:
+        fields = question.request.model_dump(mode="json", exclude_unset=True)
         try:
-            return self._client.visualize(**question.request.model_dump(mode="json", exclude_unset=True)).id
+            if isinstance(question.request, VisualizationRequest):
+                return self._client.visualize(**fields).id
+            image = self._client.get(question.image_of) if question.image_of else question.picture
+            job_id = self._client.attribute(image, **fields).id
         except (Refused, ServiceUnreachable) as error:
             raise Away(error.code) from error
+        self._attributions.add(job_id)
+        return job_id
 
     def look(self, job_ids: list[str]) -> dict[str, str | None]:
         seen: dict[str, str | None] = {}
         for job_id in job_ids[:LOOKS]:
+            get = self._client.get_attribution if job_id in self._attributions else self._client.get
             try:
-                seen[job_id] = self._client.get(job_id, wait_s=0 if seen else LOOK_S).state
+                seen[job_id] = get(job_id, wait_s=0 if seen else LOOK_S).state
             except (Refused, ServiceUnreachable) as error:
-                if error.code != "unknown_visualization":
+                if error.code not in ("unknown_visualization", "unknown_attribution"):
                     raise Away(error.code) from error
                 seen[job_id] = None
         return seen
@@ -160,6 +176,7 @@ class Caller(threading.Thread):
         self._planned = deque(questions)
         self._open: dict[str, Question] = {}
         self._wishes: list[_Wish] = []
+        self._image_of = ""  # the visualization that succeeded last
         self._began_s = self._look_s = self._pause_until_s = 0.0
 
     @property
@@ -185,6 +202,7 @@ class Caller(threading.Thread):
     def _round(self) -> None:
         now_s = time.monotonic()
         while self._planned and self._planned[0].at_s <= now_s - self._began_s:
+            self._planned[0] = self._chosen(self._planned[0])
             self._ask(self._planned[0])
             self._planned.popleft()
         for wish in [wish for wish in self._wishes if wish.at_s <= now_s]:
@@ -196,6 +214,12 @@ class Caller(threading.Thread):
         if now_s >= self._look_s and self._open:
             self._look()
             self._look_s = time.monotonic() + LOOK_S
+
+    def _chosen(self, question: Question) -> Question:
+        """The question; of one about an image it is settled now, and stays so, which one."""
+        if question.kind == "image" and not question.image_of:
+            return replace(question, image_of=self._image_of)
+        return question
 
     def _ask(self, question: Question) -> None:
         job_id = self._desk.ask(question)
@@ -222,6 +246,8 @@ class Caller(threading.Thread):
                 self._ask(self._open[job_id])
             elif state in ENDED:
                 self._book.tell(job_id, state)
-                del self._open[job_id]
+                question = self._open.pop(job_id)
+                if state == "succeeded" and isinstance(question.request, VisualizationRequest):
+                    self._image_of = job_id
             else:
                 self._open[job_id] = self._open.pop(job_id)  # others come first next time

@@ -15,23 +15,29 @@ from PIL import Image
 from redis import Redis
 
 from proxygrad.png import read_text
+from proxygrad.protocol.jobs import ArtifactInfo
 from proxygrad.protocol.requests import VisualizationRequest
-from proxygrad.spec import ModelInfo
+from proxygrad.protocol.visualizations import ImageInfo
+from proxygrad.spec import ModelInfo, Spec
 from tests.chaos.book import Account, Book
 from tests.chaos.callers import ENDED
 from tests.chaos.fleet import Fleet
 from tests.chaos.plan import SPARE_S, Bundle, Question
-from tests.chaos.watch import Watch, record
+from tests.chaos.watch import Watch, first_picture, record
 from tests.support import queue_invariants
 from workers.batches.repository import Batches
 from workers.broker import keys
 from workers.broker.limits import MAX_LOSSES
-from workers.jobs.kinds.visualization import VisualizationJob, image_path
+from workers.jobs.inputs import INPUT
+from workers.jobs.kinds.attribution import ATTRIBUTION, CONTRIBUTIONS, HEATMAP, OVERLAY
+from workers.jobs.kinds.visualization import image_name
 from workers.jobs.repository import Job, Jobs
 from workers.storage.collector import GarbageCollector, RetentionPolicy
-from workers.storage.paths import result_path
+from workers.storage.paths import artifact_path, result_path
 from workers.storage.store import Store
 
+#: The files of an attribution.
+FILES = (HEATMAP, OVERLAY, CONTRIBUTIONS)
 #: A run that stores its answer while its deadline passes has made it, and tells as soon as Redis is there.
 LATE_S = SPARE_S
 
@@ -54,6 +60,9 @@ _OUTCOMES: dict[str, set[str]] = {
     "foreign": {"failed: model_unavailable"},
     "outside": {"failed: position_out_of_range"},
     "unit": {"succeeded"},
+    "chains": {"succeeded"},
+    "upload": {"succeeded"},
+    "image": {"succeeded"},
 }
 
 
@@ -88,7 +97,9 @@ class Ledger:
     mismatches: list[str] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     losses: Counter[int] = field(default_factory=Counter)
+    succeeded: list[Job] = field(default_factory=list)
     images: int = 0
+    compared: int = 0
     left_by_killed: int = 0
     answers_besides: int = 0
     bundles: Counter[str] = field(default_factory=Counter)
@@ -116,9 +127,9 @@ def audit(evidence: Evidence, bundles: Sequence[Bundle]) -> Ledger:
         if not account.damaged:
             ledger.mismatches += _of_first_end(account, job, jobs, redis, fleet)
         if job.state == "succeeded":
-            assert isinstance(job, VisualizationJob)
-            ledger.images += 1
+            ledger.images += len(job.artifacts)
             ledger.mismatches += _of_answer(account, job, jobs, store)
+            ledger.succeeded.append(job)
     ledger.mismatches += [f"queue: {fault}" for fault in queue_invariants.faults(redis)]
     ledger.mismatches += _of_keys(book, redis)
     _audit_store(book, ledger, redis, store)
@@ -221,30 +232,43 @@ def _of_first_end(account: Account, job: Job, jobs: Jobs, redis: Redis, fleet: F
     stored = jobs.stored(job.id)
     if then["state"] == "succeeded":
         kept = {} if stored is None else stored.brief().to_fields()
-        for name in ("result", "images"):
+        for name in job.result_fields:
             if kept.get(name) != then[name]:
                 yield f"{job.id} succeeded, and its {name} in the store changed afterwards"
 
 
-def _of_answer(account: Account, job: VisualizationJob, jobs: Jobs, store: Store) -> Iterator[str]:
-    png = store.get(image_path(job.id, 0))
-    if png is None or len(job.images) != 1:
-        yield f"{job.id} succeeded, and has {len(job.images)} images in its record and no picture"
-        return
-    digest = hashlib.sha256(png).hexdigest()
-    if digest != job.images[0].sha256:
-        yield f"{job.id}: the picture's sha256 is {digest}, its record says {job.images[0].sha256}"
-    if account.image_sha256 and digest != account.image_sha256 and not account.damaged:
-        yield f"{job.id}: the picture is not the one that was there when it succeeded"
-    with Image.open(io.BytesIO(png)) as image:
-        image.load()
-        if image.size != (job.images[0].width_px, job.images[0].height_px):
-            yield f"{job.id}: the picture is {image.size} pixels, not as its record says"
-    if read_text(png)["id"] != job.id:
-        yield f"{job.id}: the picture says that it is of {read_text(png)['id']}"
+def _of_answer(account: Account, job: Job, jobs: Jobs, store: Store) -> Iterator[str]:
+    names = (
+        [image_name(number) for number in range(job.spec.pictures)] if isinstance(job.spec, Spec) else FILES
+    )
+    if set(job.artifacts) != set(names):
+        yield f"{job.id} succeeded, and its record has {sorted(job.artifacts)}"
+    for name, info in job.artifacts.items():
+        path = artifact_path(job.id, name)
+        data = store.get(path)
+        if data is None:
+            yield f"{job.id} succeeded, and has no {name}"
+            continue
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != info.sha256:
+            yield f"{path}: its sha256 is {digest}, its record says {info.sha256}"
+        first = path == first_picture(job.kind, job.id)
+        if first and account.image_sha256 not in ("", digest) and not account.damaged:
+            yield f"{path} is not the one that was there when it succeeded"
+        if name.endswith(".png"):
+            yield from _of_picture(job, path, data, info)
     stored = jobs.stored(job.id)
     if stored is None or stored.result != job.result or stored.artifacts != job.artifacts:
         yield f"{job.id}: the record in the store is not the one in Redis"
+
+
+def _of_picture(job: Job, path: str, png: bytes, info: ArtifactInfo) -> Iterator[str]:
+    with Image.open(io.BytesIO(png)) as image:
+        image.load()
+        if isinstance(info, ImageInfo) and image.size != (info.width_px, info.height_px):
+            yield f"{path} is {image.size} pixels, not as its record says"
+    if read_text(png)["id"] != job.id:
+        yield f"{path} says that it is of {read_text(png)['id']}"
 
 
 def _of_keys(book: Book, redis: Redis) -> Iterator[str]:
@@ -265,14 +289,24 @@ def _audit_store(book: Book, ledger: Ledger, redis: Redis, store: Store) -> None
         for job_id in book.accounts
         if redis.hget(keys.job_key(job_id), "state") == b"succeeded" or store.exists(result_path(job_id))
     }
-    wanted = {path for job_id in succeeded for path in (image_path(job_id, 0), result_path(job_id))}
+    wanted = {path for job_id in succeeded for path in _paths(job_id, Jobs(redis, store))}
     before = {each.path for each in store.list()} | {each.path for each in store.unfinished()}
     ledger.left_by_killed = len(before - wanted)
-    ledger.answers_besides = len(succeeded) - ledger.images
+    ledger.answers_besides = len(succeeded) - len(ledger.succeeded)
     GarbageCollector(redis, store, RetentionPolicy(), grace_s=0.0).collect()
     after = {each.path for each in store.list()} | {each.path for each in store.unfinished()}
     ledger.mismatches += [f"{path} is left in the store" for path in sorted(after - wanted)]
     ledger.mismatches += [f"{path} is not in the store" for path in sorted(wanted - after)]
+
+
+def _paths(job_id: str, jobs: Jobs) -> Iterator[str]:
+    """What the store is to have of a job that succeeded."""
+    yield result_path(job_id)
+    stored = jobs.stored(job_id)
+    if stored is not None:
+        yield from (artifact_path(job_id, name) for name in stored.artifacts)
+        if stored.kind == ATTRIBUTION.name:
+            yield artifact_path(job_id, INPUT)
 
 
 def _audit_logs(book: Book, ledger: Ledger, fleet: Fleet) -> None:

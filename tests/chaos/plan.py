@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import random
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
+from PIL import Image
+
+from proxygrad.protocol.attributions import AttributionRequest
 from proxygrad.protocol.requests import BatchRequest, VisualizationRequest
 from proxygrad.spec import ModelInfo
 
@@ -15,8 +19,22 @@ from proxygrad.spec import ModelInfo
 #: of a bundle, which is a batch. ``canceled``: its caller loses interest, maybe too late. ``hurried``: its
 #: deadline may pass, waiting or running. ``foreign``: asked of other weights than any worker has, as when a
 #: file changes while a job waits. ``outside``: a position that only the network can tell is outside its grid,
-#: at another size than its own.
-Kind = Literal["plain", "batch", "patient", "twin", "canceled", "hurried", "foreign", "outside", "unit"]
+#: at another size than its own. ``chains``: of the sampler `langevin`. ``upload``: an attribution of a
+#: picture that is sent. ``image``: one of a visualization that the same caller has, or else of a picture.
+Kind = Literal[
+    "plain",
+    "batch",
+    "patient",
+    "twin",
+    "canceled",
+    "hurried",
+    "foreign",
+    "outside",
+    "unit",
+    "chains",
+    "upload",
+    "image",
+]
 KINDS: dict[Kind, float] = {
     "plain": 50,
     "batch": 20,
@@ -26,6 +44,9 @@ KINDS: dict[Kind, float] = {
     "hurried": 7,
     "foreign": 2,
     "outside": 3,
+    "chains": 8,
+    "upload": 8,
+    "image": 6,
 }
 
 FaultKind = Literal[
@@ -59,6 +80,13 @@ FAULTS: dict[FaultKind, float] = {
 }
 #: Those that need a library of our own before the C library.
 COMPILED: frozenset[FaultKind] = frozenset({"clock ahead", "clock behind", "store full"})
+#: What an attribution asks for beside its unit.
+ATTRIBUTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"rule": "revealcancel", "reference": "blurred"},
+    {"method": "integrated_gradients", "points": 100},
+    {"method": "saliency"},
+)
 #: How far Redis' clock is set.
 CLOCK_STEP_S = 3600.0
 #: Seconds from and to which a fault lasts; a lease lasts 6, an answer of Redis is waited for 10. What was
@@ -140,8 +168,11 @@ class Question:
     caller: str
     at_s: float
     kind: Kind
-    request: VisualizationRequest
+    request: VisualizationRequest | AttributionRequest
     cancel_after_s: float | None = None
+    #: Of an attribution: the picture, and the visualization whose image takes its place.
+    picture: bytes = b""
+    image_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,18 +238,23 @@ def _question(
 ) -> Question:
     (kind,) = dice.choices(list(KINDS), list(KINDS.values()))
     callers = AT_THE_QUEUE if kind in ("canceled", "foreign") else AT_THE_QUEUE + OVER_HTTP
-    caller = dice.choice(callers)
+    caller = dice.choice(OVER_HTTP if kind in ("upload", "image") else callers)
     plain = [one for one in earlier[-20:] if one.kind == "plain" and one.caller != caller]
     if kind == "twin" and plain:
         return replace(dice.choice(plain), number=number, at_s=at_s, caller=caller, kind=kind)
     layer = model.layer(dice.choice(("layer1", "layer2", "layer3")))
-    fields = {
-        "model": model.name,
-        "layer": layer.name,
-        "unit": dice.randrange(layer.units),
-        "seed": seed * 1_000_000 + number,
-        "steps": max(1, round(scale.length * _steps(dice, kind))),
-    }
+    fields: dict[str, Any] = {"model": model.name, "layer": layer.name, "unit": dice.randrange(layer.units)}
+    if kind in ("upload", "image"):
+        settings = dice.choice(ATTRIBUTIONS)
+        request = AttributionRequest.model_validate(fields | settings)
+        return Question(number, caller, at_s, kind, request, picture=_picture(dice))
+    steps = max(1, round(scale.length * _steps(dice, kind)))
+    fields["seed"] = seed * 1_000_000 + number
+    if kind == "chains":
+        chains = {"chains": 2, "burn_in": steps, "thinning": 1 + steps // 4}
+        fields |= {"sampler": "langevin", "images": 4, "langevin": chains, "solo": True}
+    else:
+        fields["steps"] = steps
     if kind == "batch":
         fields["priority"] = "batch"
     elif kind == "patient":
@@ -231,11 +267,19 @@ def _question(
     return Question(number, caller, at_s, kind, VisualizationRequest.model_validate(fields), wait_s)
 
 
+def _picture(dice: random.Random) -> bytes:
+    """A PNG like no other, at the model's own size."""
+    buffer = io.BytesIO()
+    Image.frombytes("L", (32, 32), dice.randbytes(32 * 32)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def _steps(dice: random.Random, kind: Kind) -> int:
     """Mostly short, some of seconds, a few long enough for checkpoints."""
     if kind in ("canceled", "hurried"):
         return dice.randint(200, 1500)
-    (span,) = dice.choices(((8, 64), (200, 600), (2000, 4000)), (65, 28, 7))
+    spans = ((8, 64), (200, 600), (2000, 4000))
+    (span,) = dice.choices(spans, (65, 28, 0 if kind == "chains" else 7))
     return dice.randint(*span)
 
 

@@ -18,7 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from proxygrad.client import Client
-from tests.chaos import report
+from tests.chaos import report, undisturbed
 from tests.chaos.book import Book
 from tests.chaos.bundles import BundleCaller
 from tests.chaos.callers import AtTheQueue, Caller, Desk, OverHttp
@@ -133,6 +133,8 @@ class Chaos:
             wrong = fleet.retire()
             ledger = audit(Evidence(book, fleet, watch, redis, store, self._versions), self._plan.bundles)
             ledger.mismatches += wrong + unended(book, redis)
+            ledger.compared, differing = undisturbed.compare(ledger.succeeded, store)
+            ledger.mismatches += differing
             _sweep_starts(watch, book, redis, store, fleet)
         limit_s = f"{self._scale.settle_s:g} s after the last fault"
         ledger.mismatches += [f"{limit_s}: {what}" for what in [*unsettled, *unrest]]

@@ -20,7 +20,9 @@ from tests.chaos.plan import AT_THE_QUEUE, FaultKind
 from tests.support.damaged_files import Damage
 from workers.broker import keys, rq_names
 from workers.fleet import catalog
+from workers.jobs.kinds.attribution import ATTRIBUTION, HEATMAP
 from workers.jobs.kinds.visualization import image_path
+from workers.storage.paths import artifact_path
 from workers.storage.store import Store
 
 #: Between two looks at what runs, and at what has ended.
@@ -183,9 +185,14 @@ class Watch(threading.Thread):
             return
         account = self._book.accounts[job_id]
         if fields["state"] == "succeeded":
-            png = self._store.get(image_path(job_id, 0))
+            png = self._store.get(first_picture(fields.get("kind", ""), job_id))
             account.image_sha256 = "" if png is None else hashlib.sha256(png).hexdigest()
         account.end, account.end_seen_at = fields, time.time()
+
+
+def first_picture(kind: str, job_id: str) -> str:
+    """The path of the picture that stands for a result."""
+    return artifact_path(job_id, HEATMAP) if kind == ATTRIBUTION.name else image_path(job_id, 0)
 
 
 def _settle(blow: Blow, hit: Hit, record: list[str | None], real: Callable[[float], float]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,10 @@ MODELS = {
 TURNED = 0.7
 MOST_STEPS = 6
 MOST_SIZE_PX = 48
+#: Of the questions so turned, so many ask for chains.
+CHAINS = 0.2
+#: What a question for chains keeps of one that was generated for ascents.
+KEPT_FOR_CHAINS = ("unit", "seed", "size_px", "solo", "priority", "deadline_s", "webhook")
 #: Long waits are for other tests.
 MOST_WAIT_S = 0.05
 RECENT = 40
@@ -47,14 +51,18 @@ SHORT = Scale(examples=4, chains=2, chain_steps=5, keyed=1, coverage=False)
 
 
 class Bend:
-    """Turns generated requests towards what there is; remembers the ids that were answered."""
+    """Turns generated requests towards what there is; remembers the ids that were answered, and of those
+    the ones that have succeeded."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._ids: dict[str, deque[str]] = {}
+        self._ids: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._succeeded: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=RECENT))
 
     def before(self, case: Case[Any]) -> None:
         """Bend the valid parts of ``case``; what was made invalid stays so."""
+        for name in [name for name, value in case.query.items() if value is None or isinstance(value, dict)]:
+            del case.query[name]  # made invalid by that alone, and on the wire nothing, or a list
         meta = case.meta
         if meta is None:
             return
@@ -63,33 +71,66 @@ class Bend:
             case.query["wait"] = min(float(case.query["wait"]), MOST_WAIT_S)
         if self._random.random() > TURNED:
             return
-        if ParameterLocation.BODY in valid and isinstance(case.body, dict):
-            case.freeze_metadata()  # else a changed body with a file counts as invalid, whatever it is
-            attribution = _collection(case.path) == "/v1/attributions"
-            case.body = self._attribution(case.body) if attribution else self._question(case.body)
+        if ParameterLocation.QUERY in valid and "chain" in case.query:
+            case.query["chain"] = self._random.randrange(3)
+        if ParameterLocation.HEADER in valid and "idempotency-key" in case.headers:
+            case.headers["idempotency-key"] = f"{self._random.random()}"  # else most are those of others
         if ParameterLocation.PATH in valid:
             self._turn_path(case)
+        if ParameterLocation.BODY in valid and isinstance(case.body, dict):
+            attribution = _collection(case.path) == "/v1/attributions"
+            case.body = self._attribution(case.body) if attribution else self._question(case.body)
+            if attribution:  # else a changed body with a file counts as invalid, whatever it is
+                case._record_starting_state()
 
     def after(self, case: Case[Any], status: int, answer: Any) -> None:
-        """Remember what a POST made."""
-        if case.method.upper() == "POST" and status in (200, 202) and isinstance(answer, dict):
-            name = str(answer.get("id", ""))
-            self._ids.setdefault(_collection(case.path), deque(maxlen=RECENT)).append(name)
+        """Remember what a POST made, and what is seen to have succeeded."""
+        if status not in (200, 202) or not isinstance(answer, dict):
+            return
+        collection = _collection(case.path)
+        if case.method.upper() == "POST" and "id" in answer:
+            self._ids[collection].append(answer["id"])
+        for document in [answer, *answer.get(collection.rpartition("/")[2], ())]:
+            known = self._succeeded[collection]
+            if document.get("state") == "succeeded" and document["id"] not in known:
+                known.append(document["id"])
 
     def _question(self, body: dict[str, Any]) -> dict[str, Any]:
         model = self._random.choice(list(MODELS))
         layer = self._random.choice(list(MODELS[model]))
-        turned = {**body, "model": model, "layer": layer}
+        chains = self._random.random() < CHAINS
+        turned = {**(self._chains(body, model) if chains else body), "model": model, "layer": layer}
         if "unit" in body:
             turned["unit"] = self._random.randrange(MODELS[model][layer])
-        turned["steps"] = self._random.randint(1, MOST_STEPS)
-        if "unit" not in body:  # a batch: few of them
+        else:  # a batch: few of them
             turned["units"] = {"start": 0, "stop": self._random.randint(1, 3)}
+        if chains:
+            return turned
+        turned["steps"] = self._random.randint(1, MOST_STEPS)
         if isinstance(body.get("images"), int):
             turned["images"] = min(body["images"], 2)
         if isinstance(body.get("size_px"), int):
             turned["size_px"] = min(body["size_px"], MOST_SIZE_PX)
         return turned if self._random.random() < TURNED else turned | {"objective": None, "position": None}
+
+    def _chains(self, body: dict[str, Any], model: str) -> dict[str, Any]:
+        """A question of the sampler `langevin`, without what applies to ascents alone."""
+        kept = {name: body[name] for name in KEPT_FOR_CHAINS if name in body}
+        if isinstance(kept.get("size_px"), int):
+            kept["size_px"] = min(kept["size_px"], MOST_SIZE_PX)
+        chains = self._random.randint(1, 3)
+        settings: dict[str, Any] = {
+            "chains": chains,
+            "burn_in": self._random.randrange(3),
+            "thinning": self._random.randint(1, 2),
+            "variant": self._random.choice(["sgld", "authors"]),
+        }
+        if model != "digits" or self._random.random() < 0.5:  # of these, digits alone has a discriminator
+            settings["discriminator_weight"] = 0.0
+        else:
+            kept["size_px"] = None
+        images = chains * self._random.randint(1, 2)
+        return {**kept, "sampler": "langevin", "langevin": settings, "images": images}
 
     def _attribution(self, body: dict[str, Any]) -> dict[str, Any]:
         """A form with a picture, or the document alone, of a visualization that was asked for."""
@@ -107,9 +148,7 @@ class Bend:
         if form:
             turned["image"] = None
             return {**body, "attribution": turned, "image": self._picture()}
-        known = self._ids.get("/v1/visualizations")
-        if known:
-            turned["image"] = {"visualization": self._random.choice(known), "number": 0}
+        turned["image"] = {"visualization": self._known("/v1/visualizations"), "number": 0}
         return turned
 
     def _picture(self) -> Binary:
@@ -118,15 +157,20 @@ class Bend:
         Image.new("L", (side, 32), level).save(buffer, self._random.choice(["PNG", "JPEG", "WEBP"]))
         return Binary(buffer.getvalue())
 
+    def _known(self, collection: str) -> str:
+        """Mostly the id of one that succeeded; where there is none, an id of nothing."""
+        several = self._succeeded[collection] if self._random.random() < TURNED else self._ids[collection]
+        return self._random.choice(several or self._ids[collection] or ["0" * 32])
+
     def _turn_path(self, case: Case[Any]) -> None:
-        known, model = self._ids.get(_collection(case.path)), self._random.choice(list(MODELS))
+        model = self._random.choice(list(MODELS))
         for name in case.path_parameters:
             if name == "model":
                 case.path_parameters[name] = model
             elif name == "layer":
                 case.path_parameters[name] = self._random.choice(list(MODELS[model]))
-            elif name.endswith("_id") and known:
-                case.path_parameters[name] = self._random.choice(known)
+            elif name.endswith("_id"):
+                case.path_parameters[name] = self._known(_collection(case.path))
             elif name == "name":
                 case.path_parameters[name] = self._random.choice(["heatmap", "overlay.webp", "none"])
             elif name == "number":

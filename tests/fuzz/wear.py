@@ -64,7 +64,7 @@ class Wear:
     def _older(self) -> bool:
         """An earlier version has written a record."""
         key = self._ended()
-        if key is None:
+        if key is None or self._redis.hget(key, "kind") == b"attribution":  # records had a kind before those
             return False
         self._redis.hdel(key, *LATER_FIELDS)
         self._rewrite(key, "result", lambda result: [result.pop(name, None) for name in LATER_MEASUREMENTS])

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from proxygrad.protocol.jobs import State
 from proxygrad.protocol.requests import Priority
+from workers.broker.limits import DEFAULT_KIND
 from workers.broker.scripts import Script, pairs
 
 #: The states in which jobs end.
@@ -28,15 +29,16 @@ _READINESS = TypeAdapter(dict[str, Any])
 class FleetStatistics:
     """The counts of one moment.
 
-    ``waiting``: jobs by priority and model, a zero for each served model without any. ``oldest_s``: how long
-    ago the oldest of them was requested, 0 with none. ``ended`` and ``lost_runs`` count since Redis began.
-    ``models``: those that live workers serve, and whether one of them could load it.
+    ``waiting``: jobs by priority, kind and model, a zero for each kind and model that is served without any.
+    ``oldest_s``: how long ago the oldest of them was requested, 0 with none. ``ended``, by kind and state,
+    and ``lost_runs`` count since Redis began. ``models``: those that live workers serve, and whether one of
+    them could load it.
     """
 
-    waiting: Mapping[tuple[Priority, str], int]
+    waiting: Mapping[tuple[Priority, str, str], int]
     oldest_s: float
     running: int
-    ended: Mapping[State, int]
+    ended: Mapping[tuple[str, State], int]
     lost_runs: int
     workers: int
     slots: int
@@ -49,16 +51,19 @@ class FleetStatistics:
         """From what the script returns."""
         waiting, oldest, running, flat, words, slots, batches, deliveries = reply
         ended = {name.decode(): int(count) for name, count in pairs(flat).items()}
-        models = _models(words)
-        counts = dict.fromkeys(((priority, name) for priority in get_args(Priority) for name in models), 0)
+        offers = {_kind_and_model(name): ready for name, ready in _offers(words).items()}
+        models = dict[str, bool]()
+        for (_, model), ready in offers.items():
+            models[model] = models.get(model, False) or ready
+        counts = dict.fromkeys(((priority, *of) for priority in get_args(Priority) for of in offers), 0)
         for priority, capability, count in waiting:
-            of = priority.decode(), _without_version(capability.decode())
+            of = priority.decode(), *_kind_and_model(_without_version(capability.decode()))
             counts[of] = counts.get(of, 0) + count
         return cls(
             waiting=counts,
             oldest_s=max(0.0, float(oldest)),
             running=running,
-            ended={state: ended.get(state, 0) for state in ENDS},
+            ended=_by_kind(ended, {DEFAULT_KIND, *(kind for kind, _ in offers)}),
             lost_runs=ended.get("lost", 0),
             workers=len(words),
             slots=slots,
@@ -68,8 +73,24 @@ class FleetStatistics:
         )
 
 
-def _models(words: list[bytes]) -> dict[str, bool]:
-    """Of what each worker says of its models, nothing or the problem, whether any has it ready."""
+def _by_kind(ended: Mapping[str, int], kinds: set[str]) -> dict[tuple[str, State], int]:
+    """Of fields named by `ended_field` of ``workers/lua/lib/ending.lua``, zeros for ``kinds`` without any."""
+    found = dict.fromkeys(((kind, state) for kind in sorted(kinds) for state in ENDS), 0)
+    for field, count in ended.items():
+        kind, _, state = field.rpartition("/")
+        if state in ENDS:
+            found[kind or DEFAULT_KIND, state] = count
+    return found
+
+
+def _kind_and_model(capability: str) -> tuple[str, str]:
+    """As `workers.jobs.kinds.base.JobKind.capability` puts them together; names of models have no slash."""
+    kind, _, model = capability.rpartition("/")
+    return kind or DEFAULT_KIND, model
+
+
+def _offers(words: list[bytes]) -> dict[str, bool]:
+    """Of what each worker says of its capabilities, nothing or the problem, whether any has it ready."""
     found: dict[str, bool] = {}
     for word in words:
         try:

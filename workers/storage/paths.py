@@ -4,6 +4,7 @@
 
     {id}/result.json          the record, written last and removed first: with it there is a result
     {id}/{name}               an artifact each; of a visualization the images, 0.png, 1.png, …
+    {id}/input.npy            what a job needs beside its spec (`workers.jobs.inputs`)
     {id}/checkpoint-{run}     where a run that was interrupted can go on
 """
 

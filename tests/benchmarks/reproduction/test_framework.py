@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import queue
+import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +27,7 @@ from benchmarks.reproduction.stage import (
     load_stage,
     stage_names,
 )
+from tests.support.eventually import until
 
 pytestmark = pytest.mark.engine
 
@@ -106,6 +111,20 @@ def test_a_stage_that_needs_what_is_not_there_says_so(
     reports, reasons = runner.Runner(tmp_path, None).run(["small"])
     assert reports == {}
     assert reasons["small"].startswith("cannot be tested here: ")
+
+
+def test_an_interrupt_ends_what_runs_and_what_waits() -> None:
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as pool,
+        runner._ended_with(pool),
+    ):
+        running, *waiting = (pool.submit(time.sleep, 600) for _ in range(3))
+        until(running.running)
+        raise KeyboardInterrupt
+    assert isinstance(running.exception(), BrokenProcessPool)
+    assert all(future.cancelled() or future.exception() for future in waiting)
 
 
 def test_a_section_replaces_its_own_and_keeps_the_others(

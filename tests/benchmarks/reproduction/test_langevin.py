@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.reproduction.__main__ import shared_folder
 from benchmarks.reproduction.chains import chains, each_class
-from benchmarks.reproduction.handwriting import Judge, nearest, read_mnist
+from benchmarks.reproduction.handwriting import Judge, nearest
 from benchmarks.reproduction.stage import Context, load_stage
 from proxygrad import load
 
@@ -54,14 +54,6 @@ def test_a_judge_gives_probabilities(side_px: int) -> None:
     judge, images = Judge(side_px), torch.rand(10, 1, side_px, side_px)
     each = torch.stack([judge.confidence(images, torch.full((10,), label)) for label in range(10)])
     torch.testing.assert_close(each.sum(dim=0), torch.ones(10))
-
-
-def test_mnist_is_read(shared: Path) -> None:
-    images, labels = read_mnist(shared)
-    assert images.shape == (10000, 1, 28, 28)
-    assert images.min().item() == 0
-    assert images.max().item() == 1
-    assert labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]  # as the file begins
 
 
 @pytest.mark.soak

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from proxygrad import Channel, Network, maximize
 from proxygrad.errors import NetworkError
+from proxygrad.networks.network import DRAWS
 from tests.corpus.batches import ALONE, FOLDED
 from tests.corpus.case import Net
 from tests.support.networks import Small, small
@@ -156,3 +158,44 @@ def test_what_another_thread_draws_is_not_taken_for_the_network_s() -> None:
         stop.set()
         other.join()
     assert found == [""] * 2
+
+
+class Drawing(Net):
+    """Calls ``draw`` on its way, in a thread of its own where ``aside``."""
+
+    def __init__(self, draw: Callable[[], object], aside: bool) -> None:
+        super().__init__(torch.relu)
+        self._draw = draw
+        self._aside = aside
+
+    def forward(self, x: Tensor) -> Any:
+        if self._aside:
+            thread = threading.Thread(target=self._draw)
+            thread.start()
+            thread.join()
+        else:
+            self._draw()
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [random.random, lambda: random.uniform(0, 1), lambda: random.shuffle([1, 2, 3]), lambda: torch.rand(1)],
+    ids=["random", "uniform", "shuffle", "torch"],
+)
+def test_what_other_threads_draw_is_not_the_network_s(draw: Callable[[], object]) -> None:
+    """As a thread that waits to connect to Redis again does, while another one loads a model."""
+    assert Network(Drawing(draw, aside=False), (3, 12, 12)).batching.alone == DRAWS
+    assert Network(Drawing(draw, aside=True), (3, 12, 12)).batching.alone != DRAWS
+
+
+def test_python_s_numbers_are_seen_under_a_profiler_too() -> None:
+    """The profiler stays, and sees the network."""
+    seen: list[str] = []
+    sys.setprofile(lambda frame, event, function: seen.append(frame.f_code.co_name))
+    try:
+        network = Network(Drawing(random.random, aside=False), (3, 12, 12))
+    finally:
+        sys.setprofile(None)
+    assert network.batching.alone == DRAWS
+    assert "forward" in seen

@@ -122,19 +122,28 @@ def test_a_stream_is_counted_by_its_start_and_its_follower_as_long_as_it_follows
 
 def test_what_is_asked_and_ends_moves_the_counts(served: Http) -> None:
     found = scrape(served)
-    assert value(found, "proxygrad_jobs_waiting", priority="interactive", model="digits") == 0
+    assert (
+        value(found, "proxygrad_jobs_waiting", priority="interactive", kind="visualization", model="digits")
+        == 0
+    )
     job_id = served.ask(json=QUESTION).json()["id"]
     served("POST", "/v1/batches", json={"model": "digits", "layer": "layer3", "units": [1, 2]})
     found = scrape(served)
-    assert value(found, "proxygrad_jobs_waiting", priority="interactive", model="digits") == 1
-    assert value(found, "proxygrad_jobs_waiting", priority="batch", model="digits") == 0
-    assert value(found, "proxygrad_jobs_ended_total", state="canceled") == 0
+    assert (
+        value(found, "proxygrad_jobs_waiting", priority="interactive", kind="visualization", model="digits")
+        == 1
+    )
+    assert value(found, "proxygrad_jobs_waiting", priority="batch", kind="visualization", model="digits") == 0
+    assert value(found, "proxygrad_jobs_ended_total", kind="visualization", state="canceled") == 0
     assert value(found, "proxygrad_oldest_waiting_job_seconds") > 0
     assert value(found, "proxygrad_batches_running") == 1
     served("POST", f"/v1/visualizations/{job_id}/cancel")
     found = scrape(served)
-    assert value(found, "proxygrad_jobs_waiting", priority="interactive", model="digits") == 0
-    assert value(found, "proxygrad_jobs_ended_total", state="canceled") == 1
+    assert (
+        value(found, "proxygrad_jobs_waiting", priority="interactive", kind="visualization", model="digits")
+        == 0
+    )
+    assert value(found, "proxygrad_jobs_ended_total", kind="visualization", state="canceled") == 1
     assert value(found, "proxygrad_oldest_waiting_job_seconds") == 0
 
 

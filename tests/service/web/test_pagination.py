@@ -17,7 +17,9 @@ def test_a_cursor_leads_back_to_its_entry() -> None:
     assert entry_of(None) is None
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "W10", "WzEsIDJd", "5f0c6a4b", "ä", "W" * 200])
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "W10", "WzEsIDJd", "5f0c6a4b", "ä", "W" * 200, "MA", "e30", "bnVsbA"]
+)
 def test_what_is_no_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(ProblemError, match="comes from no `next` link") as refused:
         entry_of(cursor)

@@ -8,6 +8,8 @@ from pathlib import Path
 from tests.workers.lua.test_lua_files import FILES
 from tests.workers.scenarios.test_redis_names import KEYS
 from workers.broker import keys
+from workers.jobs.job import Job
+from workers.jobs.kinds.registry import KINDS
 
 PAGE = (Path(__file__).parents[3] / "docs/redis.md").read_text()
 KEY_SECTIONS, CHANNELS, SCRIPTS = re.split(r"^## (?:Channels|Scripts)$", PAGE, flags=re.MULTILINE)
@@ -49,6 +51,13 @@ def test_types_are_those_in_redis() -> None:
         matching = {(len(pattern), name) for pattern, name in types if re.fullmatch(pattern, key)}
         assert matching, f"{key} is missing"
         assert max(matching)[1] == kind, key
+
+
+def test_fields_of_one_kind_are_named_in_the_row_of_jobs() -> None:
+    (row,) = (row for row in rows(KEY_SECTIONS) if prefix(row[0]) == keys.JOB_PREFIX)
+    own = {name for kind in KINDS.values() for name in kind.record.model_fields} - Job.model_fields.keys()
+    assert own == {"images", "best", "files"}
+    assert own <= set(re.findall(r"`(\w+)`", row[2]))
 
 
 def test_every_lua_file_is_there() -> None:

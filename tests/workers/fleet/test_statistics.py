@@ -7,8 +7,11 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 
+from proxygrad.protocol.attributions import ResolvedAttributionRequest
+from proxygrad.protocol.jobs import State
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import VisualizationRequest
+from proxygrad.spec.attribution import InputImage
 from tests.support.expanded_batches import ask, asked
 from tests.support.job_calls import submit
 from tests.support.model_on_paper import MODEL, question
@@ -17,10 +20,14 @@ from tests.workers.queue.test_janitor import expire
 from workers.batches.repository import Batches
 from workers.broker import keys, rq_names
 from workers.broker.limits import MAX_LOSSES
+from workers.broker.pipeline import run_blocking
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.fleet.statistics import FleetStatistics, FleetStatisticsReader
-from workers.jobs.repository import Jobs
+from workers.fleet.statistics import ENDS, FleetStatistics, FleetStatisticsReader
+from workers.jobs.kinds.attribution import ATTRIBUTION
+from workers.jobs.kinds.registry import capabilities
+from workers.jobs.repository import DEFAULT_LIMITS, Jobs
+from workers.jobs.requests import Submission
 from workers.process.rq_registration import RQRegistration
 from workers.queue.janitor import Janitor
 from workers.queue.leases import Leases, Outcome, Run
@@ -37,7 +44,21 @@ def censuses(redis: Redis) -> FleetStatisticsReader:
 def serve(redis: Redis, worker: str, *names: str, broken: tuple[str, ...] = ()) -> None:
     problem = Problem(code="model_unavailable", detail="truncated")
     models = [ServedModel(name=name, info=MODEL.model_copy(update={"name": name})) for name in names]
-    catalog.publish(redis, worker, [*models, *(ServedModel(name=name, problem=problem) for name in broken)])
+    served = [*models, *(ServedModel(name=name, problem=problem) for name in broken)]
+    catalog.publish(redis, worker, served, capabilities=capabilities)
+
+
+def attribute(redis: Redis, jobs: Jobs) -> str:
+    """The id of an attribution that waits."""
+    image = InputImage(sha256="a" * 64, channels=1, height_px=8, width_px=8)
+    request = ResolvedAttributionRequest(model=MODEL.name, layer=question().layer, unit=0, image=image)
+    submission = Submission.of(ATTRIBUTION, request, MODEL, "one", None)
+    return run_blocking(jobs.submit(submission, DEFAULT_LIMITS), redis)[0].id
+
+
+def ended(**counts: int) -> dict[tuple[str, State], int]:
+    """Of visualizations, where workers offer nothing else."""
+    return {("visualization", state): counts.get(state, 0) for state in ENDS}
 
 
 def end(leases: Leases, run: Run, outcome: Outcome) -> None:
@@ -49,7 +70,7 @@ def test_of_nothing_there_is_nothing(censuses: FleetStatisticsReader) -> None:
         waiting={},
         oldest_s=0.0,
         running=0,
-        ended={"succeeded": 0, "failed": 0, "canceled": 0},
+        ended=ended(),
         lost_runs=0,
         workers=0,
         slots=0,
@@ -59,19 +80,36 @@ def test_of_nothing_there_is_nothing(censuses: FleetStatisticsReader) -> None:
     )
 
 
-def test_what_waits_is_counted_by_priority_and_model(
+def test_what_waits_is_counted_by_priority_kind_and_model(
     redis: Redis, jobs: Jobs, censuses: FleetStatisticsReader
 ) -> None:
     serve(redis, "w", "idle")
     for unit in range(3):
         submit(jobs, question(unit), MODEL)
     submit(jobs, VisualizationRequest.of(question(7)).model_copy(update={"priority": "batch"}), MODEL)
-    assert censuses.take().waiting == {
-        ("interactive", "idle"): 0,
-        ("batch", "idle"): 0,
-        ("interactive", "tiny"): 3,
-        ("batch", "tiny"): 1,
+    attribute(redis, jobs)
+    statistics = censuses.take()
+    assert statistics.waiting == {
+        ("interactive", "visualization", "idle"): 0,
+        ("batch", "visualization", "idle"): 0,
+        ("interactive", "attribution", "idle"): 0,
+        ("batch", "attribution", "idle"): 0,
+        ("interactive", "visualization", "tiny"): 3,
+        ("batch", "visualization", "tiny"): 1,
+        ("interactive", "attribution", "tiny"): 1,
     }
+    assert statistics.models == {"idle": True}
+
+
+def test_what_ends_is_counted_by_kind(redis: Redis, jobs: Jobs, censuses: FleetStatisticsReader) -> None:
+    """Of the kind that there was first under the names that older versions read."""
+    serve(redis, "w", "tiny")
+    jobs.cancel(submit(jobs, question(), MODEL)[0].id)
+    for _ in range(2):
+        jobs.cancel(attribute(redis, jobs))
+    attributions = {("attribution", state): 0 for state in ENDS} | {("attribution", "canceled"): 2}
+    assert censuses.take().ended == ended(canceled=1) | attributions
+    assert redis.hgetall(keys.ENDED_KEY) == {b"canceled": b"1", b"attribution/canceled": b"2"}
 
 
 def test_a_job_is_counted_where_it_is_and_once_where_it_ended(
@@ -90,7 +128,7 @@ def test_a_job_is_counted_where_it_is_and_once_where_it_ended(
     jobs.cancel(submit(jobs, question(4), MODEL)[0].id)
     census = censuses.take()
     assert (census.running, sum(census.waiting.values())) == (0, 1)  # what has no deadline has not expired
-    assert census.ended == {"succeeded": 1, "failed": 1, "canceled": 2}
+    assert census.ended == ended(succeeded=1, failed=1, canceled=2)
     assert census.lost_runs == 0
 
 
@@ -105,7 +143,7 @@ def test_runs_that_were_lost_are_counted_and_the_job_that_fails_of_them(
         janitor.sweep()
         assert censuses.take().lost_runs == life + 1
     assert record(jobs, run).state == "failed"
-    assert censuses.take().ended == {"succeeded": 0, "failed": 1, "canceled": 0}
+    assert censuses.take().ended == ended(failed=1)
 
 
 def test_a_job_that_is_given_back_is_no_loss(
@@ -182,5 +220,5 @@ def test_the_cost_does_not_grow_with_what_waits_or_has_ended(
         job, _ = submit(jobs, question(unit), MODEL)
         if unit % 2:
             jobs.cancel(job.id)
-    assert censuses.take().waiting["interactive", "tiny"] == 250
+    assert censuses.take().waiting["interactive", "visualization", "tiny"] == 250
     assert commands() == before < 150

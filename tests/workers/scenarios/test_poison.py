@@ -215,4 +215,4 @@ def test_statistics_count_what_can_be_read(redis: Redis, jobs: Jobs) -> None:
     redis.zadd(keys.WORKERS_KEY, {"newer": 1e12, "foreign": 1e12})
     redis.set(keys.readiness_key("newer"), "[{", ex=60)
     foreign(redis, keys.readiness_key("foreign"))
-    assert FleetStatisticsReader(redis).take().waiting == {("interactive", "tiny"): 2}
+    assert FleetStatisticsReader(redis).take().waiting == {("interactive", "visualization", "tiny"): 2}

@@ -6,6 +6,7 @@ is renamed, added or dropped; where that is intended, change the list and say so
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import defaultdict
@@ -19,8 +20,11 @@ from tests.support.job_calls import submit
 pytest.importorskip("torch", reason="a slot runs the task, which needs torch")
 
 from proxygrad.errors import LaneError
+from proxygrad.protocol.attributions import ResolvedAttributionRequest
 from proxygrad.protocol.problems import Problem
 from proxygrad.protocol.requests import VisualizationRequest
+from proxygrad.spec.attribution import InputImage
+from tests.support.artifacts import names
 from tests.support.counting_engine import CountingEngine
 from tests.support.eventually import until
 from tests.support.expanded_batches import ask, asked, drained, end_next, idle
@@ -31,10 +35,14 @@ from tests.support.worker_in_process import working
 from tests.workers.queue.test_janitor_presence import FOR_LONG_S, pass_by
 from workers.batches.expansion_commands import ExpansionCommands
 from workers.batches.repository import Batches, BatchRecord
+from workers.broker.pipeline import run_blocking
 from workers.execution import checkpoints
 from workers.fleet import catalog
 from workers.fleet.catalog import ServedModel
-from workers.jobs.repository import Job, Jobs
+from workers.jobs.inputs import INPUT, put_input
+from workers.jobs.kinds.attribution import ATTRIBUTION
+from workers.jobs.repository import DEFAULT_LIMITS, Job, Jobs
+from workers.jobs.requests import Submission
 from workers.queue.janitor import Janitor, Presence
 from workers.queue.leases import Leases, Run
 from workers.storage.collector import GarbageCollector, RetentionPolicy
@@ -102,7 +110,7 @@ proxygrad:delivery:{id} hash
     activation, attempts, caller, canceled, claim, claimed_at, created_at, ended, error, failed, kind,
     next_at, problem, receiver, state, status, subject, succeeded, total, tried, tried_at, url
 proxygrad:ended hash
-    canceled, failed, lost, succeeded
+    attribution/succeeded, canceled, failed, lost, succeeded
 proxygrad:events:{id} stream
     data, event
 proxygrad:flows:batch hash
@@ -110,6 +118,8 @@ proxygrad:flows:batch hash
 proxygrad:flows:batch:{model} hash
     f:{caller}/{id}, n:{caller}/{id}
 proxygrad:flows:interactive hash
+    f:{caller}, n:{caller}, s:{caller}
+proxygrad:flows:interactive:attribution/{model} hash
     f:{caller}, n:{caller}
 proxygrad:flows:interactive:{model} hash
     f:{caller}, n:{caller}
@@ -123,21 +133,22 @@ proxygrad:webhooks:{id} hash
     {caller} {url}
 proxygrad:job:{id} hash
     activation, arrival, best, caller, cancel_requested, checkpoint, cost, created_at, deadline_at,
-    exact, execution, expected_at, finished_at, flow, images, kind, losses, model, priority, problem, result,
-    spec, started_at, state, step, steps, turn, worker
+    exact, execution, expected_at, files, finished_at, flow, images, kind, losses, model, priority, problem,
+    result, spec, started_at, state, step, steps, turn, worker
 proxygrad:jobs zset
 proxygrad:missed:{worker} set
 proxygrad:offsets:batch hash
     {model}
 proxygrad:offsets:interactive hash
-    {model}
+    attribution/{model}, {model}
 proxygrad:pace hash
-    model:{model}, ran_s
+    model:attribution/{model}, model:{model}, ran_s
 proxygrad:popped hash
     {id}
 proxygrad:rate hash
     at, per_s
 proxygrad:ready:batch:{model} zset
+proxygrad:ready:interactive:attribution/{model} zset
 proxygrad:ready:interactive:{model} zset
 proxygrad:running set
 proxygrad:sweeps hash
@@ -183,6 +194,7 @@ proxygrad:events:{id}
     state: state
     withdrawn: {caller}
 proxygrad:wake
+    attribution/{model}
     {model}
 """
 
@@ -254,6 +266,7 @@ def test_keys_fields_and_channels(redis: Redis, store: Store, monkeypatch: pytes
     recorder = Recorder(redis)
     catalog.publish(redis, WORKER, [ServedModel(name=MODEL.name, info=MODEL)], ttl_s=60)
     job = submit_visualization(redis, store, recorder)
+    attribute(redis, store, recorder)
     batch = expand_batch(redis, store, recorder)
     lose(redis, job, recorder)
     stop_and_fail(redis, store, job, recorder)
@@ -273,6 +286,27 @@ def submit_visualization(redis: Redis, store: Store, recorder: Recorder) -> Job:
     submit(Jobs(redis, store), request, MODEL, caller=OTHER)
     recorder.look()
     return job
+
+
+def attribute(redis: Redis, store: Store, recorder: Recorder) -> None:
+    """An attribution waits, succeeds, and is deleted; its picture comes and goes with it."""
+    jobs, picture = Jobs(redis, store), b"pixels"
+    digest = hashlib.sha256(picture).hexdigest()
+    image = InputImage(sha256=digest, channels=1, height_px=8, width_px=8)
+    request = ResolvedAttributionRequest(model=MODEL.name, layer=question(1).layer, unit=0, image=image)
+    submission = Submission.of(ATTRIBUTION, request, MODEL, CALLER, None)
+    job = run_blocking(jobs.submit(submission, DEFAULT_LIMITS), redis)[0]
+    put_input(store, ArtifactPins(redis), job.id, picture, digest)
+    assert names(store) == {f"{job.id}/{INPUT}"}
+    recorder.look()
+    assert pop(redis, ATTRIBUTION.capability(MODEL.name)) == job.id
+    run = Run(job.id, "a" * 32)
+    assert take(Leases(redis), run) == "taken"
+    fields: dict[str, str | int | float] = {"files": "{}", "result": "{}", "activation": 0.5}
+    assert Leases(redis).close(run, "succeeded", fields=fields, slot=SLOT, ran_s=0.1) == "closed"
+    recorder.look()
+    jobs.forget(job.id)
+    assert names(store) == set()
 
 
 def expand_batch(redis: Redis, store: Store, recorder: Recorder) -> BatchRecord:

@@ -1,6 +1,6 @@
 """The kind `attribution`: which pixels of an image made a unit respond.
 
-The picture is stored beside the result, as `INPUT`, before the job is submitted (`workers.jobs.inputs`).
+The picture is stored beside the result, as `INPUT`, once the job is submitted (`workers.jobs.inputs`).
 """
 
 from __future__ import annotations

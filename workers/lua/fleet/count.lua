@@ -1,8 +1,8 @@
 #!lua flags=no-writes
 -- Counts what waits, runs and has ended, and the workers.
 -- ARGV: none
--- Returns: {{priority, model, waiting} of each, age of the oldest waiting job in seconds, running jobs, ended
---   jobs by state as a flat list, readiness of each worker as JSON, slots, running batches, pending
+-- Returns: {{priority, capability, waiting} of each, age of the oldest waiting job in seconds, running jobs, ended
+--   jobs by kind and state as a flat list, readiness of each worker as JSON, slots, running batches, pending
 --   deliveries}.
 -- @include lib/clock
 -- @include lib/fair_queue

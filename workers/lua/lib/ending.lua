@@ -11,6 +11,12 @@ local function count_end()
   redis.call('HSET', KEY.RATE, 'at', NOW_TEXT, 'per_s', exact(decayed + 1 / 60))
 end
 
+-- The field of the hash of ended jobs: the state alone of the kind that there was first.
+local function ended_field(id, state)
+  local kind = kind_of(id)
+  return kind == LIMIT.DEFAULT_KIND and state or kind .. '/' .. state
+end
+
 -- Ends a job in its record, where there is one. `problem`: {code, detail} or nothing. `silently`: without an
 -- event.
 local function end_job(id, state, problem, silently)
@@ -25,7 +31,7 @@ local function end_job(id, state, problem, silently)
   redis.call('HDEL', own, 'checkpoint', 'cancel_requested', 'expected_at')
   redis.call('EXPIRE', own, LIMIT.FINISHED_TTL_S)
   redis.call('EXPIRE', requesters_key(id), LIMIT.FINISHED_TTL_S)
-  redis.call('HINCRBY', KEY.ENDED, state, 1)
+  redis.call('HINCRBY', KEY.ENDED, ended_field(id, state), 1)
   count_end()
   if not silently then publish_state(id) end
 end
