@@ -252,7 +252,7 @@ def _question(
     fields["seed"] = seed * 1_000_000 + number
     if kind == "chains":
         chains = {"chains": 2, "burn_in": steps, "thinning": 1 + steps // 4}
-        fields |= {"sampler": "langevin", "images": 4, "langevin": chains, "solo": True}
+        fields |= {"sampler": "langevin", "images": 4, "langevin": chains}
     else:
         fields["steps"] = steps
     if kind == "batch":

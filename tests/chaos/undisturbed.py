@@ -20,7 +20,6 @@ from workers.jobs.kinds.visualization import image_name
 from workers.storage.paths import artifact_path
 from workers.storage.store import Store
 
-
 #: Of ascents, which are most of the jobs, so many are computed again.
 ASCENTS = 100
 

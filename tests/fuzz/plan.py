@@ -29,7 +29,7 @@ MOST_SIZE_PX = 48
 #: Of the questions so turned, so many ask for chains.
 CHAINS = 0.2
 #: What a question for chains keeps of one that was generated for ascents.
-KEPT_FOR_CHAINS = ("unit", "seed", "size_px", "solo", "priority", "deadline_s", "webhook")
+KEPT_FOR_CHAINS = ("unit", "seed", "size_px", "priority", "deadline_s", "webhook")
 #: Long waits are for other tests.
 MOST_WAIT_S = 0.05
 RECENT = 40
