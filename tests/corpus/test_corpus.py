@@ -26,7 +26,7 @@ from workers.jobs.kinds.visualization import VisualizationJob
 
 CORPUS: dict[str, Case] = {**BATCHES, **COPIES, **OUTPUTS, **RECTIFIERS}
 STEPS, SIZE, SLOPE = 3, 0.02, 0.3
-SETTINGS: dict[str, Any] = {"preset": "max", "steps": STEPS, "step_size": SIZE}
+SETTINGS: dict[str, Any] = {"preset": "max", "starts": 1, "gaf": "none", "steps": STEPS, "step_size": SIZE}
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning"

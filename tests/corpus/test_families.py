@@ -15,7 +15,14 @@ from tests.corpus.families import FAMILIES
 
 SHAPE = (3, 32, 32)
 STEPS, SIZE = 2, 0.02
-SETTINGS: dict[str, Any] = {"preset": "max", "steps": STEPS, "step_size": SIZE, "spread_max_pool": 0.0}
+SETTINGS: dict[str, Any] = {
+    "preset": "max",
+    "starts": 1,
+    "gaf": "none",
+    "steps": STEPS,
+    "step_size": SIZE,
+    "spread_max_pool": 0.0,
+}
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 
