@@ -71,17 +71,24 @@ def arithmetic(how: Arithmetic, device: torch.device) -> Iterator[None]:
 
     PyTorch keeps that per process and not per thread: the earlier setting comes back at the end, but other
     threads see this one meanwhile. Convolutions on CUDA use TF32 by default, so float32 has to be set.
-    "bfloat16" is about what remains in float32, and that is float32 proper.
+    "bfloat16" is about what remains in float32, and that is float32 proper. cuDNN takes algorithms that give
+    the same bits each time.
     """
     target = "tf32" if how == "tf32" else "ieee"
     switches = _switches(device)
     before = [each.fp32_precision for each in switches]
+    cudnn = torch.backends.cudnn
+    searching = cudnn.deterministic, cudnn.benchmark
     try:
+        if device.type == "cuda":
+            cudnn.deterministic, cudnn.benchmark = True, False
         for each, value in zip(switches, before, strict=True):
             if value != target and (value, target) != ("none", "ieee"):  # which mean the same
                 each.fp32_precision = target
         yield
     finally:
+        if device.type == "cuda":
+            cudnn.deterministic, cudnn.benchmark = searching
         for each, value in zip(switches, before, strict=True):
             if each.fp32_precision != value:
                 each.fp32_precision = value

@@ -69,6 +69,7 @@ class BatchSizes:
         self._known = known
         self._slopes = SLOPES if mixed else SLOPES[:1]
         self._alone: list[Rounding] = []
+        self._too_large = set[int]()  # for memory, which may be free again for the next group
         self.most = max(1, min(DEFAULT_MAX_LANES, PASS_PIXELS // (shape[1] * shape[2])))
 
     def fitting(self, waiting: int) -> int:
@@ -88,11 +89,16 @@ class BatchSizes:
 
     def _agrees(self, size: int) -> bool:
         key = (size, torch.get_num_threads())
-        if key not in self._known:
-            self._known[key] = self._tried(size)
-        return self._known[key]
+        if key not in self._known and size not in self._too_large:
+            found = self._tried(size)
+            if found is None:
+                self._too_large.add(size)
+            else:
+                self._known[key] = found
+        return self._known.get(key, False)
 
-    def _tried(self, size: int) -> bool:
+    def _tried(self, size: int) -> bool | None:
+        """Whether such a batch rounds as one image does; None where memory runs out."""
         try:
             while len(self._alone) < size:
                 number = len(self._alone)
@@ -108,14 +114,14 @@ class BatchSizes:
             raise
         except Exception as error:  # perhaps of a network that takes fewer images at a time
             log.info("no batch of %d images: %s: %s", size, type(error).__name__, error)
-            reason = error if out_of_memory(error) else None
+            if not out_of_memory(error):
+                return False
         else:
             if different:
                 log.info("no batch of %d images: %d of them round in another way", size, len(different))
             return not different
-        if reason is not None:
-            release(self._device)
-        return False
+        release(self._device)  # out here no exception holds the frames of the failed pass
+        return None
 
     def _image(self, number: int) -> Tensor:
         generator = torch.Generator().manual_seed(number)

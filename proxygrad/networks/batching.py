@@ -3,7 +3,8 @@
 Most networks treat each image for itself, and keep the images of a batch in dimension 0. Some do not: they
 take one image at a time, let images influence each other (minibatch statistics), treat an image by its place
 in the batch, or fold something else into dimension 0, where the surrogate tells lanes apart. A look at the
-code does not show it; a few passes do (`PASSES`). What begins with five images or more is not seen.
+code does not show it; a few passes do (`PASSES`). What begins with five images or more is not seen here, but
+before the first batch of that size (`proxygrad.engine.batch_sizes`).
 """
 
 from __future__ import annotations

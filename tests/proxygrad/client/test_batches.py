@@ -101,6 +101,22 @@ def test_a_whole_service_answers_all_units(served_url: str, connect: Connect, tm
 
 
 @pytest.mark.engine
+def test_a_busy_service_answers_with_the_same_bytes(served_url: str, connect: Connect) -> None:
+    """One lane alone, then beside a baseline and among 16 strangers, then with a second image."""
+    client, mine = connect(served_url), {**LAYER, "unit": 5, "steps": 24, "seed": 11}
+    alone = client.visualize(**mine).wait(timeout_s=90)
+    strangers = client.batch(**LAYER, units=range(16), steps=60)
+    busy = [
+        client.visualize(**mine, **more).wait(timeout_s=90) for more in ({"compare": True}, {"images": 2})
+    ]
+    strangers.wait(timeout_s=90)
+    for each in busy:
+        assert each.image(0, format="npy") == alone.image(format="npy")
+        assert each.result.images[0].curve == alone.result.curve
+        assert each.result.kernels == alone.result.kernels != ""
+
+
+@pytest.mark.engine
 def test_of_several_pictures_the_best_comes_unasked(served_url: str, connect: Connect) -> None:
     asked = connect(served_url).visualize(model="digits", layer="fc", unit=3, images=3, compare=True, steps=4)
     result = asked.wait(timeout_s=90).result

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 
 import pytest
-import torch
 from torch import Tensor
 
 from proxygrad.engine.engine import Engine
@@ -20,7 +20,7 @@ from proxygrad.transforms import Draw
 from tests.proxygrad.engine.test_capacity import tight
 from tests.proxygrad.networks.discovery.test_layers import Tokens
 from tests.support.engine_requests import ENDLESS, ask, until
-from tests.support.networks import Small, small
+from tests.support.networks import small
 
 
 @pytest.mark.parametrize("ending", ["cancel", "deadline"])
@@ -41,33 +41,24 @@ def test_all_lanes_are_stopped_together_and_leave_the_neighbor(ending: str) -> N
         assert len(engine._running) == 1
 
 
-class Spoilt(Small):
-    """Once armed, the third image of a batch is no number."""
+def test_one_image_that_fails_fails_all_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed, note = threading.Event(), Lane.note
 
-    armed = threading.Event()
+    def spoilt(self: Lane, activation: float, steepest: float, image: Tensor) -> None:
+        lost = armed.is_set() and self.settings.seed == 5
+        note(self, math.nan if lost else activation, steepest, image)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.bn(self.conv(x)))
-        if self.armed.is_set() and len(x) > 2:
-            x = torch.cat([x[:2], x[2:3] * torch.nan, x[3:]])
-        return torch.relu(self.conv2(x))
-
-
-def test_one_image_that_fails_fails_all_and_is_named() -> None:
-    network = Network(Spoilt(), (3, 16, 16), name="spoilt")
-    engine = Engine()
+    monkeypatch.setattr(Lane, "note", spoilt)
+    network, engine = small(), Engine()
     first = engine.submit(network, ask(steps=ENDLESS))
     ticket = engine.submit(network, ask(steps=ENDLESS, images=2, seed=4))
     with engine:
         until(lambda: ticket.progress.step > 0)
-        Spoilt.armed.set()
-        try:
-            with pytest.raises(LaneError, match=r"image 1 of 2 \(proxygrad, seed 5\): .*activation nan"):
-                ticket.result(30)
-            step = first.progress.step
-            until(lambda: first.progress.step > step + 2)
-        finally:
-            Spoilt.armed.clear()
+        armed.set()
+        with pytest.raises(LaneError, match=r"image 1 of 2 \(proxygrad, seed 5\): .*activation nan"):
+            ticket.result(30)
+        step = first.progress.step
+        until(lambda: first.progress.step > step + 2)
 
 
 def test_a_request_for_the_lanes_that_are_left_and_more_is_not_passed_by() -> None:
@@ -88,10 +79,10 @@ def test_more_images_than_lanes_go_on_beside_others_in_slices(monkeypatch: pytes
     evaluate = AscentStep.evaluate
 
     def seen(
-        self: AscentStep, lanes: Sequence[Lane], params: Tensor, draws: Sequence[Draw]
+        self: AscentStep, lanes: Sequence[Lane], params: Tensor, draws: Sequence[Draw], batches: Sequence[int]
     ) -> StepEvaluation:
         sizes.append(len(lanes))
-        return evaluate(self, lanes, params, draws)
+        return evaluate(self, lanes, params, draws, batches)
 
     monkeypatch.setattr(AscentStep, "evaluate", seen)
     network, engine = small(), Engine(max_lanes=2)
@@ -113,8 +104,7 @@ def test_images_in_slices_are_those_that_are_stepped_at_once() -> None:
     for most in (3, 10):
         with Engine(max_lanes=most) as engine:
             found.append(engine.submit(network, spec).result(30).result.images)
-    for sliced, whole in zip(*found, strict=True):
-        assert sliced.curve == pytest.approx(whole.curve, rel=1e-3, abs=1e-5)
+    assert found[0] == found[1]
 
 
 def test_memory_that_holds_fewer_images_makes_smaller_slices_of_the_same_images() -> None:

@@ -20,33 +20,33 @@ DIGEST = "9de742fa86c0009b8c8aa64a3ad09e82b6b84faec89e005ce6663d76a6a1a64e"
 
 #: By id, what is sent beside the model.
 REQUESTS: dict[str, dict[str, Any]] = {
-    "350c08fb1cb018edda49acd9e83ed40e": {"layer": "layer3", "unit": 7},  # the README's
-    "c8fa99b19c8615ee53353234e9ea243b": {"layer": "fc", "unit": 3},
-    "50bfefec460f9bed7d46eefef9847bd7": {"layer": "fc", "unit": 3, "objective": "neuron", "seed": 2**63 - 1},
-    "e3ec89f6728400f4a60a79e6a496102b": {"layer": "layer3", "unit": 7, "preset": "max"},
-    "6293a8efb26e9d2cc33471d9f9f33244": {
+    "2e051d4da90c5f79ee4beb31b1a0a079": {"layer": "layer3", "unit": 7},  # the README's
+    "142636012b6db99bcf9634c9b4ef1e6b": {"layer": "fc", "unit": 3},
+    "da443b2024a05e54f1dbabdf839af6c6": {"layer": "fc", "unit": 3, "objective": "neuron", "seed": 2**63 - 1},
+    "33f5e65e737574dbe12498286e1b0b91": {"layer": "layer3", "unit": 7, "preset": "max"},
+    "3ed40486763c885e477f6ceb57c41edb": {
         "layer": "layer1",
         "unit": 0,
         "objective": "neuron",
         "position": [2, 13],
     },
-    "94526fa0607e877db52c6e49770a253b": {"layer": "layer3", "unit": 7, "preset": "natural", "size_px": 48},
-    "9fb91a3678eb6f45716b894e5ce967b5": {"layer": "layer3", "unit": 7, "preset": "fast", "steps": 20},
-    "59732d08618614b608f8d7c27afd239c": {
+    "79a184baa3ab139cec0ad9c4d8bd3c22": {"layer": "layer3", "unit": 7, "preset": "natural", "size_px": 48},
+    "29893f36b5cb761a52cd8622d197e774": {"layer": "layer3", "unit": 7, "preset": "fast", "steps": 20},
+    "92785479ff5218c7a48cc92a203a54fe": {
         "layer": "layer2.relu1",
         "unit": 31,
         "images": 4,
         "diversity": 0.5,
         "compare": True,
     },
-    "d3f41310401c34436edb49ac62a4b653": {
+    "3c17841aa27e666f12fb761916ffae16": {
         "layer": "layer2",
         "unit": 5,
         "parameterization": "maco",
         "update": "adam",
         "step_size": 0.01,
     },
-    "66d027964161bebe3b6add9462b2ba8a": {
+    "02adc671f4270267f40711a81c280648": {
         "layer": "layer2",
         "unit": 5,
         "slope": 0.1,
@@ -54,7 +54,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "spread_max_pool": 0.5,
         "gaf": "atan",
     },
-    "7abdf54947410b3b815600a37fecfd90": {
+    "40a32581a9470641c336d1cae1062db0": {
         "layer": "conv1",
         "unit": 15,
         "preset": "max",
@@ -83,7 +83,7 @@ def test_a_request_keeps_its_id(digits: ModelInfo, identity: str, fields: dict[s
 
 @pytest.mark.parametrize(
     ("caller", "identity"),
-    [("anonymous", "5ef87a4e0b061133866512369d0d79c5"), ("k1", "47ebeba1d6d9689d9c703483e01c53c5")],
+    [("anonymous", "2d4c7e73c5fd2e06309241ab5229d1d4"), ("k1", "630f7746cb831760bdbd7a82a7e98795")],
 )
 def test_a_batch_keeps_its_id(digits: ModelInfo, caller: str, identity: str) -> None:
     request = BatchRequest.model_validate({"model": "digits", **BATCH})
