@@ -47,7 +47,7 @@ def _answers(client: Client) -> bool:
 
 
 def question(seed: int, steps: int) -> Spec:
-    return Spec(model="tiny", layer="0", unit=0, preset="max", steps=steps, seed=seed)
+    return Spec(model="tiny", layer="0", unit=0, preset="max", starts=1, steps=steps, seed=seed)
 
 
 def when_succeeded(redis: Redis, job_id: str) -> float:

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--layers", nargs="+", default=["features.7", "features.10", "features.12"])
     parser.add_argument("--units", type=int, default=16, help="the first N units of each layer")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.1, 0.3, 0.5])
-    parser.add_argument("--slope", type=float, default=PRESETS["max"]["slope"])
+    parser.add_argument("--slope", type=float, default=0.05)
     parser.add_argument("--steps", type=int, default=PRESETS["max"]["steps"])
     parser.add_argument("--step-size", type=float, default=PRESETS["max"]["step_size"])
     parser.add_argument("--size-px", type=int)
@@ -55,7 +55,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     network = Catalog.from_file(arguments.models).load(arguments.model)
     settings = {name: getattr(arguments, name) for name in ("slope", "steps", "step_size", "size_px")}
-    settings["preset"] = "max"
+    settings |= {"preset": "max", "starts": 1, "gaf": "none"}
     print(f"{arguments.model}, slope {arguments.slope:g}, {arguments.steps} steps, seed 0")
     print(
         f"{'layer':<12} {'share':>5} {'units':>5} {'more':>5} "

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from benchmarks.asking import network_of, parser_of, ratios, shown
 from proxygrad import Engine, Network, Result, Spec
-from proxygrad.spec.settings import PRESETS
 
 
 def visualize(engine: Engine, network: Network, spec: Spec, units: list[int], slope: float) -> list[Result]:
@@ -34,7 +33,7 @@ def main() -> None:
     """Measure and print one row for each layer and objective."""
     units, steps = (16, "the first N units of each layer"), Spec.model_fields["steps"].default
     parser = parser_of(__doc__, ["layer1", "layer2", "layer3"], units, steps)
-    parser.add_argument("--slope", type=float, default=PRESETS["max"]["slope"])
+    parser.add_argument("--slope", type=float, default=0.05)
     arguments = parser.parse_args()
 
     network = network_of(arguments)
@@ -53,6 +52,8 @@ def main() -> None:
                         "steps": arguments.steps,
                         "size_px": arguments.size_px,
                         "preset": "max",
+                        "starts": 1,
+                        "gaf": "none",
                     }
                 )
                 plain = visualize(engine, network, spec, numbers, 0.0)

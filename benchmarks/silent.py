@@ -38,7 +38,7 @@ def climb(network: Network, slope: float, units: int, steps: int) -> list[tuple[
         shapes = {layer: network.layer_shape(layer, SIZE)}
         lanes = [
             Lane(
-                AscentSettings(preset="max", steps=steps, slope=slope).completed(),
+                AscentSettings(preset="max", starts=1, gaf="none", steps=steps, slope=slope).completed(),
                 question(network, layer, unit, kind).at(shapes),
             )
             for unit in range(count)

@@ -94,6 +94,7 @@ def main() -> None:
                     slope=slope,
                     start=start(center),
                     preset="max",
+                    gaf="none",
                     steps=48,
                     progress=False,
                 )

@@ -78,6 +78,8 @@ def climb(toy: Toy, slope: float, center: float, proxy: Proxy = "surrogate") -> 
         proxy=proxy,
         start=start(center),
         preset="max",
+        starts=1,
+        gaf="none",
         progress=False,
     )
 
@@ -91,6 +93,8 @@ def climb_at_random(network: Network, slope: float, proxy: Proxy = "surrogate") 
         images=RANDOM_STARTS,
         start_noise=0.5,
         preset="max",
+        starts=1,
+        gaf="none",
         progress=False,
     )
     return [each.activation for each in images]
@@ -101,7 +105,14 @@ def notch(slope: float, value: float, proxy: Proxy = "surrogate") -> float:
     network = network_of(Notch())
     image = torch.full((1, SIZE_PX, SIZE_PX), (value + 1) / 2)
     found = maximize(
-        network, Channel("output", 0), slope=slope, proxy=proxy, start=image, preset="max", progress=False
+        network,
+        Channel("output", 0),
+        slope=slope,
+        proxy=proxy,
+        start=image,
+        preset="max",
+        gaf="none",
+        progress=False,
     )
     return found.activation
 
@@ -109,5 +120,7 @@ def notch(slope: float, value: float, proxy: Proxy = "surrogate") -> float:
 def recorded(network: Network, objective: Objective, slope: float, image: Tensor) -> Tensor:
     """The images of an ascent, ``(steps, 1, 11, 11)``."""
     rule = Recorder()
-    maximize(network, objective, slope=slope, start=image, update=rule, preset="max", progress=False)
+    maximize(
+        network, objective, slope=slope, start=image, update=rule, preset="max", gaf="none", progress=False
+    )
     return torch.stack(rule.images)

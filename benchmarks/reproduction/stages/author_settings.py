@@ -34,7 +34,8 @@ NOT_HERE: Verdict = "cannot be tested here"
 
 
 def climb(network: Network, objectives: list[Any], steps: int, settings: dict[str, Any]) -> VisualizationList:
-    return maximize(network, objectives, preset="max", steps=steps, progress=False, **settings)
+    plain = {"preset": "max", "slope": 0.05, "starts": 1, "gaf": "none", "progress": False}
+    return maximize(network, objectives, steps=steps, **{**plain, **settings})
 
 
 def verdict(holds: bool) -> Verdict:

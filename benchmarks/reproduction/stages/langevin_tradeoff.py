@@ -217,6 +217,8 @@ class Study:
             diversity=diversity,
             slope=SLOPE,
             preset="max",
+            starts=1,
+            gaf="none",
             steps=self.steps,
             progress=False,
         )

@@ -82,7 +82,14 @@ def measure(subject: Subject, shared: Path | None, slopes: tuple[float, ...]) ->
             objectives = [kind(layer, unit) for unit in units]
             found = {
                 slope: maximize(
-                    network, objectives, slope=slope, preset="max", steps=subject.steps, progress=False
+                    network,
+                    objectives,
+                    slope=slope,
+                    preset="max",
+                    starts=1,
+                    gaf="none",
+                    steps=subject.steps,
+                    progress=False,
                 )
                 for slope in slopes
             }
