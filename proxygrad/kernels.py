@@ -4,7 +4,7 @@ A kernel sums in an order that depends on its shapes, so an image may come out i
 others. Most of that is torch's choice between kernels: a convolution of one small image runs in another
 library than that of two, and a product with one row differs from one with four. Within `same_kernels` those
 are run as if there were more images, the others being zero. That is most of what tells batch sizes apart on
-the CPU; the rest is found by trying (`proxygrad.engine.batch_sizes`). In bfloat16 nothing of it is needed.
+the CPU; the rest is found by trying (`proxygrad.engine.batch_sizes`). In bfloat16 only the products need it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _CONVOLUTIONS: dict[Callable[..., Any], int] = {  # dimensions of what they move
 class same_kernels(TorchFunctionInterceptor):
     """Context manager: convolutions and linear layers of this thread take the kernels of larger batches.
 
-    On the CPU, in float32; elsewhere, and under autocast, nothing changes. Values are the same but for
-    rounding. ``convolutions``, ``filled``, ``products``: how many convolutions there were, how many of them
-    needed a second image, and how many linear layers were filled.
+    On the CPU; convolutions in float32 alone, since in bfloat16 torch has but one library for them. Values
+    are the same but for rounding. ``convolutions``, ``filled``, ``products``: how many convolutions there
+    were, how many of them needed a second image, and how many linear layers were filled.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ def kernels_of(device: torch.device) -> str:
 
 
 def _missing_rows(x: Any = None) -> int:
-    if not isinstance(x, Tensor) or x.ndim != 2 or not _chosen_by_size(x):
+    if not isinstance(x, Tensor) or x.ndim != 2 or x.device.type != "cpu":
         return 0
     return max(0, ROWS - len(x))
 

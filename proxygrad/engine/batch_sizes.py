@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Images of a pass on CUDA.
 SHAPE = DEFAULT_MAX_LANES
+#: Images of a trial, at least: rounding to bfloat16 hides most differences of two.
+TRIED = 8
 #: What the images of a trial have in place of a lane's slope, in turn: one batch mixes them.
 SLOPES = (0.05, 0.0, 0.2)
 
@@ -100,16 +102,10 @@ class BatchSizes:
     def _tried(self, size: int) -> bool | None:
         """Whether such a batch rounds as one image does; None where memory runs out."""
         try:
-            while len(self._alone) < size:
+            while len(self._alone) < max(size, TRIED):
                 number = len(self._alone)
                 self._alone += self._trial(self._image(number), self._slopes_of([number]))
-            order = range(size)[::-1]  # each in another place than its number, but for the middle one
-            found = self._trial(torch.cat([self._image(number) for number in order]), self._slopes_of(order))
-            different = [
-                number
-                for number, each in zip(order, found, strict=True)
-                if not each.same(self._alone[number])
-            ]
+            different = self._different(size)
         except torch.AcceleratorError:
             raise
         except Exception as error:  # perhaps of a network that takes fewer images at a time
@@ -122,6 +118,21 @@ class BatchSizes:
             return not different
         release(self._device)  # out here no exception holds the frames of the failed pass
         return None
+
+    def _different(self, size: int) -> list[int]:
+        """The images that come out otherwise in batches of ``size``, each in another place than before."""
+        different, count = list[int](), len(self._alone)
+        for first in range(0, max(size, TRIED), size):
+            order = [(first + place) % count for place in range(size)][::-1]
+            found = self._trial(torch.cat([self._image(number) for number in order]), self._slopes_of(order))
+            different += [
+                number
+                for number, each in zip(order, found, strict=True)
+                if not each.same(self._alone[number])
+            ]
+            if different:
+                break
+        return different
 
     def _image(self, number: int) -> Tensor:
         generator = torch.Generator().manual_seed(number)

@@ -180,11 +180,11 @@ def test_sizes_are_tried_once_when_they_are_needed() -> None:
     assert sizes.fitting(1) == 1
     assert seen == []
     assert sizes.split(6) == [4, 2]
-    assert sorted(seen) == [1] * 6 + [2, 4, 6]
+    assert sorted(seen) == [1] * 8 + [2] * 4 + [4] * 2 + [6]
     assert sizes.split(6) == [4, 2]
     assert sizes.split(16) == [8, 8]
     assert sizes.split(40) == [8] * 5
-    assert len(seen) == 9 + 10 + 2
+    assert len(seen) == 8 + 4 + 2 + 1 + 8 + 1 + 1
     assert scripted(set(range(2, 17)), seen).split(3) == [1, 1, 1]
 
 

@@ -189,7 +189,9 @@ def test_a_record_of_a_newer_version_is_read(store: Store, jobs: Jobs, redis: Re
         done = ended(jobs, job.id)
     told = done.model_dump_json()
     newer = told.replace('"steps_per_s"', '"hue":1,"steps_per_s"').replace('"sha256"', '"hue":2,"sha256"')
-    newer = newer.replace('"seed":0,', '"hue":3,"seed":0,').replace('"state"', '"hue":4,"state"')
+    newer = newer.replace('"seed":0,"model"', '"hue":3,"seed":0,"model"').replace(
+        '"state"', '"hue":4,"state"'
+    )
     assert newer.count('"hue"') == 8
     store.replace(result_path(job.id), newer.encode())
     assert jobs.stored(job.id) == done

@@ -151,6 +151,7 @@ result
   digest
   engine_version
   device
+  kernels
   dtype
   ran_s
   steps_per_s
