@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -15,6 +16,7 @@ from proxygrad.errors import InvalidRequest
 from proxygrad.paths import models_file
 from proxygrad.spec import ObjectiveKind, Result, Spec, VisualizationTemplate
 from proxygrad.spec.langevin import LangevinSettings
+from proxygrad.spec.settings import Slope
 
 Typed = TypeVar("Typed", bound=VisualizationTemplate)
 
@@ -23,7 +25,22 @@ _OF_THEIR_OWN = ("model", "layer", "objective", "position", "langevin")
 #: Before the names of chains' settings.
 _LANGEVIN = "langevin_"
 
-_NUMBERS: dict[object, type] = {float: float, float | None: float, int: int, int | None: int}
+
+def _number_or_name(word: str) -> float | str:
+    """Of a setting that takes either; `Spec` says which."""
+    try:
+        return float(word)
+    except ValueError:
+        return word
+
+
+_NUMBERS: dict[object, Callable[[str], object]] = {
+    float: float,
+    float | None: float,
+    int: int,
+    int | None: int,
+    Slope: _number_or_name,
+}
 
 
 def add_question(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from proxygrad.protocol.requests import Priority
 from proxygrad.spec import ObjectiveKind
 from proxygrad.spec.attribution import AttributionMethod, AttributionRule, ReferenceName
 from proxygrad.spec.langevin import Bounds, LangevinVariant, SamplerName
-from proxygrad.spec.settings import GafName, ParameterizationName, Preset, Proxy, UpdateName
+from proxygrad.spec.settings import GafName, ParameterizationName, Preset, Proxy, Slope, UpdateName
 
 #: Items of one page of a list.
 PAGE_SIZE = MAX_LIMIT
@@ -64,7 +64,7 @@ class TemplateParameters(TypedDict, total=False):
     langevin: LangevinParameters | None
     preset: Preset
     proxy: Proxy
-    slope: float | Literal["auto"]
+    slope: Slope
     slope_end: float | None
     slope_hold: float
     slope_end_at: float

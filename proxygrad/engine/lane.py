@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from proxygrad.engine.trial import Trial
 from proxygrad.errors import ChainDiverged, CheckpointMismatch, LaneError, ProxyGradError
 from proxygrad.objectives.base import Objective
 from proxygrad.optim.update_rules import UpdateRule, rate
@@ -57,7 +56,7 @@ class LaneState:
     ``params``: ``P``; ``rule``: what the update rule keeps, each ``P``; ``generator``: the state of the
     lane's generator, uint8; ``image``: ``(C, H, W)``, or None before the first evaluation; ``samples``: those
     of a chain so far, ``(samples, C, H, W)``, or None; ``silent_at``: of `Lane`; ``trial``: of a lane that
-    won its `Trial` (`proxygrad.engine.trial`), the scores of all that took part.
+    won its `Trial`, the scores of all that took part.
     """
 
     params: Tensor
@@ -274,6 +273,48 @@ class Lane:
         self.image = None if state.image is None else state.image.to(device)
         self.samples = [] if state.samples is None else list(state.samples.to(device))
         self.silent_at = state.silent_at
+
+
+class Trial:
+    """The lanes of one image while they compete; after ``steps`` steps `choose` drops all but the best.
+
+    Successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943) with one choice. The first steps tell
+    much of where a start will end, so most of the budget goes to the start that leads after a few of them.
+    What that brings, and what other rules did: docs/measurements/search.md.
+
+    ``scores``: of each lane in their order, once the choice is made; that of a failed one is -inf.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], steps: int) -> None:
+        self.lanes = tuple(lanes)
+        self.steps = steps
+        self.scores: tuple[float, ...] = ()
+        for lane in lanes:
+            lane.trial = self
+
+    def choose(self) -> None:
+        """Drop lanes that have failed beside others that have not, and, after the last step of the trial, all
+        but the one with the highest score: the first of equals."""
+        running = [lane for lane in self.lanes if not lane.dropped]
+        if len(running) == 1:
+            return
+        sound = [lane for lane in running if lane.error is None] or running[:1]
+        if all(lane.step >= self.steps and lane.curve for lane in sound):
+            self.scores = tuple(_score(lane, self.steps) for lane in self.lanes)
+            sound = [max(sound, key=lambda lane: self.scores[self.lanes.index(lane)])]
+        for lane in running:
+            lane.dropped = lane not in sound
+
+
+def _score(lane: Lane, steps: int) -> float:
+    """The activation after the trial; where steps see random views, whose activations are luck as well, the
+    mean over the second half of the trial."""
+    if lane.error is not None or lane.dropped:
+        return float("-inf")
+    if not lane.sees_views:
+        return max(lane.curve)
+    latest = lane.curve[steps // 2 + 1 :] or lane.curve
+    return sum(latest) / len(latest)
 
 
 def _copied(values: Tensor) -> Tensor:

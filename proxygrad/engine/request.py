@@ -21,9 +21,8 @@ from torch import Tensor
 
 from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.group import GroupKey
-from proxygrad.engine.lane import DiversityGroup, Lane, LaneState
+from proxygrad.engine.lane import DiversityGroup, Lane, LaneState, Trial
 from proxygrad.engine.rendering import Rendering
-from proxygrad.engine.trial import Trial
 from proxygrad.errors import ChainDiverged, DeadlineExceeded, ProxyGradError, RenderCanceled
 from proxygrad.networks.network import Network
 from proxygrad.objectives.base import Objective

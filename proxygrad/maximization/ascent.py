@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from proxygrad.engine.capacity import DEFAULT_MAX_LANES
 from proxygrad.engine.group import Group, GroupKey
-from proxygrad.engine.lane import DiversityGroup, Lane, MethodOverrides
+from proxygrad.engine.lane import DiversityGroup, Lane, MethodOverrides, Trial
 from proxygrad.engine.rendering import first_image, is_stuck, measure, start_results
-from proxygrad.engine.trial import Trial
 from proxygrad.errors import InvalidRequest
 from proxygrad.maximization.arguments import (
     check_diversity,

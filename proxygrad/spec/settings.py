@@ -86,7 +86,7 @@ def _slope(given: Any, check: Any) -> Any:
         raise ValueError(f"should be 0 to 1, or 'auto', not {given!r}") from error
 
 
-Slope = Annotated[Literal["auto"] | Annotated[float, Field(ge=0.0, le=1.0)], WrapValidator(_slope)]
+Slope = Annotated[float, Field(ge=0.0, le=1.0)] | Literal["auto"]
 
 
 class AscentSettings(Frozen):
@@ -110,7 +110,7 @@ class AscentSettings(Frozen):
         description="`surrogate`: one forward pass of the network, the slope in its backward pass; "
         "`network`: the gradient of a second network, which has the slope in its forward pass too.",
     )
-    slope: Slope = Field(
+    slope: Annotated[Slope, WrapValidator(_slope)] = Field(
         default=0.02,
         description="Slope of every rectifier for negative inputs in the backward pass (ProxyGrad); "
         "0 is plain activation maximization. `auto`: 0.05 where the gradient itself is zero, until the "

@@ -18,6 +18,7 @@ TYPED = {
     "slope": 0.25,
     "slope_end": 0.5,
     "slope_hold": 0.25,
+    "starts": 4,
     "slope_end_at": 0.75,
     "spread_max_pool": 0.125,
     "parameterization": "fourier",
@@ -46,7 +47,9 @@ def test_nothing_typed_is_the_defaults() -> None:
 
 
 def test_every_setting_can_be_typed() -> None:
-    assert {*TYPED, "blur_px", "gaf_alpha", "sampler", "langevin"} == set(AscentSettings.model_fields)
+    assert {*TYPED, "blur_px", "gaf_alpha", "trial_steps", "sampler", "langevin"} == set(
+        AscentSettings.model_fields
+    )
     for name, value in {**TYPED, "blur_px": 1.5, "gaf_alpha": 0.2}.items():
         option = f"--{name.replace('_', '-')}"
         words = [option] if value is True else [option, str(value)]
@@ -54,6 +57,12 @@ def test_every_setting_can_be_typed() -> None:
         words += ["--update", "sgd"] if name == "gaf_alpha" else []  # normalized ascent has none
         words += ["--slope-end", "0"] if name in ("slope_hold", "slope_end_at") else []
         assert getattr(parse(*words), name) == value
+
+
+def test_the_slope_is_a_number_or_a_name() -> None:
+    assert parse("--slope", "auto", "--starts", "3", "--trial-steps", "2").slope == "auto"
+    with pytest.raises(InvalidRequest, match="slope 'steep': should be 0 to 1, or 'auto', not 'steep'"):
+        parse("--slope", "steep")
 
 
 def test_chains_can_be_typed() -> None:

@@ -20,7 +20,16 @@ from tests.support.networks import Dead, Peak, Small, small
 
 def lane(network: Network, **settings: object) -> Lane:
     spec = Spec.model_validate(
-        {"model": "small", "layer": "conv2", "unit": 0, "preset": "max", "steps": 12, **settings}
+        {
+            "model": "small",
+            "layer": "conv2",
+            "unit": 0,
+            "preset": "max",
+            "starts": 1,
+            "gaf": "none",
+            "steps": 12,
+        }
+        | settings
     )
     spec = spec.resolve(network.info)
     return Lane(

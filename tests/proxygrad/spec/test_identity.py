@@ -23,7 +23,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "2e051d4da90c5f79ee4beb31b1a0a079": {"layer": "layer3", "unit": 7},  # the README's
     "142636012b6db99bcf9634c9b4ef1e6b": {"layer": "fc", "unit": 3},
     "da443b2024a05e54f1dbabdf839af6c6": {"layer": "fc", "unit": 3, "objective": "neuron", "seed": 2**63 - 1},
-    "33f5e65e737574dbe12498286e1b0b91": {"layer": "layer3", "unit": 7, "preset": "max"},
+    "24a3a05f5c320b8e50417caedfe1ec81": {"layer": "layer3", "unit": 7, "preset": "max"},
     "3ed40486763c885e477f6ceb57c41edb": {
         "layer": "layer1",
         "unit": 0,
@@ -54,7 +54,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "spread_max_pool": 0.5,
         "gaf": "atan",
     },
-    "40a32581a9470641c336d1cae1062db0": {
+    "755224427db74638d8af427bda53e2ad": {
         "layer": "conv1",
         "unit": 15,
         "preset": "max",

@@ -139,7 +139,7 @@ def test_values_outside_their_limits_are_refused(settings: dict[str, object]) ->
         ),
         ({"gaf_alpha": 0.2, "total_variation": 1.0}, "no effect with update 'normalized'"),
         ({"gaf_beta": 10, "gaf": "none"}, "gaf_beta 10 has no effect with gaf 'none'; valid with gaf 'atan'"),
-        ({"gaf_beta": 10, "preset": "max"}, "gaf_beta 10 has no effect with gaf 'none'"),
+        ({"gaf_beta": 10, "preset": "max", "gaf": "none"}, "gaf_beta 10 has no effect with gaf 'none'"),
         ({"gaf_alpha": 0.2, "gaf": "none", "update": "sgd"}, "gaf_alpha 0.2 has no effect with gaf 'none'"),
     ],
 )

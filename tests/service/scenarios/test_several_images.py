@@ -108,7 +108,7 @@ def test_what_is_valid_follows_the_question(
         ({"images": 2.5}, "2.5"),
         ({"compare": "yes"}, "compare"),
         ({"gaf_alpha": 0.2}, "gaf_alpha 0.2 has no effect with update 'normalized'"),
-        ({"gaf_beta": 10, "preset": "max"}, "gaf_beta 10 has no effect with gaf 'none'"),
+        ({"gaf_beta": 10, "preset": "max", "gaf": "none"}, "gaf_beta 10 has no effect with gaf 'none'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(served: Http, wanted: dict[str, Any], said: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from workers.jobs.inputs import INPUT, PATIENCE_S
+from workers.jobs.inputs import INPUT, PATIENCE_S, REFERENCES
 from workers.jobs.kinds.attribution import CONTRIBUTIONS, HEATMAP, OVERLAY
 from workers.jobs.kinds.visualization import image_name
 from workers.storage.paths import checkpoint_path, result_path
@@ -18,10 +18,10 @@ def test_every_file_is_there_and_no_other() -> None:
     result, checkpoint = (
         path.partition("/")[2] for path in (result_path("id"), checkpoint_path("id", "run"))
     )
-    files = {INPUT, HEATMAP, OVERLAY, CONTRIBUTIONS, image_name(0), image_name(1), result}
+    files = {INPUT, REFERENCES, HEATMAP, OVERLAY, CONTRIBUTIONS, image_name(0), image_name(1), result}
     assert set(re.findall(r"\b\w+\.(?:png|npy|json)\b", block)) == files
     assert checkpoint.partition("-")[0] in block
 
 
 def test_how_long_a_run_waits_for_its_picture() -> None:
-    assert f"A run waits {PATIENCE_S:g} s for the picture" in PAGE
+    assert f"A run waits {PATIENCE_S:g} s for its pictures" in PAGE

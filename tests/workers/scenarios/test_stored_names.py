@@ -51,6 +51,8 @@ spec
   slope_end
   slope_hold
   slope_end_at
+  starts
+  trial_steps
   spread_max_pool
   parameterization
   update
@@ -93,6 +95,7 @@ result
   stuck
   curve
   steps_done
+  starts
   spec
     preset
     sampler
@@ -102,6 +105,8 @@ result
     slope_end
     slope_hold
     slope_end_at
+    starts
+    trial_steps
     spread_max_pool
     parameterization
     update
@@ -136,6 +141,7 @@ result
     stuck
     curve
     steps_done
+    starts
     role
     seed
     chain

@@ -10,9 +10,8 @@ import torch
 from proxygrad import Engine, Spec
 from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.group import Group
-from proxygrad.engine.lane import Lane
+from proxygrad.engine.lane import Lane, Trial
 from proxygrad.engine.request import RenderRequest
-from proxygrad.engine.trial import Trial
 from proxygrad.errors import CheckpointMismatch, LaneError
 from proxygrad.optim.update_rules import rate
 from tests.proxygrad.engine.test_checkpoint import NETWORK
