@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from proxygrad.errors import ChainDiverged, CheckpointMismatch, LaneError, ProxyGradError
+from proxygrad.networks.network import Network
 from proxygrad.objectives.base import Objective
 from proxygrad.optim.update_rules import UpdateRule, rate
 from proxygrad.parameterizations import Parameterization
@@ -23,6 +24,8 @@ _UNMOVED = Draw(None, None)
 #: A gradient has faded when its largest entry is below this part of the largest that the lane has met
 #: (measured in docs/measurements/activations.md).
 FADED = 0.01
+#: Activations that are below 0, and fall, before they rise.
+FALLING = frozenset({"gelu", "silu", "mish", "hardswish"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +99,8 @@ class Lane:
     each; its ``image`` is the latest state. ``error`` is set when the lane failed. ``silent_at``: with slope
     "auto", the activation above which the lane has to rise before the slope is 0 again. ``trial``: the starts
     that it competes with; ``dropped``: another one was chosen. ``guarded``: of
-    `proxygrad.backward.surrogate.surrogate`, from the first evaluation on that needed it.
+    `proxygrad.backward.surrogate.surrogate`, from the first evaluation on that needed it. ``falls``:
+    of the function `falls`.
     """
 
     settings: AscentSettings
@@ -115,6 +119,7 @@ class Lane:
     trial: Trial | None = None
     dropped: bool = False
     guarded: bool = False
+    falls: bool = False
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.settings.seed)
@@ -220,13 +225,15 @@ class Lane:
             self.image = image.clone()
 
     def _listen(self, activation: float, steepest: float) -> None:
-        """Whether the unit is silent: its own gradient is zero, or has faded at or below 0 as that of a GELU
-        does far below 0.
+        """Whether the unit is silent: its own gradient is zero; or it has faded at or below 0, as that of a
+        GELU does, whose activation then has to come out above 0.
         """
         if self.silent_at is not None:
             if activation > self.silent_at:
                 self.silent_at = None
-        elif steepest == 0 or (activation <= 0 and steepest <= FADED * self.steepest_ever):
+        elif self.falls and activation <= 0 and steepest <= FADED * self.steepest_ever:
+            self.silent_at = 0.0
+        elif steepest == 0:
             self.silent_at = activation
 
     @property
@@ -275,6 +282,12 @@ class Lane:
         self.silent_at = state.silent_at
 
 
+def falls(network: Network, objective: Objective) -> bool:
+    """Whether an activation that falls somewhere made what ``objective`` reads."""
+    layers = [network.layer(name) for name in objective.layers]
+    return any(each.stage == "post_activation" and each.activation in FALLING for each in layers)
+
+
 class Trial:
     """The lanes of one image while they compete; after ``steps`` steps `choose` drops all but the best.
 
@@ -295,9 +308,9 @@ class Trial:
     def choose(self) -> None:
         """Drop lanes that have failed beside others that have not, and, after the last step of the trial, all
         but the one with the highest score: the first of equals."""
-        running = [lane for lane in self.lanes if not lane.dropped]
-        if len(running) == 1:
+        if self.scores:
             return
+        running = [lane for lane in self.lanes if not lane.dropped]
         sound = [lane for lane in running if lane.error is None] or running[:1]
         if all(lane.step >= self.steps and lane.curve for lane in sound):
             self.scores = tuple(_score(lane, self.steps) for lane in self.lanes)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from proxygrad.engine.ceiling import ceiling
 from proxygrad.engine.evaluation import evaluate
-from proxygrad.engine.lane import FADED, Lane
+from proxygrad.engine.lane import FADED, Lane, falls
 from proxygrad.images import decode_png, encode_png
 from proxygrad.kernels import kernels_of
 from proxygrad.langevin.diagnostics import autocorrelation_time, effective_sample_size, r_hat
@@ -29,8 +29,6 @@ from proxygrad.spec.results import ChainDiagnostics, SamplingDiagnostics, StartR
 
 #: Two activations that differ by less than this part of the larger are equal but for float32 rounding.
 ROUNDING = 1e-5
-#: Activations that are below 0, and fall, before they rise.
-FALLING = frozenset({"gelu", "silu", "mish", "hardswish"})
 
 
 @dataclass(frozen=True)
@@ -108,13 +106,13 @@ def is_stuck(network: Network, lane: Lane, start: float, best: float, bound: flo
     can have (`proxygrad.engine.ceiling`); or the unit has gone silent: it is not above 0 and its gradient has
     faded, to ``bound`` of the largest that was met. The latter is where plain ascent leads a unit that begins
     where its GELU, SiLU or Hardswish falls: from below 0 up to 0, and no further. It applies to single units
-    of layers that one of these made (`FALLING`) alone: of others, as of a logarithm of probabilities or of a
-    unit that is minimized, 0 may be the best there is.
+    of layers that one of these made (`proxygrad.engine.lane.falls`) alone: of others, as of a logarithm of
+    probabilities or of a unit that is minimized, 0 may be the best there is.
     """
     if best - start <= ROUNDING * max(abs(start), abs(best)):
         return not _at_ceiling(network, lane, best)
     faded = lane.steepest <= bound * lane.steepest_ever
-    return best <= 0 and faded and lane.objective.unit is not None and _falls(network, lane.objective)
+    return best <= 0 and faded and lane.objective.unit is not None and falls(network, lane.objective)
 
 
 def _at_ceiling(network: Network, lane: Lane, best: float) -> bool:
@@ -123,12 +121,6 @@ def _at_ceiling(network: Network, lane: Lane, best: float) -> bool:
         return False
     highest = ceiling(network, lane.objective.layers[0], lane.image)
     return best >= highest - ROUNDING * max(1.0, abs(highest))
-
-
-def _falls(network: Network, objective: Objective) -> bool:
-    """Whether an activation that falls somewhere made what ``objective`` reads."""
-    layers = [network.layer(name) for name in objective.layers]
-    return any(each.stage == "post_activation" and each.activation in FALLING for each in layers)
 
 
 def render(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.group import GroupKey
-from proxygrad.engine.lane import DiversityGroup, Lane, LaneState, Trial
+from proxygrad.engine.lane import DiversityGroup, Lane, LaneState, Trial, falls
 from proxygrad.engine.rendering import Rendering
 from proxygrad.errors import ChainDiverged, DeadlineExceeded, ProxyGradError, RenderCanceled
 from proxygrad.networks.network import Network
@@ -234,17 +234,18 @@ def _lanes(network: Network, spec: Spec, size: tuple[int, int]) -> tuple[tuple[L
     kinds: list[tuple[Spec, Role]] = [(spec, "proxygrad")]
     if spec.compare:
         kinds.append((spec.baseline(), "baseline"))
-    return tuple((lane, role) for each, role in kinds for lane in _of_one_kind(each, objective))
+    return tuple((lane, role) for each, role in kinds for lane in _of_one_kind(network, each, objective))
 
 
-def _of_one_kind(spec: Spec, objective: Objective) -> Iterator[Lane]:
+def _of_one_kind(network: Network, spec: Spec, objective: Objective) -> Iterator[Lane]:
     """Those of each image follow each other, with seeds that do so, too."""
     group = DiversityGroup(spec.diversity) if spec.diversity > 0 else None
     count = spec.lanes if spec.sampler == "langevin" else spec.images
     for image in range(count):
         seeds = range(spec.seed + image * spec.starts, spec.seed + (image + 1) * spec.starts)
+        own = [spec.model_copy(update={"seed": seed}) for seed in seeds]
         lanes = [
-            Lane(spec.model_copy(update={"seed": seed}), objective, diversity_group=group) for seed in seeds
+            Lane(each, objective, diversity_group=group, falls=falls(network, objective)) for each in own
         ]
         if spec.trial_steps is not None:
             Trial(lanes, spec.trial_steps)

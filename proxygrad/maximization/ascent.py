@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from proxygrad.engine.capacity import DEFAULT_MAX_LANES
 from proxygrad.engine.group import Group, GroupKey
-from proxygrad.engine.lane import DiversityGroup, Lane, MethodOverrides, Trial
+from proxygrad.engine.lane import DiversityGroup, Lane, MethodOverrides, Trial, falls
 from proxygrad.engine.rendering import first_image, is_stuck, measure, start_results
 from proxygrad.errors import InvalidRequest
 from proxygrad.maximization.arguments import (
@@ -213,7 +213,7 @@ def _lanes(
     found = list[Lane]()
     for first in seeds:
         own = [settings.model_copy(update={"seed": seed}) for seed in range(first, first + settings.starts)]
-        lanes = [Lane(each, completed, start, family) for each in own]
+        lanes = [Lane(each, completed, start, family, falls=falls(network, completed)) for each in own]
         if settings.trial_steps is not None:
             Trial(lanes, settings.trial_steps)
         found += lanes

@@ -11,6 +11,7 @@ from proxygrad import Engine, Spec
 from proxygrad.engine.checkpoint import Checkpoint
 from proxygrad.engine.group import Group
 from proxygrad.engine.lane import Lane, Trial
+from proxygrad.engine.rendering import start_results
 from proxygrad.engine.request import RenderRequest
 from proxygrad.errors import CheckpointMismatch, LaneError
 from proxygrad.optim.update_rules import rate
@@ -143,6 +144,17 @@ def test_a_start_that_fails_leaves_the_others_their_chance() -> None:
     trial.choose()
     assert [lane.dropped for lane in lanes] == [True, False, True]
     assert trial.scores == (0.0, 1.0, float("-inf"))
+
+
+def test_the_only_start_left_has_a_score_too() -> None:
+    group, request = begin(ask(starts=2))
+    failed, kept = request.lanes
+    failed.error = LaneError("it is not finite")
+    finish(group)
+    assert request.lanes == (kept,)
+    assert kept.trial is not None
+    assert kept.trial.scores == (float("-inf"), max(kept.curve[: TRIAL + 1]))
+    assert [start.activation for start in start_results(kept)] == [None, kept.trial.scores[1]]
 
 
 def test_where_all_fail_the_error_is_told() -> None:
