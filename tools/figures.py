@@ -18,7 +18,7 @@ from typing import get_args
 from PIL import Image, ImageDraw
 
 from proxygrad import Catalog, Engine, Network, Rendering, Spec
-from proxygrad.spec.settings import Preset
+from proxygrad.spec.settings import Preset, slope_text
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs/images"
 TILE_PX, COLOR_TILE_PX = 84, 128
@@ -64,7 +64,7 @@ def by_both_methods(engine: Engine, network: Network, specs: Sequence[Spec]) -> 
     """Plain activation maximization above ProxyGrad, from the same starts."""
     plain = row(engine, network, [each.model_copy(update={"slope": 0.0}) for each in specs])
     proxy = row(engine, network, specs)
-    slope = f"ProxyGrad\nslope {proxy[0].result.spec.slope}"
+    slope = f"ProxyGrad\nslope {slope_text(proxy[0].result.spec.slope)}"
     tile_px = TILE_PX if network.input_shape[0] == 1 else COLOR_TILE_PX
     return sheet([("plain\nactivation\nmaximization", plain), (slope, proxy)], tile_px)
 

@@ -16,7 +16,7 @@ from proxygrad.errors import InvalidRequest
 from proxygrad.paths import models_file
 from proxygrad.spec import ObjectiveKind, Result, Spec, VisualizationTemplate
 from proxygrad.spec.langevin import LangevinSettings
-from proxygrad.spec.settings import Slope
+from proxygrad.spec.settings import Slope, slope_text
 
 Typed = TypeVar("Typed", bound=VisualizationTemplate)
 
@@ -139,7 +139,10 @@ def describe(result: Result) -> list[tuple[str, str]]:
         ("stuck", "yes: no gradient to follow" if result.stuck else "no"),
         *_several(result),
         *_mixing(result),
-        ("slope, steps, seed", f"{spec.slope}, {result.steps_done}, {result.image(result.best).seed}"),
+        (
+            "slope, steps, seed",
+            f"{slope_text(spec.slope)}, {result.steps_done}, {result.image(result.best).seed}",
+        ),
         ("image", f"{shown}, the best of {spec.images}" if spec.images > 1 else shown),
         (
             "computed",

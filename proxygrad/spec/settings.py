@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, WrapValidator, model_validator
+from pydantic import Field, ValidationError, WithJsonSchema, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from proxygrad.spec import langevin as chains
 from proxygrad.spec.base import Frozen
@@ -83,10 +84,20 @@ def _slope(given: Any, check: Any) -> Any:
     try:
         return check(given)
     except ValidationError as error:
-        raise ValueError(f"should be 0 to 1, or 'auto', not {given!r}") from error
+        raise PydanticCustomError("number_or_name", "should be 0 to 1, or 'auto'") from error
 
 
-Slope = Annotated[float, Field(ge=0.0, le=1.0)] | Literal["auto"]
+SlopeRule = Literal["auto"]
+Slope = Annotated[float, Field(ge=0.0, le=1.0)] | SlopeRule
+#: An enumeration of one: client generators know no default of a number beside a constant.
+_SLOPE_SCHEMA = {
+    "anyOf": [{"type": "number", "minimum": 0.0, "maximum": 1.0}, {"type": "string", "enum": ["auto"]}]
+}
+
+
+def slope_text(slope: Slope) -> str:
+    """The slope for people."""
+    return slope if isinstance(slope, str) else f"{slope:g}"
 
 
 class AscentSettings(Frozen):
@@ -110,7 +121,7 @@ class AscentSettings(Frozen):
         description="`surrogate`: one forward pass of the network, the slope in its backward pass; "
         "`network`: the gradient of a second network, which has the slope in its forward pass too.",
     )
-    slope: Annotated[Slope, WrapValidator(_slope)] = Field(
+    slope: Annotated[Slope, WrapValidator(_slope), WithJsonSchema(_SLOPE_SCHEMA)] = Field(
         default=0.02,
         description="Slope of every rectifier for negative inputs in the backward pass (ProxyGrad); "
         "0 is plain activation maximization. `auto`: 0.05 where the gradient itself is zero, until the "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxygrad.errors import ProxyGradError
 from proxygrad.spec import Result
+from proxygrad.spec.settings import slope_text
 from service.cli.serve import interruptible
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _shown(client: Client, title: str, changes: dict[str, Any], folder: Path) ->
 def table(showings: Sequence[Showing]) -> str:
     """The results side by side, one column for each visualization."""
     rows = [
-        ("", *(f"{shown.title} (slope {shown.result.spec.slope})" for shown in showings)),
+        ("", *(f"{shown.title} (slope {slope_text(shown.result.spec.slope)})" for shown in showings)),
         ("achieved activation", *(f"{shown.result.achieved_activation:.4g}" for shown in showings)),
         ("start activation", *(f"{shown.result.start_activation:.4g}" for shown in showings)),
         ("stuck", *("yes" if shown.result.stuck else "no" for shown in showings)),

@@ -63,6 +63,7 @@ ENUMS: dict[str, Any] = {
     "Priority": Priority,
     "Preset": settings.Preset,
     "Proxy": settings.Proxy,
+    "SlopeRule": settings.SlopeRule,
     "Parameterization": settings.ParameterizationName,
     "Update": settings.UpdateName,
     "Gaf": settings.GafName,

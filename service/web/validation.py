@@ -29,7 +29,9 @@ MAX_REPORTED = 20
 SHOWN_ITEMS, SHOWN_NAME = 4, 40
 #: Their sentences say what was given.
 _SAID = frozenset({"missing", "value_error", "too_short", "too_long"})
-#: Their sentences say what is valid.
+#: Their sentences name what is valid.
+_NAMES_VALID = frozenset({"literal_error", "number_or_name"})
+#: What is valid is a range.
 _BOUND = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
 
 
@@ -195,9 +197,11 @@ def _sentence(error: Mapping[str, Any], valid: _Valid) -> str:
     text = text[:1].lower() + text[1:].replace(" after validation", "")
     if error["type"] in _BOUND:
         text = f"should be {valid.range}"
+    elif error["type"] in _NAMES_VALID:
+        pass
     elif valid.closed:
         text += f" (valid: {valid.range})"
-    elif valid.choices and error["type"] != "literal_error":  # that one names them
+    elif valid.choices:
         text += f" (valid: {', '.join(valid.choices)})"
     return text if error["type"] in _SAID else f"{text}, not {quoted(error.get('input'))}"
 

@@ -125,7 +125,8 @@ def test_a_server_names_its_own_limits(served: Http) -> None:
     ("changes", "detail"),
     [
         ({"unit": "null"}, "should be a valid integer, not null"),
-        ({"slope": "NaN"}, "should be a finite number (valid: 0 to 1), not NaN"),
+        ({"spread_max_pool": "NaN"}, "should be a finite number (valid: 0 to 1), not NaN"),
+        ({"slope": "NaN"}, "should be 0 to 1, or 'auto', not NaN"),
         ({"compare": '{"a": null}'}, 'should be a valid boolean, not {"a": null}'),
         ({"position": "[1, 2, 3]"}, "should have at most 2 items, not 3"),
         ({"position": "[null]"}, "should be a valid integer, not null"),
