@@ -47,7 +47,7 @@ class Rounding(NamedTuple):
 
 
 #: Runs some images ``(B, C, H, W)``, with the slope of each, as one batch: a `Rounding` for each.
-Trial = Callable[[Tensor, Sequence[float]], Sequence[Rounding]]
+Attempt = Callable[[Tensor, Sequence[float]], Sequence[Rounding]]
 
 
 class BatchSizes:
@@ -59,7 +59,7 @@ class BatchSizes:
 
     def __init__(
         self,
-        trial: Trial,
+        trial: Attempt,
         shape: Sequence[int],
         device: torch.device,
         known: MutableMapping[tuple[int, int], bool],

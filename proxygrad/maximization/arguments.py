@@ -96,7 +96,10 @@ def seeds_of(seed: int | Sequence[int], images: int, starts: int = 1) -> list[in
     if not hasattr(given, "__len__") or isinstance(given, str):
         seeds = [_seed(given)]
         if seeds[0] + images * starts - 1 > MAX_SEED:
-            raise InvalidRequest(f"seed {seed} with images {images} goes beyond the largest seed, {MAX_SEED}")
+            several = f" of {starts} starts" if starts > 1 else ""
+            raise InvalidRequest(
+                f"seed {seed} with images {images}{several} goes beyond the largest seed, {MAX_SEED}"
+            )
         return [seeds[0] + number * starts for number in range(images)]
     seeds = [_seed(each) for each in given]
     if not seeds:
