@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import redis as redis_client
 from PIL import Image
@@ -47,6 +46,7 @@ def path_of(job_id: str) -> str:
 
 
 def test_the_picture_is_stored_under_the_job_as_the_network_sees_it(served: Http, kept: Store) -> None:
+    np = pytest.importorskip("numpy")
     response = sent(served, drawn(200, (64, 48)), size_px=16).json()
     stored = kept.get(f"{response['id']}/{INPUT}")
     assert stored is not None
@@ -126,6 +126,7 @@ def test_its_pictures_are_read_in_each_format_and_size(served: Http, succeed: Su
 
 
 def test_its_contributions_are_read(served: Http, succeed: Succeed) -> None:
+    np = pytest.importorskip("numpy")
     job_id = requested(served)
     files, path = succeed(job_id), f"{path_of(job_id)}/contributions"
     response = served.get(path)

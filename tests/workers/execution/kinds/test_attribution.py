@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 from redis import Redis
 
 pytest.importorskip("torch", reason="networks are what is computed")
 
+import numpy as np
 import torch
 
 import proxygrad as pg
