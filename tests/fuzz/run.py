@@ -212,6 +212,9 @@ def _unended(http: httpx.Client) -> Iterator[str]:
         page: str | None = f"/v1/{kind}?{states}&limit=200"
         while page:
             found = http.get(page)
+            if found.status_code == 429:  # its key has asked for much by now
+                time.sleep(float(found.headers.get("Retry-After", "1")))
+                continue
             found.raise_for_status()
             document = found.json()
             yield from (each["links"]["self"] for each in document[kind])
