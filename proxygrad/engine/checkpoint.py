@@ -145,11 +145,10 @@ class Checkpoint:
 
 def _covers(states: Collection[int], spec: Spec, step: int) -> bool:
     """Whether lanes of these numbers can be what is left of ``spec`` after so many steps."""
-    starts, lanes = (1, spec.lanes) if spec.sampler == "langevin" else (spec.starts, spec.lanes)
-    images = [number // starts for number in states]
+    images = [number // spec.starts for number in states]
     chosen = spec.trial_steps is None or step >= spec.trial_steps
-    whole = set(images) == set(range(lanes // starts))
-    return whole and max(states) < lanes and (not chosen or len(images) == len(set(images)))
+    whole = set(images) == set(range(spec.lanes // spec.starts))
+    return whole and (not chosen or len(images) == len(set(images)))
 
 
 def _tensors(state: LaneState) -> dict[str, Tensor]:

@@ -241,12 +241,11 @@ def _of_one_kind(network: Network, spec: Spec, objective: Objective) -> Iterator
     """Those of each image follow each other, with seeds that do so, too."""
     group = DiversityGroup(spec.diversity) if spec.diversity > 0 else None
     count = spec.lanes if spec.sampler == "langevin" else spec.images
+    falling = falls(network, objective)
     for image in range(count):
         seeds = range(spec.seed + image * spec.starts, spec.seed + (image + 1) * spec.starts)
         own = [spec.model_copy(update={"seed": seed}) for seed in seeds]
-        lanes = [
-            Lane(each, objective, diversity_group=group, falls=falls(network, objective)) for each in own
-        ]
+        lanes = [Lane(each, objective, diversity_group=group, falls=falling) for each in own]
         if spec.trial_steps is not None:
             Trial(lanes, spec.trial_steps)
         yield from lanes

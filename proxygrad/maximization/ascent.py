@@ -210,10 +210,10 @@ def _lanes(
     size = image_size(network, settings, start)
     completed = objective.at({layer: network.layer_shape(layer, size) for layer in objective.layers})
     family = DiversityGroup(diversity) if diversity > 0 else None
-    found = list[Lane]()
+    found, falling = list[Lane](), falls(network, completed)
     for first in seeds:
         own = [settings.model_copy(update={"seed": seed}) for seed in range(first, first + settings.starts)]
-        lanes = [Lane(each, completed, start, family, falls=falls(network, completed)) for each in own]
+        lanes = [Lane(each, completed, start, family, falls=falling) for each in own]
         if settings.trial_steps is not None:
             Trial(lanes, settings.trial_steps)
         found += lanes
